@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000, help="web images each part learns from")
     parser.add_argument("--vae-steps", type=int, default=2500)
     parser.add_argument("--unet-steps", type=int, default=5500)
-    parser.add_argument("--scorer-steps", type=int, default=2000)
+    parser.add_argument("--scorer-steps", type=int, default=4000)
     parser.add_argument("--judge-steps", type=int, default=1500)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()

@@ -163,8 +163,8 @@ def train_unet(
 
 
 def save_generator(vae: AutoencoderKL, model: Conditional, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Writes a `StableDiffusionPipeline` folder with safetensors weights."""
-    StableDiffusionPipeline(
+    """Writes a `StableDiffusionPipeline` folder; weights are stored in half precision and loaded into what the user asks for."""
+    pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=model.text_encoder,
         tokenizer=tokenizer,
@@ -173,4 +173,5 @@ def save_generator(vae: AutoencoderKL, model: Conditional, tokenizer: CLIPTokeni
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder, safe_serialization=True)
+    )
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)

@@ -31,7 +31,7 @@ def model_config(tokenizer: CLIPTokenizer) -> dict[str, object]:
     """The `model_cfg` of open_clip's own config file."""
     return {
         "embed_dim": 64,
-        "vision_cfg": {"image_size": SIDE, "layers": 3, "width": 96, "head_width": 24, "patch_size": 4},
+        "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32},
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": len(tokenizer),
@@ -83,7 +83,7 @@ def train_scorer(
         by_text = -(target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
         return (by_image + by_text) / 2
 
-    fit("scorer", model, loss_of, steps=steps, learning_rate=1e-3, seed=seed, work=work, log=log)
+    fit("scorer", model, loss_of, steps=steps, learning_rate=2e-3, seed=seed, work=work, log=log)
     return model
 
 
@@ -91,7 +91,8 @@ def save_scorer(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Writes an open_clip folder: `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer files."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}  # loaded into float32
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     config = {"model_cfg": model_config(tokenizer), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")

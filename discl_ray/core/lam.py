@@ -1,0 +1,57 @@
+"""λ, the image-guidance level, in integers.
+
+People write λ as in the paper, 0 (text-typical) to 1 (the real image); tables and file names hold the integer percent. In
+floats `int(50 * (1 - 0.9))` is 4, a step short; here nothing is computed in floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+REAL = 100
+"""`lam_pct` of the real image."""
+
+
+def lam_to_pct(lam: float) -> int:
+    """λ in [0, 1] as an integer percent.
+
+    Raises ValueError if λ lies outside [0, 1] or between two percents.
+    """
+    pct = round(lam * 100)
+    if not 0 <= lam <= 1 or abs(lam * 100 - pct) > 1e-6:
+        raise ValueError(f"λ = {lam}: allowed are 0 to 1 in whole hundredths, e.g. 0.3")
+    return pct
+
+
+def pct_to_lam(lam_pct: int) -> float:
+    """An integer percent as λ, for printing."""
+    return lam_pct / 100
+
+
+def num_denoising_steps(lam_pct: int, schedule_steps: int) -> int:
+    """Steps left when denoising starts at t(λ) = ⌊(1-λ)T⌋ (paper §3.1): T * (100 - lam_pct) // 100.
+
+    λ = 1 leaves none: the real image never enters the generator.
+    """
+    return schedule_steps * (100 - lam_pct) // 100
+
+
+def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
+    """What is wrong with a grid of levels to generate, in sentences; empty if nothing is."""
+    if not lams:
+        return ["is empty: name at least one level in [0, 1), e.g. [0, 0.3]"]
+    problems, seen = [], set[int]()
+    for lam in lams:
+        try:
+            pct = lam_to_pct(lam)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if pct == REAL:
+            problems.append("λ = 1 is the real image and is always there: allowed are levels in [0, 1)")
+        elif pct in seen:
+            problems.append(f"λ = {lam} is given twice")
+        elif num_denoising_steps(pct, schedule_steps) == 0:
+            problems.append(f"λ = {lam} leaves no step of {schedule_steps}: lower it or raise the number of steps")
+        seen.add(pct)
+    return problems

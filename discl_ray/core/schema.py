@@ -1,0 +1,108 @@
+"""The tables phase 1 and phase 2 meet at, and the only place where a column name is spelt.
+
+SAMPLES   one row per real image
+PLAN      one row per image to make
+SPECTRUM  PLAN plus the image, its scores and where it came from; Parquet, hive-partitioned by `lam_pct`
+METRICS   one row per measured number
+
+An operator adds columns; it never drops a row.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""Hugging Face's `Image`: encoded bytes, or a path when there are none."""
+
+
+def _with_hf_image(schema: pa.Schema) -> pa.Schema:
+    """Adds the metadata by which `datasets` decodes the `image` column to PIL images."""
+    features: dict[str, object] = {
+        field.name: {"_type": "Image"} if field.name == "image" else {"dtype": _hf_dtype(field.type), "_type": "Value"}
+        for field in schema
+    }
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _hf_dtype(dtype: pa.DataType) -> str:
+    return {"float": "float32", "double": "float64"}.get(str(dtype), str(dtype))
+
+
+SAMPLES = _with_hf_image(
+    pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("image", IMAGE),
+            ("label", pa.int32()),
+            ("class_name", pa.string()),
+            ("split", pa.string()),  # train | val | test
+            ("domain", pa.string()),
+            ("group", pa.string()),  # what may not be divided between splits: here, the writers
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("sha256", pa.string()),
+        ]
+    )
+)
+
+PLAN = pa.schema(
+    [
+        ("gid", pa.string()),
+        ("shard_id", pa.string()),
+        ("sample_id", pa.string()),
+        ("label", pa.int32()),
+        ("role", pa.string()),  # train | probe
+        ("lam_pct", pa.int32()),
+        ("replica", pa.int32()),
+        ("attempt", pa.int32()),
+        ("prompt", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("filter_prompt", pa.string()),
+        ("seed", pa.int64()),
+        ("num_steps", pa.int32()),
+        ("source_sha256", pa.string()),
+    ]
+)
+
+MADE = pa.schema(
+    [
+        ("image", IMAGE),
+        ("status", pa.string()),  # ok | error
+        ("error", pa.string()),
+        ("generator", pa.string()),
+        ("revision", pa.string()),
+        ("dtype", pa.string()),
+        ("micro_batch", pa.int32()),
+    ]
+)
+"""What the generator adds to PLAN."""
+
+SCORES = pa.schema(
+    [
+        ("text_sim", pa.float32()),  # CLIP cosine to the filter prompt of the own class
+        ("text_rank", pa.int32()),  # 1 + number of other class prompts that are closer
+        ("image_sim", pa.float32()),  # CLIP cosine to the source image
+    ]
+)
+"""What the scorer adds."""
+
+SPECTRUM = _with_hf_image(pa.schema([*PLAN, *MADE, *SCORES]))
+
+VERDICT = pa.schema([("kept", pa.bool_()), ("reason", pa.string())])
+"""What the filter computes from SPECTRUM when it is opened; never stored."""
+
+METRICS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("seed", pa.int64()),
+        ("epoch", pa.int32()),
+        ("split", pa.string()),
+        ("metric", pa.string()),
+        ("group", pa.string()),
+        ("value", pa.float64()),
+        ("n", pa.int64()),
+    ]
+)
