@@ -36,7 +36,7 @@ class StableDiffusion:
         self.side: int = self.unet.config["sample_size"] * self.factor
         self.latent_shape = (self.unet.config["in_channels"], self.side // self.factor, self.side // self.factor)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the VAE posterior of an RGB uint8 image, each of `latent_shape`, unscaled.
 
@@ -49,19 +49,19 @@ class StableDiffusion:
         posterior = self.vae.encode(2 * x - 1).latent_dist
         return posterior.mean[0], posterior.std[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(self, prompt: str) -> Tensor:
         """Hidden states of one prompt, shape (tokens, width); longer prompts are cut as diffusers does."""
         limit = self.tokenizer.model_max_length
         ids = self.tokenizer(prompt, padding="max_length", max_length=limit, truncation=True, return_tensors="pt").input_ids
         return self.text_encoder(ids.to(self.device)).last_hidden_state[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """The UNet's output for a batch whose rows stand at timesteps of their own; float32."""
         return self.unet(latents.to(self.dtype), timesteps, encoder_hidden_states=text.to(self.dtype)).sample.float()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Scaled latents (N, *latent_shape) as RGB uint8 (N, side, side, 3)."""
         x = self.vae.decode(latents / self.scaling).sample

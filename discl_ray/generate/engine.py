@@ -137,7 +137,7 @@ class Engine:
             self._texts[prompt] = self.model.encode_text(prompt)
         return self._texts[prompt]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _step(self, latents: Tensor, step: Tensor, text: Tensor) -> Tensor:
         """One guided step for every slot: e = e_u + s (e_c - e_u), then x <- A x + B e."""
         timesteps = self._timesteps[step]
