@@ -25,8 +25,8 @@ class StableDiffusion:
         check_folder(folder)
         options = {"use_safetensors": True, "low_cpu_mem_usage": False}
         self.device, self.dtype = device, dtype
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **options).to(device).eval()
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options).to(device).eval()
+        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=dtype, **options).to(device).eval()
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, **options).to(device).eval()
         text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, use_safetensors=True)
         self.text_encoder = text.to(device).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")

@@ -1,0 +1,153 @@
+"""One configuration for the whole path: conf/*.yaml, then `key=value`, then pydantic.
+
+YAML holds values, not code: no interpolation, no environment. All problems are reported at once, before anything is started or
+written. Only jobs, the doctor and tests see the whole `Config`; each step gets its own part.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from discl_ray.core.filter import FilterConfig
+from discl_ray.core.ids import stable_id
+from discl_ray.core.settings import Settings, execution, identity
+from discl_ray.curriculum.config import CurriculumConfig
+from discl_ray.data.config import DataConfig
+from discl_ray.errors import ConfigError
+from discl_ray.generate.config import GeneratorConfig
+from discl_ray.hard import HardConfig
+from discl_ray.plan import PlanConfig
+from discl_ray.prompts import PromptConfig
+from discl_ray.score.config import ScorerConfig
+from discl_ray.train.config import TrainConfig
+
+
+class RunConfig(Settings):
+    """Where a run lies and what it may use; none of it changes what is made."""
+
+    name: str = execution("digits_lt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """First part of the run's directory; letters, digits, dot, dash and underscore."""
+    root: str = execution("runs", min_length=1)
+    """Folder of all runs. Inside a submitted job it must be absolute and shared by all nodes."""
+    num_cpus: int | None = execution(None, ge=1)
+    """Logical CPUs of a Ray started here; default: at least 4. Ignored when a cluster is joined."""
+    stall_warning_s: float = execution(120.0, gt=0)
+    """Seconds without progress until a warning names what is waited for."""
+    stall_limit_s: float | None = execution(None, gt=0)
+    """Seconds without progress until the job gives up; null waits for ever, warning."""
+
+
+class Config(Settings):
+    """Everything."""
+
+    seed: int = Field(default=0, ge=0)
+    """Redraws class order, writers, rare images, initialisation and generation noise."""
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    hard: HardConfig = HardConfig()
+    prompts: PromptConfig = PromptConfig()
+    plan: PlanConfig = PlanConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    scorer: ScorerConfig = ScorerConfig()
+    filter: FilterConfig = FilterConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _curriculum_fits(self) -> Self:
+        if self.curriculum.epochs > self.train.epochs:
+            raise ValueError(
+                f"curriculum.epochs = {self.curriculum.epochs} exceeds train.epochs = {self.train.epochs}; lower the former"
+            )
+        return self
+
+
+PHASE_1 = ("seed", "data", "hard", "prompts", "plan", "generator", "scorer")
+"""Parts whose identity decides the spectrum."""
+
+PHASE_2 = ("seed", "filter", "curriculum", "train")
+"""Parts whose identity decides a training run, besides the spectrum it uses."""
+
+
+def part_hash(config: Config, parts: Sequence[str], *before: str) -> str:
+    """Hash of the identity fields of some parts and of the hashes of the steps before."""
+    plain = identity(config)
+    return stable_id({part: plain[part] for part in parts}, before)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file, applies `key=value` overrides and validates.
+
+    Raises ConfigError naming every problem: path, value, what is allowed, the nearest name.
+    """
+    problems = [f"'{o}': an override reads key=value, e.g. train.epochs=10" for o in overrides if "=" not in o]
+    if problems:
+        raise ConfigError(_report(path, problems))
+    try:
+        if not Path(path).is_file():
+            raise ConfigError(f"{path}: no such file; `--config conf/digits_lt.yaml` is the default")
+        file = OmegaConf.load(path)
+        values = OmegaConf.to_container(OmegaConf.merge(file, OmegaConf.from_dotlist(list(overrides))), resolve=False)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds {type(values).__name__}; a mapping of sections is needed")
+    problems = [f"{key} = '{value}': ${{...}} is not interpreted here; write the value" for key, value in _interpolations(values)]
+    if problems:
+        raise ConfigError(_report(path, problems))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_report(path, [_sentence(e) for e in error.errors()])) from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+def _report(path: str | Path, problems: Sequence[str]) -> str:
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return "\n".join([f"{path}: {count} in the configuration", *(f"  {p}" for p in problems)])
+
+
+def _interpolations(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _interpolations(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _interpolations(inner, f"{path}[{i}]")
+    elif isinstance(value, str) and "${" in value:
+        yield path, value
+
+
+def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = Config
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return model
+
+
+def _sentence(error: Any) -> str:
+    location = error["loc"]
+    path = ".".join(str(part) for part in location) or "(whole)"
+    if error["type"] == "extra_forbidden":
+        names = list(_model_at(location[:-1]).model_fields)
+        near = difflib.get_close_matches(str(location[-1]), names, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        return f"{path} = {error['input']!r}: unknown key; {hint}allowed: {', '.join(names)}"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(error["input"], Mapping | BaseModel) else f" = {error['input']!r}"
+    return f"{path}{shown}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,24 @@
+"""Which CLIP model scores the spectrum."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from discl_ray.core.settings import Settings, execution
+
+
+class ScorerConfig(Settings):
+    """The scorer."""
+
+    model: str = "embedded"
+    """`embedded`, an open_clip folder (open_clip_config.json beside its safetensors), or an open_clip name such as ViT-B-32."""
+    pretrained: str | None = None
+    """open_clip's tag of the weights for a name, e.g. `openai`."""
+    actors: int = execution(1, ge=1)
+    """Scorer processes."""
+    threads: int = execution(1, ge=1)
+    """CPU threads of each."""
+    num_gpus: float = execution(0.0, ge=0)
+    """GPUs (or a part of one) each asks Ray for."""
+    batch: int = Field(default=64, ge=1, json_schema_extra={"kind": "execution"})
+    """Images embedded at once."""
