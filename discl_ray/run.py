@@ -1,0 +1,75 @@
+"""A run's directory: where a step writes, who may write there, and what closes it.
+
+    runs/<name>/generate-<hash8>/        one spectrum
+    runs/<name>/train-<hash8>-s<seed>/   one training run
+
+The hash is of the step's identity fields and of the step before, so another λ grid is another directory and a smaller
+micro-batch is the same one. `config.yaml` holds the resolved configuration, `MANIFEST.json` closes a complete run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from discl_ray.core.storage import Store
+from discl_ray.errors import SetupError
+
+MANIFEST = "MANIFEST.json"
+
+
+def in_submitted_job() -> bool:
+    """Whether this process is the driver of a `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def run_store(root: str, name: str, directory: str) -> Store:
+    """The store of a run's step.
+
+    Raises SetupError for a relative root inside a submitted job, where the working directory is a copy that is thrown away.
+    """
+    if in_submitted_job() and "://" not in root and not os.path.isabs(root):
+        raise SetupError(
+            f"run.root = '{root}': a submitted job needs an absolute path or a URI that all nodes share, e.g. run.root=/shared/runs"
+        )
+    return Store.at(root).within(f"{name}/{directory}")
+
+
+@contextmanager
+def locked(run: Store) -> Iterator[None]:
+    """Holds a run for this process; the operating system lets go of it if the process dies.
+
+    Raises SetupError if another process holds it or the directory cannot be written.
+    """
+    if run.local is None:  # object stores have no locks; equal names with equal bytes keep two writers harmless
+        yield
+        return
+    try:
+        run.local.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run.local / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise SetupError(f"{run.local}: in use by {_holder(run)}; wait for it, or name another run.name") from error
+    except OSError as error:
+        raise SetupError(f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write") from error
+    try:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        (run.local / ".holder").write_text(json.dumps(holder))
+        yield
+    finally:
+        (run.local / ".holder").unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(run: Store) -> str:
+    try:
+        who = run.read_json(".holder")
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (OSError, ValueError):
+        return "another process"
