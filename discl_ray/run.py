@@ -58,8 +58,8 @@ def locked(run: Store) -> Iterator[None]:
         raise SetupError(f"{run.local}: in use by {_holder(run)}; wait for it, or name another run.name") from error
     except OSError as error:
         raise SetupError(f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write") from error
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         (run.local / ".holder").write_text(json.dumps(holder))
         yield
     finally:

@@ -1,0 +1,200 @@
+"""Phase 1 as one Ray Data graph: PLAN shards -> generator actors -> scorer actors -> committed Parquet.
+
+Rerunning is resuming: shards with a commit record are left out, the others are made whole, and their bytes are the same whoever
+makes them and whenever. When every shard is committed, nothing is started at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from discl_ray.config import PHASE_1, Config, dump_config, part_hash
+from discl_ray.core.lam import pct_to_lam
+from discl_ray.core.shards import pack, unpack
+from discl_ray.core.storage import Store
+from discl_ray.data import read_samples
+from discl_ray.errors import IntegrityError
+from discl_ray.generate.folder import check_folder, find_model, fingerprint
+from discl_ray.hard import hard_samples
+from discl_ray.plan import PlanSize, make_plan
+from discl_ray.prompts import filter_prompt
+from discl_ray.run import MANIFEST, run_store
+from discl_ray.runtime import Progress, Watchdog, ray_session
+from discl_ray.score.folder import open_clip_name
+from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify, write_shard
+
+RATES = "rates.json"
+"""UNet steps per second measured in earlier runs under one root, by generator fingerprint and micro-batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A generate run that has been planned but not started."""
+
+    store: Store
+    plan: pa.Table
+    class_prompts: tuple[str, ...]
+    rate_key: str
+
+
+def prepare(config: Config) -> tuple[Store, str]:
+    """The run's store and the generator's fingerprint; checks the models without loading or writing anything.
+
+    Raises ModelError or SetupError.
+    """
+    folder = find_model(config.generator.model, config.generator.revision)
+    check_folder(folder)
+    open_clip_name(config.scorer)
+    print_ = fingerprint(config.generator, folder, config.plan.num_steps)
+    hash8 = part_hash(config, PHASE_1, print_)[:8]
+    return run_store(config.run.root, config.run.name, f"generate-{hash8}"), print_
+
+
+def lay_out(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
+    """Writes what a run is made from: configuration, samples by split, sources, plan. Does nothing twice.
+
+    Raises IntegrityError if the directory holds another plan.
+    """
+    samples = read_samples(config.data, config.seed)
+    hard = hard_samples(samples, config.hard)
+    plan = make_plan(
+        hard, config.plan, config.prompts, fingerprint=generator_fingerprint, base_seed=config.seed
+    )
+    if store.exists("plan.parquet"):
+        if store.read_table("plan.parquet")["gid"].to_pylist() != plan["gid"].to_pylist():
+            raise IntegrityError(f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name")
+    else:
+        for split in ("train", "val", "test"):
+            store.write_table(f"samples/{split}.parquet", samples.filter(pc.equal(samples["split"], split)))
+        store.write_table("sources.parquet", hard)
+        store.write("config.yaml", dump_config(config).encode())
+        store.write_table("plan.parquet", plan)
+    names = dict(sorted(zip(samples["label"].to_pylist(), samples["class_name"].to_pylist(), strict=True)))
+    return Prepared(
+        store=store,
+        plan=plan,
+        class_prompts=tuple(filter_prompt(config.prompts, name) for name in names.values()),
+        rate_key=f"{generator_fingerprint[:16]}-b{config.generator.micro_batch}-a{config.generator.actors}",
+    )
+
+
+def describe(prepared: Prepared, config: Config) -> str:
+    """The plan in words: rows, steps, time, disk."""
+    size, store = PlanSize.of(prepared.plan), prepared.store
+    source = store.read_table("sources.parquet")
+    pixels = sum(w * h for w, h in zip(source["width"].to_pylist(), source["height"].to_pylist(), strict=True)) / source.num_rows
+    megabytes = size.rows * pixels * 3 / 1e6  # an upper bound: stored losslessly, images take less than their pixels
+    rates = Store.at(config.run.root)
+    rate = rates.read_json(RATES).get(prepared.rate_key) if rates.exists(RATES) else None
+    when = f"about {size.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before" if rate else (
+        "time: the first shard will tell (this generator has not run here yet)"
+    )
+    levels = ", ".join(f"{pct_to_lam(p):g}" for p in config.plan.levels)
+    return (
+        f"  {size.rows} images of {size.sources} real ones at λ = {levels} in {size.shards} shards\n"
+        f"  {size.unet_steps} guided UNet steps · {when} · at most {megabytes:.1f} MB of pixels on disk"
+    )
+
+
+def generate(prepared: Prepared, config: Config) -> None:
+    """Makes, scores and commits every shard that is not committed yet, then verifies and closes the run."""
+    store, plan = prepared.store, prepared.plan
+    done = set(committed(store))
+    todo = plan.filter(pc.invert(pc.is_in(plan["shard_id"], pa.array(sorted(done), pa.string()))))
+    if todo.num_rows:
+        if done:
+            print(f"  resuming: {len(done)} shards are committed, {todo.num_rows} images are left")
+        needs = {
+            "CPU": float(sum(1 for c in (config.generator, config.scorer) for _ in range(c.actors) if not c.num_gpus) + 1),
+            "GPU": config.generator.actors * config.generator.num_gpus + config.scorer.actors * config.scorer.num_gpus,
+        }
+        with ray_session(num_cpus=config.run.num_cpus, needs={k: v for k, v in needs.items() if v}):
+            rate = _run_graph(prepared, todo, config)
+        rates = Store.at(config.run.root)
+        known = rates.read_json(RATES) if rates.exists(RATES) else {}
+        rates.write_json(RATES, {**known, prepared.rate_key: round(rate, 1)})
+    verify(store, plan)
+    if not store.exists(MANIFEST):
+        table = open_spectrum(store, config.filter, columns=[])
+        counts = {str(lam): dict(count) for lam, count in count_verdicts(table).items()}
+        store.write_json(MANIFEST, {"rows": plan.num_rows, "shards": len(committed(store)), "verdicts_at_first": counts})
+
+
+def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> float:
+    """Executes the Ray Data graph over whole shards; returns UNet steps per second from the first shard to the last."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    from discl_ray.generate.actor import GenerateActor
+    from discl_ray.score.actor import ScoreActor
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context.execution_options.preserve_order = False
+    store, generator, scorer = prepared.store, config.generator, config.scorer
+    shards = [(s, todo.filter(pc.equal(todo["shard_id"], s))) for s in todo["shard_id"].unique().to_pylist()]
+
+    def commit(batch: pa.Table) -> pa.Table:
+        shard_id, table = unpack(batch)
+        write_shard(store, shard_id, table)
+        status = Counter(table["status"].to_pylist())
+        steps = sum(table["num_steps"].to_pylist())
+        return pa.table({"rows": [table.num_rows], "steps": [steps], "failed": [table.num_rows - status["ok"]]})
+
+    dataset = (
+        ray.data.from_arrow([pack(shard_id, table) for shard_id, table in shards])
+        .map_batches(
+            GenerateActor,
+            fn_constructor_args=(generator, config.plan.num_steps, store),
+            compute=ActorPoolStrategy(size=generator.actors),
+            batch_size=1,
+            batch_format="pyarrow",
+            **_resources(generator.num_gpus),
+        )
+        .map_batches(
+            ScoreActor,
+            fn_constructor_args=(scorer, prepared.class_prompts, store),
+            compute=ActorPoolStrategy(size=scorer.actors),
+            batch_size=1,
+            batch_format="pyarrow",
+            **_resources(scorer.num_gpus),
+        )
+        .map_batches(commit, batch_size=1, batch_format="pyarrow", num_cpus=0.5)
+    )
+    progress = Progress(todo.num_rows, "images")
+    waiting_for = lambda: (  # noqa: E731
+        "the models to load" if not progress.done else f"{progress.total - progress.done} images; see `ray status`"
+    )
+    steps, first = 0, time.monotonic()
+    watchdog = Watchdog(waiting_for, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s)
+    with watchdog:
+        for row in dataset.iter_rows():
+            watchdog.beat()
+            progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")
+            steps += row["steps"]
+    progress.close()
+    return steps / max(time.monotonic() - first, 1e-9)
+
+
+def _resources(num_gpus: float) -> dict[str, float]:
+    """An actor's demand: a GPU actor reserves no CPU, so that it can never wait for one."""
+    return {"num_gpus": num_gpus, "num_cpus": 0} if num_gpus else {"num_cpus": 1}
+
+
+def summarize(prepared: Prepared, config: Config) -> str:
+    """Made, kept and rejected by λ, from what is committed."""
+    counts = count_verdicts(open_spectrum(prepared.store, config.filter, columns=[]))
+    lines = [f"  {'λ':>4} {'made':>6} {'kept':>6} {'kept %':>7}  rejected"]
+    for lam_pct, count in counts.items():
+        made, kept = sum(count.values()), count["kept"]
+        rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(count.items()) if reason != "kept") or "–"
+        lines.append(f"  {pct_to_lam(lam_pct):>4g} {made:>6} {kept:>6} {100 * kept / made:>6.1f}%  {rejected}")
+    return "\n".join(lines)

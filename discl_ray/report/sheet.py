@@ -1,0 +1,58 @@
+"""The contact sheet of a spectrum: rows are real images, columns λ from text-typical to the real one, rejects crossed out."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+from PIL import Image, ImageDraw, ImageFont
+
+from discl_ray.core.images import decode_image
+from discl_ray.core.lam import pct_to_lam
+from discl_ray.spectrum import KEPT
+
+CELL, GAP, LEFT, TOP = 72, 4, 92, 34
+RED = (200, 30, 40)
+
+
+def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, title: str = "") -> bytes:
+    """A PNG of up to `max_rows` real training images, their first replica at every λ, and the real image last.
+
+    `spectrum` needs images and verdicts, `sources` is SAMPLES; real images are drawn evenly over the classes.
+    """
+    levels = sorted(set(spectrum["lam_pct"].to_pylist()))
+    cells: dict[tuple[str, int], dict[str, object]] = {}
+    for row in spectrum.select(["sample_id", "lam_pct", "replica", "role", "image", "kept", "reason"]).to_pylist():
+        if row["role"] == "train" and row["replica"] == 0:
+            cells[row["sample_id"], row["lam_pct"]] = row
+    rows = [s for s in sources.to_pylist() if s["split"] == "train"]
+    rows = sorted(rows, key=lambda s: s["label"])
+    shown = [rows[i * len(rows) // min(len(rows), max_rows)] for i in range(min(len(rows), max_rows))]
+    width = LEFT + (len(levels) + 1) * (CELL + GAP) + GAP
+    sheet = Image.new("RGB", (width, TOP + len(shown) * (CELL + GAP) + 22), (250, 249, 246))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    for column, name in enumerate([*(f"λ = {pct_to_lam(p):g}" for p in levels), "real"]):
+        draw.text((LEFT + column * (CELL + GAP) + CELL // 2, TOP // 2), name, (40, 40, 40), font=font, anchor="mm")
+    for line, sample in enumerate(shown):
+        y = TOP + line * (CELL + GAP)
+        draw.text((LEFT - 10, y + CELL // 2), str(sample["class_name"]), (40, 40, 40), font=font, anchor="rm")
+        for column, lam_pct in enumerate(levels):
+            cell = cells.get((sample["sample_id"], lam_pct))
+            if cell is None or cell["image"]["bytes"] is None:  # pyright: ignore
+                continue
+            x = LEFT + column * (CELL + GAP)
+            sheet.paste(_thumbnail(cell["image"]["bytes"]), (x, y))  # pyright: ignore
+            if cell["reason"] != KEPT:
+                draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), outline=RED, width=3)
+                draw.line((x, y, x + CELL - 1, y + CELL - 1), RED, width=3)
+        sheet.paste(_thumbnail(sample["image"]["bytes"]), (LEFT + len(levels) * (CELL + GAP), y))
+    footer = title or "crossed out: rejected by the filter"
+    draw.text((LEFT, sheet.height - 11), footer, (120, 120, 120), font=ImageFont.load_default(size=11), anchor="lm")
+    out = io.BytesIO()
+    sheet.save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def _thumbnail(data: bytes) -> Image.Image:
+    image = Image.fromarray(decode_image(data))
+    return image.resize((CELL, CELL), Image.Resampling.NEAREST if image.width < CELL else Image.Resampling.LANCZOS)

@@ -1,0 +1,32 @@
+"""Makes the spectrum: hard samples -> plan -> diffusion actors -> CLIP actors -> Parquet.
+
+    python jobs/generate.py --config conf/digits_lt.yaml plan.replicas=4
+    ray job submit --working-dir . -- python jobs/generate.py run.root=/shared/runs
+
+The default takes about a minute on two cores. Rerunning resumes; rerunning a finished run makes nothing.
+"""
+
+from discl_ray.command import run_job
+from discl_ray.config import Config
+from discl_ray.core.schema import SPECTRUM
+from discl_ray.pipeline import describe, generate, lay_out, prepare, summarize
+from discl_ray.report.sheet import contact_sheet
+from discl_ray.run import locked
+from discl_ray.spectrum import open_spectrum
+
+
+def job(config: Config) -> None:
+    store, fingerprint = prepare(config)
+    with locked(store):
+        prepared = lay_out(config, store, fingerprint)
+        print(f"plan · {store.base}\n{describe(prepared, config)}", flush=True)
+        generate(prepared, config)
+        spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
+        store.write("contact_sheet.png", contact_sheet(spectrum, store.read_table("sources.parquet")))
+        kept = sum(spectrum["kept"].to_pylist())
+        print(f"spectrum · filter {config.filter.mode}\n{summarize(prepared, config)}")
+        print(f"{spectrum.num_rows} images made, {kept} kept · look at {store.path('contact_sheet.png')} · next: make train")
+
+
+if __name__ == "__main__":
+    run_job(__doc__, job)
