@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import matplotlib
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
@@ -30,7 +31,7 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
     shown = [rows[i * len(rows) // min(len(rows), max_rows)] for i in range(min(len(rows), max_rows))]
     width = LEFT + (len(levels) + 1) * (CELL + GAP) + GAP
     sheet = Image.new("RGB", (width, TOP + len(shown) * (CELL + GAP) + 22), (250, 249, 246))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    draw, font = ImageDraw.Draw(sheet), _font(13)
     for column, name in enumerate([*(f"λ = {pct_to_lam(p):g}" for p in levels), "real"]):
         draw.text((LEFT + column * (CELL + GAP) + CELL // 2, TOP // 2), name, (40, 40, 40), font=font, anchor="mm")
     for line, sample in enumerate(shown):
@@ -47,10 +48,15 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
                 draw.line((x, y, x + CELL - 1, y + CELL - 1), RED, width=3)
         sheet.paste(_thumbnail(sample["image"]["bytes"]), (LEFT + len(levels) * (CELL + GAP), y))
     footer = title or "crossed out: rejected by the filter"
-    draw.text((LEFT, sheet.height - 11), footer, (120, 120, 120), font=ImageFont.load_default(size=11), anchor="lm")
+    draw.text((LEFT, sheet.height - 11), footer, (120, 120, 120), font=_font(11), anchor="lm")
     out = io.BytesIO()
     sheet.save(out, "PNG", compress_level=6)
     return out.getvalue()
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own font: it is always there and knows Greek."""
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _thumbnail(data: bytes) -> Image.Image:
