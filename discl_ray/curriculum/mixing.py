@@ -96,6 +96,11 @@ def epoch_order(pools: Pools, choice: Choice, config: CurriculumConfig, *, seed:
     """The rows of one epoch, shuffled; a function of its arguments alone."""
     rng = np.random.default_rng([seed, epoch, 0xE0])
     n_syn, n_nonhard = sizes(pools, config)
+    if not choice.levels:
+        everything = np.sort(np.concatenate([pools.nonhard, pools.hard]))
+        rows = _draw(everything, n_nonhard + len(pools.hard) + n_syn, rng)
+        hard = int(np.isin(rows, pools.hard).sum())
+        return EpochOrder(rows=rng.permutation(rows), synthetic=0, hard=hard, nonhard=len(rows) - hard, borrowed=0)
     nonhard = _draw(pools.nonhard, n_nonhard, rng)
     if not choice.synthetic:
         hard = _draw(pools.hard, len(pools.hard) + n_syn, rng)

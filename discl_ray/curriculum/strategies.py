@@ -1,7 +1,7 @@
 """Strategies: which images does each epoch train on? Pure functions of the epoch, one signature, one dict.
 
-With L ascending levels (λ = 1, the real image, is the last) and E_CL curriculum epochs; after them every strategy here trains on
-the real images alone. S_λ are kept synthetic images, D_h hard and D_nh non-hard real ones.
+With L ascending levels (λ = 1, the real image, is the last) and E_CL curriculum epochs; after them a curriculum trains on the
+real images alone. S_λ are kept synthetic images, D_h hard and D_nh non-hard real ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Choice:
     """What one epoch trains on besides D_nh and D_h."""
 
     levels: tuple[int, ...]
-    """Levels whose synthetic images are drawn, evenly over levels; empty or (100,) means real images only."""
+    """Levels drawn from, evenly; (100,) is D_h itself, repeated; () is D_all as it is, nothing synthetic and nothing repeated."""
 
     @property
     def synthetic(self) -> tuple[int, ...]:
@@ -25,24 +25,28 @@ class Choice:
         return tuple(level for level in self.levels if level != REAL)
 
 
-REAL_ONLY = Choice(levels=(REAL,))
+REAL_STAGE = Choice(levels=(REAL,))
+"""λ = 1: D_nh ∪ D_h, with D_h repeated to the size of a synthetic stage."""
+
+AS_IS = Choice(levels=())
+"""The data set as it is."""
 
 
 def diverse_to_specific(epoch: int, levels: Sequence[int], curriculum_epochs: int) -> Choice:
     """Algorithm 1: ascending levels, equal time each; at epoch e = 1...E_CL level min(⌊(e-1) L / E_CL⌋, L-1)."""
     if epoch > curriculum_epochs:
-        return REAL_ONLY
+        return REAL_STAGE
     return Choice(levels=(levels[min((epoch - 1) * len(levels) // curriculum_epochs, len(levels) - 1)],))
 
 
 def all_level(epoch: int, levels: Sequence[int], curriculum_epochs: int) -> Choice:
     """No curriculum: every synthetic level at once, the same number of images as one level would give."""
-    return REAL_ONLY if epoch > curriculum_epochs else Choice(levels=tuple(levels))
+    return REAL_STAGE if epoch > curriculum_epochs else Choice(levels=tuple(levels))
 
 
 def real_only(epoch: int, levels: Sequence[int], curriculum_epochs: int) -> Choice:
-    """The baseline: no synthetic image."""
-    return REAL_ONLY
+    """The baseline: every real image alike, as many of them per epoch as the other strategies see images."""
+    return AS_IS
 
 
 STRATEGIES: dict[str, Callable[[int, Sequence[int], int], Choice]] = {
