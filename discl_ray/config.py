@@ -100,7 +100,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}; a mapping of sections is needed")
-    problems = [f"{key} = '{value}': ${{...}} is not interpreted here; write the value" for key, value in _interpolations(values)]
+    problems = [
+        f"{key} = '{value}': ${{...}} is not interpreted here; write the value" for key, value in _interpolations(values)
+    ]
     if problems:
         raise ConfigError(_report(path, problems))
     try:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "torchvision", "diffusers", "open_clip", "ray")
 """What the jobs import late, and what most often fails to."""
 
+MINIMUM = (3, 11)
+"""Oldest Python."""
+
 DISK_GB = 1.0
 """Less free disk than this under the run root is a problem."""
 
@@ -38,7 +41,7 @@ class Subject:
     overrides: Sequence[str] = ()
 
     @cached_property
-    def config(self) -> "Config":
+    def config(self) -> Config:
         """The configuration.
 
         Raises ConfigError if it is not valid.
@@ -51,7 +54,7 @@ class Subject:
 def check_python(_: Subject) -> str:
     """The interpreter's version."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
+    if sys.version_info[:2] < MINIMUM:
         raise Problem(f"{version}; 3.11 or newer is needed: remove .venv, then make doctor PYTHON=python3.11")
     return version
 
@@ -137,9 +140,9 @@ def check_root(subject: Subject) -> str:
 
 def check_shared_memory(_: Subject) -> str:
     """The size of /dev/shm, where Ray keeps what it passes between processes."""
-    if not os.path.isdir("/dev/shm"):  # noqa: S108
+    if not os.path.isdir("/dev/shm"):
         return "no /dev/shm on this system; Ray uses its temporary folder"
-    size = shutil.disk_usage("/dev/shm").total / 1e9  # noqa: S108
+    size = shutil.disk_usage("/dev/shm").total / 1e9
     if size < 1:
         return f"{size:.2f} GB: little, Ray falls back to its temporary folder, which is slower; in Docker: --shm-size=2g"
     return f"{size:.0f} GB"

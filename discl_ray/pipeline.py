@@ -63,12 +63,12 @@ def lay_out(config: Config, store: Store, generator_fingerprint: str) -> Prepare
     """
     samples = read_samples(config.data, config.seed)
     hard = hard_samples(samples, config.hard)
-    plan = make_plan(
-        hard, config.plan, config.prompts, fingerprint=generator_fingerprint, base_seed=config.seed
-    )
+    plan = make_plan(hard, config.plan, config.prompts, fingerprint=generator_fingerprint, base_seed=config.seed)
     if store.exists("plan.parquet"):
         if store.read_table("plan.parquet")["gid"].to_pylist() != plan["gid"].to_pylist():
-            raise IntegrityError(f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name")
+            raise IntegrityError(
+                f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name"
+            )
     else:
         for split in ("train", "val", "test"):
             store.write_table(f"samples/{split}.parquet", samples.filter(pc.equal(samples["split"], split)))
@@ -88,12 +88,16 @@ def describe(prepared: Prepared, config: Config) -> str:
     """The plan in words: rows, steps, time, disk."""
     size, store = PlanSize.of(prepared.plan), prepared.store
     source = store.read_table("sources.parquet")
-    pixels = sum(w * h for w, h in zip(source["width"].to_pylist(), source["height"].to_pylist(), strict=True)) / source.num_rows
+    pixels = (
+        sum(w * h for w, h in zip(source["width"].to_pylist(), source["height"].to_pylist(), strict=True)) / source.num_rows
+    )
     megabytes = size.rows * pixels * 3 / 1e6  # an upper bound: stored losslessly, images take less than their pixels
     rates = Store.at(config.run.root)
     rate = rates.read_json(RATES).get(prepared.rate_key) if rates.exists(RATES) else None
-    when = f"about {size.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before" if rate else (
-        "time: the first shard will tell (this generator has not run here yet)"
+    when = (
+        f"about {size.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before"
+        if rate
+        else ("time: the first shard will tell (this generator has not run here yet)")
     )
     levels = ", ".join(f"{pct_to_lam(p):g}" for p in config.plan.levels)
     return (

@@ -110,7 +110,7 @@ class PlanSize:
     unet_steps: int
 
     @classmethod
-    def of(cls, plan: pa.Table) -> "PlanSize":
+    def of(cls, plan: pa.Table) -> PlanSize:
         """Counts of a PLAN table."""
         return cls(
             rows=plan.num_rows,

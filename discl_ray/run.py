@@ -57,7 +57,9 @@ def locked(run: Store) -> Iterator[None]:
     except Timeout as error:
         raise SetupError(f"{run.local}: in use by {_holder(run)}; wait for it, or name another run.name") from error
     except OSError as error:
-        raise SetupError(f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write") from error
+        raise SetupError(
+            f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write"
+        ) from error
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
         (run.local / ".holder").write_text(json.dumps(holder))

@@ -105,7 +105,9 @@ class Progress:
         self.done += count
         seconds = time.monotonic() - self.start
         left = seconds / max(self.done, 1) * (self.total - self.done)
-        line = f"  {self.done}/{self.total} {self.what} · {self.done / max(seconds, 1e-9):.1f}/s · about {left:.0f} s left {note}"
+        line = (
+            f"  {self.done}/{self.total} {self.what} · {self.done / max(seconds, 1e-9):.1f}/s · about {left:.0f} s left {note}"
+        )
         print(f"\r{line:<100}" if self.live else line, end="" if self.live else "\n", flush=True)
 
     def close(self) -> None:
@@ -138,7 +140,7 @@ class Watchdog:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
-    def __enter__(self) -> "Watchdog":
+    def __enter__(self) -> Watchdog:
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 

@@ -58,8 +58,10 @@ def verify(run: Store, plan: pa.Table) -> None:
         for file in record["files"]:
             data = run.read(file["name"])
             if sha256(data) != file["sha256"]:
-                raise IntegrityError(f"{run.path(file['name'])}: bytes differ from its commit; delete {COMMITS}/"
-                                     f"{record['shard_id']}.json and run generate again")
+                raise IntegrityError(
+                    f"{run.path(file['name'])}: bytes differ from its commit; delete {COMMITS}/"
+                    f"{record['shard_id']}.json and run generate again"
+                )
             seen.update(run.read_table(file["name"], ["gid"])["gid"].to_pylist())
     planned = set(plan["gid"].to_pylist())
     if missing := planned - set(seen):

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 
-def _digest(parts: tuple[object, ...]) -> "hashlib._Hash":
+def _digest(parts: tuple[object, ...]) -> hashlib._Hash:
     # JSON keeps ("a", "bc") and ("ab", "c") apart and is the same text everywhere.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16)

@@ -29,7 +29,7 @@ class Store:
     base: str
 
     @classmethod
-    def at(cls, location: str | Path) -> "Store":
+    def at(cls, location: str | Path) -> Store:
         """A store at a local path or at a URI such as `s3://bucket/folder`."""
         text = str(location)
         if "://" in text:
@@ -45,7 +45,7 @@ class Store:
         """The full path of a name, for pyarrow."""
         return f"{self.base}/{name}" if name else self.base
 
-    def within(self, name: str) -> "Store":
+    def within(self, name: str) -> Store:
         """The store of a subfolder."""
         return Store(self.filesystem, self.path(name))
 

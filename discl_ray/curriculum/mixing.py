@@ -32,7 +32,7 @@ class Pools:
     num_classes: int
 
     @classmethod
-    def of(cls, *, label: Index, lam_pct: Index, role: NDArray[np.str_], hard_labels: set[int], num_classes: int) -> "Pools":
+    def of(cls, *, label: Index, lam_pct: Index, role: NDArray[np.str_], hard_labels: set[int], num_classes: int) -> Pools:
         """Sorts the rows of an image table; rows whose role is not `train` are in no pool."""
         train = role == "train"
         real, hard = train & (lam_pct == REAL), np.isin(label, sorted(hard_labels))

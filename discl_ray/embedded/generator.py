@@ -140,7 +140,15 @@ def moments_of(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_unet(
-    web: WebImages, vae: AutoencoderKL, tokenizer: CLIPTokenizer, *, steps: int, seed: int, work: Path, log: Log, batch: int = 64
+    web: WebImages,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    *,
+    steps: int,
+    seed: int,
+    work: Path,
+    log: Log,
+    batch: int = 64,
 ) -> Conditional:
     """Plain epsilon-prediction on the VAE's latents, captions dropped with probability UNCONDITIONAL."""
     torch.manual_seed(seed + 1)

@@ -17,7 +17,9 @@ def group_of(count: int, *, few_below: int, many_above: int) -> str:
     return "few" if count < few_below else "many" if count > many_above else "medium"
 
 
-def top1_by_group(label: NDArray[np.int64], predicted: NDArray[np.int64], groups: dict[int, str]) -> dict[str, tuple[float, int]]:
+def top1_by_group(
+    label: NDArray[np.int64], predicted: NDArray[np.int64], groups: dict[int, str]
+) -> dict[str, tuple[float, int]]:
     """Group -> (top-1 accuracy in percent, number of images); NaN for a group without images."""
     correct = label == predicted
     of = np.array([groups[int(c)] for c in label])

@@ -23,7 +23,6 @@ from discl_ray.generate.engine import Engine, Row
 from discl_ray.generate.folder import find_model
 from discl_ray.generate.samplers import SAMPLERS
 
-
 Sources = dict[str, NDArray[np.uint8]]
 """RGB pixels by sample."""
 
@@ -35,9 +34,7 @@ def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
     folder = find_model(config.model, config.revision)
     model = StableDiffusion(folder, dtype=getattr(torch, config.dtype), device=device)
     table = SAMPLERS[config.sampler](model.scheduler, num_steps)
-    return Engine(
-        model, table, cfg_scale=config.cfg_scale, micro_batch=config.micro_batch, decode_batch=config.decode_batch
-    )
+    return Engine(model, table, cfg_scale=config.cfg_scale, micro_batch=config.micro_batch, decode_batch=config.decode_batch)
 
 
 class GenerateActor:

@@ -37,7 +37,7 @@ class ImageTable:
     """train: may be trained on; probe: synthetic from val, only to judge progress; val: real, only to evaluate."""
 
     @classmethod
-    def open(cls, path: str | Path) -> "ImageTable":
+    def open(cls, path: str | Path) -> ImageTable:
         """Maps a file written by `build_table`."""
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         side = [int(n) for n in table.schema.metadata[b"shape"].split(b"x")]
@@ -89,7 +89,7 @@ def local_copy(run: Store, name: str) -> Path:
     """The table as a file on this node; one process fetches it under a lock, the others wait and map the same file."""
     if run.local is not None:
         return run.local / name
-    target = Path(os.environ.get("TMPDIR", "/tmp")) / "discl_ray" / name  # noqa: S108
+    target = Path(os.environ.get("TMPDIR", "/tmp")) / "discl_ray" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_file():

@@ -1,0 +1,64 @@
+# One target per step. The first call makes .venv; it is made again when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+CONF ?= conf/digits_lt.yaml
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv generate train compare test check doctor bench embedded
+.DELETE_ON_ERROR:
+
+help: ## show this page
+	@echo 'make TARGET [CONF=conf/x.yaml] [ARGS="key=value ..."]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo 'CONF names the YAML file (now $(CONF)); ARGS overrides single values of it:'
+	@echo '  make generate ARGS="plan.replicas=4 generator.micro_batch=16"'
+	@echo '  make generate train CONF=conf/digits_lt.yaml ARGS="seed=1 run.name=second"'
+	@echo 'Generate and train share ARGS: what decides the spectrum must be the same for both.'
+	@echo 'PYTHON names the interpreter .venv is made with (now $(PYTHON); 3.11 or newer).'
+
+generate: $(STAMP) ## make the spectrum: images at every level, scored, and a contact sheet
+	$(BIN)/python jobs/generate.py --config $(CONF) $(ARGS)
+
+train: $(STAMP) ## train on the spectrum, with and without the curriculum, and compare the two
+	$(BIN)/python jobs/train.py --config $(CONF) $(ARGS)
+
+compare: $(STAMP) ## the results table: strategies and losses over several seeds (takes long)
+	$(BIN)/python jobs/compare.py --config $(CONF) $(ARGS)
+
+test: $(STAMP) ## the fast tests, then the slow ones; fails if either does
+	@fast=0; slow=0; \
+	$(BIN)/python -m pytest || fast=$$?; \
+	$(BIN)/python -m pytest -m slow || slow=$$?; \
+	echo "fast tests: exit $$fast, slow tests: exit $$slow"; \
+	test $$fast -eq 0 && test $$slow -eq 0
+
+check: $(STAMP) ## formatting, lint, types and the import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+doctor: $(STAMP) ## is this machine fit for the job? each problem with its remedy
+	$(BIN)/python jobs/doctor.py --config $(CONF) $(ARGS)
+
+bench: $(STAMP) ## the engine against stock diffusers, as ratios measured in one run
+	$(BIN)/python benchmarks/engine_cpu.py $(ARGS)
+
+embedded: $(STAMP) ## train the embedded models again (about an hour; never needed)
+	$(BIN)/python jobs/train_embedded.py $(ARGS)
+
+venv: $(STAMP) ## only make .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'error: $(PYTHON) is not Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11' >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install -q -c constraints.txt -e . --group dev
+	@touch $@

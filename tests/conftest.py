@@ -1,0 +1,72 @@
+"""Shared fixtures: one local Ray, tiny configurations, and one spectrum made once."""
+
+import os
+
+for _name, _value in {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_DATA_USE_DATASOURCE_V2": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+os.environ.pop("RAY_ADDRESS", None)  # tests never join a cluster that happens to run here
+
+from collections.abc import Callable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from discl_ray.config import Config, load_config  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = (
+    "plan.replicas=1",
+    "plan.num_steps=4",
+    "plan.lams=[0,0.5]",
+    "plan.shard_steps=20",
+    "hard.probe_sources=1",
+    "hard.below=4",
+    "data.head=8",
+    "data.tail=2",
+)
+
+
+def tiny_config(root: Path, *overrides: str) -> Config:
+    return load_config(ROOT / "conf" / "digits_lt.yaml", [f"run.root={root}", *TINY, *overrides])
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Config]:
+    return lambda *overrides: tiny_config(tmp_path, *overrides)
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=256 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def spectrum_run(ray_local, tmp_path_factory):
+    """(config, prepared) of a complete tiny generate run; treat its directory as read-only."""
+    from discl_ray.pipeline import generate, lay_out, prepare
+    from discl_ray.run import locked
+
+    config = tiny_config(tmp_path_factory.mktemp("spectrum"))
+    store, fingerprint = prepare(config)
+    with locked(store):
+        prepared = lay_out(config, store, fingerprint)
+        generate(prepared, config)
+    return config, prepared

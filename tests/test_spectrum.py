@@ -1,0 +1,208 @@
+import io
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pytest
+from PIL import Image
+
+from discl_ray.core.filter import FilterConfig
+from discl_ray.core.schema import SPECTRUM
+from discl_ray.core.storage import Store
+from discl_ray.errors import IntegrityError
+from discl_ray.pipeline import describe, generate, summarize
+from discl_ray.run import MANIFEST
+from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify
+
+pytestmark = pytest.mark.timeout(600)
+LAX = FilterConfig(mode="absolute", threshold=-1.0)
+
+
+@pytest.fixture
+def copy(spectrum_run, tmp_path) -> Store:
+    return Store.at(shutil.copytree(spectrum_run[1].store.base, tmp_path / "copy"))
+
+
+def dates(store):
+    return {p: p.stat().st_mtime_ns for p in Path(store.base).rglob("*") if p.is_file()}
+
+
+def test_every_planned_image_is_there_once(spectrum_run):
+    _, prepared = spectrum_run
+    verify(prepared.store, prepared.plan)
+    table = open_spectrum(prepared.store, LAX)
+    assert Counter(table["gid"].to_pylist()) == Counter(prepared.plan["gid"].to_pylist())
+    planned = {r["gid"]: r for r in prepared.plan.to_pylist()}
+    for row in table.select(prepared.plan.column_names).to_pylist():
+        assert row == planned[row["gid"]]
+    assert set(committed(prepared.store)) == set(prepared.plan["shard_id"].to_pylist())
+    assert len(committed(prepared.store)) > 1
+
+
+def test_every_image_decodes_and_has_its_scores(spectrum_run):
+    _, prepared = spectrum_run
+    for row in open_spectrum(prepared.store, LAX).to_pylist():
+        assert row["status"] == "ok"
+        assert Image.open(io.BytesIO(row["image"]["bytes"])).size == (32, 32)
+        assert -1 <= row["text_sim"] <= 1
+        assert -1 <= row["image_sim"] <= 1
+        assert 1 <= row["text_rank"] <= 10
+
+
+def test_a_higher_level_looks_more_like_its_source(spectrum_run):
+    _, prepared = spectrum_run
+    table = open_spectrum(prepared.store, LAX, columns=["image_sim"]).to_pylist()
+    mean = {lam: np.mean([r["image_sim"] for r in table if r["lam_pct"] == lam]) for lam in (0, 50)}
+    assert mean[50] > mean[0]
+
+
+def test_pyarrow_finds_the_levels_as_hive_partitions(spectrum_run):
+    _, prepared = spectrum_run
+    found = pads.dataset(prepared.store.path("spectrum"), format="parquet", partitioning="hive")
+    assert found.count_rows() == prepared.plan.num_rows
+    for lam_pct in (0, 50):
+        part = found.to_table(filter=pads.field("lam_pct") == lam_pct, columns=["gid", "lam_pct"])
+        wanted = [r["gid"] for r in prepared.plan.to_pylist() if r["lam_pct"] == lam_pct]
+        assert sorted(part["gid"].to_pylist()) == sorted(wanted)
+        assert set(part["lam_pct"].to_pylist()) == {lam_pct}
+        fragments = list(found.get_fragments(filter=pads.field("lam_pct") == lam_pct))
+        assert {Path(f.path).parent.name for f in fragments} == {f"lam_pct={lam_pct}"}
+
+
+@pytest.mark.xfail(strict=True, reason="write_shard loses the schema metadata of SPECTRUM")
+def test_hugging_face_datasets_reads_images(spectrum_run, tmp_path):
+    from datasets import load_dataset
+
+    _, prepared = spectrum_run
+    files = sorted(str(p) for p in Path(prepared.store.path("spectrum")).rglob("*.parquet"))
+    loaded = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path), split="train")
+    assert loaded.num_rows == prepared.plan.num_rows
+    images = {row["gid"]: row["image"]["bytes"] for row in open_spectrum(prepared.store, LAX).to_pylist()}
+    for row in loaded.select(range(3)):
+        assert isinstance(row["image"], Image.Image)
+        np.testing.assert_array_equal(np.asarray(row["image"]), np.asarray(Image.open(io.BytesIO(images[row["gid"]]))))
+
+
+def test_another_filter_keeps_other_rows_drops_none_and_writes_nothing(spectrum_run):
+    _, prepared = spectrum_run
+    before = dates(prepared.store)
+    sims = sorted(open_spectrum(prepared.store, LAX, columns=[])["text_sim"].to_pylist())
+    for threshold, kept in ((-1.0, len(sims)), (sims[len(sims) // 2], None), (1.0, 0)):
+        config = FilterConfig(mode="absolute", threshold=threshold)
+        table = open_spectrum(prepared.store, config, columns=[])
+        assert table.num_rows == prepared.plan.num_rows
+        expected = sum(np.float32(s) >= np.float32(threshold) for s in sims) if kept is None else kept
+        assert sum(table["kept"].to_pylist()) == expected
+        assert set(table["reason"].to_pylist()) <= {"", "text_sim"}
+        assert sum(c.total() for c in count_verdicts(table).values()) == prepared.plan.num_rows
+    assert dates(prepared.store) == before
+
+
+def test_a_finished_run_makes_nothing_and_rewrites_nothing(spectrum_run, monkeypatch, capsys):
+    import discl_ray.pipeline as pipeline
+
+    config, prepared = spectrum_run
+    before = dates(prepared.store)
+    monkeypatch.setattr(pipeline, "_run_graph", lambda *_: pytest.fail("started the generator"))
+    generate(prepared, config)
+    assert dates(prepared.store) == before
+    assert "resuming" not in capsys.readouterr().out
+
+
+def test_the_summary_and_the_plan_in_words_have_the_right_numbers(spectrum_run):
+    config, prepared = spectrum_run
+    rows = prepared.plan.num_rows
+    assert f"{rows} images of {rows // 2} real ones at λ = 0, 0.5 in" in describe(prepared, config)
+    assert f"{rows // 2 * 6} guided UNet steps" in describe(prepared, config)
+    made = [line.split()[:2] for line in summarize(prepared, config).splitlines()[1:]]
+    assert made == [["0", str(rows // 2)], ["0.5", str(rows // 2)]]
+    assert prepared.store.read_json(MANIFEST)["rows"] == rows
+
+
+def test_a_changed_byte_is_found(copy, spectrum_run):
+    record = next(iter(committed(copy).values()))
+    file = Path(copy.path(record["files"][0]["name"]))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"bytes differ from its commit") as caught:
+        verify(copy, spectrum_run[1].plan)
+    assert str(file) in str(caught.value)
+    assert record["shard_id"] in str(caught.value)
+
+
+def test_a_missing_commit_is_found_and_its_rows_do_not_exist(copy, spectrum_run):
+    plan = spectrum_run[1].plan
+    shard_id, record = next(iter(committed(copy).items()))
+    Path(copy.path(f"commits/{shard_id}.json")).unlink()
+    lost = sum(f["rows"] for f in record["files"])
+    with pytest.raises(IntegrityError, match=f"{lost} planned images are not committed"):
+        verify(copy, plan)
+    assert open_spectrum(copy, LAX).num_rows == plan.num_rows - lost
+    assert Path(copy.path(record["files"][0]["name"])).exists()
+
+
+def test_foreign_and_doubled_rows_are_found(copy, spectrum_run):
+    plan = spectrum_run[1].plan
+    with pytest.raises(IntegrityError, match="1 committed images are not in the plan"):
+        verify(copy, plan.slice(1))
+    record = next(iter(committed(copy).values()))
+    copy.write_json("commits/ffff.json", {**record, "shard_id": "ffff"})
+    with pytest.raises(IntegrityError, match="committed twice"):
+        verify(copy, plan)
+
+
+def test_a_directory_with_another_plan_is_refused(copy, spectrum_run):
+    from discl_ray.pipeline import lay_out, prepare
+
+    config, prepared = spectrum_run
+    fingerprint = prepare(config)[1]
+    assert lay_out(config, copy, fingerprint).plan.equals(prepared.plan)
+    with pytest.raises(IntegrityError, match="another plan"):
+        lay_out(config, copy, "other")
+
+
+def test_test_images_are_neither_sources_nor_planned(spectrum_run):
+    store, plan = spectrum_run[1].store, spectrum_run[1].plan
+    test = set(store.read_table("samples/test.parquet")["sample_id"].to_pylist())
+    assert test
+    assert not test & set(store.read_table("sources.parquet")["sample_id"].to_pylist())
+    assert not test & set(plan["sample_id"].to_pylist())
+
+
+def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectrum_run):
+    from discl_ray.core.shards import pack, unpack
+    from discl_ray.generate.actor import GenerateActor
+    from discl_ray.score.actor import ScoreActor
+
+    config, prepared = spectrum_run
+    sources = copy.read_table("sources.parquet")
+    rows = sources.to_pylist()
+    rows[0]["image"]["bytes"] = rows[0]["image"]["bytes"][:300]
+    rows[1]["image"]["bytes"] = b"no image"
+    copy.write_table("sources.parquet", pa.Table.from_pylist(rows, schema=sources.schema))
+    plan = prepared.plan.filter(pa.compute.is_in(prepared.plan["sample_id"], sources["sample_id"][:3]))
+    generator = config.generator.model_copy(update={"micro_batch": 4, "threads": 1})
+    made = GenerateActor(generator, config.plan.num_steps, copy)(pack("s", plan))
+    shard_id, table = unpack(ScoreActor(config.scorer, prepared.class_prompts, copy)(made))
+    assert shard_id == "s"
+    assert table.schema.equals(SPECTRUM)
+    expected = dict(zip(sources["sample_id"].to_pylist(), ["truncated", "not_an_image", None], strict=False))
+    for row in table.to_pylist():
+        reason = expected[row["sample_id"]]
+        assert (row["status"], row["error"]) == (("error", reason) if reason else ("ok", None))
+        assert (row["image"]["bytes"] is None) == (row["text_sim"] is None) == (reason is not None)
+
+
+def test_the_plan_of_another_grid_lies_in_another_directory(spectrum_run):
+    from discl_ray.pipeline import prepare
+
+    config, prepared = spectrum_run
+    assert prepare(config)[0].base == prepared.store.base
+    plan = config.plan.model_copy(update={"lams": (0.0, 0.25)})
+    assert prepare(config.model_copy(update={"plan": plan}))[0].base != prepared.store.base
+    execution = config.generator.model_copy(update={"micro_batch": 2, "actors": 2})
+    assert prepare(config.model_copy(update={"generator": execution}))[0].base == prepared.store.base
