@@ -21,7 +21,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(143)
 
 
-def run_job(description: str, job: Callable[[Config], None]) -> None:
+def run_job(description: str | None, job: Callable[[Config], None]) -> None:
     """Parses the command line, loads the configuration and runs a job; ends the process with its exit code."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="conf/digits_lt.yaml", help="YAML file (default: %(default)s)")

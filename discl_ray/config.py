@@ -96,7 +96,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             raise ConfigError(f"{path}: no such file; `--config conf/digits_lt.yaml` is the default")
         file = OmegaConf.load(path)
         values = OmegaConf.to_container(OmegaConf.merge(file, OmegaConf.from_dotlist(list(overrides))), resolve=False)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}; a mapping of sections is needed")

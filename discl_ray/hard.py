@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Which real samples deserve a spectrum.
 
 By class count (paper §3.2, long-tail tasks): every training image of a class with few of them. The same rule picks, from the

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Phase 1 as one Ray Data graph: PLAN shards -> generator actors -> scorer actors -> committed Parquet.
 
 Rerunning is resuming: shards with a commit record are left out, the others are made whole, and their bytes are the same whoever
@@ -10,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,9 +38,11 @@ RATES = "rates.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A generate run that has been planned but not started."""
+    """A generate run that has been planned: where it lies, its samples, sources and plan."""
 
     store: Store
+    samples: pa.Table
+    hard: pa.Table
     plan: pa.Table
     class_prompts: tuple[str, ...]
     rate_key: str
@@ -56,38 +61,55 @@ def prepare(config: Config) -> tuple[Store, str]:
     return run_store(config.run.root, config.run.name, f"generate-{hash8}"), print_
 
 
-def lay_out(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
-    """Writes what a run is made from: configuration, samples by split, sources, plan. Does nothing twice.
+def draft(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
+    """Samples, hard samples and plan of a run; writes nothing.
 
-    Raises IntegrityError if the directory holds another plan.
+    Raises DataError if there is nothing to make.
     """
     samples = read_samples(config.data, config.seed)
     hard = hard_samples(samples, config.hard)
     plan = make_plan(hard, config.plan, config.prompts, fingerprint=generator_fingerprint, base_seed=config.seed)
-    if store.exists("plan.parquet"):
-        if store.read_table("plan.parquet")["gid"].to_pylist() != plan["gid"].to_pylist():
-            raise IntegrityError(
-                f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name"
-            )
-    else:
-        for split in ("train", "val", "test"):
-            store.write_table(f"samples/{split}.parquet", samples.filter(pc.equal(samples["split"], split)))
-        store.write_table("sources.parquet", hard)
-        store.write("config.yaml", dump_config(config).encode())
-        store.write_table("plan.parquet", plan)
     names = dict(sorted(zip(samples["label"].to_pylist(), samples["class_name"].to_pylist(), strict=True)))
     return Prepared(
         store=store,
+        samples=samples,
+        hard=hard,
         plan=plan,
         class_prompts=tuple(filter_prompt(config.prompts, name) for name in names.values()),
         rate_key=f"{generator_fingerprint[:16]}-b{config.generator.micro_batch}-a{config.generator.actors}",
     )
 
 
+def write_layout(prepared: Prepared, config: Config) -> None:
+    """Writes what a run is made from: configuration, samples by split, sources, and last the plan. Does nothing twice.
+
+    Raises IntegrityError if the directory holds another plan.
+    """
+    store, plan, samples = prepared.store, prepared.plan, prepared.samples
+    if store.exists("plan.parquet"):
+        if store.read_table("plan.parquet")["gid"].to_pylist() != plan["gid"].to_pylist():
+            raise IntegrityError(
+                f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name"
+            )
+        return
+    for split in ("train", "val", "test"):
+        store.write_table(f"samples/{split}.parquet", samples.filter(pc.equal(samples["split"], split)))
+    store.write_table("sources.parquet", prepared.hard)
+    store.write("config.yaml", dump_config(config).encode())
+    store.write_table("plan.parquet", plan)
+
+
+def lay_out(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
+    """Drafts a run and writes its layout."""
+    prepared = draft(config, store, generator_fingerprint)
+    write_layout(prepared, config)
+    return prepared
+
+
 def describe(prepared: Prepared, config: Config) -> str:
     """The plan in words: rows, steps, time, disk."""
-    size, store = PlanSize.of(prepared.plan), prepared.store
-    source = store.read_table("sources.parquet")
+    size = PlanSize.of(prepared.plan)
+    source = prepared.hard
     pixels = (
         sum(w * h for w, h in zip(source["width"].to_pylist(), source["height"].to_pylist(), strict=True)) / source.num_rows
     )
@@ -188,7 +210,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> float:
     return steps / max(time.monotonic() - first, 1e-9)
 
 
-def _resources(num_gpus: float) -> dict[str, float]:
+def _resources(num_gpus: float) -> dict[str, Any]:
     """An actor's demand: a GPU actor reserves no CPU, so that it can never wait for one."""
     return {"num_gpus": num_gpus, "num_cpus": 0} if num_gpus else {"num_cpus": 1}
 

@@ -65,10 +65,12 @@ def ray_session(*, num_cpus: int | None, needs: dict[str, float]) -> Iterator[No
         joining = "RAY_ADDRESS" in os.environ
         try:
             if joining:
-                ray.init(logging_level=logging.WARNING)
+                ray.init(logging_level=logging.ERROR, log_to_driver=False)
             else:
                 cpus = num_cpus or max(4, os.cpu_count() or 1)
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
+                ray.init(
+                    address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+                )
         except Exception as error:
             raise SetupError(_connection_advice(error)) from error
         token = Path.home() / ".ray" / "auth_token"

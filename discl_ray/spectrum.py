@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The seam between the phases: open a committed spectrum, verify it, filter it, count it.
 
 Readers see committed shards only. A file that no commit names does not exist for them.
@@ -9,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from discl_ray.core.filter import KEPT, FilterConfig, judge
 from discl_ray.core.ids import sha256
@@ -25,9 +28,10 @@ def write_shard(run: Store, shard_id: str, table: pa.Table) -> None:
 
     Names come from content, so a repeated attempt overwrites itself with the same bytes.
     """
+    table = table.replace_schema_metadata(SPECTRUM.metadata)  # lost on the way through Ray; datasets needs it
     files = []
     for lam_pct in sorted(set(table["lam_pct"].to_pylist())):
-        part = table.filter(pa.compute.equal(table["lam_pct"], lam_pct))
+        part = table.filter(pc.equal(table["lam_pct"], lam_pct))
         name, data = f"{DATA}/lam_pct={lam_pct}/{shard_id}.parquet", parquet_bytes(part)
         run.write(name, data)
         files.append({"name": name, "rows": part.num_rows, "sha256": sha256(data)})

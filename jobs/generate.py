@@ -9,7 +9,7 @@ The default takes about a minute on two cores. Rerunning resumes; rerunning a fi
 from discl_ray.command import run_job
 from discl_ray.config import Config
 from discl_ray.core.schema import SPECTRUM
-from discl_ray.pipeline import describe, generate, lay_out, prepare, summarize
+from discl_ray.pipeline import describe, draft, generate, prepare, summarize, write_layout
 from discl_ray.report.sheet import contact_sheet
 from discl_ray.run import locked
 from discl_ray.spectrum import open_spectrum
@@ -17,8 +17,9 @@ from discl_ray.spectrum import open_spectrum
 
 def job(config: Config) -> None:
     store, fingerprint = prepare(config)
+    prepared = draft(config, store, fingerprint)
     with locked(store):
-        prepared = lay_out(config, store, fingerprint)
+        write_layout(prepared, config)
         print(f"plan · {store.base}\n{describe(prepared, config)}", flush=True)
         generate(prepared, config)
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)

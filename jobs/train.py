@@ -24,7 +24,7 @@ def job(config: Config) -> None:
     strategy, loss = config.curriculum.strategy, config.train.loss
     asked = RowSpec(f"{'CE' if loss == 'ce' else 'BS'} + {LABELS[strategy]}", strategy, loss)
     needs = {"GPU" if config.train.use_gpu else "CPU": float(config.train.workers)}
-    results, histories = {}, {}
+    results, histories, planned = {}, {}, None
     with ray_session(num_cpus=config.run.num_cpus, needs=needs):
         from discl_ray.train.trainer import read_history
 
@@ -34,6 +34,7 @@ def job(config: Config) -> None:
             planned, weights = train_row(row.of(config), generated, label=row.label, start=start)
             results[row.label] = test_row(planned, weights, generated)
             histories[row.label] = read_history(planned.store)
+    assert planned is not None  # CE is always trained
     planned.store.write("curves.png", curves(histories))
     difference = (CE.label, asked.label) if asked != CE else None
     print(accuracy_table(results, difference=difference))

@@ -78,7 +78,6 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     assert "c.yaml" in refused(path=written(tmp_path, text))
 
 
-@pytest.mark.xfail(strict=True, reason="load_config lets OmegaConf.merge's TypeError through")
 def test_a_file_that_is_a_list_is_refused(tmp_path):
     assert "c.yaml" in refused(path=written(tmp_path, "- 1\n- 2\n"))
 

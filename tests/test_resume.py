@@ -31,9 +31,7 @@ OVERRIDES = (
 def start(pytestconfig):
     def start(root, *overrides):
         command = [sys.executable, "jobs/generate.py", f"run.root={root}", *OVERRIDES, *overrides]
-        return subprocess.Popen(
-            command, cwd=pytestconfig.rootpath, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        return subprocess.Popen(command, cwd=pytestconfig.rootpath, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     return start
 

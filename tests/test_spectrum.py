@@ -72,7 +72,6 @@ def test_pyarrow_finds_the_levels_as_hive_partitions(spectrum_run):
         assert {Path(f.path).parent.name for f in fragments} == {f"lam_pct={lam_pct}"}
 
 
-@pytest.mark.xfail(strict=True, reason="write_shard loses the schema metadata of SPECTRUM")
 def test_hugging_face_datasets_reads_images(spectrum_run, tmp_path):
     from datasets import load_dataset
 

@@ -10,20 +10,20 @@ import json
 from pathlib import Path
 
 
-def _digest(parts: tuple[object, ...]) -> hashlib._Hash:
+def _digest(parts: tuple[object, ...]) -> bytes:
     # JSON keeps ("a", "bc") and ("ab", "c") apart and is the same text everywhere.
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16)
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def stable_id(*parts: object) -> str:
     """32 hexadecimal characters from the parts' content."""
-    return _digest(parts).hexdigest()
+    return _digest(parts).hex()
 
 
 def stable_seed(*parts: object) -> int:
     """A seed in [0, 2**63) from the parts' content."""
-    return int.from_bytes(_digest(parts).digest()[:8], "big") >> 1
+    return int.from_bytes(_digest(parts)[:8], "big") >> 1
 
 
 def sha256(data: bytes) -> str:

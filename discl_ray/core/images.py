@@ -33,6 +33,10 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
         raise ImageError("not_an_image", str(error)) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", str(error)) from error
+    except (OSError, SyntaxError) as error:
+        raise ImageError("truncated", str(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too_large", f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels")
     try:

@@ -1,7 +1,8 @@
 """A shard as one row, so that Ray Data can neither split nor merge it.
 
 Blocks may be divided by size and bundled by batch size; a row is never touched. The shard's table travels as a list of structs in
-one cell, through every operator, and becomes a table again inside.
+one cell, through every operator, and becomes a table
+again inside.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false
+# (pyarrow's annotations leave out the forms by column that its documentation gives)
 """A run's files: written whole or not at all, on any file system pyarrow opens.
 
 On a local disk a file appears by temporary name, fsync and rename; on an object store a single PUT is atomic already. Two
@@ -72,7 +74,7 @@ class Store:
             return
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportReturnType=false
+# (scikit-learn's and scipy's annotations name every type they might return)
 """The real images inside the package: scikit-learn's handwritten digits, split by who wrote them.
 
 Everything the embedded default knows starts here. The 1,797 scans (8x8, 16 grey levels) lie in 14 contiguous blocks, one

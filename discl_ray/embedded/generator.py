@@ -1,3 +1,5 @@
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# (the library's own annotations are wider or narrower than what it takes and returns)
 """How the embedded generator was made: a KL-VAE, then a text-conditioned UNet with its text encoder, on the web half.
 
 What comes out is an ordinary `StableDiffusionPipeline` folder: AutoencoderKL (32x32 -> 8x8x4), UNet2DConditionModel with

@@ -6,6 +6,7 @@ token has the highest id, which is where open_clip's text tower reads its summar
 
 from __future__ import annotations
 
+import json
 from itertools import product
 
 from tokenizers import Tokenizer, models, normalizers, trainers
@@ -38,11 +39,9 @@ def train_tokenizer(vocab_size: int = 384) -> CLIPTokenizer:
         vocab_size=vocab_size, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
     backend.train_from_iterator(caption_corpus(), trainer)
-    import json
-
     learnt = json.loads(backend.to_str())["model"]
     tokens = [t for t, _ in sorted(learnt["vocab"].items(), key=lambda item: item[1])]
     ending = [f"{c}</w>" for c in letters if f"{c}</w>" not in learnt["vocab"]]  # every character can end a word
     vocab = {token: i for i, token in enumerate([*tokens, *ending, "<|startoftext|>", "<|endoftext|>"])}
     merges = [tuple(pair) for pair in learnt["merges"]]
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)  # pyright: ignore[reportArgumentType]

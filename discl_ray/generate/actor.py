@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The generator's Ray actor: one engine, loaded once; a shard of PLAN in, the same rows with images out.
 
 A source that cannot be decoded becomes rows with a reason; the rest of the shard goes on.
@@ -44,6 +46,7 @@ class GenerateActor:
         self.config, self.run, self.engine = config, run, build_engine(config, num_steps)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """A packed shard with images, in the plan's order."""
         shard_id, plan = unpack(batch)
         sources, broken = read_sources(self.run, plan["sample_id"].unique())
         images = {made.gid: encode_image(made.pixels, self.config.codec) for made in self.engine.run(_rows(plan, sources))}

@@ -1,3 +1,5 @@
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# (the library's own annotations are wider or narrower than what it takes and returns)
 """The only place in the generator that imports diffusers: a folder becomes four functions on tensors.
 
 The engine sees `encode_source`, `encode_text`, `denoise` and `decode`; which family is behind them it does not know.

@@ -47,7 +47,7 @@ def check_folder(folder: Path) -> None:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(f"{folder}: no model_index.json; a diffusers-format folder has one")
-    family = json.loads(index.read_text()).get("_class_name")
+    family = read_json(index).get("_class_name")
     if family not in FAMILIES:
         raise ModelError(f"{index}: _class_name = '{family}'; allowed: {', '.join(FAMILIES)}")
     for part, weights in PARTS.items():
@@ -59,7 +59,18 @@ def check_folder(folder: Path) -> None:
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
     """The model's scheduler settings."""
-    return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    return read_json(folder / "scheduler" / "scheduler_config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises ModelError if the file is missing or holds something else."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds {type(value).__name__}, a JSON object is needed")
+    return value
 
 
 def fingerprint(config: GeneratorConfig, folder: Path, num_steps: int) -> str:

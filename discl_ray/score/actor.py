@@ -31,10 +31,11 @@ class ScoreActor:
         self.texts = self.scorer.embed_texts(self.prompts)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """The packed shard with its scores; rows without an image have none."""
         shard_id, table = unpack(batch)
         rows = table.select(["sample_id", "filter_prompt", "status"]).to_pylist()
         made = [i for i, row in enumerate(rows) if row["status"] == "ok"]
-        scores: list[dict[str, object]] = [dict.fromkeys(SCORES.names) for _ in rows]
+        scores: list[dict[str, object]] = [{} for _ in rows]
         if made:
             sources, _ = read_sources(self.run, table["sample_id"].unique())
             real = dict(zip(sources, self.scorer.embed_images(list(sources.values())), strict=True))

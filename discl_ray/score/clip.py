@@ -1,3 +1,5 @@
+# pyright: reportCallIssue=false
+# (the library's own annotations are wider or narrower than what it takes and returns)
 """The only place in phase 1 that imports open_clip: prompts and images become unit vectors, their cosines are the scores."""
 
 from __future__ import annotations

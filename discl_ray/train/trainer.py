@@ -7,7 +7,11 @@ started again by the same command and goes on from its last checkpoint; a finish
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +64,7 @@ def train(
     """
     if not run.exists(MANIFEST):
         directory = run.base.rsplit("/", 1)[-1]
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
         controller = start_controller(directory, job.curriculum.strategy, levels, job.curriculum.epochs)
         arguments = WorkerArguments(
             job=job, run=run, table=table, start=start, controller=controller, epochs=epochs, label=label
@@ -81,7 +86,8 @@ def train(
             ),
         )
         try:
-            result = trainer.fit()
+            with _followed(run, label, epochs):
+                result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise DisclError(f"{label}: training failed: {error}; run the same command to go on from its checkpoint") from error
         finally:
@@ -95,6 +101,32 @@ def train(
         _write_tensorboard(run, state["curriculum"])
         run.write_json(MANIFEST, {"epochs": state["epoch"], "label": label, "table": table})
     return load_weights(run)
+
+
+@contextmanager
+def _followed(run: Store, label: str, epochs: int) -> Iterator[None]:
+    """Prints what the workers write into METRICS while they train: one line a report, on a terminal or in a job's log."""
+    stop, seen = threading.Event(), set[int]()
+
+    def show() -> None:
+        for row in read_history(run) if run.exists(METRICS) else []:
+            if "val_top1_overall" in row and row["epoch"] not in seen:
+                seen.add(row["epoch"])
+                level = f"λ {row['lam']:g} · loss {row['loss']:.3f} · val top-1 {row['val_top1_overall']:.1f} %"
+                print(f"  {label} · epoch {row['epoch']}/{epochs} · {level}", flush=True)
+
+    def follow() -> None:
+        while not stop.wait(1.0):
+            show()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        show()
 
 
 def load_weights(run: Store) -> dict[str, torch.Tensor]:
@@ -128,12 +160,6 @@ def _worker(config: dict[str, Any]) -> None:
         if world.rank:
             ray.train.report({})
             return
-        accuracy = result.metrics.get("val_top1_overall", float("nan"))
-        print(
-            f"  {arguments.label} · epoch {result.epoch}/{arguments.epochs} · λ {result.metrics['lam']:g} · "
-            f"loss {result.metrics['loss']:.3f} · val top-1 {accuracy:.1f} %",
-            flush=True,
-        )
         _write_history(arguments.run, result.state["curriculum"])
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(Path(folder), result.state)

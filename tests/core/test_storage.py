@@ -54,7 +54,6 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, monkeypatch, b
     assert not store.exists("new.bin")
 
 
-@pytest.mark.xfail(strict=True, reason="the temporary name is visible to pyarrow.dataset; begin it with a dot")
 def test_readers_of_a_folder_do_not_see_what_a_killed_write_left(tmp_path, monkeypatch):
     store = Store.at(tmp_path)
     store.write_table("spectrum/lam_pct=0/a.parquet", pa.table({"x": [1]}))
