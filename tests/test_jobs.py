@@ -74,7 +74,9 @@ def test_a_training_killed_on_the_way_ends_with_the_same_weights(trained: tuple[
 
 @pytest.mark.timeout(900)
 def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_path: Path) -> None:
+    import shutil
     import socket
+    import tempfile
 
     import pyarrow.dataset as pads
 
@@ -83,12 +85,13 @@ def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_pat
             s.bind(("127.0.0.1", 0))
             return s.getsockname()[1]
 
+    session = tempfile.mkdtemp(prefix="dr")  # a socket's path may not be longer than 107 bytes
     binaries, dashboard, gcs = Path(sys.executable).parent, free_port(), free_port()
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_ADDRESS", None)
     command = [
         binaries / "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", "--num-cpus=4",
-        f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={tmp_path / 'ray'}",
+        f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={session}",
     ]  # fmt: skip
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -116,6 +119,7 @@ def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_pat
     finally:
         head.terminate()
         head.wait(timeout=60)
+        shutil.rmtree(session, ignore_errors=True)
 
     def images(root: Path) -> dict[str, bytes]:
         (folder,) = root.glob("digits_lt/generate-*/spectrum")
