@@ -48,14 +48,14 @@ def job(config: Config, seeds: int) -> None:
             cells[seed] = ray.get(done[0])
             progress.advance(1)
         progress.close()
-    tests = {group: n for group, (_, n) in cells[0][CE.label].items()}
+    sizes = ", ".join(f"{group} {n:.0f}" for group, (_, n) in cells[0][CE.label].items())
     text = "\n".join(
         [
             f"{SENTENCE}\n",
             markdown(cells, ROWS, BASELINES),
             f"\n{seeds} seeds; a seed redraws the writers' roles, the order of classes, the images a rare class keeps, initialisation and "
             f"generation noise. The generator and the scorer are fixed. Same CE start and same number of optimizer steps for all rows of a "
-            f"seed. Test images of seed 0: {tests}. Bootstrap over seeds. Wall time {time.monotonic() - began:.0f} s.",
+            f"seed. Test images of seed 0: {sizes}. Bootstrap over seeds. Wall time {time.monotonic() - began:.0f} s.",
             f"\nCommand: `python jobs/compare.py --seeds {seeds}`, commit {commit()}.\n",
         ]
     )
