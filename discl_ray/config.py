@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import stable_id
@@ -61,13 +61,14 @@ class Config(Settings):
     curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
 
-    @model_validator(mode="after")
-    def _curriculum_fits(self) -> Self:
-        if self.curriculum.epochs > self.train.epochs:
-            raise ValueError(
-                f"curriculum.epochs = {self.curriculum.epochs} exceeds train.epochs = {self.train.epochs}; lower the former"
-            )
-        return self
+    @field_validator("train")
+    @classmethod
+    def _curriculum_fits(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        # runs even if another section is wrong, so that every problem is in one report
+        curriculum = info.data.get("curriculum")
+        if curriculum is not None and curriculum.epochs > train.epochs:
+            raise ValueError(f"curriculum.epochs = {curriculum.epochs} exceeds train.epochs = {train.epochs}; lower the former")
+        return train
 
 
 PHASE_1 = ("seed", "data", "hard", "prompts", "plan", "generator", "scorer")

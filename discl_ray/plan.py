@@ -7,10 +7,10 @@ changes afterwards: a rerun takes whole uncommitted shards.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import cast
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from discl_ray.core.ids import stable_id, stable_seed
 from discl_ray.core.lam import check_grid, lam_to_pct, num_denoising_steps
@@ -22,22 +22,24 @@ from discl_ray.prompts import PromptConfig, filter_prompt, generation_prompt
 class PlanConfig(Settings):
     """The grid."""
 
-    lams: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5)
-    """Levels to generate, in [0, 1); the real image (λ = 1) is always there. Default: the paper's for long tails."""
     replicas: int = Field(default=8, ge=1)
     """Images per hard training sample and level."""
     probe_replicas: int = Field(default=1, ge=1)
     """Images per probe source and level."""
     num_steps: int = Field(default=30, ge=1, le=1000)
     """T, the steps of the full schedule; a level takes T * (100 - λ%) // 100 of them."""
+    lams: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5)
+    """Levels to generate, in [0, 1); the real image (λ = 1) is always there. Default: the paper's for long tails."""
     shard_steps: int = Field(default=1500, ge=1)
     """UNet steps per shard, the unit of commit and resume: aim at 10 to 90 seconds of work."""
 
-    @model_validator(mode="after")
-    def _grid(self) -> Self:
-        if problems := check_grid(self.lams, self.num_steps):
-            raise ValueError("lams: " + "; ".join(problems))
-        return self
+    @field_validator("lams")
+    @classmethod
+    def _grid(cls, lams: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        # runs even if another field is wrong, so that every problem is in one report
+        if problems := check_grid(lams, info.data.get("num_steps", 1000)):
+            raise ValueError("; ".join(problems))
+        return lams
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -152,3 +152,12 @@ def test_a_hash_changes_with_identity_fields_of_its_parts_only(path):
 def test_a_hash_depends_on_the_step_before():
     config = load_config(CONF)
     assert part_hash(config, PHASE_2, "a") != part_hash(config, PHASE_2, "b") != part_hash(config, PHASE_2)
+
+
+def test_a_wrong_field_does_not_hide_the_checks_over_several(tmp_path):
+    wrong = ["plan.replicas=0", "plan.lams=[0,1.5]", "curriculum.epochs=99", "seed=-1"]
+    with pytest.raises(ConfigError) as caught:
+        load_config("conf/digits_lt.yaml", wrong)
+    assert [part in str(caught.value) for part in ("plan.replicas", "λ = 1.5", "curriculum.epochs = 99", "seed = -1")] == [
+        True
+    ] * 4

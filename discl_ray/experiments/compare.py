@@ -29,7 +29,7 @@ Cell = dict[str, list[float]]
 """Group -> [top-1 in percent, images]."""
 
 
-def cell_store(config: Config, generated: Store, planned: PlannedRun) -> Store:
+def cell_store(config: Config, planned: PlannedRun) -> Store:
     """Where a cell of the table lies: apart from `make train`'s runs, under the same root."""
     directory = planned.store.base.rsplit("/", 1)[-1]
     return run_store(config.run.root, config.run.name, f"compare/{directory}")
@@ -62,7 +62,7 @@ def compare_seed(config: Config, generated: Store, rows: Sequence[RowSpec]) -> d
     start: dict[str, torch.Tensor] | None = None
     for row in rows:
         planned = plan_run(row.of(config), generated, start=False)
-        store = cell_store(config, generated, planned)
+        store = cell_store(config, planned)
         if not store.exists("cell.json"):
             if start is None:
                 first, table = with_table(plan_run(config, generated, start=True), config, generated)

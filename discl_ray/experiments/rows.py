@@ -8,7 +8,7 @@ from torch import Tensor
 
 from discl_ray.config import PHASE_2, Config, dump_config, part_hash
 from discl_ray.core.storage import Store
-from discl_ray.curriculum.mixing import sizes
+from discl_ray.curriculum.mixing import Pools, sizes
 from discl_ray.errors import SetupError
 from discl_ray.evaluate.test_split import evaluate_test
 from discl_ray.run import MANIFEST, locked, run_store
@@ -79,8 +79,6 @@ def plan_run(config: Config, generated: Store, *, start: bool) -> PlannedRun:
 
 def with_table(planned: PlannedRun, config: Config, generated: Store) -> tuple[PlannedRun, str]:
     """Builds the run's image table and, for the start run, counts its epochs; returns the table's name, too."""
-    from discl_ray.curriculum.mixing import Pools
-
     name = build_table(generated, config.filter, planned.store)
     planned.store.write("config.yaml", dump_config(config).encode())
     if planned.epochs:

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The generator's Ray actor: one engine, loaded once; a shard of PLAN in, the same rows with images out.
 
 A source that cannot be decoded becomes rows with a reason; the rest of the shard goes on.
@@ -7,26 +5,19 @@ A source that cannot be decoded becomes rows with a reason; the rest of the shar
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import torch
-from numpy.typing import NDArray
 
-from discl_ray.core.images import decode_image, encode_image
+from discl_ray.core.images import encode_image
 from discl_ray.core.schema import MADE
 from discl_ray.core.shards import pack, unpack
+from discl_ray.core.sources import Sources, read_sources
 from discl_ray.core.storage import Store
-from discl_ray.errors import ImageError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import StableDiffusion
 from discl_ray.generate.engine import Engine, Row
 from discl_ray.generate.folder import find_model
 from discl_ray.generate.samplers import SAMPLERS
-
-Sources = dict[str, NDArray[np.uint8]]
-"""RGB pixels by sample."""
 
 
 def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
@@ -66,24 +57,6 @@ class GenerateActor:
         for name in MADE.names:
             plan = plan.append_column(MADE.field(name), made[name])
         return pack(shard_id, plan)
-
-
-def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
-    """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
-    table = pads.dataset(run.path("sources.parquet"), filesystem=run.filesystem, format="parquet").to_table(
-        columns=["sample_id", "image"], filter=pc.is_in(pc.field("sample_id"), wanted)
-    )
-    pixels: Sources = {}
-    broken: dict[str, str] = {}
-    for sample_id, image in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True):
-        try:
-            data = image["bytes"] if image["bytes"] is not None else run.read(image["path"])
-            pixels[sample_id] = decode_image(data)
-        except ImageError as error:
-            broken[sample_id] = error.reason
-        except OSError:
-            broken[sample_id] = "unreadable"
-    return pixels, broken
 
 
 def _rows(plan: pa.Table, sources: Sources) -> list[Row]:

@@ -14,8 +14,8 @@ import torch
 from discl_ray.core.images import decode_image
 from discl_ray.core.schema import SCORES, SPECTRUM
 from discl_ray.core.shards import pack, unpack
+from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
-from discl_ray.generate.actor import read_sources
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
 

@@ -1,0 +1,36 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
+"""The real images a run starts from, read once per shard: PLAN carries no pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from numpy.typing import NDArray
+
+from discl_ray.core.images import decode_image
+from discl_ray.core.storage import Store
+from discl_ray.errors import ImageError
+
+Sources = dict[str, NDArray[np.uint8]]
+"""RGB pixels by sample."""
+
+
+def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
+    """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
+    table = pads.dataset(run.path("sources.parquet"), filesystem=run.filesystem, format="parquet").to_table(
+        columns=["sample_id", "image"], filter=pc.is_in(pc.field("sample_id"), wanted)
+    )
+    pixels: Sources = {}
+    broken: dict[str, str] = {}
+    for sample_id, image in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True):
+        try:
+            data = image["bytes"] if image["bytes"] is not None else run.read(image["path"])
+            pixels[sample_id] = decode_image(data)
+        except ImageError as error:
+            broken[sample_id] = error.reason
+        except OSError:
+            broken[sample_id] = "unreadable"
+    return pixels, broken
