@@ -108,11 +108,10 @@ def check_config(subject: Subject) -> str:
 
 def check_generator(subject: Subject) -> str:
     """Whether the diffusion model is here and complete."""
-    from discl_ray.generate.folder import check_folder, find_model
+    from discl_ray.generate.folder import check_generator
 
-    generator = subject.config.generator
-    check_folder(find_model(generator.model, generator.revision))
-    return generator.model
+    check_generator(subject.config.generator, subject.config.plan.num_steps)
+    return subject.config.generator.model
 
 
 def check_scorer(subject: Subject) -> str:

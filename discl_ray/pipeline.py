@@ -9,8 +9,8 @@ makes them and whenever. When every shard is committed, nothing is started at al
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discl_ray.config import PHASE_1, Config, dump_config, part_hash
+from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import pct_to_lam
+from discl_ray.core.schema import PLAN
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.data import read_samples
-from discl_ray.errors import IntegrityError
-from discl_ray.generate.folder import check_folder, find_model, fingerprint
+from discl_ray.errors import IntegrityError, ModelError
+from discl_ray.generate.folder import check_generator, count_truncated, find_model, fingerprint, native_side
 from discl_ray.hard import hard_samples
-from discl_ray.plan import PlanSize, make_plan
+from discl_ray.plan import PlanSize, make_plan, next_attempt
 from discl_ray.prompts import filter_prompt
 from discl_ray.run import MANIFEST, run_store
-from discl_ray.runtime import Progress, Watchdog, ray_session
+from discl_ray.runtime import Progress, Pulse, Sight, Watchdog, ray_session, sight_of
 from discl_ray.score.folder import open_clip_name
 from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify, write_shard
 
@@ -45,6 +47,7 @@ class Prepared:
     hard: pa.Table
     plan: pa.Table
     class_prompts: tuple[str, ...]
+    fingerprint: str
     rate_key: str
 
 
@@ -53,8 +56,16 @@ def prepare(config: Config) -> tuple[Store, str]:
 
     Raises ModelError or SetupError.
     """
-    folder = find_model(config.generator.model, config.generator.revision)
-    check_folder(folder)
+    if (
+        config.generator.model == "embedded"
+        and not config.data.name.startswith("digits")
+        and not config.generator.allow_embedded
+    ):
+        raise ModelError(
+            f"generator.model = embedded knows only digits, data.name = {config.data.name}: name a generator, "
+            "or test the plumbing with generator.allow_embedded=true"
+        )
+    folder = check_generator(config.generator, config.plan.num_steps)
     open_clip_name(config.scorer)
     print_ = fingerprint(config.generator, folder, config.plan.num_steps)
     hash8 = part_hash(config, PHASE_1, print_)[:8]
@@ -76,6 +87,7 @@ def draft(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
         hard=hard,
         plan=plan,
         class_prompts=tuple(filter_prompt(config.prompts, name) for name in names.values()),
+        fingerprint=generator_fingerprint,
         rate_key=f"{generator_fingerprint[:16]}-b{config.generator.micro_batch}-a{config.generator.actors}",
     )
 
@@ -128,32 +140,93 @@ def describe(prepared: Prepared, config: Config) -> str:
     )
 
 
-def generate(prepared: Prepared, config: Config) -> None:
-    """Makes, scores and commits every shard that is not committed yet, then verifies and closes the run."""
-    store, plan = prepared.store, prepared.plan
-    done = set(committed(store))
-    todo = plan.filter(pc.invert(pc.is_in(plan["shard_id"], pa.array(sorted(done), pa.string()))))
-    if todo.num_rows:
-        if done:
-            print(f"  resuming: {len(done)} shards are committed, {todo.num_rows} images are left")
-        needs = {
-            "CPU": float(sum(1 for c in (config.generator, config.scorer) for _ in range(c.actors) if not c.num_gpus) + 1),
-            "GPU": config.generator.actors * config.generator.num_gpus + config.scorer.actors * config.scorer.num_gpus,
-        }
-        with ray_session(num_cpus=config.run.num_cpus, needs={k: v for k, v in needs.items() if v}):
-            rate = _run_graph(prepared, todo, config)
-        rates = Store.at(config.run.root)
-        known = rates.read_json(RATES) if rates.exists(RATES) else {}
-        rates.write_json(RATES, {**known, prepared.rate_key: round(rate, 1)})
-    verify(store, plan)
+def warnings(prepared: Prepared, config: Config) -> list[str]:
+    """What is allowed but worth knowing before a long job, in sentences."""
+    folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)
+    side = native_side(folder)
+    shorter = [min(w, h) for w, h in zip(*(prepared.hard[c].to_pylist() for c in ("width", "height")), strict=True)]
+    found = []
+    if small := sum(s < side / 2 for s in shorter):
+        found.append(f"{small} of {len(shorter)} sources are smaller than half the generator's native side of {side} pixels")
+    cut, limit = count_truncated(folder, [p for c in ("prompt", "negative_prompt") for p in prepared.plan[c].to_pylist()])
+    if cut:
+        found.append(f"{cut} prompts are longer than the {limit} tokens the generator takes; the rest of each is ignored")
+    return found
+
+
+def round_plan(prepared: Prepared, config: Config, attempt: int) -> pa.Table:
+    """The plan of one round of attempts: the first is the plan, the next what failed in the committed one before. Written once."""
+    if attempt == 0:
+        return prepared.plan
+    store, name = prepared.store, f"plan-{attempt}.parquet"
+    if not store.exists(name):
+        made = open_spectrum(store, FilterConfig(), columns=PLAN.names)
+        before = made.filter(pc.equal(made["attempt"], attempt - 1))
+        plan = next_attempt(before, config.plan, fingerprint=prepared.fingerprint, base_seed=config.seed)
+        store.write_table(name, plan)
+    return store.read_table(name)
+
+
+def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
+    """Makes, scores and commits every shard that is not committed yet, round by round, then verifies and closes the run.
+
+    Returns what the generators said last (phase, images, steps, seconds, peak_bytes, ...), one dict each; none if nothing was made.
+    """
+    store, plans, signs = prepared.store, [prepared.plan], []
+    with ExitStack() as session:
+        for attempt in range(config.plan.attempts):
+            plan = round_plan(prepared, config, attempt)
+            if not plan.num_rows:
+                break
+            plans += [plan] if attempt else []
+            done = set(committed(store))
+            todo = plan.filter(pc.invert(pc.is_in(plan["shard_id"], pa.array(sorted(done), pa.string()))))
+            if not todo.num_rows:
+                continue
+            if todo.num_rows < plan.num_rows:
+                print(f"  resuming: {plan.num_rows - todo.num_rows} images are committed, {todo.num_rows} are left")
+            if attempt:
+                print(f"  attempt {attempt + 1} of {config.plan.attempts}: {todo.num_rows} images fell short")
+            if not signs:
+                session.enter_context(ray_session(num_cpus=config.run.num_cpus, needs=_needs(config)))
+            signs = _run_graph(prepared, todo, config)
+            _note_rate(prepared, config, signs)
+    everything = pa.concat_tables(plans)
+    verify(store, everything)
     if not store.exists(MANIFEST):
         table = open_spectrum(store, config.filter, columns=[])
         counts = {str(lam): dict(count) for lam, count in count_verdicts(table).items()}
-        store.write_json(MANIFEST, {"rows": plan.num_rows, "shards": len(committed(store)), "verdicts_at_first": counts})
+        record = {
+            "rows": everything.num_rows,
+            "rounds": len(plans),
+            "shards": len(committed(store)),
+            "verdicts_at_first": counts,
+        }
+        store.write_json(MANIFEST, record)
+    return signs
 
 
-def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> float:
-    """Executes the Ray Data graph over whole shards; returns UNet steps per second from the first shard to the last."""
+def _needs(config: Config) -> dict[str, float]:
+    """What the graph places at once at the least, by resource."""
+    stages = (config.generator, config.scorer)
+    needs = {
+        "CPU": 1.0 + sum(c.actors for c in stages if not c.num_gpus),
+        "GPU": sum(c.actors * c.num_gpus for c in stages),
+    }
+    return {name: amount for name, amount in needs.items() if amount}
+
+
+def _note_rate(prepared: Prepared, config: Config, signs: list[dict[str, Any]]) -> None:
+    """Keeps the steps per second of the generators' working time, for the next estimate."""
+    rate = sum(s["steps"] / s["seconds"] for s in signs if s.get("seconds"))
+    if rate:
+        rates = Store.at(config.run.root)
+        known = rates.read_json(RATES) if rates.exists(RATES) else {}
+        rates.write_json(RATES, {**known, prepared.rate_key: round(rate, 1)})
+
+
+def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[str, Any]]:
+    """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -167,20 +240,28 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> float:
     context.execution_options.preserve_order = False
     store, generator, scorer = prepared.store, config.generator, config.scorer
     shards = [(s, todo.filter(pc.equal(todo["shard_id"], s))) for s in todo["shard_id"].unique().to_pylist()]
+    pulse: Any = ray.remote(num_cpus=0)(Pulse)
+    pulse = pulse.remote()
 
     def commit(batch: pa.Table) -> pa.Table:
         shard_id, table = unpack(batch)
         write_shard(store, shard_id, table)
         status = Counter(table["status"].to_pylist())
-        steps = sum(table["num_steps"].to_pylist())
-        return pa.table({"rows": [table.num_rows], "steps": [steps], "failed": [table.num_rows - status["ok"]]})
+        smallest = min(table["micro_batch"].to_pylist())
+        return pa.table({"rows": [table.num_rows], "failed": [table.num_rows - status["ok"]], "micro_batch": [smallest]})
 
     dataset = (
         ray.data.from_arrow([pack(shard_id, table) for shard_id, table in shards])
         .map_batches(
             GenerateActor,
-            fn_constructor_args=(generator, config.plan.num_steps, store),
-            compute=ActorPoolStrategy(size=generator.actors),
+            fn_constructor_args=(generator, config.plan.num_steps, store, pulse),
+            compute=ActorPoolStrategy(
+                min_size=generator.actors,
+                max_size=max(generator.actors, generator.max_actors or 0),
+                max_tasks_in_flight_per_actor=generator.shards_in_flight,
+                max_concurrent_calls_per_actor=generator.shards_in_flight,
+                enable_true_multi_threading=True,
+            ),
             batch_size=1,
             batch_format="pyarrow",
             **_resources(generator.num_gpus),
@@ -188,26 +269,26 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> float:
         .map_batches(
             ScoreActor,
             fn_constructor_args=(scorer, prepared.class_prompts, store),
-            compute=ActorPoolStrategy(size=scorer.actors),
+            compute=ActorPoolStrategy(min_size=scorer.actors, max_size=max(scorer.actors, scorer.max_actors or 0)),
             batch_size=1,
             batch_format="pyarrow",
             **_resources(scorer.num_gpus),
         )
         .map_batches(commit, batch_size=1, batch_format="pyarrow", num_cpus=0.5)
     )
-    progress = Progress(todo.num_rows, "images")
-    waiting_for = lambda: (  # noqa: E731
-        "the models to load" if not progress.done else f"{progress.total - progress.done} images; see `ray status`"
-    )
-    steps, first = 0, time.monotonic()
-    watchdog = Watchdog(waiting_for, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s)
-    with watchdog:
+    progress, batch = Progress(todo.num_rows, "images"), generator.micro_batch
+
+    def look() -> Sight:
+        return sight_of(ray.get(pulse.read.remote(), timeout=10), progress.done, config.run.stall_warning_s)
+
+    with Watchdog(look, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s):
         for row in dataset.iter_rows():
-            watchdog.beat()
+            if row["micro_batch"] < batch:
+                batch = row["micro_batch"]
+                print(f"  out of memory: some images were made at generator.micro_batch={batch}; set it and save the retries")
             progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")
-            steps += row["steps"]
     progress.close()
-    return steps / max(time.monotonic() - first, 1e-9)
+    return [s for s in ray.get(pulse.read.remote()).values() if "steps" in s]
 
 
 def _resources(num_gpus: float) -> dict[str, Any]:

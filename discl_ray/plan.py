@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator
 
 from discl_ray.core.ids import stable_id, stable_seed
 from discl_ray.core.lam import check_grid, lam_to_pct, num_denoising_steps
-from discl_ray.core.schema import PLAN
+from discl_ray.core.schema import BROKEN, PLAN
 from discl_ray.core.settings import Settings
 from discl_ray.prompts import PromptConfig, filter_prompt, generation_prompt
 
@@ -30,6 +31,10 @@ class PlanConfig(Settings):
     """T, the steps of the full schedule; a level takes T * (100 - λ%) // 100 of them."""
     lams: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5)
     """Levels to generate, in [0, 1); the real image (λ = 1) is always there. Default: the paper's for long tails."""
+    attempts: int = Field(default=1, ge=1, le=20)
+    """Tries at one image: what falls short of `until_text_sim` is made again from other noise, at most this often in all."""
+    until_text_sim: float | None = Field(default=None, ge=-1, le=1, validate_default=True)
+    """text_sim above which an image is not tried again (the reference: 6 attempts, 0.30 of OpenAI's ViT-B/32)."""
     shard_steps: int = Field(default=1500, ge=1)
     """UNet steps per shard, the unit of commit and resume: aim at 10 to 90 seconds of work."""
 
@@ -40,6 +45,13 @@ class PlanConfig(Settings):
         if problems := check_grid(lams, info.data.get("num_steps", 1000)):
             raise ValueError("; ".join(problems))
         return lams
+
+    @field_validator("until_text_sim")
+    @classmethod
+    def _attempts_end(cls, until: float | None, info: ValidationInfo) -> float | None:
+        if until is None and info.data.get("attempts", 1) > 1:
+            raise ValueError(f"attempts = {info.data['attempts']} needs a text_sim to reach, e.g. until_text_sim=0.3")
+        return until
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -70,11 +82,9 @@ def make_plan(hard: pa.Table, config: PlanConfig, prompts: PromptConfig, *, fing
             }
             for lam_pct in config.levels:
                 steps = num_denoising_steps(lam_pct, config.num_steps)
-                key = (source["sample_id"], source["sha256"], *texts.values(), lam_pct, seed, steps, fingerprint)
                 rows.append(
                     {
                         **texts,
-                        "gid": stable_id(*key),
                         "sample_id": source["sample_id"],
                         "label": source["label"],
                         "role": "probe" if probe else "train",
@@ -86,7 +96,29 @@ def make_plan(hard: pa.Table, config: PlanConfig, prompts: PromptConfig, *, fing
                         "source_sha256": source["sha256"],
                     }
                 )
-    return pa.Table.from_pylist(_cut(rows, config.shard_steps), schema=PLAN)
+    return _plan(rows, config, fingerprint)
+
+
+def next_attempt(made: pa.Table, config: PlanConfig, *, fingerprint: str, base_seed: int) -> pa.Table:
+    """The PLAN of the next try at what failed: SPECTRUM rows of one round whose text_sim is too low, or whose image broke.
+
+    Everything stays but the attempt and, with it, the seed. Rows whose source is at fault are not tried again.
+    """
+    again: list[dict[str, object]] = []
+    for row in made.select([*PLAN.names, "status", "error", "text_sim"]).to_pylist():
+        low = row["status"] == "ok" and np.float32(row["text_sim"]) <= np.float32(config.until_text_sim)  # as it is stored
+        if low or row["error"] == BROKEN:
+            attempt = row["attempt"] + 1
+            seed = stable_seed(base_seed, row["sample_id"], row["source_sha256"], row["replica"], attempt)
+            again.append({**{name: row[name] for name in PLAN.names}, "attempt": attempt, "seed": seed})
+    return _plan(again, config, fingerprint)
+
+
+def _plan(rows: list[dict[str, object]], config: PlanConfig, fingerprint: str) -> pa.Table:
+    """PLAN of rows that lack their ids."""
+    names = ("sample_id", "source_sha256", "prompt", "negative_prompt", "filter_prompt", "lam_pct", "seed", "num_steps")
+    named = [{**row, "gid": stable_id(*(row[name] for name in names), fingerprint)} for row in rows]
+    return pa.Table.from_pylist(_cut(named, config.shard_steps), schema=PLAN)
 
 
 def _cut(rows: list[dict[str, object]], shard_steps: int) -> list[dict[str, object]]:

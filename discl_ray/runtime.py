@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from discl_ray.errors import SetupError
 
@@ -118,24 +119,88 @@ class Progress:
             print()
 
 
-class Watchdog:
-    """Warns when nothing has happened for a while, and ends the job if that is configured. Use as a context manager."""
+class Pulse:
+    """What every worker of a job said last, and for how long it has said the same. Runs as a Ray actor."""
 
-    def __init__(self, waiting_for: Callable[[], str], *, warning_s: float, limit_s: float | None) -> None:
-        self.waiting_for, self.warning_s, self.limit_s = waiting_for, warning_s, limit_s
-        self._last = self._warned = time.monotonic()
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[dict[str, Any], float, float]] = {}
+
+    def beat(self, name: str, signs: dict[str, Any]) -> None:
+        """A worker says what it is at (`phase`) and how far it is."""
+        now = time.monotonic()
+        before, since, _ = self._said.get(name, (None, now, now))
+        moved = before is None or any(signs.get(k) != before.get(k) for k in ("phase", "images", "total_rows"))
+        self._said[name] = signs, now if moved else since, now
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Worker -> what it said last, `unchanged_s` and `unheard_s`."""
+        now = time.monotonic()
+        return {n: {**signs, "unchanged_s": now - since, "unheard_s": now - at} for n, (signs, since, at) in self._said.items()}
+
+
+class Sight(NamedTuple):
+    """What a look at a job shows."""
+
+    token: object
+    """Changes whenever the job gets on."""
+    waiting_for: str
+    """What it is waiting for."""
+    silent: dict[str, str]
+    """Workers that have not got on for too long, and what each was at."""
+    patient: bool
+    """Whether somebody is loading or compiling, which may take long and is no hang."""
+
+
+def sight_of(signs: dict[str, dict[str, Any]], done: int, silent_s: float) -> Sight:
+    """A job's workers at a glance. Loading and the first step may take minutes (compiling) and are no silence, if the worker lives."""
+    getting_ready = [n for n, s in signs.items() if s["phase"] in ("loading", "starting")]
+    alive = [n for n in getting_ready if signs[n]["phase"] == "loading" or signs[n]["unheard_s"] < 10]
+    silent = {
+        name: f"{s['phase']}, {s.get('images', 0)} images made, no step for {s['unchanged_s']:.0f} s"
+        + ("" if s["unheard_s"] < 10 else f", not heard of for {s['unheard_s']:.0f} s (Ray restarts it if it has died)")
+        for name, s in signs.items()
+        if s["phase"] != "idle" and name not in alive and max(s["unchanged_s"], s["unheard_s"]) > silent_s
+    }
+    words = {"loading": "loading its weights", "starting": "compiling or taking its first step"}
+    busy = [
+        f"{n}: {words.get(s['phase'], s['phase'])} for {s['unchanged_s']:.0f} s"
+        for n, s in signs.items()
+        if s["phase"] != "idle"
+    ]
+    token = (done, [(s["phase"], s.get("images"), s.get("total_rows")) for s in signs.values()])
+    return Sight(token, "; ".join(busy) or "the workers to start; see `ray status`", silent, bool(alive))
+
+
+class Watchdog:
+    """Looks at a job every second: names what is waited for when nothing gets on, and ends the job if that is configured.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, look: Callable[[], Sight], *, warning_s: float, limit_s: float | None) -> None:
+        self.look, self.warning_s, self.limit_s = look, warning_s, limit_s
+        self._moved = self._last = self._warned = time.monotonic()
+        self._sight = Sight(None, "the job to start", {}, False)
+        self._told: set[str] = set()
         self._stop = threading.Event()
         self.expired = False
 
-    def beat(self) -> None:
-        """Something happened."""
-        self._last = self._warned = time.monotonic()
-
     def _watch(self) -> None:
         while not self._stop.wait(min(1.0, self.warning_s / 4)):
+            try:
+                sight = self.look()
+            except Exception:  # a look that fails is a look in which nothing moved
+                sight = self._sight
             now = time.monotonic()
+            if sight.token != self._sight.token:
+                self._moved = self._warned = now
+            self._last = now if sight.patient else max(self._last, self._moved)
+            self._sight = sight
+            for name in sight.silent.keys() - self._told:
+                print(f"  {name} may hang: {sight.silent[name]}", flush=True)
+            self._told = set(sight.silent)
             if now - self._warned > self.warning_s:
-                print(f"  no progress for {now - self._last:.0f} s: waiting for {self.waiting_for()}", flush=True)
+                print(f"  no progress for {now - self._moved:.0f} s: waiting for {sight.waiting_for}", flush=True)
                 self._warned = now
             if self.limit_s is not None and now - self._last > self.limit_s:
                 self.expired = True
@@ -150,5 +215,5 @@ class Watchdog:
         self._stop.set()
         if self.expired and kind is KeyboardInterrupt:
             raise SetupError(
-                f"gave up after {self.limit_s:.0f} s without progress, waiting for {self.waiting_for()}; what is committed stays"
+                f"gave up after {self.limit_s:.0f} s without progress, waiting for {self._sight.waiting_for}; what is committed stays"
             )

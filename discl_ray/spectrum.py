@@ -46,13 +46,16 @@ def committed(run: Store) -> dict[str, Any]:
 
 def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | None = None) -> pa.Table:
     """Every committed row with `kept` and `reason`; `columns` limits what is read besides what the filter needs."""
-    needed = ["sample_id", "role", "lam_pct", "replica", "status", "error", "text_sim", "text_rank", "gid", "label"]
+    scores = ["text_sim", "text_rank", "source_text_sim"]
+    needed = ["sample_id", "role", "lam_pct", "replica", "attempt", "status", "error", *scores, "gid", "label"]
     wanted = None if columns is None else list(dict.fromkeys([*columns, *needed]))
     names = sorted(file["name"] for record in committed(run).values() for file in record["files"])
     tables = [run.read_table(name, wanted) for name in names]
     schema = SPECTRUM if wanted is None else pa.schema([SPECTRUM.field(n) for n in wanted])
-    table = pa.concat_tables([t.select(schema.names) for t in tables]) if tables else schema.empty_table()
-    return judge(table.sort_by([("sample_id", "ascending"), ("lam_pct", "ascending"), ("replica", "ascending")]), filter_config)
+    # a spectrum scored before a column was added has nulls there
+    table = pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
+    order = [(name, "ascending") for name in ("sample_id", "lam_pct", "replica", "attempt")]
+    return judge(table.sort_by(order), filter_config)
 
 
 def verify(run: Store, plan: pa.Table) -> None:

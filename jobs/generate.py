@@ -9,7 +9,7 @@ The default takes under two minutes on two cores. Rerunning resumes; rerunning a
 from discl_ray.command import run_job
 from discl_ray.config import Config
 from discl_ray.core.schema import SPECTRUM
-from discl_ray.pipeline import describe, draft, generate, prepare, summarize, write_layout
+from discl_ray.pipeline import describe, draft, generate, prepare, summarize, warnings, write_layout
 from discl_ray.report.sheet import contact_sheet
 from discl_ray.run import locked
 from discl_ray.spectrum import open_spectrum
@@ -21,6 +21,8 @@ def job(config: Config) -> None:
     with locked(store):
         write_layout(prepared, config)
         print(f"plan · {store.base}\n{describe(prepared, config)}", flush=True)
+        for warning in warnings(prepared, config):
+            print(f"  warning: {warning}", flush=True)
         generate(prepared, config)
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
         store.write("contact_sheet.png", contact_sheet(spectrum, store.read_table("sources.parquet")))

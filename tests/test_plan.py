@@ -2,9 +2,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from discl_ray.core.schema import BROKEN, PLAN
 from discl_ray.data import read_samples
 from discl_ray.hard import class_counts, hard_samples
-from discl_ray.plan import PlanConfig, PlanSize, make_plan
+from discl_ray.plan import PlanConfig, PlanSize, make_plan, next_attempt
 from discl_ray.prompts import PromptConfig
 
 
@@ -123,3 +124,51 @@ def test_replicas_take_the_prompts_in_turn(hard):
     rows = plan_of(hard, prompts=PromptConfig(generation=("one {name}", "two {name}"))).to_pylist()
     taken = {(r["replica"], r["prompt"].split()[0]) for r in rows if r["role"] == "train"}
     assert taken == {(0, "one"), (1, "two"), (2, "one")}
+
+
+def made_of(plan, outcome):
+    """SPECTRUM columns that the next round looks at; `outcome` maps a row's position to (status, error, text_sim)."""
+    outcomes = [outcome.get(i, ("ok", None, 0.9)) for i in range(plan.num_rows)]
+    for name, values in zip(("status", "error", "text_sim"), zip(*outcomes, strict=True), strict=True):
+        plan = plan.append_column(name, pa.array(values, pa.float32() if name == "text_sim" else pa.string()))
+    return plan
+
+
+def test_the_next_attempt_is_what_fell_short_with_other_noise_and_nothing_else_changed(hard):
+    plan = plan_of(hard)
+    low = {
+        0: ("ok", None, 0.1),
+        4: ("ok", None, 0.3),
+        5: ("error", BROKEN, None),
+        6: ("error", "truncated", None),
+        7: ("crashed", "crashed", None),
+    }
+    settings = PlanConfig(attempts=3, until_text_sim=0.3, shard_steps=40)
+    again = next_attempt(made_of(plan, low), settings, fingerprint="f", base_seed=0)
+    assert again.schema == PLAN
+    before, after = plan.to_pylist(), again.to_pylist()
+    assert [r["attempt"] for r in after] == [1, 1, 1]
+    for old, new in zip((before[0], before[4], before[5]), after, strict=True):
+        changed = {name for name in PLAN.names if old[name] != new[name]}
+        assert changed == {"attempt", "seed", "gid", "shard_id"}
+    assert again.equals(next_attempt(made_of(plan, low), settings, fingerprint="f", base_seed=0))
+    third = next_attempt(made_of(again, {0: ("ok", None, 0.0)}), settings, fingerprint="f", base_seed=0).to_pylist()
+    assert [r["attempt"] for r in third] == [2]
+    assert len({r["gid"] for r in (*before, *after, *third)}) == len(before) + 4
+    assert next_attempt(made_of(plan, {}), settings, fingerprint="f", base_seed=0).num_rows == 0
+
+
+def test_all_levels_of_a_replica_share_the_noise_of_an_attempt_too(hard):
+    plan = plan_of(hard)
+    everything = dict.fromkeys(range(plan.num_rows), ("ok", None, 0.0))
+    again = next_attempt(made_of(plan, everything), PlanConfig(attempts=2, until_text_sim=0.3), fingerprint="f", base_seed=0)
+    seeds: dict[tuple[str, int], set[int]] = {}
+    for row in again.to_pylist():
+        seeds.setdefault((row["sample_id"], row["replica"]), set()).add(row["seed"])
+    assert all(len(s) == 1 for s in seeds.values())
+    assert not set.union(*seeds.values()) & set(plan["seed"].to_pylist())
+
+
+def test_attempts_need_something_to_reach():
+    with pytest.raises(ValueError, match="attempts = 3 needs a text_sim to reach"):
+        PlanConfig(attempts=3)

@@ -12,7 +12,7 @@ from PIL import Image
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.schema import SPECTRUM
 from discl_ray.core.storage import Store
-from discl_ray.errors import IntegrityError
+from discl_ray.errors import DataError, IntegrityError
 from discl_ray.pipeline import describe, generate, summarize
 from discl_ray.run import MANIFEST
 from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify
@@ -50,6 +50,27 @@ def test_every_image_decodes_and_has_its_scores(spectrum_run):
         assert -1 <= row["text_sim"] <= 1
         assert -1 <= row["image_sim"] <= 1
         assert 1 <= row["text_rank"] <= 10
+        assert -1 <= row["source_text_sim"] <= 1
+
+
+def test_a_source_has_one_score_in_all_its_rows(spectrum_run):
+    rows = open_spectrum(spectrum_run[1].store, LAX, columns=[]).to_pylist()
+    pairs = {(r["sample_id"], r["source_text_sim"]) for r in rows}
+    assert len(pairs) == len({r["sample_id"] for r in rows})
+
+
+def test_a_spectrum_scored_before_a_column_was_added_opens_without_it(copy):
+    config = FilterConfig(mode="quantile", quantile=0.5)
+    assert any(open_spectrum(copy, config, columns=[])["kept"].to_pylist())
+    for file in Path(copy.path("spectrum")).rglob("*.parquet"):
+        name = str(file.relative_to(copy.base))
+        copy.write_table(name, copy.read_table(name).drop_columns(["source_text_sim"]))
+    for columns in ([], None):
+        old = open_spectrum(copy, LAX, columns)
+        assert old["source_text_sim"].null_count == old.num_rows
+        assert sum(old["kept"].to_pylist()) == old.num_rows
+    with pytest.raises(DataError, match="source_text_sim"):
+        open_spectrum(copy, config, columns=[])
 
 
 def test_a_higher_level_looks_more_like_its_source(spectrum_run):
@@ -193,7 +214,8 @@ def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectr
     for row in table.to_pylist():
         reason = expected[row["sample_id"]]
         assert (row["status"], row["error"]) == (("error", reason) if reason else ("ok", None))
-        assert (row["image"]["bytes"] is None) == (row["text_sim"] is None) == (reason is not None)
+        values = (row["image"]["bytes"], row["text_sim"], row["image_sim"], row["source_text_sim"])
+        assert [value is None for value in values] == [reason is not None] * 4
 
 
 def test_the_plan_of_another_grid_lies_in_another_directory(spectrum_run):

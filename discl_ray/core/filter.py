@@ -3,6 +3,7 @@
 Scores lie in the spectrum; verdicts are computed whenever it is opened. Another threshold is another query and makes no image.
 
     absolute   text_sim >= threshold; the paper's 0.30 (ImageNet-LT) and 0.25 (iWildCam) hold for OpenAI's ViT-B/32 only
+    quantile   text_sim >= the text_sim that all but a share of the real images reach; calibrates itself to scorer and prompts
     rank       the own class is among the `rank` best of all class prompts; needs no calibration, hence the default
 
 Of several attempts at one image (same sample, λ, replica) the one with the highest text_sim is kept.
@@ -11,7 +12,7 @@ Of several attempts at one image (same sample, λ, replica) the one with the hig
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pydantic import Field
 
 from discl_ray.core.schema import VERDICT
 from discl_ray.core.settings import Settings
+from discl_ray.errors import DataError
 
 KEPT = ""
 """`reason` of a kept row."""
@@ -28,45 +30,108 @@ KEPT = ""
 class FilterConfig(Settings):
     """How stored scores become a verdict."""
 
-    mode: Literal["absolute", "rank"] = "rank"
+    mode: Literal["absolute", "quantile", "rank"] = "rank"
     threshold: float = Field(default=0.30, ge=-1, le=1)
     """Least text_sim in mode `absolute` (cosine)."""
+    quantile: float = Field(default=0.05, gt=0, lt=1)
+    """Mode `quantile`: the share of the real images that would fall below the bar."""
     rank: int = Field(default=1, ge=1)
     """Worst rank of the own class in mode `rank`; 1 = the own class is the closest."""
 
 
-def _absolute(config: FilterConfig, text_sim: NDArray[np.float32], text_rank: NDArray[np.int32]) -> NDArray[np.bool_]:
-    return text_sim >= config.threshold
+class Scores(NamedTuple):
+    """What the modes judge by, float32. Where a row has no score it has the worst there is, which passes nowhere."""
+
+    text_sim: NDArray[np.float32]
+    """CLIP cosine to the own class prompt by row, -inf where missing; shape (rows,)."""
+    text_rank: NDArray[np.float32]
+    """Rank of the own class by row, inf where missing; shape (rows,)."""
+    sources: NDArray[np.float32]
+    """CLIP cosine of each real training image that has one to its own class prompt, however many rows it has; (sources,)."""
+
+    @classmethod
+    def of(cls, spectrum: pa.Table) -> Scores:
+        """The scores of a spectrum table."""
+        by_row = zip(*(spectrum[n].to_pylist() for n in ("sample_id", "role", "source_text_sim")), strict=True)
+        sources = {
+            sample_id: sim for sample_id, role, sim in by_row if role == "train" and sim is not None and np.isfinite(sim)
+        }
+        return cls(
+            text_sim=_column(spectrum, "text_sim", missing=-np.inf),
+            text_rank=_column(spectrum, "text_rank", missing=np.inf),
+            sources=np.array(list(sources.values()), np.float32),
+        )
 
 
-def _rank(config: FilterConfig, text_sim: NDArray[np.float32], text_rank: NDArray[np.int32]) -> NDArray[np.bool_]:
-    return text_rank <= config.rank
+def _column(spectrum: pa.Table, name: str, *, missing: float) -> NDArray[np.float32]:
+    values = spectrum[name].to_numpy(zero_copy_only=False).astype(np.float32)
+    return np.where(np.isnan(values), np.float32(missing), values)
 
 
-MODES: dict[str, Callable[[FilterConfig, NDArray[np.float32], NDArray[np.int32]], NDArray[np.bool_]]] = {
-    "absolute": _absolute,
-    "rank": _rank,
+def _absolute(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+    return scores.text_sim >= config.threshold
+
+
+def _quantile(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+    if not len(scores.sources):
+        raise DataError(
+            "filter.mode = 'quantile': no real training image of this spectrum has a source_text_sim to take the quantile of; "
+            "use filter.mode=rank or absolute, or generate and score under another run.name"
+        )
+    # In float32 like the scores: a quantile that falls on an image's own score is that score, and passes.
+    return scores.text_sim >= np.float32(np.quantile(scores.sources.astype(np.float64), config.quantile))
+
+
+def _rank(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+    return scores.text_rank <= config.rank
+
+
+class Mode(NamedTuple):
+    """A rule of the filter."""
+
+    passes: Callable[[FilterConfig, Scores], NDArray[np.bool_]]
+    """Verdict by row."""
+    reason: str
+    """`reason` of the rows it rejects."""
+    needs: tuple[str, ...]
+    """Fields of Scores without which it has nothing to judge by."""
+
+
+MODES: dict[str, Mode] = {
+    "absolute": Mode(_absolute, "text_sim", ("text_sim",)),
+    "quantile": Mode(_quantile, "text_sim", ("text_sim", "sources")),
+    "rank": Mode(_rank, "rank", ("text_rank",)),
 }
+
+
+def _made(spectrum: pa.Table) -> NDArray[np.bool_]:
+    """Which rows hold an image."""
+    return np.asarray(spectrum["status"].to_pylist()) == "ok"
+
+
+def verdicts(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.bool_]]:
+    """Pass or fail of every row by every mode, shape (rows,), before attempts are compared; modes without scores are left out."""
+    made, scores = _made(spectrum), Scores.of(spectrum)
+    there = {name for name, values in scores._asdict().items() if np.isfinite(values).any()}
+    return {name: made & mode.passes(config, scores) for name, mode in MODES.items() if there.issuperset(mode.needs)}
 
 
 def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
     """Adds `kept` and `reason` to a spectrum table (columns VERDICT); the image column is not needed.
 
     Reasons: the row's own error, `text_sim` or `rank` for a score below the bar, `attempt` for a try that another one beat.
+    Raises DataError in mode `quantile` if no real training image has a score.
     """
-    ok = np.asarray(spectrum["status"].to_pylist()) == "ok"
-    text_sim = np.nan_to_num(spectrum["text_sim"].to_numpy(zero_copy_only=False).astype(np.float32), nan=-2.0)
-    text_rank = np.asarray([r if r is not None else np.iinfo(np.int32).max for r in spectrum["text_rank"].to_pylist()])
-    passes = MODES[config.mode](config, text_sim, text_rank)
+    ok, scores, mode = _made(spectrum), Scores.of(spectrum), MODES[config.mode]
+    passes, text_sim = mode.passes(config, scores), scores.text_sim
     best: dict[tuple[object, ...], int] = {}
     names = ("sample_id", "role", "lam_pct", "replica")
     keys = list(zip(*(spectrum[name].to_pylist() for name in names), strict=True))
     for i in np.flatnonzero(ok & passes):
         if keys[i] not in best or text_sim[i] > text_sim[best[keys[i]]]:
             best[keys[i]] = int(i)
-    below = "text_sim" if config.mode == "absolute" else "rank"
     reasons = [
-        (error or "error") if not ok[i] else below if not passes[i] else KEPT if best[keys[i]] == i else "attempt"
+        (error or "error") if not ok[i] else mode.reason if not passes[i] else KEPT if best[keys[i]] == i else "attempt"
         for i, error in enumerate(spectrum["error"].to_pylist())
     ]
     verdict = pa.table({"kept": [r == KEPT for r in reasons], "reason": reasons}, schema=VERDICT)

@@ -31,11 +31,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def folder_hash(folder: Path) -> str:
-    """One hash over every file of a folder: relative names and contents, in sorted order."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return total.hexdigest()
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal.
+
+    Large files of a Hugging Face cache are links to a blob named by that very hash: gigabytes that need not be read.
+    """
+    target = file.resolve()
+    if file.is_symlink() and len(target.name) == 64 and set(target.name) <= set("0123456789abcdef"):
+        return target.name
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,10 +17,10 @@ Codec = Literal["png", "webp", "jpeg"]
 MAX_PIXELS = 50_000_000
 """Images larger than this are refused by their header, before a pixel is decoded."""
 
-_ENCODERS: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
-    "png": lambda image, out: image.save(out, "PNG", compress_level=1),
-    "webp": lambda image, out: image.save(out, "WEBP", lossless=True, method=0),
-    "jpeg": lambda image, out: image.save(out, "JPEG", quality=95, subsampling=0),
+_ENCODERS: dict[str, Callable[[Image.Image, io.BytesIO, int], None]] = {
+    "png": lambda image, out, _: image.save(out, "PNG", compress_level=1),
+    "webp": lambda image, out, _: image.save(out, "WEBP", lossless=True, method=0),
+    "jpeg": lambda image, out, quality: image.save(out, "JPEG", quality=quality, subsampling=0),
 }
 
 
@@ -45,8 +45,8 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
         raise ImageError("truncated", str(error)) from error
 
 
-def encode_image(pixels: NDArray[np.uint8], codec: Codec) -> bytes:
-    """RGB pixels, uint8 (H, W, 3), as encoded bytes. `png` and `webp` are lossless, `jpeg` is quality 95, 4:4:4."""
+def encode_image(pixels: NDArray[np.uint8], codec: Codec, quality: int = 95) -> bytes:
+    """RGB pixels, uint8 (H, W, 3), as encoded bytes. `png` and `webp` are lossless, `jpeg` is of `quality` and 4:4:4."""
     out = io.BytesIO()
-    _ENCODERS[codec](Image.fromarray(pixels), out)
+    _ENCODERS[codec](Image.fromarray(pixels), out, quality)
     return out.getvalue()

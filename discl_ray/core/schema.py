@@ -67,10 +67,13 @@ PLAN = pa.schema(
     ]
 )
 
+BROKEN = "black_or_not_finite"
+"""`error` of an image that came out black or not finite, even in float32; another seed may do."""
+
 MADE = pa.schema(
     [
         ("image", IMAGE),
-        ("status", pa.string()),  # ok | error
+        ("status", pa.string()),  # ok | error | crashed
         ("error", pa.string()),
         ("generator", pa.string()),
         ("revision", pa.string()),
@@ -85,6 +88,7 @@ SCORES = pa.schema(
         ("text_sim", pa.float32()),  # CLIP cosine to the filter prompt of the own class
         ("text_rank", pa.int32()),  # 1 + number of other class prompts that are closer
         ("image_sim", pa.float32()),  # CLIP cosine to the source image
+        ("source_text_sim", pa.float32()),  # CLIP cosine of the source image to the filter prompt
     ]
 )
 """What the scorer adds."""

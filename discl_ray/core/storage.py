@@ -81,6 +81,11 @@ class Store:
             os.fsync(file.fileno())
         os.replace(temporary, target)
 
+    def delete(self, name: str) -> None:
+        """Deletes a file if it is there."""
+        if self.exists(name):
+            self.filesystem.delete_file(self.path(name))
+
     def read_json(self, name: str) -> Any:
         """A JSON file's content."""
         return json.loads(self.read(name))

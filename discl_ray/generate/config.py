@@ -17,20 +17,44 @@ class GeneratorConfig(Settings):
     """`embedded`, a diffusers-format folder, or a Hugging Face id."""
     revision: str | None = None
     """Commit or tag of a Hugging Face id."""
-    sampler: Literal["ddim"] = "ddim"
-    """DDIM with eta = 0; see generate/samplers.py."""
+    variant: str | None = None
+    """Which weights of a folder that holds several, e.g. `fp16`."""
+    sampler: Literal["ddim", "ddpm_large", "ddpm_small", "euler", "dpm++2m"] = "ddim"
+    """See generate/samplers.py; `ddpm_large` is the paper's Eq. 2."""
     cfg_scale: float = Field(default=4.0, ge=1)
-    """Classifier-free guidance e_u + s (e_c - e_u); the paper's Eq. 2 writes w = s - 1."""
+    """Classifier-free guidance e_u + s (e_c - e_u); the paper's Eq. 2 writes w = s - 1. 1 = no guidance, half the work."""
+    text_only: bool = False
+    """λ = 0 starts from pure noise (text-to-image) instead of the noised source."""
+    size: int | tuple[int, int] | None = None
+    """Side, or height and width, the UNet works at; default: what the model was trained at. Multiples of the VAE's factor (8)."""
+    fit: Literal["pad", "crop", "stretch"] = "pad"
+    """How a source of another shape gets there: `pad` reflects its borders and cuts them off again, `crop` keeps the middle."""
+    aesthetic_score: float = 6.0
+    """SDXL refiner: the score images are asked to have."""
+    negative_aesthetic_score: float = 2.5
+    """SDXL refiner: the score guidance leads away from."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the UNet; latents are always float32."""
+    vae_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of decoding; images that come out black or not finite are decoded again in float32."""
+    compile: Literal["off", "default", "max-autotune"] = "off"
+    """torch.compile of the UNet and the decoder, each for its one shape. `max-autotune` may change bits between machines."""
     codec: Codec = "png"
     """How images are stored; png and webp are lossless."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """Quality of `codec: jpeg`."""
+    allow_embedded: bool = execution(False)
+    """Let the embedded generator, which knows only digits, loose on another data set: a test of the plumbing, no more."""
     micro_batch: int = execution(32, ge=1)
-    """Rows the UNet works on at once (twice that with guidance); lower it when memory is short, and the run goes on."""
+    """Rows the UNet works on at once (twice that with guidance); halved by itself when memory runs out."""
     decode_batch: int = execution(16, ge=1)
     """Images the VAE decodes at once."""
+    shards_in_flight: int = execution(2, ge=1)
+    """Shards an actor works on at once, so that one's end overlaps the next one's start."""
     actors: int = execution(1, ge=1)
     """Generator processes."""
+    max_actors: int | None = execution(None, ge=1)
+    """Up to how many may be started while the cluster has room; default: `actors`."""
     threads: int = execution(2, ge=1)
     """CPU threads of each generator process; fixed, so that the number of actors cannot change a byte."""
     num_gpus: float = execution(0.0, ge=0)

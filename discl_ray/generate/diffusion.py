@@ -2,7 +2,7 @@
 # (the library's own annotations are wider or narrower than what it takes and returns)
 """The only place in the generator that imports diffusers: a folder becomes four functions on tensors.
 
-The engine sees `encode_source`, `encode_text`, `denoise` and `decode`; which family is behind them it does not know.
+The engine sees `encode_source`, `encode_prompts`, `denoise` and `decode`; which family is behind them it does not know.
 """
 
 from __future__ import annotations
@@ -12,59 +12,145 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from discl_ray.generate.folder import check_folder, scheduler_config
+from discl_ray.generate.config import GeneratorConfig
+from discl_ray.generate.folder import FAMILIES, SDXL, read_json, scheduler_config, working_size
+
+Conditioning = tuple[Tensor, ...]
+"""What the UNet is told besides latent and timestep; in every tensor first for the negative prompt, then for the prompt."""
 
 
 class StableDiffusion:
-    """Stable Diffusion 1.x: one CLIP text encoder, epsilon- or v-prediction, 8- or 4-fold VAE."""
+    """Stable Diffusion 1.x and 2.x: one CLIP text encoder, the last hidden state."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
-        """Loads the parts; raises ModelError if one is missing."""
-        check_folder(folder)
-        options = {"use_safetensors": True, "low_cpu_mem_usage": False}
-        self.device, self.dtype = device, dtype
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=dtype, **options).to(device).eval()
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, **options).to(device).eval()
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, use_safetensors=True)
-        self.text_encoder = text.to(device).eval()
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    def __init__(self, folder: Path, config: GeneratorConfig, device: torch.device) -> None:
+        """Loads the parts of a folder that `check_generator` found in order."""
+        self.device, self.config, self.dtype = device, config, getattr(torch, config.dtype)
+        self.index = read_json(folder / "model_index.json")
+        self.size = working_size(config, folder)
         self.scheduler = scheduler_config(folder)
+        options = {"use_safetensors": True, "low_cpu_mem_usage": False, "variant": config.variant}
+        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=self.dtype, **options).to(device).eval()
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, **options).to(device).eval()
+        self._decoder_to(getattr(torch, config.vae_dtype))
+        if device.type == "cuda":
+            for module in (self.unet, self.vae):
+                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._unet, self._decode = self.unet, self.vae.decode
+        if config.compile != "off":
+            mode = None if config.compile == "default" else "max-autotune-no-cudagraphs"
+            self._unet = torch.compile(self.unet, mode=mode, dynamic=False)
+            self._decode = torch.compile(self.vae.decode, mode=mode, dynamic=False)
         self.scaling: float = self.vae.config["scaling_factor"]
-        self.factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self.side: int = self.unet.config["sample_size"] * self.factor
-        self.latent_shape = (self.unet.config["in_channels"], self.side // self.factor, self.side // self.factor)
+        factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self.latent_shape = (self.unet.config["in_channels"], self.size[0] // factor, self.size[1] // factor)
+        self._load_text(folder, config.variant)
+
+    def _load_text(self, folder: Path, variant: str | None) -> None:
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        encoder = CLIPTextModel.from_pretrained(
+            folder / "text_encoder", dtype=torch.float32, use_safetensors=True, variant=variant
+        )
+        self.text_encoder = encoder.to(self.device).eval()
+
+    def _decoder_to(self, dtype: torch.dtype) -> None:
+        """The encoder stays in float32: it runs once per source, and SDXL's overflows in float16."""
+        self.vae.decoder.to(dtype)
+        if self.vae.post_quant_conv is not None:
+            self.vae.post_quant_conv.to(dtype)
+        self.vae_dtype = dtype
 
     @torch.no_grad()
     def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the VAE posterior of an RGB uint8 image, each of `latent_shape`, unscaled.
-
-        An image of another size is cropped at the centre to a square and resized to the model's native side.
-        """
-        if pixels.shape[:2] != (self.side, self.side):
-            fitted = ImageOps.fit(Image.fromarray(pixels), (self.side, self.side), Image.Resampling.LANCZOS)
-            pixels = np.asarray(fitted)
+        """Mean and standard deviation of the VAE posterior of RGB uint8 (*size, 3), each of `latent_shape`, unscaled."""
         x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(self.device).float() / 255
         posterior = self.vae.encode(2 * x - 1).latent_dist
         return posterior.mean[0], posterior.std[0]
 
-    @torch.no_grad()
-    def encode_text(self, prompt: str) -> Tensor:
-        """Hidden states of one prompt, shape (tokens, width); longer prompts are cut as diffusers does."""
-        limit = self.tokenizer.model_max_length
-        ids = self.tokenizer(prompt, padding="max_length", max_length=limit, truncation=True, return_tensors="pt").input_ids
-        return self.text_encoder(ids.to(self.device)).last_hidden_state[0]
+    def _tokens(self, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+        """Ids, shape (len(texts), length); longer texts are cut as diffusers does."""
+        limit = tokenizer.model_max_length
+        ids = tokenizer(texts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt").input_ids
+        return ids.to(self.device)
 
     @torch.no_grad()
-    def denoise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    def encode_prompts(self, negative: str, prompt: str) -> Conditioning:
+        """Hidden states, shape (2, tokens, width)."""
+        hidden = [self.text_encoder(self._tokens(self.tokenizer, [text])).last_hidden_state for text in (negative, prompt)]
+        return (torch.cat(hidden).to(self.dtype),)
+
+    @torch.no_grad()
+    def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's output for a batch whose rows stand at timesteps of their own; float32."""
-        return self.unet(latents.to(self.dtype), timesteps, encoder_hidden_states=text.to(self.dtype)).sample.float()
+        return self._unet(latents.to(self.dtype), timesteps, encoder_hidden_states=conditioning[0]).sample.float()
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> np.ndarray:
-        """Scaled latents (N, *latent_shape) as RGB uint8 (N, side, side, 3)."""
-        x = self.vae.decode(latents / self.scaling).sample
-        return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    def decode(self, latents: Tensor, *, safe: bool = False) -> tuple[Tensor, Tensor]:
+        """Scaled latents (N, *latent_shape) as RGB uint8 (N, *size, 3), and which of them are black or not finite.
+
+        `safe` decodes in float32, eagerly, whatever is configured.
+        """
+        usual = self.vae_dtype
+        if safe:
+            self._decoder_to(torch.float32)
+        decode = self.vae.decode if safe else self._decode
+        x = decode((latents / self.scaling).to(self.vae_dtype)).sample.float()
+        if safe:
+            self._decoder_to(usual)
+        pixels = ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        bad = ~x.flatten(1).isfinite().all(1) | (pixels == 0).flatten(1).all(1)
+        return pixels, bad
+
+
+class StableDiffusionXL(StableDiffusion):
+    """SDXL base and refiner: penultimate hidden states, a pooled embedding, and numbers about size and aesthetics."""
+
+    def _load_text(self, folder: Path, variant: str | None) -> None:
+        options = {"dtype": torch.float32, "use_safetensors": True, "variant": variant}
+        self.text = []
+        if (folder / "text_encoder").is_dir():
+            encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", **options)
+            self.text.append((CLIPTokenizer.from_pretrained(folder / "tokenizer"), encoder.to(self.device).eval()))
+        encoder = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", **options)
+        self.text.append((CLIPTokenizer.from_pretrained(folder / "tokenizer_2"), encoder.to(self.device).eval()))
+
+    def _encode(self, text: str) -> tuple[Tensor, Tensor]:
+        outputs = [encoder(self._tokens(tokenizer, [text]), output_hidden_states=True) for tokenizer, encoder in self.text]
+        return torch.cat([out.hidden_states[-2] for out in outputs], dim=-1), outputs[-1].text_embeds
+
+    @torch.no_grad()
+    def encode_prompts(self, negative: str, prompt: str) -> Conditioning:
+        """Hidden states (2, tokens, width), pooled (2, D), time ids (2, 6; the refiner's 5).
+
+        An empty negative prompt means none, which the base model encodes as zeros (`force_zeros_for_empty_prompt`).
+        """
+        hidden, pooled = self._encode(prompt)
+        if negative == "" and self.index.get("force_zeros_for_empty_prompt", True):
+            other, other_pooled = torch.zeros_like(hidden), torch.zeros_like(pooled)
+        else:
+            other, other_pooled = self._encode(negative)
+        height, width = self.size
+        if self.index.get("requires_aesthetics_score", False):
+            ids = [
+                [height, width, 0, 0, score] for score in (self.config.negative_aesthetic_score, self.config.aesthetic_score)
+            ]
+        else:
+            ids = [[height, width, 0, 0, height, width]] * 2
+        numbers = torch.tensor(ids, dtype=torch.float32, device=self.device)
+        return torch.cat([other, hidden]).to(self.dtype), torch.cat([other_pooled, pooled]).to(self.dtype), numbers
+
+    @torch.no_grad()
+    def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The UNet's output for a batch whose rows stand at timesteps of their own; float32."""
+        hidden, pooled, ids = conditioning
+        added = {"text_embeds": pooled, "time_ids": ids}
+        x = latents.to(self.dtype)
+        return self._unet(x, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added).sample.float()
+
+
+def load_model(folder: Path, config: GeneratorConfig, device: torch.device) -> StableDiffusion:
+    """The folder's model by its family."""
+    family = FAMILIES[read_json(folder / "model_index.json")["_class_name"]]
+    return (StableDiffusionXL if family == SDXL else StableDiffusion)(folder, config, device)

@@ -24,7 +24,8 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
     levels = sorted(set(spectrum["lam_pct"].to_pylist()))
     cells: dict[tuple[str, int], dict[str, object]] = {}
     for row in spectrum.select(["sample_id", "lam_pct", "replica", "role", "image", "kept", "reason"]).to_pylist():
-        if row["role"] == "train" and row["replica"] == 0:
+        key = row["sample_id"], row["lam_pct"]
+        if row["role"] == "train" and row["replica"] == 0 and (row["kept"] or key not in cells):  # the attempt that was kept
             cells[row["sample_id"], row["lam_pct"]] = row
     rows = [s for s in sources.to_pylist() if s["split"] == "train"]
     rows = sorted(rows, key=lambda s: s["label"])

@@ -1,15 +1,18 @@
 """The scorer's Ray actor: a shard with images in, the same rows with the columns SCORES out.
 
-Class prompts are embedded once per process, each real image once per shard; made images are scored as they are stored.
+Class prompts are embedded once per process, and so is each real image, unless more than REMEMBERED others have come since; made images
+are scored as they are stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from discl_ray.core.images import decode_image
 from discl_ray.core.schema import SCORES, SPECTRUM
@@ -18,6 +21,9 @@ from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
+
+REMEMBERED = 4096
+"""Real images whose embeddings are remembered: 8 MB for 512 numbers each."""
 
 
 class ScoreActor:
@@ -29,6 +35,7 @@ class ScoreActor:
         self.scorer, self.run = ClipScorer(config, device), run
         self.prompts = list(class_prompts)
         self.texts = self.scorer.embed_texts(self.prompts)
+        self.known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The packed shard with its scores; rows without an image have none."""
@@ -37,19 +44,33 @@ class ScoreActor:
         made = [i for i, row in enumerate(rows) if row["status"] == "ok"]
         scores: list[dict[str, object]] = [{} for _ in rows]
         if made:
-            sources, _ = read_sources(self.run, table["sample_id"].unique())
-            real = dict(zip(sources, self.scorer.embed_images(list(sources.values())), strict=True))
+            real = self._embed_sources(rows[i]["sample_id"] for i in made)
             images = table["image"].to_pylist()
             embedded = self.scorer.embed_images([decode_image(images[i]["bytes"]) for i in made])
             for i, image in zip(made, embedded, strict=True):
                 similarities = self.texts @ image
-                own = self.prompts.index(rows[i]["filter_prompt"])
+                own, source = self.prompts.index(rows[i]["filter_prompt"]), real[rows[i]["sample_id"]]
                 scores[i] = {
                     "text_sim": np.float32(similarities[own]),
                     "text_rank": rank_of(own, similarities),
-                    "image_sim": np.float32(real[rows[i]["sample_id"]] @ image),
+                    "image_sim": np.float32(source @ image),
+                    "source_text_sim": np.float32(self.texts[own] @ source),
                 }
         scored = pa.Table.from_pylist(scores, schema=SCORES)
         for name in SCORES.names:
             table = table.append_column(SCORES.field(name), scored[name])
         return pack(shard_id, table.cast(SPECTRUM))
+
+    def _embed_sources(self, sample_ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Unit vectors of real images, shape (D,) each; those that are not remembered are read and embedded."""
+        wanted = dict.fromkeys(sample_ids)
+        if new := [sample_id for sample_id in wanted if sample_id not in self.known]:
+            for sample_id, source in read_sources(self.run, pa.array(new))[0].items():
+                # alone, so that its bits depend neither on its shard nor on what is remembered
+                self.known[sample_id] = self.scorer.embed_images([source])[0]
+        for sample_id in wanted:
+            self.known.move_to_end(sample_id)
+        real = {sample_id: self.known[sample_id] for sample_id in wanted}
+        while len(self.known) > REMEMBERED:
+            self.known.popitem(last=False)
+        return real

@@ -13,9 +13,12 @@ class ScorerConfig(Settings):
     model: str = "embedded"
     """`embedded`, an open_clip folder (open_clip_config.json beside its safetensors), or an open_clip name such as ViT-B-32."""
     pretrained: str | None = None
-    """open_clip's tag of the weights for a name, e.g. `openai`."""
+    """Weights for a name: open_clip's tag, e.g. `openai`, or the path of a *.safetensors file. A file says nothing of its images'
+    size and normalisation; where those are not open_clip's defaults, give a folder."""
     actors: int = execution(1, ge=1)
     """Scorer processes."""
+    max_actors: int | None = execution(None, ge=1)
+    """Up to how many may be started while the cluster has room; default: `actors`."""
     threads: int = execution(1, ge=1)
     """CPU threads of each."""
     num_gpus: float = execution(0.0, ge=0)

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.core.ids import folder_hash, stable_id, stable_seed
+from discl_ray.core.ids import file_hash, stable_id, stable_seed
 
 CODE = (
     "from discl_ray.core.ids import stable_id, stable_seed\n"
@@ -48,15 +49,15 @@ def test_seeds_fit_a_signed_integer_column(a):
     assert 0 <= stable_seed(*a) < 2**63
 
 
-def test_folder_hash_sees_names_and_contents_but_not_dates(tmp_path):
-    (tmp_path / "sub").mkdir()
-    file = tmp_path / "sub" / "a"
-    file.write_bytes(b"1")
-    before = folder_hash(tmp_path)
-    os.utime(file, (1, 1))
-    assert folder_hash(tmp_path) == before
-    file.write_bytes(b"2")
-    changed = folder_hash(tmp_path)
-    file.write_bytes(b"1")
-    file.rename(tmp_path / "sub" / "b")
-    assert len({before, changed, folder_hash(tmp_path)}) == 3
+def test_file_hash_is_the_content_s_and_believes_a_cache_s_blob_name(tmp_path):
+    file = tmp_path / "a"
+    file.write_bytes(b"x")
+    assert file_hash(file) == hashlib.sha256(b"x").hexdigest()
+    blob = tmp_path / ("0123456789abcdef" * 4)
+    blob.write_bytes(b"y")
+    link, other = tmp_path / "link", tmp_path / "other"
+    link.symlink_to(blob)
+    other.symlink_to(file)
+    assert file_hash(link) == blob.name
+    assert file_hash(other) == file_hash(file)
+    assert file_hash(blob) == hashlib.sha256(b"y").hexdigest()

@@ -1,15 +1,18 @@
 import dataclasses
 import itertools
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from discl_ray.core.lam import num_denoising_steps
+from discl_ray.core.schema import BROKEN
 from discl_ray.embedded import GENERATOR
 from discl_ray.embedded.digits import NAMES, render, scans_of
-from discl_ray.generate.diffusion import StableDiffusion
+from discl_ray.generate.config import GeneratorConfig
+from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Row
 from discl_ray.generate.folder import scheduler_config
 from discl_ray.generate.samplers import ddim
@@ -21,7 +24,7 @@ LEVELS = (0, 10, 30, 50, 90)
 @pytest.fixture(scope="module")
 def model():
     torch.set_num_threads(1)
-    return StableDiffusion(GENERATOR, dtype=torch.float32, device=torch.device("cpu"))
+    return load_model(GENERATOR, GeneratorConfig(), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +136,232 @@ def test_no_rows_make_nothing(model):
     assert list(engine_of(model).run([])) == []
 
 
-def test_a_source_of_another_size_is_made_at_the_native_side(model, rows):
-    wide = dataclasses.replace(rows[4], source=np.kron(rows[4].source, np.ones((2, 3, 1), np.uint8)), num_steps=1)
-    assert images(engine_of(model), [wide])[wide.gid].shape == (32, 32, 3)
+def test_a_source_of_another_size_is_refused_before_work(model, rows):
+    wide = dataclasses.replace(rows[4], source=np.kron(rows[4].source, np.ones((2, 3, 1), np.uint8)))
+    with pytest.raises(ValueError, match=r"\(64, 96, 3\); needed is \(32, 32, 3\)"):
+        list(engine_of(model).run([wide]))
+
+
+class Toy:
+    """A model of next to no work, for what can be counted and for faults."""
+
+    device, size, scaling, latent_shape = torch.device("cpu"), (4, 4), 1.0, (1, 2, 2)
+
+    def __init__(self):
+        self.decoded = 0
+
+    def encode_source(self, pixels):
+        x = torch.full(self.latent_shape, float(pixels[0, 0, 0]))
+        return x, torch.zeros_like(x)
+
+    def encode_prompts(self, negative, prompt):
+        return (torch.zeros(2, 1),)
+
+    def denoise(self, latents, timesteps, conditioning):
+        return torch.zeros_like(latents)
+
+    def decode(self, latents, *, safe=False):
+        self.decoded += len(latents)
+        pixels = torch.full((len(latents), 4, 4, 3), 7, dtype=torch.uint8)
+        return pixels, torch.zeros(len(latents), dtype=torch.bool)
+
+
+def toy_rows(levels, count, steps=50, tag=""):
+    source = np.zeros((4, 4, 3), np.uint8)
+    return [
+        Row(
+            gid=f"{tag}{i}-{p}", source_id="s", source=source, prompt="p", negative_prompt="", seed=i,
+            num_steps=num_denoising_steps(p, steps),
+        )
+        for i in range(count)
+        for p in levels
+    ]  # fmt: skip
+
+
+def toy_engine(model=None, *, micro_batch=4, decode_batch=4, steps=50):
+    return Engine(
+        model or Toy(),
+        ddim(scheduler_config(GENERATOR), steps),
+        cfg_scale=2,
+        micro_batch=micro_batch,
+        decode_batch=decode_batch,
+    )
+
+
+@pytest.mark.parametrize("micro_batch", [16, 64])
+@pytest.mark.parametrize("levels", [tuple(range(0, 100, 10)), (50, 70, 90)], ids=["ten levels", "three levels"])
+def test_over_ten_shards_two_in_flight_99_percent_of_the_rows_are_useful(micro_batch, levels):
+    """DESIGN's bar, counted; shards of about as many steps as 20 full batches take at the longest level."""
+    engine = toy_engine(micro_batch=micro_batch, decode_batch=8)
+    per_source = sum(num_denoising_steps(p, 50) for p in levels)
+    shards = [toy_rows(levels, 20 * 50 * micro_batch // per_source // 2, tag=f"{n}/") for n in range(10)]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda rows: sum(1 for _ in engine.run(rows)), shards))
+    assert made == [len(rows) for rows in shards]
+    assert engine.useful_rows == sum(row.num_steps for rows in shards for row in rows)
+    assert engine.useful_rows / engine.total_rows >= 0.99
+
+
+def test_shards_in_flight_together_get_their_own_images_with_the_bytes_of_one_alone(model, rows):
+    alone = images(engine_of(model), rows)
+    engine = engine_of(model)
+    parts = [rows[0::3], rows[1::3], rows[2::3]]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda part: images(engine, part), parts))
+    for part, made in zip(parts, together, strict=True):
+        assert sorted(made) == sorted(r.gid for r in part)
+        for gid, pixels in made.items():
+            np.testing.assert_array_equal(pixels, alone[gid])
+
+
+def test_a_caller_that_stops_early_leaves_nothing_behind():
+    engine = toy_engine()
+    running = engine.run(toy_rows((0, 50), 40))
+    next(running)
+    running.close()
+    assert len(list(engine.run(toy_rows((90,), 3)))) == 3
+    assert engine.useful_rows < 40 * 75
+
+
+def test_source_and_prompt_caches_are_bounded(model, rows):
+    engine = Engine(
+        model,
+        ddim(scheduler_config(GENERATOR), T),
+        cfg_scale=SCALE,
+        micro_batch=4,
+        decode_batch=3,
+        cached_sources=1,
+        cached_prompts=1,
+    )
+    small = images(engine, rows[3:7])
+    assert (len(engine._sources), len(engine._prompts)) == (1, 1)
+    for gid, pixels in images(engine_of(model), rows[3:7]).items():
+        np.testing.assert_array_equal(pixels, small[gid])
+
+
+class Short(Toy):
+    """Has memory for a few rows only."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def denoise(self, latents, timesteps, conditioning):
+        if len(latents) > 2 * self.rows:
+            raise torch.OutOfMemoryError("injected")
+        return super().denoise(latents, timesteps, conditioning)
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits_and_every_row_says_in_which_it_was_made():
+    engine = toy_engine(Short(5), micro_batch=32)
+    rows = toy_rows((0, 50, 90), 20)
+    made = list(engine.run(rows))
+    assert sorted(m.gid for m in made) == sorted(r.gid for r in rows)
+    assert {m.micro_batch for m in made} == {4}
+    assert engine.micro_batch == 4
+
+
+def test_out_of_memory_in_the_middle_makes_what_was_underway_again(model, rows):
+    calls, denoise, decode = [], model.denoise, model.decode
+
+    class Moody:
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+        def denoise(self, *args):
+            calls.append(1)
+            if len(calls) == 20:
+                raise torch.OutOfMemoryError("injected")
+            return denoise(*args)
+
+        def decode(self, *args, **kwargs):
+            if len(calls) > 30 and len(calls) % 2 and not kwargs:
+                calls.append(1)
+                raise torch.OutOfMemoryError("injected")
+            return decode(*args, **kwargs)
+
+    engine = engine_of(Moody(), micro_batch=8, decode_batch=8)
+    made = list(engine.run(rows))
+    assert sorted(m.gid for m in made) == sorted(r.gid for r in rows)
+    alone = images(engine_of(model, micro_batch=engine.micro_batch, decode_batch=engine.decode_batch), rows)
+    for m in (m for m in made if m.micro_batch == engine.micro_batch):
+        np.testing.assert_array_equal(m.pixels, alone[m.gid])
+
+
+def test_memory_for_not_even_one_row_ends_the_call_with_the_error_and_the_engine_lives():
+    model = Short(0)
+    engine = toy_engine(model)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(engine.run(toy_rows((50,), 2)))
+    model.rows = 10
+    assert len(list(engine.run(toy_rows((50,), 2)))) == 2
+
+
+def test_an_error_reaches_every_caller_and_the_engine_lives():
+    model = Toy()
+    engine = toy_engine(model)
+    model.denoise = lambda *_: 1 / 0
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(lambda: list(engine.run(toy_rows((50,), 2)))) for _ in range(2)]
+        assert all(isinstance(c.exception(timeout=30), ZeroDivisionError) for c in calls)
+    del model.denoise
+    assert len(list(engine.run(toy_rows((50,), 2)))) == 2
+
+
+class Blind(Toy):
+    """Decodes some latents to nothing: in its usual precision, or whatever it does."""
+
+    def __init__(self, hopeless):
+        super().__init__()
+        self.hopeless, self.safe = hopeless, 0
+
+    def decode(self, latents, *, safe=False):
+        pixels, _ = super().decode(latents)
+        dark = latents.flatten(1)[:, 0].abs() > 50
+        self.safe += safe
+        return pixels, dark & torch.tensor(self.hopeless or not safe)
+
+
+@pytest.mark.parametrize("hopeless", [False, True])
+def test_black_images_are_decoded_again_in_float32_and_get_a_reason_if_that_does_not_help(hopeless):
+    rows = toy_rows((90,), 6)
+    bright = np.full((4, 4, 3), 200, np.uint8)
+    rows[2] = dataclasses.replace(rows[2], source=bright, source_id="bright")
+    model = Blind(hopeless)
+    made = {m.gid: m for m in toy_engine(model).run(rows)}
+    assert model.safe == 1
+    assert (made[rows[2].gid].pixels is None) == hopeless
+    assert made[rows[2].gid].error == (BROKEN if hopeless else None)
+    assert all(made[r.gid].pixels is not None for r in rows if r is not rows[2])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_vae_guard_of_the_real_decoder(dtype):
+    low = load_model(GENERATOR, GeneratorConfig(vae_dtype=dtype), torch.device("cpu"))
+    full = load_model(GENERATOR, GeneratorConfig(), torch.device("cpu"))
+    latents = torch.randn(3, *full.latent_shape, generator=torch.Generator().manual_seed(0)) * full.scaling * 4
+    latents[1] = float("nan")
+    expected, bad = full.decode(latents)
+    assert bad.tolist() == [False, True, False]
+    pixels, bad = low.decode(latents)
+    assert bad.tolist() == [False, True, False]
+    assert (pixels[0].int() - expected[0].int()).abs().max() <= 16
+    safe, bad = low.decode(latents, safe=True)
+    assert bad.tolist() == [False, True, False]
+    assert (safe[::2].int() - expected[::2].int()).abs().max() <= 2
+    assert (low.decode(latents)[0][::2] == pixels[::2]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_it_makes_the_same_images_within_a_level_and_is_starting_until_the_first_one(rows):
+    model = load_model(GENERATOR, GeneratorConfig(compile="default"), torch.device("cpu"))
+    engine = engine_of(model)
+    made = {}
+    for m in engine.run(rows):
+        made[m.gid] = m.pixels
+    for gid, pixels in images(engine_of(load_model(GENERATOR, GeneratorConfig(), torch.device("cpu"))), rows).items():
+        assert np.abs(pixels.astype(int) - made[gid]).max() <= 1
 
 
 @pytest.mark.slow
