@@ -1,0 +1,130 @@
+"""Faults injected into real jobs: each runs in a process of its own, with a patched generator actor."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from discl_ray.core.filter import FilterConfig
+from discl_ray.core.ids import sha256
+from discl_ray.core.storage import Store
+from discl_ray.spectrum import open_spectrum, verify
+from tests.conftest import ROOT, TINY
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+JOB = """
+import os, runpy, sys, threading, time
+import discl_ray.generate.actor as module
+Real = module.GenerateActor
+{patch}
+sys.argv = ["jobs/generate.py", *sys.argv[1:]]
+runpy.run_path("jobs/generate.py", run_name="__main__")
+"""
+
+POISON = """
+class Poisoned(Real):
+    def _make(self, rows, reasons):
+        if any(row["replica"] == 1 and row["lam_pct"] == 50 and row["sample_id"] == "{victim}" for row in rows):
+            os._exit(1)
+        return Real._make(self, rows, reasons)
+module.GenerateActor = Poisoned
+"""
+
+HUNG = """
+class Hung(Real):
+    def __init__(self, *args):
+        Real.__init__(self, *args)
+        denoise, calls = self.engine.model.denoise, []
+        def slow(*a):
+            calls.append(1)
+            if len(calls) == 1:
+                time.sleep(8)     # as a long compile would
+            if len(calls) == 12:
+                time.sleep(600)   # as a device that hangs would
+            return denoise(*a)
+        self.engine.model.denoise = slow
+module.GenerateActor = Hung
+"""
+
+CLUSTER = """
+from ray.cluster_utils import Cluster
+from pathlib import Path
+import ray
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 4, "object_store_memory": 150 * 2**20}})
+nodes = [cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=150 * 2**20) for _ in range(2)]
+os.environ["RAY_ADDRESS"] = cluster.address
+def kill_one():
+    while not list(Path("{root}").glob("digits_lt/generate-*/commits/*.json")):
+        time.sleep(0.05)
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    print("killed a node", flush=True)
+threading.Thread(target=kill_one, daemon=True).start()
+"""
+
+
+def run(patch, root, *overrides, code=0):
+    command = [sys.executable, "-c", JOB.format(patch=patch), f"run.root={root}", *TINY, "plan.replicas=2", *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1000)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def run_of(root) -> Store:
+    (folder,) = Path(root).glob("digits_lt/generate-*")
+    return Store.at(folder)
+
+
+def rows_of(root):
+    table = open_spectrum(run_of(root), FilterConfig(), columns=["image", "micro_batch"])
+    return {row["gid"]: row for row in table.to_pylist()}
+
+
+def bytes_of(root):
+    return {gid: sha256(row["image"]["bytes"]) for gid, row in rows_of(root).items() if row["status"] == "ok"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    run("", root)
+    return root
+
+
+def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_is_the_same(undisturbed, tmp_path):
+    victim = min(r["sample_id"] for r in rows_of(undisturbed).values() if r["role"] == "train")
+    output = run(POISON.format(victim=victim), tmp_path)
+    rows = rows_of(tmp_path)
+    crashed = [r for r in rows.values() if r["status"] != "ok"]
+    assert [(r["sample_id"], r["replica"], r["lam_pct"]) for r in crashed] == [(victim, 1, 50)]
+    assert {(r["status"], r["error"], r["image"]["bytes"], r["text_sim"], r["kept"]) for r in crashed} == {
+        ("crashed", "crashed", None, None, False)
+    }
+    whole = bytes_of(undisturbed)
+    assert bytes_of(tmp_path) == {gid: data for gid, data in whole.items() if gid != crashed[0]["gid"]}
+    assert "crashed 1" in output
+    store = run_of(tmp_path)
+    verify(store, store.read_table("plan.parquet"))
+    assert store.list("underway") == []
+
+
+def test_a_hung_generator_is_named_and_given_up_and_a_slow_first_step_is_neither(tmp_path):
+    output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=30", code=2)
+    assert "compiling or taking its first step" in output
+    assert "may hang: working" in output
+    assert "gave up after 30 s without progress, waiting for generator " in output
+    before, _, _ = output.partition("may hang")
+    assert "first step" in before
+    store = run_of(tmp_path)
+    assert not store.exists("MANIFEST.json")
+
+
+def test_a_node_lost_midway_costs_no_image_and_changes_no_byte(undisturbed, tmp_path):
+    output = run(
+        CLUSTER.format(root=tmp_path), tmp_path, "generator.num_gpus=1", "generator.max_actors=2", "plan.shard_steps=12"
+    )
+    assert "killed a node" in output
+    assert bytes_of(tmp_path) == bytes_of(undisturbed)
+    store = run_of(tmp_path)
+    verify(store, store.read_table("plan.parquet"))
