@@ -1,3 +1,4 @@
+import os
 import shutil
 import signal
 import subprocess
@@ -29,17 +30,19 @@ OVERRIDES = (
 
 @pytest.fixture(scope="module")
 def start(pytestconfig):
-    def start(root, *overrides):
+    def start(root, *overrides, hash_seed="0"):
         command = [sys.executable, "jobs/generate.py", f"run.root={root}", *OVERRIDES, *overrides]
-        return subprocess.Popen(command, cwd=pytestconfig.rootpath, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        return subprocess.Popen(command, cwd=pytestconfig.rootpath, env=environment, **options)
 
     return start
 
 
 @pytest.fixture(scope="module")
 def finish(start):
-    def finish(root, *overrides, code=0):
-        process = start(root, *overrides)
+    def finish(root, *overrides, code=0, **more):
+        process = start(root, *overrides, **more)
         try:
             output, _ = process.communicate(timeout=600)
         finally:
@@ -148,9 +151,18 @@ def test_a_lower_micro_batch_goes_on_in_the_same_directory(undisturbed, finish, 
     assert hashes(tmp_path).keys() == hashes(undisturbed).keys()
 
 
-def test_two_generators_make_the_bytes_of_one(undisturbed, finish, tmp_path):
-    finish(tmp_path, "generator.actors=2")
-    assert hashes(tmp_path) == hashes(undisturbed)
+def test_one_micro_batch_gives_one_set_of_bytes_whoever_makes_them_when_and_beside_whom(
+    undisturbed, disturbed, finish, tmp_path
+):
+    """The matrix: actors, order, neighbours, shards in flight, kills and resumes, Python's hash seed."""
+    expected = hashes(undisturbed)
+    assert hashes(disturbed[0]) == expected
+    finish(tmp_path / "two actors", "generator.actors=2", hash_seed="1")
+    assert hashes(tmp_path / "two actors") == expected
+    finish(tmp_path / "other neighbours", "plan.shard_steps=25", "generator.shards_in_flight=1", hash_seed="2")
+    assert hashes(tmp_path / "other neighbours") == expected
+    shards = [len(committed(run_of(root))) for root in (undisturbed, tmp_path / "other neighbours")]
+    assert shards[1] > shards[0]
 
 
 @pytest.mark.parametrize(

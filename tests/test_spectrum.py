@@ -12,10 +12,11 @@ from PIL import Image
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.schema import SPECTRUM
 from discl_ray.core.storage import Store
-from discl_ray.errors import DataError, IntegrityError
-from discl_ray.pipeline import describe, generate, summarize
+from discl_ray.errors import DataError, IntegrityError, ModelError
+from discl_ray.pipeline import describe, draft, generate, lay_out, prepare, summarize, warnings
 from discl_ray.run import MANIFEST
 from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify
+from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.timeout(600)
 LAX = FilterConfig(mode="absolute", threshold=-1.0)
@@ -227,3 +228,53 @@ def test_the_plan_of_another_grid_lies_in_another_directory(spectrum_run):
     assert prepare(config.model_copy(update={"plan": plan}))[0].base != prepared.store.base
     execution = config.generator.model_copy(update={"micro_batch": 2, "actors": 2})
     assert prepare(config.model_copy(update={"generator": execution}))[0].base == prepared.store.base
+
+
+def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(spectrum_run, tmp_path, capsys):
+    first = {r["gid"]: r for r in open_spectrum(spectrum_run[1].store, LAX, columns=["image"]).to_pylist()}
+    until = float(np.median([r["text_sim"] for r in first.values()]))
+    config = tiny_config(
+        tmp_path, "plan.attempts=2", f"plan.until_text_sim={until}", "filter.mode=absolute", "filter.threshold=-1"
+    )
+    store, fingerprint = prepare(config)
+    prepared = lay_out(config, store, fingerprint)
+    signs = generate(prepared, config)
+    assert signs
+    assert {"images", "steps", "seconds", "peak_bytes"} <= signs[0].keys()
+    rows = open_spectrum(store, config.filter, columns=["image", "attempt", "seed"]).to_pylist()
+    short = {gid for gid, r in first.items() if np.float32(r["text_sim"]) <= np.float32(until)}
+    again = [r for r in rows if r["attempt"] == 1]
+    assert {r["gid"] for r in rows if r["attempt"] == 0} == set(first)
+    assert all(first[r["gid"]]["image"] == r["image"] for r in rows if r["attempt"] == 0)
+    place = lambda r: (r["sample_id"], r["role"], r["lam_pct"], r["replica"])  # noqa: E731
+    assert sorted(map(place, again)) == sorted(place(first[gid]) for gid in short)
+    best = {}
+    for r in rows:
+        best[place(r)] = max(best.get(place(r), -2), r["text_sim"])
+    assert all((r["text_sim"] == best[place(r)]) == r["kept"] for r in rows)
+    assert any(r["kept"] for r in again)
+    assert {r["reason"] for r in rows if not r["kept"]} == {"attempt"}
+    assert store.read_json(MANIFEST)["rows"] == len(rows)
+    assert f"attempt 2 of 2: {len(short)} images fell short" in capsys.readouterr().out
+    before = dates(store)
+    assert generate(prepared, config) == []
+    assert dates(store) == before
+
+
+def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
+    config = small("prompts.negative=" + "blurry " * 100)
+    prepared = draft(config, *prepare(config))
+    assert warnings(prepared, config) == [
+        f"1 prompts are longer than the {16} tokens the generator takes; the rest of each is ignored"
+    ]
+    assert warnings(draft(small(), *prepare(small())), small()) == []
+    large = small("generator.size=128")
+    assert warnings(draft(large, *prepare(large)), large) == []
+
+
+def test_the_embedded_generator_refuses_another_data_set_unless_it_is_told(small):
+    config = small()
+    other = config.model_copy(update={"data": config.data.model_copy(update={"name": "birds"})})
+    with pytest.raises(ModelError, match=r"embedded knows only digits, data\.name = birds.*allow_embedded=true"):
+        prepare(other)
+    prepare(other.model_copy(update={"generator": other.generator.model_copy(update={"allow_embedded": True})}))

@@ -1,0 +1,29 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WITHOUT_RAY = "import runpy, sys; sys.modules['ray'] = None; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_runs_without_ray_and_replaces_only_what_it_measured(tmp_path):
+    out = tmp_path / "engine_gpu.md"
+
+    def run(line):
+        script = f"import sys; sys.argv[0] = {str(ROOT / 'benchmarks' / 'engine_gpu.py')!r}; {WITHOUT_RAY}"
+        options = ("--tiny", "--models", "sd15", "--lines", line, "--out", str(out))
+        subprocess.run([sys.executable, "-c", script, *options], cwd=ROOT, check=True, capture_output=True, text=True)
+        return {r["line"]: r for r in map(json.loads, out.with_suffix(".jsonl").read_text().splitlines())}
+
+    assert list(run("c")) == ["c"]
+    first = run("a")
+    assert list(first) == ["a", "c"]
+    second = run("c")
+    assert second["a"] == first["a"]
+    assert second["c"] != first["c"]
+    assert second["c"]["images_s"] > 0
+    assert "TINY: plumbing only, no measurement" in out.read_text()
