@@ -16,20 +16,20 @@ help: ## show this page
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo 'CONF names the YAML file (now $(CONF)); ARGS overrides single values of it:'
+	@echo 'CONF names the YAML file, or several, each over the ones before (now $(CONF)); ARGS overrides single values:'
 	@echo '  make generate ARGS="plan.replicas=4 generator.micro_batch=16"'
 	@echo '  make generate train CONF=conf/digits_lt.yaml ARGS="seed=1 run.name=second"'
 	@echo 'Generate and train share ARGS: what decides the spectrum must be the same for both.'
 	@echo 'PYTHON names the interpreter .venv is made with (now $(PYTHON); 3.11 or newer).'
 
 generate: $(STAMP) ## make the spectrum: images at every level, scored, and a contact sheet
-	$(BIN)/python jobs/generate.py --config $(CONF) $(ARGS)
+	$(BIN)/python jobs/generate.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 train: $(STAMP) ## train on the spectrum, with and without the curriculum, and compare the two
-	$(BIN)/python jobs/train.py --config $(CONF) $(ARGS)
+	$(BIN)/python jobs/train.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 compare: $(STAMP) ## the results table: strategies and losses over several seeds (takes long)
-	$(BIN)/python jobs/compare.py --config $(CONF) $(ARGS)
+	$(BIN)/python jobs/compare.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 test: $(STAMP) ## the fast tests, then the slow ones; fails if either does
 	@fast=0; slow=0; \
@@ -45,7 +45,7 @@ check: $(STAMP) ## formatting, lint, types and the import contract
 	$(BIN)/lint-imports
 
 doctor: $(STAMP) ## is this machine fit for the job? each problem with its remedy
-	$(BIN)/python jobs/doctor.py --config $(CONF) $(ARGS)
+	$(BIN)/python jobs/doctor.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 bench: $(STAMP) ## the engine against stock diffusers, as ratios measured in one run
 	$(BIN)/python benchmarks/engine_cpu.py $(ARGS)

@@ -15,6 +15,8 @@ from discl_ray.config import Config, load_config
 from discl_ray.errors import DisclError
 from discl_ray.runtime import check_versions
 
+DEFAULT = "conf/digits_lt.yaml"
+
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     print(f"stopped; resume with: {sys.executable} {' '.join(sys.argv)}", file=sys.stderr, flush=True)
@@ -24,13 +26,14 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def run_job(description: str | None, job: Callable[[Config], None]) -> None:
     """Parses the command line, loads the configuration and runs a job; ends the process with its exit code."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="conf/digits_lt.yaml", help="YAML file (default: %(default)s)")
+    help_ = f"YAML file; several are laid one over the other (default: {DEFAULT})"
+    parser.add_argument("--config", action="append", metavar="FILE", help=help_)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, e.g. plan.replicas=4")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         check_versions()
-        job(load_config(args.config, args.overrides))
+        job(load_config(args.config or DEFAULT, args.overrides))
     except DisclError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error

@@ -25,6 +25,7 @@ from discl_ray.errors import ConfigError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.hard import HardConfig
 from discl_ray.plan import PlanConfig
+from discl_ray.preview import PreviewConfig
 from discl_ray.prompts import PromptConfig
 from discl_ray.score.config import ScorerConfig
 from discl_ray.train.config import TrainConfig
@@ -58,6 +59,7 @@ class Config(Settings):
     generator: GeneratorConfig = GeneratorConfig()
     scorer: ScorerConfig = ScorerConfig()
     filter: FilterConfig = FilterConfig()
+    preview: PreviewConfig = PreviewConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
 
@@ -84,23 +86,26 @@ def part_hash(config: Config, parts: Sequence[str], *before: str) -> str:
     return stable_id({part: plain[part] for part in parts}, before)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML file, applies `key=value` overrides and validates.
+def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
+    """Reads YAML files, each over the ones before it (a data set's, then a model's), applies `key=value` and validates.
 
     Raises ConfigError naming every problem: path, value, what is allowed, the nearest name.
     """
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    path = " + ".join(map(str, files))
     problems = [f"'{o}': an override reads key=value, e.g. train.epochs=10" for o in overrides if "=" not in o]
     if problems:
         raise ConfigError(_report(path, problems))
     try:
-        if not Path(path).is_file():
-            raise ConfigError(f"{path}: no such file; `--config conf/digits_lt.yaml` is the default")
-        file = OmegaConf.load(path)
-        values = OmegaConf.to_container(OmegaConf.merge(file, OmegaConf.from_dotlist(list(overrides))), resolve=False)
+        for file in files:
+            if not Path(file).is_file():
+                raise ConfigError(f"{file}: no such file; `--config conf/digits_lt.yaml` is the default")
+        read = [OmegaConf.load(file) for file in files]
+        if any(not OmegaConf.is_dict(part) for part in read):
+            raise ConfigError(f"{path}: a mapping of sections is needed")
+        values = OmegaConf.to_container(OmegaConf.merge(*read, OmegaConf.from_dotlist(list(overrides))), resolve=False)
     except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds {type(values).__name__}; a mapping of sections is needed")
     problems = [
         f"{key} = '{value}': ${{...}} is not interpreted here; write the value" for key, value in _interpolations(values)
     ]
@@ -117,7 +122,7 @@ def dump_config(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
 
 
-def _report(path: str | Path, problems: Sequence[str]) -> str:
+def _report(path: str, problems: Sequence[str]) -> str:
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return "\n".join([f"{path}: {count} in the configuration", *(f"  {p}" for p in problems)])
 

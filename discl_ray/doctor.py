@@ -37,7 +37,7 @@ class Problem(Exception):
 class Subject:
     """What is looked at: this machine, and a configuration for it."""
 
-    path: str
+    paths: Sequence[str]
     overrides: Sequence[str] = ()
 
     @cached_property
@@ -48,7 +48,7 @@ class Subject:
         """
         from discl_ray.config import load_config
 
-        return load_config(self.path, self.overrides)
+        return load_config(self.paths, self.overrides)
 
 
 def check_python(_: Subject) -> str:
@@ -103,7 +103,7 @@ def check_imports(_: Subject) -> str:
 
 def check_config(subject: Subject) -> str:
     """Whether the configuration is valid."""
-    return f"{subject.path}, run.name = {subject.config.run.name}"
+    return f"{' + '.join(subject.paths)}, run.name = {subject.config.run.name}"
 
 
 def check_generator(subject: Subject) -> str:
@@ -191,9 +191,11 @@ class Finding:
         return f"{self.name:<14} {'ok' if self.ok else 'PROBLEM':<8}  {text}"
 
 
-def examine(path: str, overrides: Sequence[str] = (), checks: Sequence[tuple[str, Check]] = CHECKS) -> Iterator[Finding]:
+def examine(
+    paths: Sequence[str], overrides: Sequence[str] = (), checks: Sequence[tuple[str, Check]] = CHECKS
+) -> Iterator[Finding]:
     """Every check's finding, in order; a check that fails does not keep the next one from running."""
-    subject = Subject(path, overrides)
+    subject = Subject(paths, overrides)
     reported: set[str] = set()
     for name, check in checks:
         try:

@@ -8,17 +8,19 @@ Starts, writes and downloads nothing. Exit code 0 if all is well, else 2.
 import argparse
 import os
 
+from discl_ray.command import DEFAULT
 from discl_ray.doctor import examine
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="conf/digits_lt.yaml", help="YAML file (default: %(default)s)")
+    help_ = f"YAML file; several are laid one over the other (default: {DEFAULT})"
+    parser.add_argument("--config", action="append", metavar="FILE", help=help_)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, e.g. run.root=/shared/runs")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not here yet is a finding, not a download
     problems = 0
-    for finding in examine(args.config, args.overrides):
+    for finding in examine(args.config or [DEFAULT], args.overrides):
         print(finding, flush=True)
         problems += not finding.ok
     print(f"{problems} problem{'s' * (problems > 1)}" if problems else "all is well · next: make generate")

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -161,3 +162,24 @@ def test_a_wrong_field_does_not_hide_the_checks_over_several(tmp_path):
     assert [part in str(caught.value) for part in ("plan.replicas", "λ = 1.5", "curriculum.epochs = 99", "seed = -1")] == [
         True
     ] * 4
+
+
+def test_files_are_laid_one_over_the_other(tmp_path):
+    over = written(tmp_path, "generator: {cfg_scale: 9}\nplan: {replicas: 2}")
+    config = load_config([CONF, over], ["plan.replicas=3"])
+    assert (config.generator.cfg_scale, config.plan.replicas, config.data.head) == (9, 3, 36)
+    assert str(over) in refused("seed=-1", path=[CONF, over])
+    assert "nowhere.yaml: no such file" in refused(path=[CONF, "nowhere.yaml"])
+
+
+@pytest.mark.parametrize("preset", sorted(p.name for p in Path(__file__).parents[1].glob("conf/sd*.yaml")))
+def test_every_preset_is_valid_over_a_data_set_and_says_what_it_costs(preset):
+    config = load_config([CONF, f"conf/{preset}"])
+    assert config.generator.model.count("/") == 1
+    assert config.generator.num_gpus + config.scorer.num_gpus == 1
+    words = Path("conf", preset).read_text()
+    assert all(f"# {word}" in words for word in ("Licence", "Download", "Memory", "Time"))
+
+
+def test_there_are_presets():
+    assert {p.stem for p in Path("conf").glob("sd*.yaml")} == {"sd15", "sdxl", "sdxl-refiner"}

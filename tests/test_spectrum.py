@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
+import torch
 from PIL import Image
 
 from discl_ray.core.filter import FilterConfig
@@ -230,7 +231,8 @@ def test_the_plan_of_another_grid_lies_in_another_directory(spectrum_run):
     assert prepare(config.model_copy(update={"generator": execution}))[0].base == prepared.store.base
 
 
-def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(spectrum_run, tmp_path, capsys):
+def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(spectrum_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("the driver touched CUDA"))
     first = {r["gid"]: r for r in open_spectrum(spectrum_run[1].store, LAX, columns=["image"]).to_pylist()}
     until = float(np.median([r["text_sim"] for r in first.values()]))
     config = tiny_config(
