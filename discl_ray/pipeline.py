@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -28,10 +28,11 @@ from discl_ray.errors import IntegrityError, ModelError
 from discl_ray.generate.folder import check_generator, count_truncated, find_model, fingerprint, native_side
 from discl_ray.hard import hard_samples
 from discl_ray.plan import PlanSize, make_plan, next_attempt
+from discl_ray.preview import pick_sources, preview_plan
 from discl_ray.prompts import filter_prompt
 from discl_ray.run import MANIFEST, run_store
 from discl_ray.runtime import Progress, Pulse, Sight, Watchdog, ray_session, sight_of
-from discl_ray.score.folder import open_clip_name
+from discl_ray.score.folder import scorer_fingerprint
 from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify, write_shard
 
 RATES = "rates.json"
@@ -66,10 +67,13 @@ def prepare(config: Config) -> tuple[Store, str]:
             "or test the plumbing with generator.allow_embedded=true"
         )
     folder = check_generator(config.generator, config.plan.num_steps)
-    open_clip_name(config.scorer)
     print_ = fingerprint(config.generator, folder, config.plan.num_steps)
-    hash8 = part_hash(config, PHASE_1, print_)[:8]
-    return run_store(config.run.root, config.run.name, f"generate-{hash8}"), print_
+    return run_store(config.run.root, config.run.name, f"generate-{_hash8(config, print_)}"), print_
+
+
+def _hash8(config: Config, generator_fingerprint: str, *more: str) -> str:
+    """Names what phase 1 makes: its configuration and both models' contents."""
+    return part_hash(config, PHASE_1, generator_fingerprint, scorer_fingerprint(config.scorer), *more)[:8]
 
 
 def draft(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
@@ -90,6 +94,24 @@ def draft(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
         fingerprint=generator_fingerprint,
         rate_key=f"{generator_fingerprint[:16]}-b{config.generator.micro_batch}-a{config.generator.actors}",
     )
+
+
+def draft_preview(full: Prepared, config: Config) -> tuple[Prepared, Config]:
+    """A small run out of the drafted full one, in a directory of its own, and the configuration it is made with; writes nothing.
+
+    Raises ConfigError if none of its levels has a step.
+    """
+    sources = pick_sources(full.hard, config.preview.sources)
+    parts = {
+        "plan": preview_plan(config.plan, config.preview),
+        "hard": config.hard.model_copy(update={"probe_sources": 0}),
+    }
+    small = config.model_copy(update=parts)
+    plan = make_plan(sources, small.plan, small.prompts, fingerprint=full.fingerprint, base_seed=small.seed)
+    hash8 = _hash8(small, full.fingerprint, str(config.preview.sources))  # the grid is in small.plan
+    store = run_store(config.run.root, config.run.name, f"preview-{hash8}")
+    # samples: only what is shown; a copy of the whole data set may be larger than all images made
+    return replace(full, store=store, samples=sources, hard=sources, plan=plan), small
 
 
 def write_layout(prepared: Prepared, config: Config) -> None:
@@ -236,7 +258,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises is raised
     context.execution_options.preserve_order = False
     store, generator, scorer = prepared.store, config.generator, config.scorer
     shards = [(s, todo.filter(pc.equal(todo["shard_id"], s))) for s in todo["shard_id"].unique().to_pylist()]
@@ -268,7 +290,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
         )
         .map_batches(
             ScoreActor,
-            fn_constructor_args=(scorer, prepared.class_prompts, store),
+            fn_constructor_args=(scorer, prepared.class_prompts, store, pulse),
             compute=ActorPoolStrategy(min_size=scorer.actors, max_size=max(scorer.actors, scorer.max_actors or 0)),
             batch_size=1,
             batch_format="pyarrow",
@@ -279,15 +301,20 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
     progress, batch = Progress(todo.num_rows, "images"), generator.micro_batch
 
     def look() -> Sight:
-        return sight_of(ray.get(pulse.read.remote(), timeout=10), progress.done, config.run.stall_warning_s)
+        signs, refusal = ray.get([pulse.read.remote(), pulse.refusal.remote()], timeout=10)
+        return sight_of(signs, progress.done, config.run.stall_warning_s)._replace(refusal=refusal)
 
-    with Watchdog(look, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s):
-        for row in dataset.iter_rows():
-            if row["micro_batch"] < batch:
-                batch = row["micro_batch"]
-                print(f"  out of memory: some images were made at generator.micro_batch={batch}; set it and save the retries")
-            progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")
-    progress.close()
+    try:
+        with Watchdog(look, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s):
+            for row in dataset.iter_rows():
+                if row["micro_batch"] < batch:
+                    batch = row["micro_batch"]
+                    print(
+                        f"  out of memory: some images were made at generator.micro_batch={batch}; set it and save the retries"
+                    )
+                progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")
+    finally:
+        progress.close()
     return [s for s in ray.get(pulse.read.remote()).values() if "steps" in s]
 
 

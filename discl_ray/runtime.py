@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from discl_ray.errors import SetupError
+from discl_ray.errors import ModelError, SetupError
 
 ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # its reader starts 32 actors per execution
@@ -124,6 +124,7 @@ class Pulse:
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[dict[str, Any], float, float]] = {}
+        self._refusal: str | None = None
 
     def beat(self, name: str, signs: dict[str, Any]) -> None:
         """A worker says what it is at (`phase`) and how far it is."""
@@ -132,10 +133,35 @@ class Pulse:
         moved = before is None or any(signs.get(k) != before.get(k) for k in ("phase", "images", "total_rows"))
         self._said[name] = signs, now if moved else since, now
 
+    def refuse(self, reason: str) -> None:
+        """A worker cannot use its model."""
+        self._refusal = reason
+
+    def refusal(self) -> str | None:
+        """Why a worker could not start, if one said so."""
+        return self._refusal
+
     def read(self) -> dict[str, dict[str, Any]]:
         """Worker -> what it said last, `unchanged_s` and `unheard_s`."""
         now = time.monotonic()
         return {n: {**signs, "unchanged_s": now - since, "unheard_s": now - at} for n, (signs, since, at) in self._said.items()}
+
+
+@contextmanager
+def telling(pulse: Any, name: str) -> Iterator[None]:
+    """Loading a model in a worker: says so, and says why if it cannot be.
+
+    Then it waits: the driver ends the job with that reason, which through Ray would be lost in pages of tracebacks.
+    """
+    if pulse is not None:
+        pulse.beat.remote(name, {"phase": "loading"})
+    try:
+        yield
+    except ModelError as error:
+        if pulse is not None:
+            pulse.refuse.remote(str(error))
+            time.sleep(60)
+        raise
 
 
 class Sight(NamedTuple):
@@ -149,6 +175,8 @@ class Sight(NamedTuple):
     """Workers that have not got on for too long, and what each was at."""
     patient: bool
     """Whether somebody is loading or compiling, which may take long and is no hang."""
+    refusal: str | None = None
+    """Why a worker could not start."""
 
 
 def sight_of(signs: dict[str, dict[str, Any]], done: int, silent_s: float) -> Sight:
@@ -196,6 +224,9 @@ class Watchdog:
                 self._moved = self._warned = now
             self._last = now if sight.patient else max(self._last, self._moved)
             self._sight = sight
+            if sight.refusal:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
             for name in sight.silent.keys() - self._told:
                 print(f"  {name} may hang: {sight.silent[name]}", flush=True)
             self._told = set(sight.silent)
@@ -213,6 +244,8 @@ class Watchdog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
+        if self._sight.refusal and kind is not None:
+            raise ModelError(self._sight.refusal)
         if self.expired and kind is KeyboardInterrupt:
             raise SetupError(
                 f"gave up after {self.limit_s:.0f} s without progress, waiting for {self._sight.waiting_for}; what is committed stays"

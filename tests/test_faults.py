@@ -1,5 +1,6 @@
 """Faults injected into real jobs: each runs in a process of its own, with a patched generator actor."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
+from discl_ray.embedded import SCORER
 from discl_ray.spectrum import open_spectrum, verify
 from tests.conftest import ROOT, TINY
 
@@ -128,3 +130,12 @@ def test_a_node_lost_midway_costs_no_image_and_changes_no_byte(undisturbed, tmp_
     assert bytes_of(tmp_path) == bytes_of(undisturbed)
     store = run_of(tmp_path)
     verify(store, store.read_table("plan.parquet"))
+
+
+def test_a_scorer_that_cannot_be_loaded_ends_the_job_with_one_sentence(tmp_path):
+    folder = shutil.copytree(SCORER, tmp_path / "scorer")
+    with (folder / "open_clip_model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    output = run("", tmp_path, f"scorer.model={folder}", code=2)
+    assert f"error: scorer.model = '{folder}'" in output
+    assert "Traceback" not in output

@@ -31,6 +31,7 @@ from discl_ray.generate.fit import Box, fit_image
 from discl_ray.generate.folder import find_model
 from discl_ray.generate.journal import Journal
 from discl_ray.generate.samplers import SAMPLERS
+from discl_ray.runtime import telling
 
 PULSE_S = 1.0
 
@@ -71,9 +72,8 @@ class GenerateActor:
         self.name = f"generator {os.getpid()} on {socket.gethostname()}"
         self._turn, self._room = threading.Lock(), threading.Semaphore(config.shards_in_flight)
         self._encoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
-        if pulse is not None:
-            pulse.beat.remote(self.name, {"phase": "loading"})
-        self.engine = build_engine(config, num_steps)
+        with telling(pulse, self.name):
+            self.engine = build_engine(config, num_steps)
         if pulse is not None:
             threading.Thread(target=self._beat, args=(pulse,), daemon=True).start()
 

@@ -6,8 +6,11 @@ are scored as they are stored.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +22,7 @@ from discl_ray.core.schema import SCORES, SPECTRUM
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
+from discl_ray.runtime import telling
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
 
@@ -29,12 +33,16 @@ REMEMBERED = 4096
 class ScoreActor:
     """PLAN and MADE in, SPECTRUM out."""
 
-    def __init__(self, config: ScorerConfig, class_prompts: Sequence[str], run: Store) -> None:
+    def __init__(self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, pulse: Any = None) -> None:
         torch.set_num_threads(config.threads)
         device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
-        self.scorer, self.run = ClipScorer(config, device), run
-        self.prompts = list(class_prompts)
-        self.texts = self.scorer.embed_texts(self.prompts)
+        self.run, self.prompts, self.batch = run, list(class_prompts), config.batch
+        name = f"scorer {os.getpid()} on {socket.gethostname()}"
+        with telling(pulse, name):
+            self.scorer = ClipScorer(config, device)
+            self.texts = self.scorer.embed_texts(self.prompts)
+        if pulse is not None:
+            pulse.beat.remote(name, {"phase": "idle"})
         self.known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -46,8 +54,11 @@ class ScoreActor:
         if made:
             real = self._embed_sources(rows[i]["sample_id"] for i in made)
             images = table["image"].to_pylist()
-            embedded = self.scorer.embed_images([decode_image(images[i]["bytes"]) for i in made])
-            for i, image in zip(made, embedded, strict=True):
+            chunks = [
+                made[k : k + self.batch] for k in range(0, len(made), self.batch)
+            ]  # pixels of one at a time
+            embedded = [self.scorer.embed_images([decode_image(images[i]["bytes"]) for i in chunk]) for chunk in chunks]
+            for i, image in zip(made, np.concatenate(embedded), strict=True):
                 similarities = self.texts @ image
                 own, source = self.prompts.index(rows[i]["filter_prompt"]), real[rows[i]["sample_id"]]
                 scores[i] = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
+from discl_ray.core.ids import file_hash, stable_id
 from discl_ray.embedded import SCORER
 from discl_ray.errors import ModelError
 from discl_ray.score.config import ScorerConfig
@@ -34,6 +36,19 @@ def open_clip_name(config: ScorerConfig) -> str:
             f"{folder}: open_clip might load {pickles[0]}, which is pickled; remove it or name the weights {FIRST[0]}"
         )
     return f"local-dir:{folder}"
+
+
+def scorer_fingerprint(config: ScorerConfig) -> str:
+    """Everything that decides a score: the weights if they are here, else the name they are loaded under.
+
+    Raises ModelError like `open_clip_name`.
+    """
+    name = open_clip_name(config)
+    files = sorted(Path(name.removeprefix("local-dir:")).iterdir()) if name.startswith("local-dir:") else []
+    files += [Path(config.pretrained)] if config.pretrained and Path(config.pretrained).is_file() else []
+    contents = {file.name: file_hash(file) for file in files if file.is_file()}
+    version = importlib.metadata.version("open_clip_torch")
+    return stable_id(contents or [name, config.pretrained], version)
 
 
 def _check_checkpoint(pretrained: str | None) -> None:
