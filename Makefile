@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate train compare test check doctor bench embedded
+.PHONY: help venv preview generate train compare test check doctor bench embedded
 .DELETE_ON_ERROR:
 
 help: ## show this page
@@ -21,6 +21,9 @@ help: ## show this page
 	@echo '  make generate train CONF=conf/digits_lt.yaml ARGS="seed=1 run.name=second"'
 	@echo 'Generate and train share ARGS: what decides the spectrum must be the same for both.'
 	@echo 'PYTHON names the interpreter .venv is made with (now $(PYTHON); 3.11 or newer).'
+
+preview: $(STAMP) ## a look before a long generate: a few images, what the filters accept, hours, memory, disk
+	$(BIN)/python jobs/preview.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 generate: $(STAMP) ## make the spectrum: images at every level, scored, and a contact sheet
 	$(BIN)/python jobs/generate.py $(addprefix --config ,$(CONF)) $(ARGS)

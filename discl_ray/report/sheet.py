@@ -6,7 +6,7 @@ import io
 
 import matplotlib
 import pyarrow as pa
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from discl_ray.core.images import decode_image
 from discl_ray.core.lam import pct_to_lam
@@ -14,6 +14,7 @@ from discl_ray.spectrum import KEPT
 
 CELL, GAP, LEFT, TOP = 72, 4, 92, 34
 RED = (200, 30, 40)
+PAPER, INK, FAINT = (250, 249, 246), (40, 40, 40), (120, 120, 120)
 
 
 def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, title: str = "") -> bytes:
@@ -31,35 +32,42 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
     rows = sorted(rows, key=lambda s: s["label"])
     shown = [rows[i * len(rows) // min(len(rows), max_rows)] for i in range(min(len(rows), max_rows))]
     width = LEFT + (len(levels) + 1) * (CELL + GAP) + GAP
-    sheet = Image.new("RGB", (width, TOP + len(shown) * (CELL + GAP) + 22), (250, 249, 246))
-    draw, font = ImageDraw.Draw(sheet), _font(13)
+    sheet = Image.new("RGB", (width, TOP + len(shown) * (CELL + GAP) + 22), PAPER)
+    draw, font = ImageDraw.Draw(sheet), font_of(13)
     for column, name in enumerate([*(f"λ = {pct_to_lam(p):g}" for p in levels), "real"]):
-        draw.text((LEFT + column * (CELL + GAP) + CELL // 2, TOP // 2), name, (40, 40, 40), font=font, anchor="mm")
+        draw.text((LEFT + column * (CELL + GAP) + CELL // 2, TOP // 2), name, INK, font=font, anchor="mm")
     for line, sample in enumerate(shown):
         y = TOP + line * (CELL + GAP)
-        draw.text((LEFT - 10, y + CELL // 2), str(sample["class_name"]), (40, 40, 40), font=font, anchor="rm")
+        draw.text((LEFT - 10, y + CELL // 2), str(sample["class_name"]), INK, font=font, anchor="rm")
         for column, lam_pct in enumerate(levels):
             cell = cells.get((sample["sample_id"], lam_pct))
             if cell is None or cell["image"]["bytes"] is None:  # pyright: ignore
                 continue
             x = LEFT + column * (CELL + GAP)
-            sheet.paste(_thumbnail(cell["image"]["bytes"]), (x, y))  # pyright: ignore
+            sheet.paste(thumbnail(cell["image"]["bytes"]), (x, y))  # pyright: ignore
             if cell["reason"] != KEPT:
                 draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), outline=RED, width=3)
                 draw.line((x, y, x + CELL - 1, y + CELL - 1), RED, width=3)
-        sheet.paste(_thumbnail(sample["image"]["bytes"]), (LEFT + len(levels) * (CELL + GAP), y))
+        sheet.paste(thumbnail(sample["image"]["bytes"]), (LEFT + len(levels) * (CELL + GAP), y))
     footer = title or "crossed out: rejected by the filter"
-    draw.text((LEFT, sheet.height - 11), footer, (120, 120, 120), font=_font(11), anchor="lm")
+    draw.text((LEFT, sheet.height - 11), footer, FAINT, font=font_of(11), anchor="lm")
+    return png_of(sheet)
+
+
+def png_of(sheet: Image.Image) -> bytes:
+    """A picture as PNG; equal pictures give equal bytes."""
     out = io.BytesIO()
     sheet.save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's own font: it is always there and knows Greek."""
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _thumbnail(data: bytes) -> Image.Image:
+def thumbnail(data: bytes, side: int = CELL) -> Image.Image:
+    """Encoded bytes as a square picture in its own proportions; small images keep their pixels."""
     image = Image.fromarray(decode_image(data))
-    return image.resize((CELL, CELL), Image.Resampling.NEAREST if image.width < CELL else Image.Resampling.LANCZOS)
+    method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.LANCZOS
+    return ImageOps.pad(image, (side, side), method, color=PAPER)

@@ -1,0 +1,43 @@
+"""A look before a long job: few hard images at more levels, made as generate would, and what the full plan will cost and give.
+
+    python jobs/preview.py --config conf/digits_lt.yaml generator.model=/models/sd15 generator.num_gpus=1
+    python jobs/preview.py preview.sources=4 preview.lams=[0,0.5] plan.replicas=16
+
+Takes the same configuration as generate and leaves its directory alone. The default takes under a minute on two cores. Rerunning
+resumes; rerunning a finished preview makes nothing and forecasts anew.
+"""
+
+from discl_ray.command import run_job
+from discl_ray.config import Config
+from discl_ray.core.schema import SPECTRUM
+from discl_ray.pipeline import describe, draft, draft_preview, generate, prepare, warnings, write_layout
+from discl_ray.preview import Speed, forecast
+from discl_ray.report.preview import preview_figures, preview_sheet, preview_words
+from discl_ray.run import locked
+from discl_ray.spectrum import open_spectrum
+
+FIGURES, SHEET = "preview.json", "preview.png"
+
+
+def job(config: Config) -> None:
+    full = draft(config, *prepare(config))
+    prepared, small = draft_preview(full, config)
+    store = prepared.store
+    with locked(store):
+        write_layout(prepared, small)
+        print(f"preview · {store.base}\n{describe(prepared, small)}", flush=True)
+        for warning in warnings(full, config):
+            print(f"  warning: {warning}", flush=True)
+        speed = Speed.of(generate(prepared, small))
+        if speed is None and store.exists(FIGURES) and (measured := store.read_json(FIGURES)["speed"]):
+            speed = Speed(**measured)  # nothing was made now: what was measured when it was
+        spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
+        seen = forecast(spectrum, config.filter, full.plan, generators=config.generator.actors, speed=speed)
+        store.write(SHEET, preview_sheet(spectrum, prepared.hard, config.filter))
+        store.write_json(FIGURES, preview_figures(seen))
+    print(preview_words(seen, config))
+    print(f"look at {store.path(SHEET)} · next: make generate, with the same CONF and ARGS")
+
+
+if __name__ == "__main__":
+    run_job(__doc__, job)
