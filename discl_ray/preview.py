@@ -7,7 +7,6 @@ Everything here is pure. `pipeline.draft_preview` puts the small run together, `
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -81,7 +80,7 @@ class Speed:
     """What the generators of a preview showed while they worked."""
 
     steps_per_s: float
-    """UNet steps per second of one generator, loading and the first step left out."""
+    """UNet steps per second of one generator with a full batch, loading and the first step left out."""
     peak_bytes: int
     """Most memory a generator process took: on a GPU what torch allocated there, else its resident size."""
     micro_batch: int
@@ -136,12 +135,6 @@ class Forecast:
     """Of all images' first attempts."""
     generators: int
     speed: Speed | None
-
-    @property
-    def full_batches(self) -> float:
-        """How often the preview's images fill its generators' batches; if seldom, it is slower than a full run."""
-        shown = sum(level.shown for level in self.levels)
-        return shown / (self.speed.generators * self.speed.micro_batch) if self.speed else math.nan
 
     @property
     def kept(self) -> float:

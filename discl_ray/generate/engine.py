@@ -170,7 +170,7 @@ class Engine:
         self.seconds = 0.0
         """Time spent in phase `working`."""
         self.steps = 0
-        """`useful_rows` of that time."""
+        """`total_rows` of that time: per second, what a full batch gets on by."""
         self._empty()
 
     def _empty(self) -> None:
@@ -225,7 +225,7 @@ class Engine:
     def _serve(self) -> None:
         torch.set_num_threads(torch.get_num_threads())  # OpenMP counts per thread; a new one would take all cores
         while self._has_work():
-            start, before, phase = time.perf_counter(), self.useful_rows, self.phase
+            start, before, phase = time.perf_counter(), self.total_rows, self.phase
             try:
                 self._admit()
                 if any(self._slots):
@@ -233,7 +233,7 @@ class Engine:
                 self._deliver()
                 if phase == "working":
                     self.seconds += time.perf_counter() - start
-                    self.steps += self.useful_rows - before
+                    self.steps += self.total_rows - before
             except torch.OutOfMemoryError as error:
                 self._halve(error)
             except Exception as error:  # whatever it is, the callers are told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
@@ -24,8 +23,6 @@ from discl_ray.report.sheet import FAINT, INK, PAPER, RED, font_of, png_of, thum
 SIDE, COLUMN, ROW, LEFT, TOP, BETWEEN, MARGIN, WIDTH = 96, 108, 124, 104, 130, 18, 16, 520
 """Pixels: an image, the pitch of columns and of rows, where images begin, the space between two sources, the legend's margin and
 the least width."""
-BATCHES = 3
-"""Fewer full batches than this say little of a generator's speed."""
 GREEN, PALE = (22, 130, 70), (232, 230, 224)
 Verdicts = Mapping[str, NDArray[np.bool_]]
 
@@ -154,11 +151,6 @@ def _costs(forecast: Forecast, config: Config) -> list[str]:
             f"          {forecast.seconds_per_image:.3g} s an image and generator: "
             f"{forecast.unet_steps / forecast.images:.1f} steps at {speed.steps_per_s:.4g}/s{idle}",
         ]
-        if forecast.full_batches < BATCHES:
-            lines.append(
-                f"          at most, for so few images rarely fill a batch of {speed.micro_batch}; "
-                f"preview.sources={math.ceil(forecast.sources * BATCHES / forecast.full_batches)} measures it better"
-            )
         lines.append(
             f"  memory  up to {speed.peak_bytes / 1e9:.1f} GB{' of GPU memory' * bool(config.generator.num_gpus)} a generator, "
             f"at generator.micro_batch={speed.micro_batch}"

@@ -54,9 +54,7 @@ class ScoreActor:
         if made:
             real = self._embed_sources(rows[i]["sample_id"] for i in made)
             images = table["image"].to_pylist()
-            chunks = [
-                made[k : k + self.batch] for k in range(0, len(made), self.batch)
-            ]  # pixels of one at a time
+            chunks = [made[k : k + self.batch] for k in range(0, len(made), self.batch)]  # pixels of one at a time
             embedded = [self.scorer.embed_images([decode_image(images[i]["bytes"]) for i in chunk]) for chunk in chunks]
             for i, image in zip(made, np.concatenate(embedded), strict=True):
                 similarities = self.texts @ image
