@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--forwards", type=int, default=10, help="forwards timed for (e), before and after (c)")
     parser.add_argument("--micro-batch", type=int, default=defaults.micro_batch, help="B of the engine")
     parser.add_argument("--threads", type=int, default=defaults.threads)
-    parser.add_argument("--compile", choices=["off", "default", "max-autotune"], default=defaults.compile)
+    parser.add_argument("--compile", choices=["none", "default", "max-autotune"], default=defaults.compile)
     parser.add_argument("--out", type=Path, default=RESULT, help="where the table goes")
     args = parser.parse_args()
     if args.images % len(LAMS) or args.subset % len(LAMS) or not 0 < args.subset <= args.images:

@@ -317,7 +317,7 @@ def running_engine(model: StableDiffusion, spec: Spec, batch: int, args: argpars
 def engine_line(name: str, rows: int, spec: Spec, folder: Path, flops: Flops, setting: Setting) -> Config:
     """(c) or (compile) at `rows` UNet rows."""
     args, clock, batch = setting.args, setting.clock, rows // 2
-    mode = args.compile_mode if name == "compile" else "off"
+    mode = args.compile_mode if name == "compile" else "none"
     config = GeneratorConfig(
         model=str(folder), size=spec.size, sampler=spec.sampler, dtype=args.dtype, vae_dtype=args.dtype, compile=mode
     )
@@ -391,7 +391,7 @@ def measure(model: str, line: str, rows: int | None, spec: Spec, flops: Flops, s
     """A line's record; an error is one too."""
     args = setting.args
     dtype = args.official_dtype if line == "a" else args.dtype
-    identity = {"model": model, "line": line, "mode": args.compile_mode if line == "compile" else "off"}
+    identity = {"model": model, "line": line, "mode": args.compile_mode if line == "compile" else "none"}
     blank = identity | {"rows": rows, "dtype": dtype}
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,7 @@ class GeneratorConfig(Settings):
     """Precision of the UNet; latents are always float32."""
     vae_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of decoding; images that come out black or not finite are decoded again in float32."""
-    compile: Literal["off", "default", "max-autotune"] = "off"
+    compile: Literal["none", "default", "max-autotune"] = "none"
     """torch.compile of the UNet and the decoder, each for its one shape. `max-autotune` may change bits between machines."""
     codec: Codec = "png"
     """How images are stored; png and webp are lossless."""

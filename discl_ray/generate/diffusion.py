@@ -40,7 +40,7 @@ class StableDiffusion:
             for module in (self.unet, self.vae):
                 module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._unet, self._decode = self.unet, self.vae.decode
-        if config.compile != "off":
+        if config.compile != "none":
             how: dict[str, Any] = {"mode": None if config.compile == "default" else "max-autotune-no-cudagraphs"}
             if device.type == "cpu":
                 how = {"options": {"freezing": True}}  # weights laid out once, as the kernels want them: a sixth faster
