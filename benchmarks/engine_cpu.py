@@ -144,7 +144,7 @@ class Bound:
 def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[str, Any]:
     """Images per second of `jobs/generate.py` between its first commit and its last, and the scorer's CPU time in between.
 
-    The job runs in a process of its own; commits are read from the run's directory, the scorer's time from /proc.
+    One actor. The job runs in a process of its own; commits are read from the run's directory, the scorer's time from /proc.
     """
     with tempfile.TemporaryDirectory() as root:
         sources = 14  # of digits_lt with its default tail
@@ -152,16 +152,16 @@ def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[
         command = [
             sys.executable, HERE.parent / "jobs" / "generate.py", f"run.root={root}", f"plan.replicas={replicas}",
             f"plan.num_steps={num_steps}", "hard.probe_sources=0", f"generator.micro_batch={config.micro_batch}",
-            f"generator.threads={config.threads}", f"generator.compile={config.compile}",
+            f"generator.threads={config.threads}", f"generator.compile={config.compile}", "generator.actors=1",
         ]  # fmt: skip
         job = subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         seen: list[tuple[float, int, float]] = []
         commits: dict[Path, int] = {}
         while job.poll() is None:
-            for file in set(Path(root).glob("digits_lt/generate-*/commits/*.json")) - commits.keys():
+            for file in sorted(set(Path(root).glob("digits_lt/generate-*/commits/*.json")) - commits.keys()):
                 commits[file] = sum(part["rows"] for part in json.loads(file.read_text())["files"])
-                seen.append((time.perf_counter(), sum(commits.values()), cpu_seconds("ScoreActor")))
-            time.sleep(0.1)
+                seen.append((file.stat().st_mtime, sum(commits.values()), cpu_seconds("ScoreActor")))
+            time.sleep(1)
         assert job.stdout is not None
         assert job.returncode == 0, job.stdout.read()
     start, end = seen[0], seen[-1]
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=30, help="T")
     parser.add_argument("--forwards", type=int, default=10, help="forwards timed for (e), before and after (c)")
     parser.add_argument("--micro-batch", type=int, default=defaults.micro_batch, help="B of the engine")
-    parser.add_argument("--threads", type=int, default=defaults.threads)
+    parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads of every one of the five")
     parser.add_argument("--compile", choices=["none", "default", "max-autotune"], default=defaults.compile)
     parser.add_argument("--out", type=Path, default=RESULT, help="where the table goes")
     args = parser.parse_args()

@@ -30,6 +30,7 @@ TINY = (
     "hard.below=4",
     "data.head=8",
     "data.tail=2",
+    "generator.actors=1",
 )
 
 

@@ -23,7 +23,7 @@ OVERRIDES = (
     "hard.below=4",
     "data.head=8",
     "data.tail=2",
-    "generator.threads=1",
+    "generator.actors=1",
     "generator.micro_batch=8",
 )
 

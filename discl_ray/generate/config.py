@@ -55,7 +55,8 @@ class GeneratorConfig(Settings):
     """Generator processes."""
     max_actors: int | None = execution(None, ge=1)
     """Up to how many may be started while the cluster has room; default: `actors`."""
-    threads: int = execution(2, ge=1)
-    """CPU threads of each generator process; fixed, so that the number of actors cannot change a byte."""
+    threads: int = execution(1, ge=1)
+    """CPU threads of each generator process; fixed, so that the number of actors cannot change a byte. On a CPU, one thread each
+    and as many actors as there are cores is the fastest: a small UNet's threads spend much of their time waiting for each other."""
     num_gpus: float = execution(0.0, ge=0)
     """GPUs (or a part of one) each generator process asks Ray for; 0 runs on the CPU."""
