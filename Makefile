@@ -50,7 +50,7 @@ check: $(STAMP) ## formatting, lint, types and the import contract
 doctor: $(STAMP) ## is this machine fit for the job? each problem with its remedy
 	$(BIN)/python jobs/doctor.py $(addprefix --config ,$(CONF)) $(ARGS)
 
-bench: $(STAMP) ## the engine against stock diffusers, as ratios measured in one run
+bench: $(STAMP) ## the engine against stock diffusers and its bound, as ratios measured in one run
 	$(BIN)/python benchmarks/engine_cpu.py $(ARGS)
 
 embedded: $(STAMP) ## train the embedded models again (about an hour; never needed)

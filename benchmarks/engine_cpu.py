@@ -158,7 +158,8 @@ def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[
         seen: list[tuple[float, int, float]] = []
         commits: dict[Path, int] = {}
         while job.poll() is None:
-            for file in sorted(set(Path(root).glob("digits_lt/generate-*/commits/*.json")) - commits.keys()):
+            new = set(Path(root).glob("digits_lt/generate-*/commits/*.json")) - commits.keys()
+            for file in sorted(new, key=lambda f: f.stat().st_mtime):
                 commits[file] = sum(part["rows"] for part in json.loads(file.read_text())["files"])
                 seen.append((file.stat().st_mtime, sum(commits.values()), cpu_seconds("ScoreActor")))
             time.sleep(1)

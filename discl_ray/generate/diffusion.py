@@ -8,7 +8,6 @@ The engine sees `encode_source`, `encode_prompts`, `denoise` and `decode`; which
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,11 +40,9 @@ class StableDiffusion:
                 module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._unet, self._decode = self.unet, self.vae.decode
         if config.compile != "none":
-            how: dict[str, Any] = {"mode": None if config.compile == "default" else "max-autotune-no-cudagraphs"}
-            if device.type == "cpu":
-                how = {"options": {"freezing": True}}  # weights laid out once, as the kernels want them: a sixth faster
-            self._unet = torch.compile(self.unet, dynamic=False, **how)
-            self._decode = torch.compile(self.vae.decode, dynamic=False, **how)
+            mode = None if config.compile == "default" else "max-autotune-no-cudagraphs"
+            self._unet = torch.compile(self.unet, mode=mode, dynamic=False)
+            self._decode = torch.compile(self.vae.decode, mode=mode, dynamic=False)
         self.scaling: float = self.vae.config["scaling_factor"]
         factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         self.latent_shape = (self.unet.config["in_channels"], self.size[0] // factor, self.size[1] // factor)
