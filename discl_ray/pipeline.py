@@ -31,9 +31,10 @@ from discl_ray.plan import PlanSize, make_plan, next_attempt
 from discl_ray.preview import pick_sources, preview_plan
 from discl_ray.prompts import filter_prompt
 from discl_ray.run import MANIFEST, run_store
-from discl_ray.runtime import Progress, Pulse, Sight, Watchdog, ray_session, sight_of
+from discl_ray.runtime import ray_session
 from discl_ray.score.folder import scorer_fingerprint
 from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify, write_shard
+from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
 RATES = "rates.json"
 """UNet steps per second measured in earlier runs under one root, by generator fingerprint and micro-batch."""

@@ -1,4 +1,4 @@
-"""The one place that starts or joins Ray, and looks after a job while it runs.
+"""The one place that starts or joins Ray.
 
 Inside a submitted job, or with RAY_ADDRESS set, the cluster is joined; otherwise a local Ray is started, without a dashboard, and
 ended again. Resources are checked before anything is placed, so that a job is refused with numbers instead of waiting for ever.
@@ -9,16 +9,11 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from discl_ray.errors import ModelError, SetupError
+from discl_ray.errors import SetupError
 
 ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # its reader starts 32 actors per execution
@@ -94,159 +89,3 @@ def _connection_advice(error: Exception) -> str:
     if "uthent" in text or "401" in text:
         return f"Ray refused the connection: {text} -- export RAY_AUTH_MODE=token (or disabled, if the cluster runs open) and retry"
     return f"Ray could not be started or joined: {text}"
-
-
-class Progress:
-    """One line that says how far a job is; on a terminal it is rewritten, in a log it is repeated."""
-
-    def __init__(self, total: int, what: str) -> None:
-        self.total, self.what, self.done, self.start = total, what, 0, time.monotonic()
-        self.live = sys.stdout.isatty()
-
-    def advance(self, count: int, note: str = "") -> None:
-        """Counts `count` more and shows where that is."""
-        self.done += count
-        seconds = time.monotonic() - self.start
-        left = seconds / max(self.done, 1) * (self.total - self.done)
-        line = (
-            f"  {self.done}/{self.total} {self.what} · {self.done / max(seconds, 1e-9):.1f}/s · about {left:.0f} s left {note}"
-        )
-        print(f"\r{line:<100}" if self.live else line, end="" if self.live else "\n", flush=True)
-
-    def close(self) -> None:
-        """Ends the line on a terminal."""
-        if self.live:
-            print()
-
-
-class Pulse:
-    """What every worker of a job said last, and for how long it has said the same. Runs as a Ray actor."""
-
-    def __init__(self) -> None:
-        self._said: dict[str, tuple[dict[str, Any], float, float]] = {}
-        self._refusal: str | None = None
-
-    def beat(self, name: str, signs: dict[str, Any]) -> None:
-        """A worker says what it is at (`phase`) and how far it is."""
-        now = time.monotonic()
-        before, since, _ = self._said.get(name, (None, now, now))
-        moved = before is None or any(signs.get(k) != before.get(k) for k in ("phase", "images", "total_rows"))
-        self._said[name] = signs, now if moved else since, now
-
-    def refuse(self, reason: str) -> None:
-        """A worker cannot use its model."""
-        self._refusal = reason
-
-    def refusal(self) -> str | None:
-        """Why a worker could not start, if one said so."""
-        return self._refusal
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Worker -> what it said last, `unchanged_s` and `unheard_s`."""
-        now = time.monotonic()
-        return {n: {**signs, "unchanged_s": now - since, "unheard_s": now - at} for n, (signs, since, at) in self._said.items()}
-
-
-@contextmanager
-def telling(pulse: Any, name: str) -> Iterator[None]:
-    """Loading a model in a worker: says so, and says why if it cannot be.
-
-    Then it waits: the driver ends the job with that reason, which through Ray would be lost in pages of tracebacks.
-    """
-    if pulse is not None:
-        pulse.beat.remote(name, {"phase": "loading"})
-    try:
-        yield
-    except ModelError as error:
-        if pulse is not None:
-            pulse.refuse.remote(str(error))
-            time.sleep(60)
-        raise
-
-
-class Sight(NamedTuple):
-    """What a look at a job shows."""
-
-    token: object
-    """Changes whenever the job gets on."""
-    waiting_for: str
-    """What it is waiting for."""
-    silent: dict[str, str]
-    """Workers that have not got on for too long, and what each was at."""
-    patient: bool
-    """Whether somebody is loading or compiling, which may take long and is no hang."""
-    refusal: str | None = None
-    """Why a worker could not start."""
-
-
-def sight_of(signs: dict[str, dict[str, Any]], done: int, silent_s: float) -> Sight:
-    """A job's workers at a glance. Loading and the first step may take minutes (compiling) and are no silence, if the worker lives."""
-    getting_ready = [n for n, s in signs.items() if s["phase"] in ("loading", "starting")]
-    alive = [n for n in getting_ready if signs[n]["phase"] == "loading" or signs[n]["unheard_s"] < 10]
-    silent = {
-        name: f"{s['phase']}, {s.get('images', 0)} images made, no step for {s['unchanged_s']:.0f} s"
-        + ("" if s["unheard_s"] < 10 else f", not heard of for {s['unheard_s']:.0f} s (Ray restarts it if it has died)")
-        for name, s in signs.items()
-        if s["phase"] != "idle" and name not in alive and max(s["unchanged_s"], s["unheard_s"]) > silent_s
-    }
-    words = {"loading": "loading its weights", "starting": "compiling or taking its first step"}
-    busy = [
-        f"{n}: {words.get(s['phase'], s['phase'])} for {s['unchanged_s']:.0f} s"
-        for n, s in signs.items()
-        if s["phase"] != "idle"
-    ]
-    token = (done, [(s["phase"], s.get("images"), s.get("total_rows")) for s in signs.values()])
-    return Sight(token, "; ".join(busy) or "the workers to start; see `ray status`", silent, bool(alive))
-
-
-class Watchdog:
-    """Looks at a job every second: names what is waited for when nothing gets on, and ends the job if that is configured.
-
-    Use as a context manager.
-    """
-
-    def __init__(self, look: Callable[[], Sight], *, warning_s: float, limit_s: float | None) -> None:
-        self.look, self.warning_s, self.limit_s = look, warning_s, limit_s
-        self._moved = self._last = self._warned = time.monotonic()
-        self._sight = Sight(None, "the job to start", {}, False)
-        self._told: set[str] = set()
-        self._stop = threading.Event()
-        self.expired = False
-
-    def _watch(self) -> None:
-        while not self._stop.wait(min(1.0, self.warning_s / 4)):
-            try:
-                sight = self.look()
-            except Exception:  # a look that fails is a look in which nothing moved
-                sight = self._sight
-            now = time.monotonic()
-            if sight.token != self._sight.token:
-                self._moved = self._warned = now
-            self._last = now if sight.patient else max(self._last, self._moved)
-            self._sight = sight
-            if sight.refusal:
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-            for name in sight.silent.keys() - self._told:
-                print(f"  {name} may hang: {sight.silent[name]}", flush=True)
-            self._told = set(sight.silent)
-            if now - self._warned > self.warning_s:
-                print(f"  no progress for {now - self._moved:.0f} s: waiting for {sight.waiting_for}", flush=True)
-                self._warned = now
-            if self.limit_s is not None and now - self._last > self.limit_s:
-                self.expired = True
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-
-    def __enter__(self) -> Watchdog:
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop.set()
-        if self._sight.refusal and kind is not None:
-            raise ModelError(self._sight.refusal)
-        if self.expired and kind is KeyboardInterrupt:
-            raise SetupError(
-                f"gave up after {self.limit_s:.0f} s without progress, waiting for {self._sight.waiting_for}; what is committed stays"
-            )

@@ -17,7 +17,8 @@ from discl_ray.experiments.compare import compare_hash, compare_seed, markdown
 from discl_ray.experiments.rows import ALL_LEVEL, BS, BS_D2S, CE, D2S, SENTENCE
 from discl_ray.pipeline import generate, lay_out, prepare
 from discl_ray.run import MANIFEST, locked, run_store
-from discl_ray.runtime import Progress, ray_session
+from discl_ray.runtime import ray_session
+from discl_ray.watch import Progress
 
 ROWS = (CE, BS, ALL_LEVEL, D2S, BS_D2S)
 BASELINES = {BS_D2S.label: BS.label, BS.label: CE.label, ALL_LEVEL.label: CE.label, D2S.label: CE.label}

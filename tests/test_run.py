@@ -2,14 +2,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from discl_ray.core.storage import Store
 from discl_ray.errors import SetupError
 from discl_ray.run import in_submitted_job, locked, run_store
-from discl_ray.runtime import Pulse, Sight, Watchdog, check_versions, sight_of
+from discl_ray.runtime import check_versions
 
 HOLD = (
     "import sys\n"
@@ -108,56 +107,3 @@ def test_a_wrong_pair_is_refused_with_the_command_that_mends_it(torch, vision, f
 
 def test_the_installed_pair_fits():
     check_versions()
-
-
-def watch(sights, capsys, *, warning_s=0.2, limit_s=0.6, seconds=3.0):
-    """Runs a watchdog over a sequence of sights; the last one stays. Returns what it printed and whether it gave up."""
-    rest = list(sights)
-    gave_up = ""
-    try:
-        with Watchdog(lambda: rest.pop(0) if len(rest) > 1 else rest[0], warning_s=warning_s, limit_s=limit_s):
-            time.sleep(seconds)
-    except SetupError as error:
-        gave_up = str(error)
-    return capsys.readouterr().out, gave_up
-
-
-def test_the_watchdog_names_what_it_waits_for_then_gives_up(capsys):
-    printed, gave_up = watch([Sight(1, "generator 7 on a: working for 9 s", {"generator 7 on a": "working"}, False)], capsys)
-    assert "waiting for generator 7 on a" in printed
-    assert printed.count("generator 7 on a may hang: working") == 1
-    assert "gave up after 1 s without progress, waiting for generator 7 on a" in gave_up
-
-
-def test_the_watchdog_lets_a_compiler_work_as_long_as_it_lives_but_says_so(capsys):
-    printed, gave_up = watch([Sight(1, "generator 7 on a: compiling or taking its first step", {}, True)], capsys, seconds=1.5)
-    assert "waiting for generator 7 on a: compiling" in printed
-    assert gave_up == ""
-
-
-def test_the_watchdog_is_silent_while_a_job_gets_on(capsys):
-    printed, gave_up = watch([Sight(i, "x", {}, False) for i in range(100)], capsys, seconds=1.5)
-    assert (printed, gave_up) == ("", "")
-
-
-def test_a_worker_that_stands_still_among_others_is_named_and_one_that_loads_or_idles_is_not():
-    pulse = Pulse()
-    for name, phase in (("a", "working"), ("b", "working"), ("c", "starting"), ("d", "idle"), ("e", "loading")):
-        pulse.beat(name, {"phase": phase, "images": 3, "total_rows": 1})
-    time.sleep(0.3)
-    pulse.beat("a", {"phase": "working", "images": 3, "total_rows": 2})
-    for name, phase in (("b", "working"), ("c", "starting")):
-        pulse.beat(name, {"phase": phase, "images": 3, "total_rows": 1})
-    sight = sight_of(pulse.read(), 0, silent_s=0.2)
-    assert list(sight.silent) == ["b"]
-    assert "3 images made, no step for 0 s" in sight.silent["b"]
-    assert sight.patient
-    assert "c: compiling or taking its first step" in sight.waiting_for
-    assert "d" not in sight.waiting_for.split(": ")[0::2]
-
-
-def test_a_compiler_that_is_not_heard_of_any_more_is_named():
-    signs = {"a": {"phase": "starting", "unchanged_s": 200.0, "unheard_s": 150.0}}
-    sight = sight_of(signs, 0, silent_s=120)
-    assert "not heard of for 150 s" in sight.silent["a"]
-    assert not sight.patient

@@ -31,7 +31,7 @@ from discl_ray.generate.fit import Box, fit_image
 from discl_ray.generate.folder import find_model
 from discl_ray.generate.journal import Journal
 from discl_ray.generate.samplers import SAMPLERS
-from discl_ray.runtime import telling
+from discl_ray.watch import telling
 
 PULSE_S = 1.0
 

@@ -22,9 +22,9 @@ from discl_ray.core.schema import SCORES, SPECTRUM
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
-from discl_ray.runtime import telling
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
+from discl_ray.watch import telling
 
 REMEMBERED = 4096
 """Real images whose embeddings are remembered: 8 MB for 512 numbers each."""

@@ -5,6 +5,9 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
@@ -15,6 +18,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from discl_ray.embedded import GENERATOR
 
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner")
+STOCK = {
+    "ddim": (DDIMScheduler, {}),
+    "ddpm_large": (DDPMScheduler, {"variance_type": "fixed_large"}),
+    "ddpm_small": (DDPMScheduler, {"variance_type": "fixed_small"}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "dpm++2m": (DPMSolverMultistepScheduler, {}),
+}
+"""Our samplers' names -> what diffusers calls them."""
 SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler
 
 from discl_ray.core.lam import num_denoising_steps
 from discl_ray.generate.config import GeneratorConfig
@@ -12,17 +12,10 @@ from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Row
 from discl_ray.generate.folder import check_generator, scheduler_config
 from discl_ray.generate.samplers import SAMPLERS
-from tests.generate.families import FAMILIES, make_folder, stock_pipeline
+from tests.generate.families import FAMILIES, STOCK, make_folder, stock_pipeline
 
 T, SCALE = 10, 4.0
 LEVELS = (0, 30, 50, 90)
-STOCK = {
-    "ddim": (DDIMScheduler, {}),
-    "ddpm_large": (DDPMScheduler, {"variance_type": "fixed_large"}),
-    "ddpm_small": (DDPMScheduler, {"variance_type": "fixed_small"}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "dpm++2m": (DPMSolverMultistepScheduler, {}),
-}
 pytestmark = pytest.mark.timeout(400)
 
 

@@ -4,10 +4,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from discl_ray.errors import ModelError
 from discl_ray.generate.samplers import COEFFICIENTS, SAMPLERS, Table, alphas_cumprod
+from tests.generate.families import STOCK
 
 BASE = {
     "num_train_timesteps": 1000,
@@ -16,13 +16,6 @@ BASE = {
     "beta_schedule": "scaled_linear",
     "clip_sample": False,
     "steps_offset": 1,
-}
-STOCK = {
-    "ddim": (DDIMScheduler, {}),
-    "ddpm_large": (DDPMScheduler, {"variance_type": "fixed_large"}),
-    "ddpm_small": (DDPMScheduler, {"variance_type": "fixed_small"}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "dpm++2m": (DPMSolverMultistepScheduler, {}),
 }
 CHOICES = {
     "ddim": [{"set_alpha_to_one": one} for one in (True, False)],
