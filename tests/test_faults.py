@@ -43,7 +43,10 @@ class Hung(Real):
             calls.append(1)
             if len(calls) == 1:
                 time.sleep(8)     # as a long compile would
-            if len(calls) == 12:
+            if len(calls) == 3:
+                import torch
+                raise torch.OutOfMemoryError("injected")
+            if len(calls) == 14:
                 time.sleep(600)   # as a device that hangs would
             return denoise(*a)
         self.engine.model.denoise = slow
@@ -111,9 +114,10 @@ def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_i
     assert store.list("underway") == []
 
 
-def test_a_hung_generator_is_named_and_given_up_and_a_slow_first_step_is_neither(tmp_path):
+def test_a_hung_generator_is_named_and_given_up_a_slow_first_step_is_not_and_too_little_memory_is_said(tmp_path):
     output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=30", code=2)
     assert "compiling or taking its first step" in output
+    assert "out of memory: some images were made at generator.micro_batch=16" in output
     assert "may hang: working" in output
     assert "gave up after 30 s without progress, waiting for generator " in output
     before, _, _ = output.partition("may hang")

@@ -285,7 +285,7 @@ class Engine:
         """The noised latent a row starts from at step `first`."""
         row, shape = slot.row, (1, *self.model.latent_shape)
         mean, std = self._sources.of(row.source_id, lambda: self.model.encode_source(row.source))
-        posterior, noise = (torch.randn(shape, generator=slot.generator)[0].to(self.model.device) for _ in range(2))
+        posterior, noise = self._send(torch.cat([torch.randn(shape, generator=slot.generator) for _ in range(2)]))
         if row.pure:
             return self.table.pure * noise
         source = self.model.scaling * (mean + std * posterior)
@@ -330,7 +330,13 @@ class Engine:
         for i, slot in active:
             if self.table.kick[self.table.num_steps - slot.left] > 0:
                 noise[i] = torch.randn((1, *self.model.latent_shape), generator=slot.generator)[0]
-        return noise.to(self.model.device)
+        return self._send(noise)
+
+    def _send(self, x: Tensor) -> Tensor:
+        """A host tensor on the device, without waiting for what the device is at."""
+        if self.model.device.type != "cuda":
+            return x
+        return x.pin_memory().to(self.model.device, non_blocking=True)
 
     def _deliver(self) -> None:
         """Decodes finished rows, a chunk at a time, and hands over what has arrived; the rest once nothing else is to be done."""
