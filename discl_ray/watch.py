@@ -6,16 +6,16 @@ cannot use its model ends the job with the reason.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NamedTuple
 
-from discl_ray.errors import ModelError, SetupError
+from discl_ray.errors import DisclError, ModelError, SetupError
 
 
 class Progress:
@@ -124,7 +124,7 @@ def sight_of(signs: dict[str, dict[str, Any]], done: int, silent_s: float) -> Si
 class Watchdog:
     """Looks at a job every second: names what is waited for when nothing gets on, and ends the job if that is configured.
 
-    Use as a context manager.
+    Use as a context manager, in the main thread. Raises SetupError after `limit_s`, ModelError if a worker could not start.
     """
 
     def __init__(self, look: Callable[[], Sight], *, warning_s: float, limit_s: float | None) -> None:
@@ -132,8 +132,9 @@ class Watchdog:
         self._moved = self._last = self._warned = time.monotonic()
         self._sight = Sight(None, "the job to start", {}, False)
         self._told: set[str] = set()
-        self._stop = threading.Event()
-        self.expired = False
+        self._stop, self._ending = threading.Event(), threading.Lock()
+        self._reason: DisclError | None = None
+        self._watched = threading.get_ident()
 
     def _watch(self) -> None:
         while not self._stop.wait(min(1.0, self.warning_s / 4)):
@@ -147,7 +148,7 @@ class Watchdog:
             self._last = now if sight.patient else max(self._last, self._moved)
             self._sight = sight
             if sight.refusal:
-                os.kill(os.getpid(), signal.SIGINT)
+                self._interrupt(ModelError(sight.refusal))
                 return
             for name in sight.silent.keys() - self._told:
                 print(f"  {name} may hang: {sight.silent[name]}", flush=True)
@@ -156,19 +157,29 @@ class Watchdog:
                 print(f"  no progress for {now - self._moved:.0f} s: waiting for {sight.waiting_for}", flush=True)
                 self._warned = now
             if self.limit_s is not None and now - self._last > self.limit_s:
-                self.expired = True
-                os.kill(os.getpid(), signal.SIGINT)
+                waited = f"{self.limit_s:.0f} s without progress, waiting for {sight.waiting_for}"
+                self._interrupt(SetupError(f"gave up after {waited}; what is committed stays"))
                 return
 
+    def _interrupt(self, reason: DisclError) -> None:
+        """Ends what the main thread is at. Not by SIGINT: a job in the background of a shell script is started deaf to it."""
+        with self._ending:
+            if not self._stop.is_set():  # after its end nobody would be there to catch the signal
+                self._reason = reason
+                signal.pthread_kill(self._watched, signal.SIGUSR1)
+
+    def _raise(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._reason is not None:
+            raise self._reason
+
     def __enter__(self) -> Watchdog:
+        self._before = signal.signal(signal.SIGUSR1, self._raise)
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop.set()
-        if self._sight.refusal and kind is not None:
-            raise ModelError(self._sight.refusal)
-        if self.expired and kind is KeyboardInterrupt:
-            raise SetupError(
-                f"gave up after {self.limit_s:.0f} s without progress, waiting for {self._sight.waiting_for}; what is committed stays"
-            )
+    def __exit__(self, *_: object) -> None:
+        with self._ending:
+            self._stop.set()
+        signal.signal(signal.SIGUSR1, self._before)
+        if self._reason is not None:  # whatever the interruption turned into on its way through other code
+            raise self._reason

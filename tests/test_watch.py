@@ -1,6 +1,9 @@
+import signal
 import time
 
-from discl_ray.errors import SetupError
+import pytest
+
+from discl_ray.errors import ModelError, SetupError
 from discl_ray.watch import Pulse, Sight, Watchdog, sight_of
 
 
@@ -55,3 +58,18 @@ def test_a_compiler_that_is_not_heard_of_any_more_is_named():
     sight = sight_of(signs, 0, silent_s=120)
     assert "not heard of for 150 s" in sight.silent["a"]
     assert not sight.patient
+
+
+def test_the_watchdog_ends_a_job_that_was_started_deaf_to_interrupts(capsys):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell script does for what it starts in the background
+    try:
+        _, gave_up = watch([Sight(1, "nothing", {}, False)], capsys)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "gave up" in gave_up
+
+
+def test_a_worker_that_cannot_start_ends_the_job_with_its_reason():
+    sight = Sight(1, "a", {}, True, refusal="scorer.model = 'x': cut short")
+    with pytest.raises(ModelError, match="cut short"), Watchdog(lambda: sight, warning_s=0.2, limit_s=None):
+        time.sleep(3)
