@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT_RAY = "import os, runpy; sys.path.insert(0, os.path.dirname(sys.argv[0])); sys.modules['ray'] = None; runpy.run_path(sys.argv[0], run_name='__main__')"
+WITHOUT_RAY = (
+    "import os, runpy; sys.path.insert(0, os.path.dirname(sys.argv[0])); sys.modules['ray'] = None; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
 
 
 @pytest.mark.slow
