@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv preview generate train compare test check doctor bench embedded
+.PHONY: help venv identify preview generate train compare tune test check doctor bench embedded
 .DELETE_ON_ERROR:
 
 help: ## show this page
@@ -25,6 +25,9 @@ help: ## show this page
 preview: $(STAMP) ## a look before a long generate: a few images, what the filters accept, hours, memory, disk
 	$(BIN)/python jobs/preview.py $(addprefix --config ,$(CONF)) $(ARGS)
 
+identify: $(STAMP) ## which images are hard: how many of each class, and a picture of the hardest
+	$(BIN)/python jobs/identify.py $(addprefix --config ,$(CONF)) $(ARGS)
+
 generate: $(STAMP) ## make the spectrum: images at every level, scored, and a contact sheet
 	$(BIN)/python jobs/generate.py $(addprefix --config ,$(CONF)) $(ARGS)
 
@@ -33,6 +36,10 @@ train: $(STAMP) ## train on the spectrum, with and without the curriculum, and c
 
 compare: $(STAMP) ## the results table: strategies and losses over several seeds (takes long)
 	$(BIN)/python jobs/compare.py $(addprefix --config ,$(CONF)) $(ARGS)
+
+tune: CONF = conf/digits_lt.yaml conf/tune_digits_lt.yaml
+tune: $(STAMP) ## sweep schedules under Ray Tune; best.yaml is then laid over CONF (takes long)
+	$(BIN)/python jobs/tune.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 test: $(STAMP) ## the fast tests, then the slow ones; fails if either does
 	@fast=0; slow=0; \

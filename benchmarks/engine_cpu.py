@@ -31,12 +31,13 @@ from PIL import Image
 
 from discl_ray.core.images import decode_image
 from discl_ray.core.lam import lam_to_pct, num_denoising_steps
-from discl_ray.data import DataConfig, read_samples
+from discl_ray.data.config import DigitsLTConfig
+from discl_ray.data.digits_lt import digits_lt
 from discl_ray.generate.actor import build_engine
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.engine import Engine, Row
 from discl_ray.generate.folder import find_model
-from discl_ray.prompts import PromptConfig, generation_prompt
+from discl_ray.prompts import PromptConfig, Prompts
 
 LAMS = (0.0, 0.1, 0.3, 0.5)
 STOCK_BATCHES = (16, 32, 64)
@@ -46,7 +47,7 @@ RESULT = HERE / "results" / "engine_cpu.md"
 
 def make_rows(count: int, num_steps: int) -> list[Row]:
     """`count` rows over real training digits, the same number at every level."""
-    samples = [s for s in read_samples(DataConfig(), 0).to_pylist() if s["split"] == "train"]
+    samples = [s for s in digits_lt(DigitsLTConfig(), 0).table.to_pylist() if s["split"] == "train"]
     rows: list[Row] = []
     for i in range(count):
         lam, sample = LAMS[i % len(LAMS)], samples[(i // len(LAMS)) % len(samples)]
@@ -54,8 +55,8 @@ def make_rows(count: int, num_steps: int) -> list[Row]:
             Row(
                 gid=str(i),
                 source_id=sample["sample_id"],
-                source=decode_image(sample["image"]["bytes"]),
-                prompt=generation_prompt(PromptConfig(), sample["class_name"], 0),
+                source=decode_image(sample["bytes"]),
+                prompt=Prompts(config=PromptConfig()).generation(sample["class_key"], 0),
                 negative_prompt="",
                 seed=i,
                 num_steps=num_denoising_steps(lam_to_pct(lam), num_steps),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from omegaconf import OmegaConf
@@ -20,8 +20,9 @@ from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import stable_id
 from discl_ray.core.settings import Settings, execution, identity
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.data.config import DataConfig
+from discl_ray.data.config import DataConfig, DigitsLTConfig
 from discl_ray.errors import ConfigError
+from discl_ray.experiments.config import TuneConfig
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.hard import HardConfig
 from discl_ray.plan import PlanConfig
@@ -52,7 +53,7 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0)
     """Redraws class order, writers, rare images, initialisation and generation noise."""
     run: RunConfig = RunConfig()
-    data: DataConfig = DataConfig()
+    data: DataConfig = DigitsLTConfig()
     hard: HardConfig = HardConfig()
     prompts: PromptConfig = PromptConfig()
     plan: PlanConfig = PlanConfig()
@@ -62,6 +63,12 @@ class Config(Settings):
     preview: PreviewConfig = PreviewConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _default_data_set(cls, data: Any) -> Any:
+        return {"name": "digits_lt", **data} if isinstance(data, Mapping) else data
 
     @field_validator("train")
     @classmethod
@@ -72,9 +79,19 @@ class Config(Settings):
             raise ValueError(f"curriculum.epochs = {curriculum.epochs} exceeds train.epochs = {train.epochs}; lower the former")
         return train
 
+    @property
+    def plumbing_test(self) -> bool:
+        """Whether the embedded generator, which knows only digits, is let loose on something else: its images mean nothing."""
+        return self.generator.model == "embedded" and not self.data.name.startswith("digits")
 
-PHASE_1 = ("seed", "data", "hard", "prompts", "plan", "generator", "scorer")
-"""Parts whose identity decides the spectrum."""
+
+PLUMBING = (
+    "PLUMBING TEST: the embedded generator knows only digits. Its images, and numbers that rest on them, mean nothing here."
+)
+"""What every sheet and table of a plumbing test says."""
+
+PHASE_1 = ("seed", "hard", "prompts", "plan", "generator", "scorer")
+"""Parts whose identity decides the spectrum, besides the samples it is made from and the models that make it."""
 
 PHASE_2 = ("seed", "filter", "curriculum", "train")
 """Parts whose identity decides a training run, besides the spectrum it uses."""
@@ -84,6 +101,21 @@ def part_hash(config: Config, parts: Sequence[str], *before: str) -> str:
     """Hash of the identity fields of some parts and of the hashes of the steps before."""
     plain = identity(config)
     return stable_id({part: plain[part] for part in parts}, before)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """A configuration with some of its values replaced, by dotted keys, and validated again.
+
+    Raises pydantic's ValidationError for values that cannot be.
+    """
+    plain = config.model_dump()
+    for key, value in values.items():
+        *path, name = key.split(".")
+        part = plain
+        for step in path:
+            part = part[step]
+        part[name] = value
+    return Config.model_validate(plain)
 
 
 def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -114,7 +146,12 @@ def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[st
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_report(path, [_sentence(e) for e in error.errors()])) from error
+        raise ConfigError(_report(path, sentences(error))) from error
+
+
+def sentences(error: ValidationError) -> list[str]:
+    """What is wrong with a configuration, a sentence each."""
+    return [_sentence(e) for e in error.errors()]
 
 
 def dump_config(config: Config) -> str:
@@ -142,15 +179,28 @@ def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
     model: type[BaseModel] = Config
     for part in location:
         field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(models) > 1:  # a union by name: the location's next part is the name
+            models = [kind for kind in models if kind.model_fields["name"].default in location]
+        if not models:
+            if part in _tags():
+                continue
             break
-        model = field.annotation
+        model = models[0]
     return model
+
+
+def _tags() -> set[str]:
+    return {kind.model_fields["name"].default for kind in get_args(Config.model_fields["data"].annotation)}
 
 
 def _sentence(error: Any) -> str:
     location = error["loc"]
-    path = ".".join(str(part) for part in location) or "(whole)"
+    shown_at = [part for i, part in enumerate(location) if not (i == 1 and location[0] == "data" and part in _tags())]
+    path = ".".join(str(part) for part in shown_at) or "(whole)"
+    if error["type"] == "union_tag_invalid":
+        return f"{path}.name = {error['ctx']['tag']!r}: no such data set; allowed: {', '.join(sorted(_tags()))}"
     if error["type"] == "extra_forbidden":
         names = list(_model_at(location[:-1]).model_fields)
         near = difflib.get_close_matches(str(location[-1]), names, n=1)

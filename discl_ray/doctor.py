@@ -1,4 +1,4 @@
-"""Is this machine fit for the job? One check after the other, each with a finding, or a problem and its remedy.
+"""Are this machine and this data set fit for the job? One check after the other, each with a finding, or a problem and its remedy.
 
 Nothing is started, written or downloaded. Imports stand inside the checks: what cannot be imported is a finding too.
 """
@@ -10,14 +10,20 @@ import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from discl_ray.config import Config
+    from discl_ray.data.listing import Listing
 
 LIBRARIES = ("torch", "torchvision", "diffusers", "open_clip", "ray")
 """What the jobs import late, and what most often fails to."""
@@ -27,6 +33,15 @@ MINIMUM = (3, 11)
 
 DISK_GB = 1.0
 """Less free disk than this under the run root is a problem."""
+
+CLASSES, IMAGES = 200, 3
+"""Classes whose names are tried on the scorer at most, and training images of each."""
+
+SECONDS = 30.0
+"""After this long no further image is tried: a large scorer on a CPU takes a second for each."""
+
+SHOWN = 10
+"""Classes a finding names."""
 
 
 class Problem(Exception):
@@ -49,6 +64,28 @@ class Subject:
         from discl_ray.config import load_config
 
         return load_config(self.paths, self.overrides)
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The images of the configured data set; none is opened.
+
+        Raises ConfigError, or DataError if they cannot be listed.
+        """
+        from discl_ray.data import list_dataset
+
+        return list_dataset(self.config.data, self.config.seed)
+
+    @cached_property
+    def class_names(self) -> dict[str, str]:
+        """Class key -> name, in the order of the labels.
+
+        Raises DataError if the user's names do not fit the classes.
+        """
+        from discl_ray.data.samples import _names
+
+        listing = self.listing
+        keys = list(listing.classes or sorted(set(listing.table["class_key"].to_pylist())))
+        return dict(zip(keys, _names(self.config.data, listing, keys), strict=True))
 
 
 def check_python(_: Subject) -> str:
@@ -102,7 +139,10 @@ def check_imports(_: Subject) -> str:
 
 
 def check_config(subject: Subject) -> str:
-    """Whether the configuration is valid."""
+    """Whether the configuration is valid, with its file of scene descriptions."""
+    from discl_ray.prompts import load_prompts
+
+    load_prompts(subject.config.prompts)
     return f"{' + '.join(subject.paths)}, run.name = {subject.config.run.name}"
 
 
@@ -120,6 +160,118 @@ def check_scorer(subject: Subject) -> str:
 
     name = open_clip_name(subject.config.scorer)
     return subject.config.scorer.model + ("" if name.startswith("local-dir:") else ", which open_clip looks for when it starts")
+
+
+def check_data(subject: Subject) -> str:
+    """Whether the data set can be listed, and what is in it. No image is opened."""
+    config, table = subject.config.data, subject.listing.table
+    counts = Counter(table["split"].to_pylist())
+    classes = len(subject.class_names)
+    if classes < 2:
+        raise Problem(f"data.name = {config.name}: {classes} class; at least two are needed to tell apart")
+    if not counts["train"] + counts[None]:
+        raise Problem(f"data.name = {config.name}: no training image among {table.num_rows}; look at its splits")
+    shown = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
+    shown += [f"{counts[None]:,} to be split"] * (counts[None] > 0)
+    return f"{config.name}: {', '.join(shown)}; {classes:,} classes"
+
+
+def check_class_names(subject: Subject) -> str:
+    """Whether the scorer knows the classes by their names: real training images, ranked among the prompts of all classes."""
+    import torch
+
+    from discl_ray.errors import ModelError
+    from discl_ray.prompts import load_prompts
+    from discl_ray.score.clip import ClipScorer
+    from discl_ray.score.folder import open_clip_name
+    from discl_ray.score.known import class_ranks
+
+    config = subject.config.scorer
+    prompts = load_prompts(subject.config.prompts)
+    prompts.check(list(subject.class_names.values()))
+    local = open_clip_name(config).startswith("local-dir:")
+    try:
+        scorer = ClipScorer(config, "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu")
+    except ModelError:
+        if local:
+            raise
+        return f"not tried: {config.model} is not on this machine yet"
+    rows, names = _some_training_rows(subject)
+    ranks = class_ranks(_decoded(subject, rows, names), {name: prompts.filter(name) for name in names.values()}, scorer)
+    if not ranks:
+        raise Problem(f"none of {len(rows)} training images can be read")
+    return _known(subject, ranks, len(names))
+
+
+def _known(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
+    """What ranks among `count` prompts mean; raises Problem if most of the classes are unknown, unless only plumbing is tested."""
+    from discl_ray.data.config import FilesConfig
+    from discl_ray.score.known import unknown_classes
+
+    data, model = subject.config.data, subject.config.scorer.model
+    tried = f"tried on {len(ranks):,} of {len(subject.class_names):,} classes, up to {IMAGES} training images of each"
+    unknown = unknown_classes(ranks, count)
+    if not unknown:
+        return f"the scorer knows them ({tried})"
+    text = f"the scorer hardly knows {len(unknown)}, so the filter will reject much of them ({tried})"
+    if isinstance(data, FilesConfig):
+        text += f": set a name in {data.names or 'a file, data.names=FILE.csv'}, or another scorer.model"
+        text += " (embedded knows only digits)" if model == "embedded" else ""
+    worst = [f"class '{name}': rank {rank:g} of {count}" for name, rank in list(unknown.items())[:SHOWN]]
+    more = [f"and {len(unknown) - SHOWN} more"] if len(unknown) > SHOWN else []
+    text = "\n".join([text, *worst, *more])
+    if 2 * len(unknown) > len(ranks) and not subject.config.plumbing_test:
+        raise Problem(text)
+    return text
+
+
+def _some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
+    """Up to IMAGES training rows of the listing for each of up to CLASSES classes, by hash; and these classes' names by key."""
+    import numpy as np
+
+    from discl_ray.core.ids import stable_id
+    from discl_ray.data.config import FilesConfig
+    from discl_ray.data.splits import fill_splits
+
+    data, table = subject.config.data, subject.listing.table
+    ids, keys = table["sample_id"].to_pylist(), table["class_key"].to_pylist()
+    split = np.array(table["split"].to_pylist(), object)
+    if isinstance(
+        data, FilesConfig
+    ):  # no look at what will be val and test, as far as that is decided without an image's bytes
+        label = {key: i for i, key in enumerate(subject.class_names)}
+        split = fill_splits(
+            split,
+            np.array([label[key] for key in keys], np.int64),
+            np.array(table["group"].to_pylist(), object),
+            ids,
+            val_fraction=data.val_fraction,
+            test_fraction=data.test_fraction,
+            seed=subject.config.seed,
+        )
+    members: dict[str, list[int]] = {}
+    for i in np.flatnonzero(split == "train").tolist():
+        members.setdefault(keys[i], []).append(i)
+    chosen = set(sorted(members, key=stable_id)[:CLASSES])
+    rows = sorted(i for key in chosen for i in sorted(members[key], key=lambda i: stable_id(ids[i]))[:IMAGES])
+    return rows, {key: name for key, name in subject.class_names.items() if key in chosen}
+
+
+def _decoded(subject: Subject, rows: Sequence[int], names: Mapping[str, str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """(class name, pixels) of rows of the listing, for SECONDS; what cannot be read is left out."""
+    from discl_ray.core.images import decode_image
+    from discl_ray.errors import ImageError
+
+    listing = subject.listing
+    table, end = listing.table.take(rows), time.monotonic() + SECONDS
+    for key, data in zip(table["class_key"].to_pylist(), listing.read(listing.root, table), strict=True):
+        try:
+            if not isinstance(data, ImageError):
+                yield names[key], decode_image(data)
+        except ImageError:
+            continue
+        if time.monotonic() > end:
+            return
 
 
 def check_root(subject: Subject) -> str:
@@ -171,6 +323,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("configuration", check_config),
     ("generator", check_generator),
     ("scorer", check_scorer),
+    ("data", check_data),
+    ("class names", check_class_names),
     ("run root", check_root),
     ("shared memory", check_shared_memory),
     ("processors", check_processors),

@@ -2,65 +2,304 @@
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Which real samples deserve a spectrum.
 
-By class count (paper §3.2, long-tail tasks): every training image of a class with few of them. The same rule picks, from the
-val split, the sources of the probe spectra by which a curriculum judges its progress; test rows are never sources.
+    class_count   every training image of a class with few of them (paper §3.2, long-tail tasks)
+    confidence    the training images whose own class a classifier finds least likely (paper §3.2, low-quality tasks)
+
+The same rule picks, from the val split, the sources of the probe spectra by which a curriculum judges its progress; test rows are
+never sources. A confident classifier that says something else may be right: such an image is a suspect, shown and not used.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from typing import Literal
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from numpy.typing import NDArray
+from pydantic import Field, ValidationInfo, field_validator
 
+from discl_ray.core.ids import stable_id
+from discl_ray.core.schema import PREDICTIONS, SAMPLES
 from discl_ray.core.settings import Settings
+from discl_ray.core.storage import Store
 from discl_ray.errors import DataError
+from discl_ray.run import MANIFEST
+
+PAPER_QUANTILE = 0.064
+"""8,260 of 129,809 images."""
+
+PREDICTIONS_FILE = "predictions.parquet"
+
+GUESSES = pa.schema([PREDICTIONS.field(name) for name in ("prob_true", "pred", "prob_pred")])
+HARDNESS = pa.schema(
+    [
+        *(SAMPLES.field(name) for name in ("sample_id", "label", "class_name", "split")),
+        ("hard", pa.bool_()),
+        ("suspect", pa.bool_()),  # the classifier is sure of another class
+        ("rank", pa.int64()),  # 0 is the hardest
+        *GUESSES,
+    ]
+)
+"""What a rule says of every train and val row."""
 
 
 class HardConfig(Settings):
     """The rule for hardness."""
 
-    rule: Literal["class_count"] = "class_count"
+    rule: Literal["class_count", "confidence"] = "class_count"
     below: int = Field(default=6, ge=1)
-    """Classes with fewer training images than this are hard."""
+    """class_count: classes with fewer training images than this are hard."""
+    method: Literal["zero_shot", "out_of_fold"] = "zero_shot"
+    """confidence: whose. The scorer's over all class prompts, or that of classifiers trained on the other folds."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """confidence: hard is a probability of the own class below this."""
+    top_n: int | None = Field(default=None, ge=1)
+    """confidence: so many training images are hard, those with the lowest probability of their own class."""
+    quantile: float | None = Field(default=None, gt=0, le=1, validate_default=True)
+    """confidence: this share of the training images is hard; default, if nothing else cuts: the paper's 0.064."""
+    folds: int = Field(default=5, ge=2)
+    """out_of_fold: classifiers to train; images of one group, and copies of one image, are in one fold."""
+    suspect_above: float = Field(default=0.9, gt=0, le=1)
+    """confidence: an image that is given to another class with at least this probability may be labelled wrongly."""
+    include_suspects: bool = False
+    """confidence: makes spectra of suspects, too."""
+    exclude_classes: tuple[str, ...] = ()
+    """Names of classes that never get a spectrum, such as `empty`."""
     probe_sources: int = Field(default=3, ge=0)
-    """Val images per hard class that get a probe spectrum; 0 makes none."""
+    """Val images of each class, at the most, that get a probe spectrum: the hardest; 0 makes none."""
+
+    @field_validator("quantile")
+    @classmethod
+    def _one_cut(cls, quantile: float | None, info: ValidationInfo) -> float | None:
+        # runs even if another field is wrong, so that every problem is in one report
+        cuts = {"threshold": info.data.get("threshold"), "top_n": info.data.get("top_n"), "quantile": quantile}
+        given = [f"{name} = {value:g}" for name, value in cuts.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{', '.join(given)}: one of them cuts; set the others to null")
+        return quantile if given or not {"threshold", "top_n"} <= info.data.keys() else PAPER_QUANTILE
+
+    @field_validator("exclude_classes")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"'{twice[0]}' is in it twice")
+        return names
+
+
+class Verdicts(NamedTuple):
+    """A rule's word on some rows, in their order."""
+
+    hard: NDArray[np.bool_]
+    suspect: NDArray[np.bool_]
+    rank: NDArray[np.int64]
+    """0 is the hardest; a permutation."""
+    guesses: pa.Table
+    """GUESSES; null where the rule needs none."""
 
 
 def class_counts(samples: pa.Table) -> dict[int, int]:
     """Training images by label."""
-    return dict(Counter(samples.filter(pc.equal(samples["split"], "train"))["label"].to_pylist()))
+    labels = samples.filter(pc.equal(samples["split"], "train"))["label"]
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(labels).to_pylist()}
 
 
-def by_class_count(samples: pa.Table, config: HardConfig) -> set[int]:
-    """Labels whose classes have fewer than `below` training images."""
-    return {label for label, count in class_counts(samples).items() if count < config.below}
+def by_class_count(rows: pa.Table, config: HardConfig, _predictions: pa.Table | None) -> Verdicts:
+    """Hard is what belongs to a class with fewer than `below` training images."""
+    label = rows["label"].to_numpy()
+    size = np.zeros(int(label.max(initial=0)) + 1, np.int64)
+    for c, count in class_counts(rows).items():
+        size[c] = count
+    return Verdicts(
+        hard=(size[label] > 0) & (size[label] < config.below) & ~_excluded(rows, config),
+        suspect=np.zeros(len(label), bool),
+        rank=_rank(np.argsort(size[label], kind="stable")),
+        guesses=pa.table({name: pa.nulls(len(label), GUESSES.field(name).type) for name in GUESSES.names}),
+    )
 
 
-RULES: dict[str, Callable[[pa.Table, HardConfig], set[int]]] = {"class_count": by_class_count}
-"""Rules for hardness: (SAMPLES, config) -> hard labels."""
+def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | None) -> Verdicts:
+    """Hard is what its classifier finds least likely to be what it is; ties are broken by `sample_id`.
 
+    The cut is found on train, after suspects, excluded classes and images without a prediction are left out; val takes it over.
 
-def hard_samples(samples: pa.Table, config: HardConfig) -> pa.Table:
-    """The sources of the spectrum as SAMPLES rows: hard training images, then val images for the probes.
-
-    Raises DataError if no class is hard.
+    Raises DataError if predictions are missing or belong to other samples.
     """
-    labels = RULES[config.rule](samples, config)
-    if not labels:
-        smallest = min(class_counts(samples).values(), default=0)
+    if predictions is None:
+        raise DataError("hard.rule = confidence needs the predictions of a classifier; run `make identify`")
+    guesses = _guesses(rows, predictions)
+    own, sure = (guesses[name].to_numpy(zero_copy_only=False) for name in ("prob_true", "prob_pred"))
+    wrong = pc.fill_null(pc.not_equal(guesses["pred"], rows["label"]), False).to_numpy(zero_copy_only=False)
+    wanted = ~_excluded(rows, config)
+    suspect = wrong & wanted & (sure >= np.float32(config.suspect_above))
+    usable = wanted & ~np.isnan(own) & (~suspect | config.include_suspects)
+    train = pc.equal(rows["split"], "train").to_numpy(zero_copy_only=False)
+    keys = pa.table({"prob_true": guesses["prob_true"], "sample_id": rows["sample_id"]})
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names]).to_numpy()
+    pool = order[(usable & train)[order]]
+    if not len(pool):
         raise DataError(
-            f"hard.below = {config.below}: no class has fewer training images (the smallest has {smallest}); "
-            "raise hard.below, or train without a spectrum (curriculum.strategy=real_only)"
+            "no training image is left to be hard: all are suspects, of hard.exclude_classes, or without a prediction; "
+            "see `make identify`"
         )
-    hard = samples.filter(pc.is_in(samples["label"], pa.array(sorted(labels), pa.int32())))
-    taken: Counter[int] = Counter()
-    keep: list[bool] = []
-    for split, label in zip(hard["split"].to_pylist(), hard["label"].to_pylist(), strict=True):
-        if split == "val":
-            taken[label] += 1
-        keep.append(split == "train" or (split == "val" and taken[label] <= config.probe_sources))
-    return hard.filter(pa.array(keep))
+    if config.threshold is not None:
+        hard = usable & (own < np.float32(config.threshold))
+    else:
+        chosen = pool[: config.top_n or max(1, round((config.quantile or PAPER_QUANTILE) * len(pool)))]
+        hard = usable & ~train & (own <= own[chosen[-1]])
+        hard[chosen] = True
+    return Verdicts(hard=hard, suspect=suspect, rank=_rank(order), guesses=guesses)
+
+
+RULES: dict[str, Callable[[pa.Table, HardConfig, pa.Table | None], Verdicts]] = {
+    "class_count": by_class_count,
+    "confidence": by_confidence,
+}
+"""Rules for hardness: (SAMPLES rows of train and val, config, PREDICTIONS of the same) -> Verdicts."""
+
+
+def hardness(samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None) -> pa.Table:
+    """HARDNESS of all train and val rows of SAMPLES, in their order; images are not looked at.
+
+    Raises DataError if a rule lacks its predictions, or a class to exclude is not there.
+    """
+    _check_excluded(samples, config)
+    columns = ["sample_id", "label", "class_name", "split"]
+    rows = samples.select(columns).filter(_usable_split(samples))
+    found = RULES[config.rule](rows, config, predictions)
+    arrays: list[Any] = [*(rows[name] for name in columns), found.hard, found.suspect, found.rank, *found.guesses.columns]
+    return pa.table(arrays, names=HARDNESS.names).cast(HARDNESS)
+
+
+def hard_samples(samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None) -> pa.Table:
+    """The sources of the spectrum as SAMPLES rows, in their order: hard training images, and hard val images for the probes.
+
+    Of a class's hard val images the hardest `probe_sources` are taken; images are not looked at.
+
+    Raises DataError like `hardness`, and if no training image is hard.
+    """
+    judged = hardness(samples, config, predictions)
+    hard, label, rank = (judged[name].to_numpy(zero_copy_only=False) for name in ("hard", "label", "rank"))
+    train = pc.equal(judged["split"], "train").to_numpy(zero_copy_only=False)
+    if not (hard & train).any():
+        raise DataError(_nothing_hard(judged, config))
+    probes = np.flatnonzero(hard & ~train)
+    probes = probes[np.lexsort((rank[probes], label[probes]))]
+    ordered = label[probes]
+    place = np.arange(len(probes)) - np.searchsorted(ordered, ordered)  # within its class
+    keep = hard & train
+    keep[probes[place < config.probe_sources]] = True
+    return samples.filter(_usable_split(samples)).filter(pa.array(keep))
+
+
+def describe_rule(judged: pa.Table, config: HardConfig) -> str:
+    """The rule, its cut and what it left out, in words, from its HARDNESS."""
+    train = judged.filter(pc.equal(judged["split"], "train"))
+    excluded = np.count_nonzero(_excluded(train, config))
+    left_out = [f"{excluded} of {', '.join(config.exclude_classes)}"] if excluded else []
+    if config.rule == "class_count":
+        rule = f"classes with fewer than hard.below = {config.below} training images"
+    else:
+        if not config.include_suspects and (suspects := pc.sum(train["suspect"]).as_py()):
+            left_out.append(f"{suspects} whose label is suspect (another class with at least {config.suspect_above:g})")
+        if unread := train["prob_true"].null_count:
+            left_out.append(f"{unread} that could not be read")
+        highest = pc.max(train.filter(train["hard"])["prob_true"]).as_py()
+        cuts = {
+            "threshold": f"less than hard.threshold = {config.threshold}",
+            "top_n": f"the lowest hard.top_n = {config.top_n}",
+            "quantile": f"the lowest hard.quantile = {config.quantile}",
+        }
+        cut = next(words for name, words in cuts.items() if getattr(config, name) is not None)
+        reach = "none" if highest is None else f"up to {highest:.3g}"
+        rule = f"probability of the own class by {config.method.replace('_', '-')}, {cut}: {reach}"
+    return f"{config.rule} · {rule}" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+
+
+def predictions_folder(
+    config: HardConfig, *, samples: str, scorer: str, prompts: Sequence[str], classifier: Mapping[str, Any]
+) -> str:
+    """The folder of PREDICTIONS under a run, `predictions-<hash8>`, named by all that decides them.
+
+    `samples` and `scorer` are fingerprints, `prompts` one a class, `classifier` the seed and the identity fields of the start of a
+    training run.
+    """
+    decides = [scorer, list(prompts)] if config.method == "zero_shot" else [classifier, config.folds]
+    return f"predictions-{stable_id(config.method, samples, *decides)[:8]}"
+
+
+def read_predictions(store: Store) -> pa.Table:
+    """PREDICTIONS of a folder.
+
+    Raises DataError if they are not there, or not complete.
+    """
+    if not store.exists(MANIFEST):
+        raise DataError(f"{store.base}: no predictions for these images; run `make identify` with the same CONF and ARGS")
+    return store.read_table(PREDICTIONS_FILE)
+
+
+def _usable_split(samples: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(samples["split"], pa.array(["train", "val"]))
+
+
+def _rank(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """From the rows, hardest first, to each row's place."""
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
+
+
+def _excluded(rows: pa.Table, config: HardConfig) -> NDArray[np.bool_]:
+    return pc.is_in(rows["class_name"], pa.array(config.exclude_classes, pa.string())).to_numpy(zero_copy_only=False)
+
+
+def _check_excluded(samples: pa.Table, config: HardConfig) -> None:
+    known = samples["class_name"].unique().to_pylist()
+    for name in config.exclude_classes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"classes are {', '.join(sorted(known)[:5])}, …"
+            raise DataError(f"hard.exclude_classes = '{name}': no image is of this class; {hint}")
+
+
+def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
+    """GUESSES for `rows`, in their order.
+
+    Raises DataError for rows without a prediction, predictions for another set of classes, and numbers that are no probabilities.
+    """
+    again = "run `make identify` with the same CONF and ARGS"
+    place = pc.index_in(rows["sample_id"], predictions["sample_id"].combine_chunks())
+    if place.null_count:
+        lacking = rows.filter(pc.is_null(place))["sample_id"][0].as_py()
+        raise DataError(f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {lacking}; {again}")
+    found = predictions.take(place)
+    other = pc.fill_null(pc.not_equal(found["label"], rows["label"]), True)
+    if pc.any(other).as_py():
+        first = rows.filter(other).select(["sample_id", "label"]).to_pylist()[0]
+        raise DataError(f"the predictions are for other classes: {first['sample_id']} has label {first['label']} now; {again}")
+    for name in ("prob_true", "prob_pred"):
+        inside = pc.and_(pc.greater_equal(found[name], 0), pc.less_equal(found[name], 1))  # false for NaN
+        if not pc.all(inside, min_count=0).as_py():
+            broken = found.filter(pc.invert(inside)).select(["sample_id", name]).to_pylist()[0]
+            raise DataError(
+                f"{broken['sample_id']}: {name} = {broken[name]} is no probability; delete the predictions' folder and {again}"
+            )
+    return found.select(GUESSES.names)
+
+
+def _nothing_hard(judged: pa.Table, config: HardConfig) -> str:
+    otherwise = "or train without a spectrum (curriculum.strategy=real_only)"
+    train = judged.filter(pc.equal(judged["split"], "train"))
+    if config.rule == "confidence":
+        lowest = pc.min(train["prob_true"]).as_py()
+        return (
+            f"hard.threshold = {config.threshold:g}: no training image has a lower probability of its class "
+            f"(the lowest is {lowest:.3g}); raise hard.threshold, {otherwise}"
+        )
+    smallest = min(class_counts(train.filter(pa.array(~_excluded(train, config)))).values(), default=0)
+    return (
+        f"hard.below = {config.below}: no class has fewer training images (the smallest has {smallest}); "
+        f"raise hard.below, {otherwise}"
+    )

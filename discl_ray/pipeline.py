@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,19 +21,22 @@ from discl_ray.config import PHASE_1, Config, dump_config, part_hash
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.schema import PLAN
+from discl_ray.core.settings import identity
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
-from discl_ray.data import read_samples
+from discl_ray.data import Samples, read_samples
 from discl_ray.errors import IntegrityError, ModelError
-from discl_ray.generate.folder import check_generator, count_truncated, find_model, fingerprint, native_side
-from discl_ray.hard import hard_samples
+from discl_ray.generate.folder import check_generator, count_truncated, find_model, fingerprint, native_side, working_size
+from discl_ray.generate.reuse import FILE as REUSED_FILE
+from discl_ray.generate.reuse import REUSED
+from discl_ray.hard import hard_samples, predictions_folder, read_predictions
 from discl_ray.plan import PlanSize, make_plan, next_attempt
 from discl_ray.preview import pick_sources, preview_plan
-from discl_ray.prompts import filter_prompt
+from discl_ray.prompts import Prompts, load_prompts
 from discl_ray.run import MANIFEST, run_store
-from discl_ray.runtime import ray_session
+from discl_ray.runtime import ray_session, start_beside_driver
 from discl_ray.score.folder import scorer_fingerprint
-from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify, write_shard
+from discl_ray.spectrum import SAMPLES_AT, committed, count_verdicts, open_spectrum, verify, write_shard
 from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
 RATES = "rates.json"
@@ -45,53 +48,83 @@ class Prepared:
     """A generate run that has been planned: where it lies, its samples, sources and plan."""
 
     store: Store
-    samples: pa.Table
+    samples: Samples
+    prompts: Prompts
     hard: pa.Table
+    """SAMPLES rows of the sources, with bytes or a path."""
     plan: pa.Table
     class_prompts: tuple[str, ...]
     fingerprint: str
     rate_key: str
 
 
-def prepare(config: Config) -> tuple[Store, str]:
-    """The run's store and the generator's fingerprint; checks the models without loading or writing anything.
+class Ready(NamedTuple):
+    """A run that can be planned."""
 
-    Raises ModelError or SetupError.
+    store: Store
+    fingerprint: str
+    """Of the generator."""
+    samples: Samples
+    prompts: Prompts
+
+
+def prepare(config: Config) -> Ready:
+    """The run's store, the generator's fingerprint and the samples; checks the models without loading them, then reads the data.
+
+    Raises ModelError, SetupError, DataError, or ConfigError if the prompts' file or the class names cannot be used.
     """
-    if (
-        config.generator.model == "embedded"
-        and not config.data.name.startswith("digits")
-        and not config.generator.allow_embedded
-    ):
+    prompts = load_prompts(config.prompts)
+    if config.plumbing_test and not config.generator.allow_embedded:
         raise ModelError(
             f"generator.model = embedded knows only digits, data.name = {config.data.name}: name a generator, "
             "or test the plumbing with generator.allow_embedded=true"
         )
     folder = check_generator(config.generator, config.plan.num_steps)
     print_ = fingerprint(config.generator, folder, config.plan.num_steps)
-    return run_store(config.run.root, config.run.name, f"generate-{_hash8(config, print_)}"), print_
+    scorer = scorer_fingerprint(config.scorer)
+    runs = run_store(config.run.root, config.run.name, "")
+    samples = read_samples(config.data, config.seed, runs, num_cpus=config.run.num_cpus)
+    prompts.check(samples.classes)
+    before = [print_, scorer, samples.fingerprint, prompts.fingerprint]
+    if config.hard.rule == "confidence":
+        before.append(predictions_store(config, samples, prompts).name)
+    hash8 = _hash8(config, *before)
+    return Ready(run_store(config.run.root, config.run.name, f"generate-{hash8}"), print_, samples, prompts)
 
 
-def _hash8(config: Config, generator_fingerprint: str, *more: str) -> str:
-    """Names what phase 1 makes: its configuration and both models' contents."""
-    return part_hash(config, PHASE_1, generator_fingerprint, scorer_fingerprint(config.scorer), *more)[:8]
+def predictions_store(config: Config, samples: Samples, prompts: Prompts) -> Store:
+    """Where the predictions lie that hardness by confidence goes by."""
+    folder = predictions_folder(
+        config.hard,
+        samples=samples.fingerprint,
+        scorer=scorer_fingerprint(config.scorer),
+        prompts=[prompts.filter(name) for name in samples.classes],
+        classifier={**identity(config.train.start()), "seed": config.seed},
+    )
+    return run_store(config.run.root, config.run.name, folder)
 
 
-def draft(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
-    """Samples, hard samples and plan of a run; writes nothing.
+def _hash8(config: Config, *before: str) -> str:
+    """Names what phase 1 makes: its configuration, both models' contents and the samples'."""
+    return part_hash(config, PHASE_1, *before)[:8]
+
+
+def draft(config: Config, store: Store, generator_fingerprint: str, samples: Samples, prompts: Prompts) -> Prepared:
+    """Hard samples and plan of a run; writes nothing.
 
     Raises DataError if there is nothing to make.
     """
-    samples = read_samples(config.data, config.seed)
-    hard = hard_samples(samples, config.hard)
-    plan = make_plan(hard, config.plan, config.prompts, fingerprint=generator_fingerprint, base_seed=config.seed)
-    names = dict(sorted(zip(samples["label"].to_pylist(), samples["class_name"].to_pylist(), strict=True)))
+    by_confidence = config.hard.rule == "confidence"
+    predictions = read_predictions(predictions_store(config, samples, prompts)) if by_confidence else None
+    hard = samples.with_images(hard_samples(samples.table, config.hard, predictions))
+    plan = make_plan(hard, config.plan, prompts, fingerprint=generator_fingerprint, base_seed=config.seed)
     return Prepared(
         store=store,
         samples=samples,
+        prompts=prompts,
         hard=hard,
         plan=plan,
-        class_prompts=tuple(filter_prompt(config.prompts, name) for name in names.values()),
+        class_prompts=tuple(prompts.filter(name) for name in samples.classes),
         fingerprint=generator_fingerprint,
         rate_key=f"{generator_fingerprint[:16]}-b{config.generator.micro_batch}-a{config.generator.actors}",
     )
@@ -108,35 +141,51 @@ def draft_preview(full: Prepared, config: Config) -> tuple[Prepared, Config]:
         "hard": config.hard.model_copy(update={"probe_sources": 0}),
     }
     small = config.model_copy(update=parts)
-    plan = make_plan(sources, small.plan, small.prompts, fingerprint=full.fingerprint, base_seed=small.seed)
-    hash8 = _hash8(small, full.fingerprint, str(config.preview.sources))  # the grid is in small.plan
+    plan = make_plan(sources, small.plan, full.prompts, fingerprint=full.fingerprint, base_seed=small.seed)
+    before = (full.fingerprint, scorer_fingerprint(config.scorer), full.samples.fingerprint, full.prompts.fingerprint)
+    hash8 = _hash8(small, *before, str(config.preview.sources))  # the grid is in small.plan
     store = run_store(config.run.root, config.run.name, f"preview-{hash8}")
-    # samples: only what is shown; a copy of the whole data set may be larger than all images made
-    return replace(full, store=store, samples=sources, hard=sources, plan=plan), small
+    return replace(full, store=store, hard=sources, plan=plan), small
 
 
 def write_layout(prepared: Prepared, config: Config) -> None:
-    """Writes what a run is made from: configuration, samples by split, sources, and last the plan. Does nothing twice.
+    """Writes what a run is made from: configuration, where its samples lie, sources, and last the plan. The plan is written once.
 
     Raises IntegrityError if the directory holds another plan.
     """
-    store, plan, samples = prepared.store, prepared.plan, prepared.samples
-    if store.exists("plan.parquet"):
-        if store.read_table("plan.parquet")["gid"].to_pylist() != plan["gid"].to_pylist():
-            raise IntegrityError(
-                f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name"
-            )
+    store, plan = prepared.store, prepared.plan
+    planned = store.exists("plan.parquet")
+    if planned and store.read_table("plan.parquet")["gid"].to_pylist() != plan["gid"].to_pylist():
+        raise IntegrityError(f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name")
+    place = {"directory": prepared.samples.store.name}
+    if not planned or store.read_json(SAMPLES_AT) != place:  # a data set that was moved is the same, at other paths
+        store.write_json(SAMPLES_AT, place)
+        store.write_table("sources.parquet", prepared.hard)
+    if planned:
         return
-    for split in ("train", "val", "test"):
-        store.write_table(f"samples/{split}.parquet", samples.filter(pc.equal(samples["split"], split)))
-    store.write_table("sources.parquet", prepared.hard)
     store.write("config.yaml", dump_config(config).encode())
+    store.write_table(REUSED_FILE, find_reusable(prepared))
     store.write_table("plan.parquet", plan)
 
 
-def lay_out(config: Config, store: Store, generator_fingerprint: str) -> Prepared:
+def find_reusable(prepared: Prepared) -> pa.Table:
+    """REUSED: planned images that another run of this name has made."""
+    runs = Store(prepared.store.filesystem, prepared.store.base.rsplit("/", 1)[0])
+    wanted, found = set(prepared.plan["gid"].to_pylist()), {}
+    for directory in runs.folders():
+        if not directory.startswith(("generate-", "preview-")):
+            continue
+        for record in committed(runs.within(directory)).values():
+            for file in record["files"]:
+                gids = runs.read_table(f"{directory}/{file['name']}", ["gid"])["gid"].to_pylist()
+                found.update((gid, (directory, file["name"])) for gid in gids if gid in wanted)
+    rows = [{"gid": gid, "directory": directory, "file": file} for gid, (directory, file) in sorted(found.items())]
+    return pa.Table.from_pylist(rows, schema=REUSED)
+
+
+def lay_out(config: Config, store: Store, generator_fingerprint: str, samples: Samples, prompts: Prompts) -> Prepared:
     """Drafts a run and writes its layout."""
-    prepared = draft(config, store, generator_fingerprint)
+    prepared = draft(config, store, generator_fingerprint, samples, prompts)
     write_layout(prepared, config)
     return prepared
 
@@ -144,11 +193,9 @@ def lay_out(config: Config, store: Store, generator_fingerprint: str) -> Prepare
 def describe(prepared: Prepared, config: Config) -> str:
     """The plan in words: rows, steps, time, disk."""
     size = PlanSize.of(prepared.plan)
-    source = prepared.hard
-    pixels = (
-        sum(w * h for w, h in zip(source["width"].to_pylist(), source["height"].to_pylist(), strict=True)) / source.num_rows
-    )
-    megabytes = size.rows * pixels * 3 / 1e6  # an upper bound: stored losslessly, images take less than their pixels
+    generator = config.generator
+    height, width = working_size(generator, find_model(generator.model, generator.revision, generator.variant))
+    megabytes = size.rows * height * width * 3 / 1e6  # an upper bound: margins are cut off, and pixels are compressed
     rates = Store.at(config.run.root)
     rate = rates.read_json(RATES).get(prepared.rate_key) if rates.exists(RATES) else None
     when = (
@@ -206,6 +253,8 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
             todo = plan.filter(pc.invert(pc.is_in(plan["shard_id"], pa.array(sorted(done), pa.string()))))
             if not todo.num_rows:
                 continue
+            if not attempt and not done and (reused := store.read_table(REUSED_FILE).num_rows):
+                print(f"  {reused} of {plan.num_rows} images were made by earlier runs and are taken over")
             if todo.num_rows < plan.num_rows:
                 print(f"  resuming: {plan.num_rows - todo.num_rows} images are committed, {todo.num_rows} are left")
             if attempt:
@@ -263,8 +312,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
     context.execution_options.preserve_order = False
     store, generator, scorer = prepared.store, config.generator, config.scorer
     shards = [(s, todo.filter(pc.equal(todo["shard_id"], s))) for s in todo["shard_id"].unique().to_pylist()]
-    pulse: Any = ray.remote(num_cpus=0)(Pulse)
-    pulse = pulse.remote()
+    pulse = start_beside_driver(Pulse)
 
     def commit(batch: pa.Table) -> pa.Table:
         shard_id, table = unpack(batch)

@@ -17,7 +17,7 @@ from discl_ray.core.ids import stable_id, stable_seed
 from discl_ray.core.lam import check_grid, lam_to_pct, num_denoising_steps
 from discl_ray.core.schema import BROKEN, PLAN
 from discl_ray.core.settings import Settings
-from discl_ray.prompts import PromptConfig, filter_prompt, generation_prompt
+from discl_ray.prompts import Prompts
 
 
 class PlanConfig(Settings):
@@ -59,7 +59,7 @@ class PlanConfig(Settings):
         return tuple(sorted(lam_to_pct(lam) for lam in self.lams))
 
 
-def make_plan(hard: pa.Table, config: PlanConfig, prompts: PromptConfig, *, fingerprint: str, base_seed: int) -> pa.Table:
+def make_plan(hard: pa.Table, config: PlanConfig, prompts: Prompts, *, fingerprint: str, base_seed: int) -> pa.Table:
     """The PLAN for a table of hard samples (SAMPLES rows: train sources and val sources for probes).
 
     seed = H(base_seed, sample, source bytes, replica, attempt): all λ of a replica start from the same noise.
@@ -76,9 +76,9 @@ def make_plan(hard: pa.Table, config: PlanConfig, prompts: PromptConfig, *, fing
         for replica in range(config.probe_replicas if probe else config.replicas):
             seed = stable_seed(base_seed, source["sample_id"], source["sha256"], replica, 0)
             texts = {
-                "prompt": generation_prompt(prompts, source["class_name"], replica),
-                "negative_prompt": prompts.negative,
-                "filter_prompt": filter_prompt(prompts, source["class_name"]),
+                "prompt": prompts.generation(source["class_name"], replica),
+                "negative_prompt": prompts.config.negative,
+                "filter_prompt": prompts.filter(source["class_name"]),
             }
             for lam_pct in config.levels:
                 steps = num_denoising_steps(lam_pct, config.num_steps)

@@ -1,6 +1,7 @@
 """A run's directory: where a step writes, who may write there, and what closes it.
 
     runs/<name>/generate-<hash8>/        one spectrum
+    runs/<name>/table-<hash8>/           its images decoded, for all training runs on it
     runs/<name>/train-<hash8>-s<seed>/   one training run
 
 The hash is of the step's identity fields and of the step before, so another λ grid is another directory and a smaller
@@ -30,7 +31,7 @@ def in_submitted_job() -> bool:
 
 
 def run_store(root: str, name: str, directory: str) -> Store:
-    """The store of a run's step.
+    """The store of a run's step; of all its steps if `directory` is empty.
 
     Raises SetupError for a relative root inside a submitted job, where the working directory is a copy that is thrown away.
     """
@@ -38,14 +39,14 @@ def run_store(root: str, name: str, directory: str) -> Store:
         raise SetupError(
             f"run.root = '{root}': a submitted job needs an absolute path or a URI that all nodes share, e.g. run.root=/shared/runs"
         )
-    return Store.at(root).within(f"{name}/{directory}")
+    return Store.at(root).within(f"{name}/{directory}".rstrip("/"))
 
 
 @contextmanager
-def locked(run: Store) -> Iterator[None]:
-    """Holds a run for this process; the operating system lets go of it if the process dies.
+def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
+    """Holds a run for this process; the operating system lets go of it if the process dies. Leaves no half-written file behind.
 
-    Raises SetupError if another process holds it or the directory cannot be written.
+    Raises SetupError if another process holds it, unless told to `wait`, or if the directory cannot be written.
     """
     if run.local is None:  # object stores have no locks; equal names with equal bytes keep two writers harmless
         yield
@@ -53,9 +54,13 @@ def locked(run: Store) -> Iterator[None]:
     try:
         run.local.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run.local / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise SetupError(f"{run.local}: in use by {_holder(run)}; wait for it, or name another run.name") from error
+        try:
+            lock.acquire()
+        except Timeout as error:
+            if not wait:
+                raise SetupError(f"{run.local}: in use by {_holder(run)}; wait for it, or name another run.name") from error
+            print(f"  {run.local}: in use by {_holder(run)}; waiting for it", flush=True)
+            lock.acquire(timeout=-1)
     except OSError as error:
         raise SetupError(
             f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write"
@@ -65,6 +70,7 @@ def locked(run: Store) -> Iterator[None]:
         (run.local / ".holder").write_text(json.dumps(holder))
         yield
     finally:
+        run.sweep()  # processes may have died over their writes, this one's last holder among them
         (run.local / ".holder").unlink(missing_ok=True)
         lock.release()
 

@@ -1,7 +1,8 @@
 """The one place that starts or joins Ray.
 
-Inside a submitted job, or with RAY_ADDRESS set, the cluster is joined; otherwise a local Ray is started, without a dashboard, and
-ended again. Resources are checked before anything is placed, so that a job is refused with numbers instead of waiting for ever.
+Inside a submitted job, or with RAY_ADDRESS set, the cluster is joined; otherwise a local Ray is started, without a dashboard unless
+one is needed, and ended again. Resources are checked before anything is placed, so that a job is refused with numbers instead of
+waiting for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from discl_ray.errors import SetupError
 
@@ -44,7 +46,7 @@ def check_versions(version_of: Callable[[str], str] = importlib.metadata.version
 
 
 @contextmanager
-def ray_session(*, num_cpus: int | None, needs: dict[str, float]) -> Iterator[None]:
+def ray_session(*, num_cpus: int | None, needs: dict[str, float], dashboard: bool = False) -> Iterator[None]:
     """Ray for the length of a job; `needs` is what the job places at once ({"CPU": 2, "GPU": 1}).
 
     Raises SetupError if the cluster has less than that, or refuses the connection.
@@ -65,7 +67,11 @@ def ray_session(*, num_cpus: int | None, needs: dict[str, float]) -> Iterator[No
             else:
                 cpus = num_cpus or max(4, os.cpu_count() or 1)
                 ray.init(
-                    address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=dashboard,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
                 )
         except Exception as error:
             raise SetupError(_connection_advice(error)) from error
@@ -82,6 +88,16 @@ def ray_session(*, num_cpus: int | None, needs: dict[str, float]) -> Iterator[No
     finally:
         if not joined:
             ray.shutdown()
+
+
+def start_beside_driver(kind: type) -> Any:
+    """An actor for the driver's own use, on the driver's node: on another one it could be lost and take the job with it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(kind)
+    return actor.options(scheduling_strategy=here).remote()
 
 
 def _connection_advice(error: Exception) -> str:

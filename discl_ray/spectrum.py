@@ -15,12 +15,43 @@ import pyarrow.compute as pc
 
 from discl_ray.core.filter import KEPT, FilterConfig, judge
 from discl_ray.core.ids import sha256
-from discl_ray.core.schema import SPECTRUM
+from discl_ray.core.schema import SAMPLES, SPECTRUM
 from discl_ray.core.storage import Store, parquet_bytes
-from discl_ray.errors import IntegrityError
+from discl_ray.errors import IntegrityError, SetupError
+from discl_ray.run import MANIFEST
+
+SAMPLES_AT = "samples.json"
+"""Names the folder of the samples a spectrum was made from; it lies beside the spectrum's."""
 
 COMMITS = "commits"
 DATA = "spectrum"
+
+
+def check_generated(generated: Store) -> None:
+    """Raises SetupError unless the spectrum is complete."""
+    if not generated.exists(MANIFEST):
+        raise SetupError(
+            f"{generated.base}: no complete spectrum for this configuration; run `make generate` with the same CONF and ARGS"
+        )
+
+
+def samples_of(run: Store) -> Store:
+    """The folder of the samples a spectrum was made from."""
+    beside = Store(run.filesystem, run.base.rsplit("/", 1)[0])
+    return beside.within(run.read_json(SAMPLES_AT)["directory"])
+
+
+def read_split(run: Store, split: str, columns: list[str] | None = None) -> pa.Table:
+    """SAMPLES rows of one split; images in files as paths. `test` is for `discl_ray.evaluate` alone."""
+    store = samples_of(run)
+    tables = [store.read_table(name, columns) for name in store.list(split, ".parquet")]
+    schema = SAMPLES if columns is None else pa.schema([SAMPLES.field(name) for name in columns])
+    return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
+
+
+def class_names(run: Store) -> tuple[str, ...]:
+    """Class names by label, of all splits."""
+    return tuple(samples_of(run).read_json(MANIFEST)["classes"])
 
 
 def write_shard(run: Store, shard_id: str, table: pa.Table) -> None:

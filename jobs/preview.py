@@ -8,7 +8,7 @@ resumes; rerunning a finished preview makes nothing and forecasts anew.
 """
 
 from discl_ray.command import run_job
-from discl_ray.config import Config
+from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import SPECTRUM
 from discl_ray.pipeline import describe, draft, draft_preview, generate, prepare, warnings, write_layout
 from discl_ray.preview import Speed, forecast
@@ -33,9 +33,10 @@ def job(config: Config) -> None:
             speed = Speed(**measured)  # nothing was made now: what was measured when it was
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
         seen = forecast(spectrum, config.filter, full.plan, generators=config.generator.actors, speed=speed)
-        store.write(SHEET, preview_sheet(spectrum, prepared.hard, config.filter))
+        note = PLUMBING if config.plumbing_test else ""
+        store.write(SHEET, preview_sheet(spectrum, prepared.hard, config.filter, note))
         store.write_json(FIGURES, preview_figures(seen))
-    print(preview_words(seen, config))
+    print(preview_words(seen, config) + (f"\n  {note}" if note else ""))
     print(f"look at {store.path(SHEET)} · next: make generate, with the same CONF and ARGS")
 
 

@@ -3,43 +3,68 @@
     python jobs/train.py --config conf/digits_lt.yaml curriculum.strategy=all_level
     ray job submit --working-dir . -- python jobs/train.py run.root=/shared/runs
 
-Needs a complete spectrum (`make generate` with the same configuration). The default takes about four minutes on two cores.
+Needs a complete spectrum (`make generate` with the same configuration). The default takes two to four minutes on two cores.
 Rerunning resumes; finished runs are not trained again, only evaluated.
 """
 
-from discl_ray.command import run_job
-from discl_ray.config import Config
-from discl_ray.experiments.rows import CE, SENTENCE, RowSpec, check_generated, test_row, train_row
-from discl_ray.pipeline import prepare
-from discl_ray.report.curves import curves
-from discl_ray.report.tables import accuracy_table
-from discl_ray.runtime import ray_session
+from __future__ import annotations
 
-LABELS = {"diverse_to_specific": "Diverse-to-Specific", "all_level": "All-Level", "real_only": "real only"}
+from typing import TYPE_CHECKING
+
+from discl_ray.command import run_job
+from discl_ray.config import PLUMBING, Config
+from discl_ray.pipeline import prepare
+from discl_ray.runtime import ray_session
+from discl_ray.spectrum import check_generated
+
+if TYPE_CHECKING:  # what stands on PyTorch takes seconds to import: not before the configuration is known to be sound
+    from discl_ray.experiments.rows import RowSpec
+
+LOSSES = {"ce": "CE", "balanced_softmax": "BS", "logit_adjusted": "logit-adjusted"}
+
+
+def rows_of(config: Config) -> tuple[RowSpec, RowSpec]:
+    """The baseline and what was asked for."""
+    from discl_ray.experiments.rows import CE, RowSpec
+
+    words = config.curriculum.strategy.split("_")
+    name = "-".join(word if word == "to" else word.capitalize() for word in words)
+    if config.train.model == "clip":
+        return RowSpec(label="FLYP", values=(("curriculum.strategy", "real_only"),)), RowSpec(label=f"FLYP + {name}")
+    return CE, RowSpec(label=f"{LOSSES[config.train.loss]} + {name}")
 
 
 def job(config: Config) -> None:
-    generated, _ = prepare(config)
+    generated = prepare(config).store
     check_generated(generated)
-    strategy, loss = config.curriculum.strategy, config.train.loss
-    asked = RowSpec(f"{'CE' if loss == 'ce' else 'BS'} + {LABELS[strategy]}", strategy, loss)
+    from discl_ray.experiments.rows import caveat, plan_run, test_row, train_row
+    from discl_ray.report.curves import curves
+    from discl_ray.report.history import PICTURE
+    from discl_ray.report.tables import score_table
+
+    base, asked = rows_of(config)
+    plan_run(config, generated)  # refuses what cannot be, before Ray starts
+    same = base.of(config) == asked.of(config)
     needs = {"GPU" if config.train.use_gpu else "CPU": float(config.train.workers)}
     results, histories, planned = {}, {}, None
     with ray_session(num_cpus=config.run.num_cpus, needs=needs):
         from discl_ray.train.trainer import read_history
 
         print(f"train · spectrum {generated.base}", flush=True)
-        _, start = train_row(config, generated, label="start (CE)", start=None)
-        for row in dict.fromkeys((CE, asked)):
-            planned, weights = train_row(row.of(config), generated, label=row.label, start=start)
-            results[row.label] = test_row(planned, weights, generated)
-            histories[row.label] = read_history(planned.store)
-    assert planned is not None  # CE is always trained
-    planned.store.write("curves.png", curves(histories))
-    difference = (CE.label, asked.label) if asked != CE else None
-    print(accuracy_table(results, difference=difference))
-    print(f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several. {SENTENCE}")
-    print(f"trained · look at {planned.store.path('curves.png')} · next: make compare, or make help")
+        start = None
+        if config.train.start_steps:
+            _, start = train_row(config, generated, label="start (CE)", start=None, is_start=True)
+        for spec in (base,) if same else (base, asked):
+            planned, weights = train_row(spec.of(config), generated, label=spec.label, start=start)
+            results[spec.label] = test_row(planned, weights, generated)
+            histories[spec.label] = read_history(planned.store)
+    assert planned is not None  # the baseline is always trained
+    planned.store.write("curves.png", curves(histories, note=PLUMBING if config.plumbing_test else ""))
+    print(f"  {caveat(config)}".rstrip())
+    print(score_table(results, difference=None if same else (base.label, asked.label)))
+    print(f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several.")
+    more = f" and {PICTURE}" if planned.store.exists(PICTURE) else ""
+    print(f"trained · look at {planned.store.path('curves.png')}{more} · next: make compare, or make help")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains the embedded default: VAE, UNet with text encoder, scorer, judge. About an hour on two cores; resumable.
+"""Trains the embedded default: VAE, UNet with text encoder, scorer, judge, student. About an hour on two cores; resumable.
 
     python jobs/train_embedded.py                    everything, into discl_ray/embedded/weights
     python jobs/train_embedded.py scorer judge       only these parts
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from discl_ray.embedded import GENERATOR, SCORER, WEIGHTS
+from discl_ray.embedded import GENERATOR, SCORER, STUDENT, WEIGHTS
 from discl_ray.embedded.digits import web_images
 from discl_ray.embedded.fitting import log_to
 from discl_ray.embedded.generator import save_generator, train_unet, train_vae
@@ -23,7 +23,7 @@ from discl_ray.embedded.judge import JUDGE, train_judge
 from discl_ray.embedded.scorer import save_scorer, train_scorer
 from discl_ray.embedded.tokenizer import train_tokenizer
 
-PARTS = ("generator", "scorer", "judge")
+PARTS = ("generator", "scorer", "judge", "student")
 
 
 def main() -> None:
@@ -56,6 +56,12 @@ def main() -> None:
             web = web_images(args.images, seed + 1)
             model = train_scorer(web, tokenizer, steps=args.scorer_steps, seed=seed + 1, work=args.work, log=log)
             save_scorer(model, tokenizer, SCORER)
+        elif part == "student":
+            web = web_images(args.images, seed + 3)
+            model = train_scorer(
+                web, tokenizer, steps=args.scorer_steps, seed=seed + 3, work=args.work, log=log, name="student"
+            )
+            save_scorer(model, tokenizer, STUDENT)
         else:
             web = web_images(args.images, seed + 2)
             judge = train_judge(web, steps=args.judge_steps, seed=seed + 2, work=args.work, log=log)

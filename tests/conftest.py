@@ -66,8 +66,8 @@ def spectrum_run(ray_local, tmp_path_factory):
     from discl_ray.run import locked
 
     config = tiny_config(tmp_path_factory.mktemp("spectrum"))
-    store, fingerprint = prepare(config)
-    with locked(store):
-        prepared = lay_out(config, store, fingerprint)
+    ready = prepare(config)
+    with locked(ready.store):
+        prepared = lay_out(config, *ready)
         generate(prepared, config)
     return config, prepared

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,18 @@ def test_a_file_that_is_a_list_is_refused(tmp_path):
     assert "c.yaml" in refused(path=written(tmp_path, "- 1\n- 2\n"))
 
 
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_an_empty_file_is_all_defaults(tmp_path, text):
+    assert load_config(written(tmp_path, text)) == Config()
+
+
+def test_values_of_another_kind_are_told_together(tmp_path):
+    message = refused(path=written(tmp_path, "seed: many\nplan: {replicas: [1]}\ngenerator: 5\n"))
+    assert "3 problems" in message
+    for words in ("seed = 'many'", "plan.replicas = [1]", "generator = 5"):
+        assert words in message
+
+
 def test_a_missing_file_is_named():
     assert "conf/nowhere.yaml: no such file" in refused(path="conf/nowhere.yaml")
 
@@ -101,8 +115,8 @@ def leaves(model, prefix="", kind="identity"):
     for name, field in model.model_fields.items():
         extra = field.json_schema_extra
         own = "execution" if isinstance(extra, dict) and extra.get("kind") == "execution" else kind
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield from leaves(field.annotation, f"{prefix}{name}.", own)
+        if isinstance(field.default, Settings):  # `data` is a union of which the default is one
+            yield from leaves(type(field.default), f"{prefix}{name}.", own)
         else:
             yield f"{prefix}{name}", own
 
@@ -116,9 +130,11 @@ def other(value):
         case float():
             return value + 0.01
         case tuple():
-            return (*value, value[-1])
+            return (*value, value[-1] if value else "x")
         case str():
             return value + "x"
+        case dict():
+            return {**value, "x": 1}
         case None:
             return "x"
     raise AssertionError(f"no other value for {value!r}")
@@ -145,7 +161,7 @@ def test_a_hash_changes_with_identity_fields_of_its_parts_only(path):
     config = load_config(CONF)
     changed, part = with_other(config, path), path.split(".")[0]
     assert changed != config
-    for parts in (PHASE_1, PHASE_2):
+    for parts in (PHASE_1, PHASE_2, ("data",)):
         matters = part in parts and LEAVES[path] == "identity"
         assert (part_hash(changed, parts) != part_hash(config, parts)) == matters
 
@@ -183,3 +199,15 @@ def test_every_preset_is_valid_over_a_data_set_and_says_what_it_costs(preset):
 
 def test_there_are_presets():
     assert {p.stem for p in Path("conf").glob("sd*.yaml")} == {"sd15", "sdxl", "sdxl-refiner"}
+
+
+@pytest.mark.parametrize("job", ["identify", "preview", "generate", "train", "tune"])
+def test_a_job_says_what_is_wrong_before_it_imports_pytorch_or_ray(job):
+    script = (
+        "import sys, runpy; sys.modules['torch'] = sys.modules['ray'] = None; "
+        "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", script, f"jobs/{job}.py", "train.epochz=3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "did you mean 'epochs'" in done.stderr

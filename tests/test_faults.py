@@ -112,6 +112,7 @@ def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_i
     store = run_of(tmp_path)
     verify(store, store.read_table("plan.parquet"))
     assert store.list("underway") == []
+    assert list(tmp_path.rglob("*.tmp")) == []  # nor what a process was writing when it died
 
 
 def test_a_hung_generator_is_named_and_given_up_a_slow_first_step_is_not_and_too_little_memory_is_said(tmp_path):

@@ -92,6 +92,7 @@ def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_pat
     command = [
         binaries / "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", "--num-cpus=4",
         f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={session}",
+        f"--dashboard-agent-listen-port={free_port()}",  # the tests' own Ray may hold the usual one
     ]  # fmt: skip
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -101,7 +102,7 @@ def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_pat
             "--", sys.executable, f"jobs/{name}.py", *arguments,
         ]  # fmt: skip
         # The dashboard listens before its job agent does; until then a submission is refused, not queued.
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 240
         while True:
             done = subprocess.run(submission, env=environment, capture_output=True, text=True, timeout=500)
             starting = "No available agent" in done.stderr or "Failed to connect to Ray" in done.stderr

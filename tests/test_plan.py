@@ -3,15 +3,16 @@ import pyarrow.compute as pc
 import pytest
 
 from discl_ray.core.schema import BROKEN, PLAN
+from discl_ray.core.storage import Store
 from discl_ray.data import read_samples
 from discl_ray.hard import class_counts, hard_samples
 from discl_ray.plan import PlanConfig, PlanSize, make_plan, next_attempt
-from discl_ray.prompts import PromptConfig
+from discl_ray.prompts import PromptConfig, Prompts
 
 
 @pytest.fixture
-def samples(small):
-    return read_samples(small().data, seed=0)
+def samples(small, tmp_path):
+    return read_samples(small().data, 0, Store.at(tmp_path)).table
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def hard(samples, small):
 
 def plan_of(hard, *, prompts=PromptConfig(), fingerprint="f", base_seed=0, **config):  # noqa: B008
     settings = PlanConfig(**{"lams": (0.0, 0.1, 0.5), "replicas": 3, "num_steps": 10, "shard_steps": 40, **config})
-    return make_plan(hard, settings, prompts, fingerprint=fingerprint, base_seed=base_seed)
+    return make_plan(hard, settings, Prompts(config=prompts), fingerprint=fingerprint, base_seed=base_seed)
 
 
 def test_ids_are_unique_and_the_grid_is_complete(hard):
@@ -89,9 +90,9 @@ def test_the_splits_share_no_image_and_no_writer(samples):
     assert len(set(samples["sample_id"].to_pylist())) == samples.num_rows
 
 
-def test_the_plan_is_the_same_every_time(samples, hard, small):
+def test_the_plan_is_the_same_every_time(samples, hard, small, tmp_path):
     assert plan_of(hard).equals(plan_of(hard))
-    again = hard_samples(read_samples(small().data, seed=0), small().hard)
+    again = hard_samples(read_samples(small().data, 0, Store.at(tmp_path / "again")).table, small().hard)
     assert plan_of(again).equals(plan_of(hard))
 
 

@@ -11,12 +11,17 @@ import torch
 from PIL import Image
 
 from discl_ray.core.filter import FilterConfig
+from discl_ray.core.images import encode_image
 from discl_ray.core.schema import SPECTRUM
 from discl_ray.core.storage import Store
+from discl_ray.data import READERS
+from discl_ray.data.config import ImageFolderConfig
+from discl_ray.data.digits_lt import digits_lt
+from discl_ray.data.listing import inline
 from discl_ray.errors import DataError, IntegrityError, ModelError
 from discl_ray.pipeline import describe, draft, generate, lay_out, prepare, summarize, warnings
 from discl_ray.run import MANIFEST
-from discl_ray.spectrum import committed, count_verdicts, open_spectrum, verify
+from discl_ray.spectrum import committed, count_verdicts, open_spectrum, read_split, verify
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.timeout(600)
@@ -139,6 +144,8 @@ def test_the_summary_and_the_plan_in_words_have_the_right_numbers(spectrum_run):
     rows = prepared.plan.num_rows
     assert f"{rows} images of {rows // 2} real ones at λ = 0, 0.5 in" in describe(prepared, config)
     assert f"{rows // 2 * 6} guided UNet steps" in describe(prepared, config)
+    larger = config.model_copy(update={"generator": config.generator.model_copy(update={"size": (64, 320)})})
+    assert f"at most {rows * 64 * 320 * 3 / 1e6:.1f} MB of pixels" in describe(prepared, larger)
     made = [line.split()[:2] for line in summarize(prepared, config).splitlines()[1:]]
     assert made == [["0", str(rows // 2)], ["0.5", str(rows // 2)]]
     assert prepared.store.read_json(MANIFEST)["rows"] == rows
@@ -181,15 +188,15 @@ def test_a_directory_with_another_plan_is_refused(copy, spectrum_run):
     from discl_ray.pipeline import lay_out, prepare
 
     config, prepared = spectrum_run
-    fingerprint = prepare(config)[1]
-    assert lay_out(config, copy, fingerprint).plan.equals(prepared.plan)
+    ready = prepare(config)._replace(store=copy)
+    assert lay_out(config, *ready).plan.equals(prepared.plan)
     with pytest.raises(IntegrityError, match="another plan"):
-        lay_out(config, copy, "other")
+        lay_out(config, *ready._replace(fingerprint="other"))
 
 
 def test_test_images_are_neither_sources_nor_planned(spectrum_run):
     store, plan = spectrum_run[1].store, spectrum_run[1].plan
-    test = set(store.read_table("samples/test.parquet")["sample_id"].to_pylist())
+    test = set(read_split(store, "test", ["sample_id"])["sample_id"].to_pylist())
     assert test
     assert not test & set(store.read_table("sources.parquet")["sample_id"].to_pylist())
     assert not test & set(plan["sample_id"].to_pylist())
@@ -209,6 +216,7 @@ def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectr
     plan = prepared.plan.filter(pa.compute.is_in(prepared.plan["sample_id"], sources["sample_id"][:3]))
     generator = config.generator.model_copy(update={"micro_batch": 4, "threads": 1})
     made = GenerateActor(generator, config.plan.num_steps, copy)(pack("s", plan))
+    whole = GenerateActor(generator, config.plan.num_steps, prepared.store)(pack("s", plan))
     shard_id, table = unpack(ScoreActor(config.scorer, prepared.class_prompts, copy)(made))
     assert shard_id == "s"
     assert table.schema.equals(SPECTRUM)
@@ -218,6 +226,10 @@ def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectr
         assert (row["status"], row["error"]) == (("error", reason) if reason else ("ok", None))
         values = (row["image"]["bytes"], row["text_sim"], row["image_sim"], row["source_text_sim"])
         assert [value is None for value in values] == [reason is not None] * 4
+    good = [row["gid"] for row in table.to_pylist() if row["status"] == "ok"]
+    with_broken, without = ({r["gid"]: r["image"]["bytes"] for r in unpack(m)[1].to_pylist()} for m in (made, whole))
+    assert good
+    assert all(with_broken[gid] == without[gid] for gid in good)  # the neighbours of a broken image are as they were
 
 
 def test_the_plan_of_another_grid_lies_in_another_directory(spectrum_run):
@@ -238,8 +250,9 @@ def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(spectr
     config = tiny_config(
         tmp_path, "plan.attempts=2", f"plan.until_text_sim={until}", "filter.mode=absolute", "filter.threshold=-1"
     )
-    store, fingerprint = prepare(config)
-    prepared = lay_out(config, store, fingerprint)
+    ready = prepare(config)
+    store = ready.store
+    prepared = lay_out(config, *ready)
     signs = generate(prepared, config)
     assert signs
     assert {"images", "steps", "seconds", "peak_bytes"} <= signs[0].keys()
@@ -263,6 +276,41 @@ def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(spectr
     assert dates(store) == before
 
 
+def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(tmp_path, ray_local, capsys, monkeypatch):
+    """One source edited, one gone, one level more: equal gids keep their images, nothing else is made but what is new."""
+    from discl_ray.generate.reuse import FILE, Reuse
+
+    config = tiny_config(tmp_path)
+    first = lay_out(config, *prepare(config))
+    generate(first, config)
+    images = {r["gid"]: r["image"] for r in open_spectrum(first.store, LAX, columns=["image"]).to_pylist()}
+
+    def edited(seed, *_):
+        listing = digits_lt(config.data, seed)
+        rows = [row for row in listing.table.to_pylist() if row["sample_id"] != gone]
+        next(r for r in rows if r["sample_id"] == other)["bytes"] = encode_image(np.full((32, 32, 3), 90, np.uint8), "png")
+        return inline(rows, listing.root, listing.classes)
+
+    sources = sorted(set(first.plan["sample_id"].to_pylist()))
+    gone, other = sources[0], sources[1]
+    monkeypatch.setitem(READERS, "digits_lt", lambda _config, seed: edited(seed))
+    more = tiny_config(tmp_path, "plan.lams=[0,0.25,0.5]")
+    second = lay_out(more, *prepare(more))
+    kept = {r["gid"] for r in first.plan.to_pylist() if r["sample_id"] not in (gone, other)}
+    assert set(second.plan["gid"].to_pylist()) & set(images) == kept
+    assert set(second.store.read_table(FILE)["gid"].to_pylist()) == kept
+    assert second.store.base != first.store.base
+    signs = generate(second, more)
+    # said once a second: the last may be missing
+    assert 0 < sum(s["images"] for s in signs) <= second.plan.num_rows - len(kept)
+    assert f"{len(kept)} of {second.plan.num_rows} images were made by earlier runs" in capsys.readouterr().out
+    rows = open_spectrum(second.store, LAX, columns=["image", "text_sim", "status"]).to_pylist()
+    assert {r["gid"]: r["image"] for r in rows if r["gid"] in kept} == {gid: images[gid] for gid in kept}
+    assert all(r["status"] == "ok" and r["text_sim"] is not None for r in rows)
+    shutil.rmtree(first.store.base)
+    assert Reuse.open(second.store).take(kept) == {}  # deleted since: made again
+
+
 def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
     config = small("prompts.negative=" + "blurry " * 100)
     prepared = draft(config, *prepare(config))
@@ -276,7 +324,9 @@ def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
 
 def test_the_embedded_generator_refuses_another_data_set_unless_it_is_told(small):
     config = small()
-    other = config.model_copy(update={"data": config.data.model_copy(update={"name": "birds"})})
-    with pytest.raises(ModelError, match=r"embedded knows only digits, data\.name = birds.*allow_embedded=true"):
+    other = config.model_copy(update={"data": ImageFolderConfig(root="/birds/of/nowhere")})
+    with pytest.raises(ModelError, match=r"embedded knows only digits, data\.name = imagefolder.*allow_embedded=true"):
         prepare(other)
-    prepare(other.model_copy(update={"generator": other.generator.model_copy(update={"allow_embedded": True})}))
+    allowed = other.model_copy(update={"generator": other.generator.model_copy(update={"allow_embedded": True})})
+    with pytest.raises(DataError, match=r"data\.root = '/birds/of/nowhere': no such folder"):
+        prepare(allowed)

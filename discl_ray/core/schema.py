@@ -1,9 +1,10 @@
 """The tables phase 1 and phase 2 meet at, and the only place where a column name is spelt.
 
-SAMPLES   one row per real image
-PLAN      one row per image to make
-SPECTRUM  PLAN plus the image, its scores and where it came from; Parquet, hive-partitioned by `lam_pct`
-METRICS   one row per measured number
+SAMPLES      one row per real image
+PLAN         one row per image to make
+SPECTRUM     PLAN plus the image, its scores and where it came from; Parquet, hive-partitioned by `lam_pct`
+PREDICTIONS  one row per train and val image: what a classifier that was not trained on it makes of it
+METRICS      one row per measured number
 
 An operator adds columns; it never drops a row.
 """
@@ -97,6 +98,18 @@ SPECTRUM = _with_hf_image(pa.schema([*PLAN, *MADE, *SCORES]))
 
 VERDICT = pa.schema([("kept", pa.bool_()), ("reason", pa.string())])
 """What the filter computes from SPECTRUM when it is opened; never stored."""
+
+PREDICTIONS = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("label", pa.int32()),
+        ("prob_true", pa.float32()),  # of the image's own class; null with the other two if it could not be read
+        ("pred", pa.int32()),  # the likeliest class
+        ("prob_pred", pa.float32()),
+        ("fold", pa.int32()),  # held out of the training of this fold's classifier; -1: none was trained on it
+        ("scorer", pa.string()),  # what predicted
+    ]
+)
 
 METRICS = pa.schema(
     [

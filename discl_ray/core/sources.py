@@ -1,8 +1,11 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""The real images a run starts from, read once per shard: PLAN carries no pixels."""
+"""The real images a run starts from: bytes in a table, or files by path. PLAN carries no pixels; shards read them here."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +21,17 @@ Sources = dict[str, NDArray[np.uint8]]
 """RGB pixels by sample."""
 
 
+def image_bytes(image: Mapping[str, Any]) -> bytes:
+    """The encoded bytes of an `image` value {bytes, path}; a path is absolute or a URI.
+
+    Raises OSError if the file cannot be read.
+    """
+    if image["bytes"] is not None:
+        return image["bytes"]
+    folder, _, name = image["path"].rpartition("/")
+    return Store.at(folder or "/").read(name)
+
+
 def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
     """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
     table = pads.dataset(run.path("sources.parquet"), filesystem=run.filesystem, format="parquet").to_table(
@@ -27,8 +41,7 @@ def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]
     broken: dict[str, str] = {}
     for sample_id, image in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True):
         try:
-            data = image["bytes"] if image["bytes"] is not None else run.read(image["path"])
-            pixels[sample_id] = decode_image(data)
+            pixels[sample_id] = decode_image(image_bytes(image))
         except ImageError as error:
             broken[sample_id] = error.reason
         except OSError:

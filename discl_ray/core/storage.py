@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 ROW_GROUP = 64
 """Images per Parquet row group: small enough for random access."""
+
+TEMPORARY = ".{name}.{token}.tmp"
+"""A file that is being written."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,25 @@ class Store:
 
     @classmethod
     def at(cls, location: str | Path) -> Store:
-        """A store at a local path or at a URI such as `s3://bucket/folder`."""
+        """A store at a local path or at a URI such as `s3://bucket/folder`, of any scheme pyarrow or fsspec knows."""
         text = str(location)
-        if "://" in text:
+        if "://" not in text:
+            return cls(pafs.LocalFileSystem(), str(Path(text).absolute()))
+        try:
             return cls(*pafs.FileSystem.from_uri(text))
-        return cls(pafs.LocalFileSystem(), str(Path(text).absolute()))
+        except pa.ArrowInvalid:  # not one of Arrow's own schemes; fsspec knows more
+            filesystem, path = fsspec.core.url_to_fs(text)
+            return cls(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path)
 
     @property
     def local(self) -> Path | None:
         """The folder as a path if it is on a local disk."""
         return Path(self.base) if isinstance(self.filesystem, pafs.LocalFileSystem) else None
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, the last part of its path."""
+        return self.base.rsplit("/", 1)[-1]
 
     def path(self, name: str) -> str:
         """The full path of a name, for pyarrow."""
@@ -56,10 +69,19 @@ class Store:
         return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
 
     def list(self, name: str = "", suffix: str = "") -> list[str]:
-        """Names of the files directly in a folder that end with `suffix`, sorted; empty if there is no such folder."""
+        """Names of the files directly in a folder that end with `suffix`, sorted; empty if there is no such folder.
+
+        Hidden files, with a dot before their names, are left out: locks, and what killed writes left behind.
+        """
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True))
         prefix = f"{name}/" if name else ""
-        return sorted(prefix + i.base_name for i in infos if i.type == pafs.FileType.File and i.base_name.endswith(suffix))
+        files = [i.base_name for i in infos if i.type == pafs.FileType.File and not i.base_name.startswith(".")]
+        return sorted(prefix + file for file in files if file.endswith(suffix))
+
+    def folders(self, name: str = "") -> list[str]:
+        """Names of the folders directly in a folder, sorted; empty if there is no such folder."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def read(self, name: str) -> bytes:
         """A file's bytes; raises FileNotFoundError."""
@@ -74,12 +96,18 @@ class Store:
             return
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = target.with_name(TEMPORARY.format(name=target.name, token=uuid.uuid4().hex[:8]))
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+
+    def sweep(self) -> None:
+        """Deletes what killed writes left behind, here and in all subfolders; not while somebody writes."""
+        if self.local is not None:
+            for temporary in self.local.rglob(TEMPORARY.format(name="*", token="*")):
+                temporary.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
         """Deletes a file if it is there."""
@@ -96,7 +124,8 @@ class Store:
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file, without reading partitions into its path."""
-        return pq.ParquetFile(pa.BufferReader(self.read(name))).read(columns)
+        # One thread: a pool's thread may let go of these bytes, which are Python's, after the interpreter has ended, and abort it.
+        return pq.ParquetFile(pa.BufferReader(self.read(name))).read(columns, use_threads=False)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a Parquet file; image bytes are stored as they are, not compressed again."""

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from discl_ray.core.lam import lam_to_pct
 from discl_ray.core.settings import Settings
 
-Strategy = Literal["diverse_to_specific", "all_level", "real_only"]
+Strategy = Literal[
+    "diverse_to_specific",
+    "specific_to_diverse",
+    "all_level",
+    "text_only",
+    "fixed",
+    "easy_to_hard",
+    "random",
+    "adaptive",
+    "duplicated",
+    "real_only",
+]
 
 
 class CurriculumConfig(Settings):
-    """Which level when, and how many of what (SCIENCE: strategies, mixing)."""
+    """Which level when, and how many of what (SCIENCE: strategies, mixing, adaptive)."""
 
     strategy: Strategy = "diverse_to_specific"
     epochs: int = Field(default=30, ge=0)
     """E_CL: epochs under the curriculum; the remaining epochs of training see real images only."""
+    levels: tuple[float, ...] | None = None
+    """λ that a curriculum goes through, of those the spectrum has; default: all of them. The real image (1) is always the last."""
+    fixed_lam: float = Field(default=0.0, ge=0, lt=1)
+    """fixed: its only λ."""
     scale: float = Field(default=3.0, gt=0)
     """k: synthetic images per epoch as a multiple of the hard real ones (paper §5.4)."""
     share: float | Literal["auto"] | None = "auto"
@@ -25,3 +41,30 @@ class CurriculumConfig(Settings):
     """Draw synthetic images evenly over the hard classes instead of in their real proportions."""
     min_keep: int = Field(default=1, ge=1)
     """A (class, level) with fewer kept images borrows from the next higher level, in the end from the real ones."""
+    explore: float = Field(default=0.23, gt=0, lt=1)
+    """adaptive: |D| as a share of all real training images; between training on them progress is measured (paper: 30,000 of
+    129,809). Rounded to whole batches."""
+    explore_extra: bool = False
+    """adaptive: the steps on D come on top (the paper); by default they are part of the epoch, so every strategy takes the same
+    number of steps."""
+    apply: Literal["same", "next"] = "same"
+    """adaptive: whether the level that progressed most is trained on in the same epoch (Algorithm 2) or in the next."""
+    rule: Literal["margin", "strict"] = "margin"
+    """adaptive: `strict` takes the level that progressed most (the paper); `margin` keeps the one before while the lead is less
+    than one standard error."""
+
+    @field_validator("levels")
+    @classmethod
+    def _known_levels(cls, levels: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if levels is not None:
+            pcts = [lam_to_pct(lam) for lam in levels]
+            if not pcts or len(set(pcts)) < len(pcts):
+                raise ValueError("is empty or names a level twice")
+        return levels
+
+    @field_validator("share")
+    @classmethod
+    def _a_share(cls, share: float | str | None) -> float | str | None:
+        if isinstance(share, float) and not 0 < share <= 1:
+            raise ValueError("is no share; allowed: more than 0 and at most 1, auto, or null for no undersampling")
+        return share

@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from discl_ray.curriculum.strategies import STRATEGIES, Choice
+from discl_ray.core.lam import REAL
+from discl_ray.curriculum.config import CurriculumConfig
+from discl_ray.curriculum.progress import Progress, from_metrics
+from discl_ray.curriculum.strategies import STRATEGIES, Choice, Situation
 
 
 class Controller(Protocol):
     """What the training loop asks of a curriculum."""
 
-    def choose(self, epoch: int) -> Choice | None:
-        """The levels of an epoch (from 1), or None if an earlier epoch is not recorded."""
+    def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
+        """What an epoch (from 1) trains on, or None if an earlier epoch is not recorded.
+
+        If the answer says `explore`, progress is to be measured first and the question asked again with it.
+        """
         ...
 
     def record(self, epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -36,15 +42,25 @@ class Controller(Protocol):
 class LocalController:
     """The curriculum of one training run."""
 
-    def __init__(self, strategy: str, levels: tuple[int, ...], curriculum_epochs: int) -> None:
-        self.strategy, self.levels, self.curriculum_epochs = strategy, levels, curriculum_epochs
+    def __init__(self, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> None:
+        self.config, self.levels, self.seed = config, levels, seed
         self.history: dict[int, dict[str, float]] = {}
 
-    def choose(self, epoch: int) -> Choice | None:
+    def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
         """See `Controller`."""
-        if epoch - 1 > 0 and epoch - 1 not in self.history:
+        if epoch > 1 and epoch - 1 not in self.history:
             return None
-        return STRATEGIES[self.strategy](epoch, self.levels, self.curriculum_epochs)
+        before = self.history.get(epoch - 1, {})
+        situation = Situation(
+            epoch=epoch,
+            levels=self.levels,
+            config=self.config,
+            seed=self.seed,
+            progress=progress,
+            past=from_metrics(before) or None,
+            previous=round(before["lam"] * REAL) if "lam" in before else None,
+        )
+        return STRATEGIES[self.config.strategy](situation)
 
     def record(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         """See `Controller`."""

@@ -1,8 +1,8 @@
 """From a choice of levels to the order of an epoch: how many of what, and which rows. Pure numpy.
 
 With scale k and share p (SCIENCE: mixing): n_syn = k |D_h|, n_nonhard = min(|D_nh|, round((1+k) |D_h| (1-p) / p)), drawn
-afresh each epoch without replacement. Epochs without synthetic images repeat D_h to the same total, so that every
-strategy takes the same number of steps.
+afresh each epoch without replacement. Epochs without synthetic images repeat D_h to the same total, and epochs without D_h draw
+as many synthetic images more, so that every strategy takes the same number of steps.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ class Pools:
     num_classes: int
 
     @classmethod
-    def of(cls, *, label: Index, lam_pct: Index, role: NDArray[np.str_], hard_labels: set[int], num_classes: int) -> Pools:
-        """Sorts the rows of an image table; rows whose role is not `train` are in no pool."""
+    def of(cls, *, label: Index, lam_pct: Index, role: NDArray[np.str_], hard: NDArray[np.bool_], num_classes: int) -> Pools:
+        """Sorts the rows of an image table; rows whose role is not `train` are in no pool. `hard` marks real rows."""
         train = role == "train"
-        real, hard = train & (lam_pct == REAL), np.isin(label, sorted(hard_labels))
+        real = train & (lam_pct == REAL)
         levels = sorted(set(lam_pct[train & (lam_pct != REAL)].tolist()))
+        labels = sorted(set(label[real & hard].tolist()))
         return cls(
             nonhard=np.flatnonzero(real & ~hard),
             hard=np.flatnonzero(real & hard),
             synthetic={
-                (c, level): np.flatnonzero(train & (lam_pct == level) & (label == c)) for c in hard_labels for level in levels
+                (c, level): np.flatnonzero(train & (lam_pct == level) & (label == c)) for c in labels for level in levels
             },
-            hard_by_class={c: np.flatnonzero(real & (label == c)) for c in sorted(hard_labels)},
+            hard_by_class={c: np.flatnonzero(real & hard & (label == c)) for c in labels},
             num_classes=num_classes,
         )
 
@@ -92,20 +93,50 @@ def _cell(pools: Pools, label: int, level: int, min_keep: int) -> tuple[Index, b
     return pools.hard_by_class[label], True
 
 
-def epoch_order(pools: Pools, choice: Choice, config: CurriculumConfig, *, seed: int, epoch: int) -> EpochOrder:
-    """The rows of one epoch, shuffled; a function of its arguments alone."""
+def epoch_images(pools: Pools, config: CurriculumConfig) -> int:
+    """Images of every epoch, whatever its strategy: (1 + k) |D_h| + n_nonhard."""
+    n_syn, n_nonhard = sizes(pools, config)
+    return n_syn + len(pools.hard) + n_nonhard
+
+
+def explored_images(pools: Pools, config: CurriculumConfig, batch: int) -> int:
+    """|D| of Algorithm 2: a share of D_all in whole batches, at least one, and less than an epoch has."""
+    wanted = max(1, round(config.explore * (len(pools.hard) + len(pools.nonhard)) / batch))
+    whole = (epoch_images(pools, config) - 1) // batch
+    return batch * max(1, min(wanted, whole))
+
+
+def explore_order(pools: Pools, images: int, *, seed: int, epoch: int) -> EpochOrder:
+    """D of Algorithm 2: a random part of D_all, drawn afresh each epoch."""
+    rng = np.random.default_rng([seed, epoch, 0xD0])
+    return _everything(pools, images, rng)
+
+
+def _everything(pools: Pools, images: int, rng: np.random.Generator) -> EpochOrder:
+    rows = _draw(np.sort(np.concatenate([pools.nonhard, pools.hard])), images, rng)
+    hard = int(np.isin(rows, pools.hard).sum())
+    return EpochOrder(rows=rng.permutation(rows), synthetic=0, hard=hard, nonhard=len(rows) - hard, borrowed=0)
+
+
+def epoch_order(
+    pools: Pools, choice: Choice, config: CurriculumConfig, *, seed: int, epoch: int, images: int | None = None
+) -> EpochOrder:
+    """The rows of one epoch, shuffled; a function of its arguments alone. `images` shrinks an epoch, in its proportions."""
     rng = np.random.default_rng([seed, epoch, 0xE0])
     n_syn, n_nonhard = sizes(pools, config)
+    slot = n_syn + len(pools.hard)  # what hard classes get, real or not
+    if images is not None:
+        slot = round(slot * images / (slot + n_nonhard))
+        n_nonhard = images - slot
     if not choice.levels:
-        everything = np.sort(np.concatenate([pools.nonhard, pools.hard]))
-        rows = _draw(everything, n_nonhard + len(pools.hard) + n_syn, rng)
-        hard = int(np.isin(rows, pools.hard).sum())
-        return EpochOrder(rows=rng.permutation(rows), synthetic=0, hard=hard, nonhard=len(rows) - hard, borrowed=0)
+        return _everything(pools, slot + n_nonhard, rng)
     nonhard = _draw(pools.nonhard, n_nonhard, rng)
     if not choice.synthetic:
-        hard = _draw(pools.hard, len(pools.hard) + n_syn, rng)
+        hard = _draw(pools.hard, slot, rng)
         rows = np.concatenate([nonhard, hard])
         return EpochOrder(rows=rng.permutation(rows), synthetic=0, hard=len(hard), nonhard=len(nonhard), borrowed=0)
+    real = _draw(pools.hard, min(slot, len(pools.hard)), rng) if choice.hard else pools.hard[:0]
+    n_syn = slot - len(real)
     classes = list(pools.hard_by_class)
     weights = np.array([1.0 if config.class_balanced else len(pools.hard_by_class[c]) for c in classes])
     quota = _apportion(n_syn, np.repeat(weights, len(choice.synthetic)))
@@ -114,10 +145,8 @@ def epoch_order(pools: Pools, choice: Choice, config: CurriculumConfig, *, seed:
         pool, elsewhere = _cell(pools, label, level, config.min_keep)
         parts.append(_draw(pool, count, rng))
         borrowed += count * elsewhere
-    rows = np.concatenate([nonhard, pools.hard, *parts])
-    return EpochOrder(
-        rows=rng.permutation(rows), synthetic=n_syn, hard=len(pools.hard), nonhard=len(nonhard), borrowed=borrowed
-    )
+    rows = np.concatenate([nonhard, real, *parts])
+    return EpochOrder(rows=rng.permutation(rows), synthetic=n_syn, hard=len(real), nonhard=len(nonhard), borrowed=borrowed)
 
 
 def _apportion(total: int, weights: NDArray[np.float64]) -> Index:

@@ -1,25 +1,59 @@
-"""Data sets become SAMPLES here: one file a data set, one signature, one dict.
+"""Data sets become SAMPLES here: one reader a data set, one signature, one dict.
 
-A reader takes (config, seed) and returns one SAMPLES table with the splits train, val and test. Test rows are written apart,
-and only `discl_ray.evaluate` opens them.
+A reader lists images and opens none. What follows is the same for all: `scan` reads, hashes and decodes each image once, `splits`
+says who is in train, val and test, `samples` writes the tables. Only `discl_ray.evaluate` opens the test rows' images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import pyarrow as pa
-
-from discl_ray.data.config import DataConfig
+from discl_ray.core.storage import Store
+from discl_ray.data.cifar100_lt import cifar100_lt
+from discl_ray.data.config import AnyDataConfig
 from discl_ray.data.digits_lt import digits_lt
+from discl_ray.data.digits_wild import digits_wild
+from discl_ray.data.huggingface import huggingface
+from discl_ray.data.imagefolder import imagefolder
+from discl_ray.data.imagenet_lt import imagenet_lt
+from discl_ray.data.inaturalist import inaturalist
+from discl_ray.data.iwildcam import iwildcam
+from discl_ray.data.listing import Listing
+from discl_ray.data.manifest import manifest
+from discl_ray.data.parquet import parquet
+from discl_ray.data.samples import Samples, summarize_samples
+from discl_ray.data.samples import read_samples as _read_samples
 
-READERS: dict[str, Callable[[DataConfig, int], pa.Table]] = {"digits_lt": digits_lt}
-"""Data sets by the name the configuration uses."""
+READERS: dict[str, Callable[[Any, int], Listing]] = {
+    "digits_lt": digits_lt,
+    "digits_wild": digits_wild,
+    "imagefolder": imagefolder,
+    "manifest": manifest,
+    "parquet": parquet,
+    "huggingface": huggingface,
+    "imagenet_lt": imagenet_lt,
+    "cifar100_lt": cifar100_lt,
+    "inaturalist": inaturalist,
+    "iwildcam": iwildcam,
+}
+"""Data sets by the name the configuration uses: (its config, seed) -> Listing."""
 
 
-def read_samples(config: DataConfig, seed: int) -> pa.Table:
-    """The configured data set as a SAMPLES table."""
-    return READERS[config.name](config, seed)
+def list_dataset(config: AnyDataConfig, seed: int) -> Listing:
+    """All images of the configured data set; opens none.
+
+    Raises DataError if there is nothing, or not what the layout says.
+    """
+    return READERS[config.name](config, seed)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-__all__ = ["READERS", "DataConfig", "read_samples"]
+def read_samples(config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int | None = None) -> Samples:
+    """The configured data set as SAMPLES in a folder under `run`; nothing is read twice.
+
+    Raises DataError if it is not there or cannot be trained on.
+    """
+    return _read_samples(config, list_dataset(config, seed), seed=seed, run=run, num_cpus=num_cpus)
+
+
+__all__ = ["READERS", "Samples", "list_dataset", "read_samples", "summarize_samples"]

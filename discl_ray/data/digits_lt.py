@@ -8,13 +8,12 @@ everything that is tuned or probed. Val and test are balanced.
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
-from discl_ray.core.ids import sha256
 from discl_ray.core.images import encode_image
-from discl_ray.core.schema import SAMPLES
-from discl_ray.data.config import DataConfig
-from discl_ray.embedded.digits import DEV_BLOCK, NAMES, SIDE, TASK_BLOCKS, Scan, render, scans_of
+from discl_ray.core.storage import Store
+from discl_ray.data.config import DigitsLTConfig
+from discl_ray.data.listing import Listing, inline
+from discl_ray.embedded.digits import DEV_BLOCK, NAMES, TASK_BLOCKS, Scan, render, scans_of
 
 
 def class_sizes(head: int, tail: int, classes: int) -> list[int]:
@@ -32,8 +31,8 @@ def _draw(members: list[Scan], count: int, rng: np.random.Generator) -> list[Sca
     return [members[i] for i in sorted(rng.choice(len(members), size=count, replace=False))]
 
 
-def digits_lt(config: DataConfig, seed: int) -> pa.Table:
-    """The task of one seed as a SAMPLES table."""
+def digits_lt(config: DigitsLTConfig, seed: int) -> Listing:
+    """The task of one seed."""
     rng = np.random.default_rng([seed, 0x1D])
     blocks = rng.permutation(TASK_BLOCKS)
     train_blocks, test_blocks = tuple(map(int, blocks[:3])), tuple(map(int, blocks[3:]))
@@ -46,20 +45,15 @@ def digits_lt(config: DataConfig, seed: int) -> pa.Table:
         "test": _balanced(scans_of(test_blocks), rng),
     }
     rows = [_row(scan, split, config.look) for split, members in splits.items() for scan in members]
-    return pa.Table.from_pylist(rows, schema=SAMPLES)
+    return inline(rows, Store.at("."), NAMES)
 
 
 def _row(scan: Scan, split: str, look: str) -> dict[str, object]:
-    data = encode_image(render(scan, look), "png")
     return {
         "sample_id": f"digit-{scan.index:04d}",
-        "image": {"bytes": data, "path": None},
-        "label": scan.label,
-        "class_name": NAMES[scan.label],
+        "class_key": NAMES[scan.label],
         "split": split,
         "domain": look,
         "group": f"writers-{scan.block:02d}",
-        "width": SIDE,
-        "height": SIDE,
-        "sha256": sha256(data),
+        "bytes": encode_image(render(scan, look), "png"),
     }

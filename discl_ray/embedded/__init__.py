@@ -1,8 +1,9 @@
 """The default that needs no download: real digits, a small Stable Diffusion folder and a small open_clip folder.
 
 Nothing here is a stand-in. GENERATOR is a `StableDiffusionPipeline` folder and SCORER an open_clip folder, loaded by the code
-that loads SDXL and ViT-B/32; they were trained by `jobs/train_embedded.py` on the web half of `digits`, and their weights,
-log and card lie beside them. They know digits and nothing else.
+that loads SDXL and ViT-B/32. STUDENT is a second open_clip folder, of another seed and other web images, for fine-tuning: the
+CLIP that learns is not the CLIP that filters. They were trained by `jobs/train_embedded.py` on the web half of `digits`, and
+their weights, log and card lie beside them. They know digits and nothing else.
 """
 
 from pathlib import Path
@@ -10,3 +11,4 @@ from pathlib import Path
 WEIGHTS = Path(__file__).parent / "weights"
 GENERATOR = WEIGHTS / "generator"
 SCORER = WEIGHTS / "scorer"
+STUDENT = WEIGHTS / "student"

@@ -6,7 +6,8 @@ Everything the embedded default knows starts here. The 1,797 scans (8x8, 16 grey
 block a group of writers; a writer never has two roles. Seven blocks are *the web*: the generator, the scorer and the judge
 learn from them, under many random looks, each with a caption. One block is *dev* and six are *the task*, always in one narrow
 look that the web does not hold: brown strokes on ochre paper, low contrast, uneven light. So a generator trained on the web
-knows what a seven is, but not what the task's sevens look like.
+knows what a seven is, but not what the task's sevens look like. Two other looks of the task are the same experiment with a
+smaller gap: `sepia` something over half of it, `web` none.
 
 Rendering is a pure function of (scan, look, random generator); this module imports neither torch nor Ray.
 """
@@ -14,8 +15,9 @@ Rendering is a pure function of (scan, look, random generator); this module impo
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,21 +156,47 @@ def web_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Ima
     return _finish(image, rng, noise=rng.uniform(0.0, 0.05)), {"ink": ink_name, "ground": ground_name}
 
 
-def ochre_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Image, dict[str, str]]:
-    """A scan in the task's one narrow look: brown on ochre paper, faint, unevenly lit, grainy, a little blurred."""
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """How badly a narrow look shows brown strokes on ochre paper. All in [0, 1] unless said otherwise."""
+
+    faintness: tuple[float, float]
+    """How much of the paper the ink covers."""
+    slope: tuple[float, float]
+    """Fall of the light from the middle to an edge."""
+    clouds: float
+    """Unevenness of the light besides."""
+    blur: float
+    """Standard deviation in pixels."""
+    noise: float
+    """Standard deviation."""
+
+
+def _on_paper(pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper) -> tuple[Image, dict[str, str]]:
     paper = np.array([0.72, 0.55, 0.32]) + rng.normal(0, 0.02, 3)
     brown = np.array([0.42, 0.27, 0.14]) + rng.normal(0, 0.02, 3)
-    faintness = rng.uniform(0.40, 0.80)
+    faintness = rng.uniform(*how.faintness)
     mask = stroke(pixels, rng)[..., None] * faintness
-    light = 1.0 + _ramp(rng) * rng.uniform(0.10, 0.30) + _smooth_noise(rng, 4) * 0.06
+    light = 1.0 + _ramp(rng) * rng.uniform(*how.slope) + _smooth_noise(rng, 4) * how.clouds
     image = (paper * (1 - mask) + brown * mask) * light[..., None]
-    blurred = ndimage.gaussian_filter(image, sigma=(0.6, 0.6, 0))
-    return _finish(blurred, rng, noise=0.05), {}
+    blurred = ndimage.gaussian_filter(image, sigma=(how.blur, how.blur, 0))
+    return _finish(blurred, rng, noise=how.noise), {}
+
+
+def ochre_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Image, dict[str, str]]:
+    """A scan in the task's one narrow look: brown on ochre paper, faint, unevenly lit, grainy, a little blurred."""
+    return _on_paper(pixels, rng, Paper(faintness=(0.40, 0.80), slope=(0.10, 0.30), clouds=0.06, blur=0.6, noise=0.05))
+
+
+def sepia_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Image, dict[str, str]]:
+    """A narrow look nearer to the web than `ochre`: the same paper and ink, better written, lit and photographed."""
+    return _on_paper(pixels, rng, Paper(faintness=(0.70, 0.95), slope=(0.03, 0.12), clouds=0.03, blur=0.4, noise=0.025))
 
 
 LOOKS: dict[str, Callable[[NDArray[np.float64], np.random.Generator], tuple[Image, dict[str, str]]]] = {
     "web": web_look,
     "ochre": ochre_look,
+    "sepia": sepia_look,
 }
 """How a scan can be shown; each returns the image and the words true of it."""
 
@@ -224,3 +252,131 @@ def web_images(count: int, seed: int) -> WebImages:
 def caption(template: int, label: int, words: dict[str, str]) -> str:
     """The caption that template number `template` makes for a digit and the words true of its look."""
     return CAPTIONS[template][0].format(name=NAMES[label], **words)
+
+
+PLACES = {"train": range(24), "val": range(24, 32), "test": range(32, 44)}
+"""Numbers of the places of `digits_wild`: where it is trained, and the others where val and test are drawn, too."""
+
+Vector = tuple[float, float, float]
+T = TypeVar("T")
+
+_GROUNDS: dict[bool, tuple[Vector, ...]] = {
+    False: ((0.34, 0.27, 0.17), (0.30, 0.38, 0.17), (0.66, 0.57, 0.41), (0.40, 0.33, 0.27)),  # soil, grass, sand, bark
+    True: ((0.78, 0.80, 0.84), (0.54, 0.28, 0.19), (0.31, 0.34, 0.38), (0.50, 0.48, 0.22)),  # snow, clay, rock, reeds
+}
+_GRAINS: dict[bool, tuple[str, ...]] = {False: ("litter", "tufts", "ripples"), True: ("stones", "stems", "cracks")}
+_COVERS = ("none", "leaves", "blades", "bars", "branch")
+_TINTS: tuple[Vector, ...] = ((1.05, 1.0, 0.90), (0.78, 0.90, 1.15), (0.80, 1.0, 0.86))  # day, dusk, night
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a camera that does not move sees, and how well. All in [0, 1] unless said otherwise."""
+
+    scene: NDArray[np.float64]
+    """The background by itself, shape (SIDE, SIDE, 3)."""
+    coat: Vector
+    """Colour of what is written there."""
+    cover: NDArray[np.float64]
+    """How much of each pixel is hidden by what stands before the camera, shape (SIDE, SIDE)."""
+    leaf: Vector
+    """Colour of what hides."""
+    light: NDArray[np.float64]
+    """Factor of brightness, shape (SIDE, SIDE); may exceed 1 by a little."""
+    tint: Vector
+    """Factor by channel."""
+    night: bool
+    """Without colour but for the tint, as infrared is."""
+    blur: float
+    """Standard deviation in pixels."""
+    noise: float
+    """Standard deviation."""
+
+
+@functools.cache
+def place(number: int) -> Place:
+    """A place by its number, which alone decides how it looks.
+
+    The places that nothing is trained in have other grounds and are darker, more hidden, more blurred and noisier by a little.
+    Raises ValueError for a number that PLACES does not have.
+    """
+    if not any(number in numbers for numbers in PLACES.values()):
+        raise ValueError(f"place {number}: there is none; places are 0 to {PLACES['test'][-1]}")
+    away = number not in PLACES["train"]
+    rng = np.random.default_rng([number, 0x91ACE])
+    ground = np.array(_pick(_GROUNDS[away], rng)) + rng.normal(0, 0.03, 3)
+    grain = _grain(_pick(_GRAINS[away], rng), rng)
+    shade = rng.uniform(0.5, 1.2, 3)
+    scene = np.clip(ground + grain[..., None] * rng.uniform(0.04, 0.11) * shade, 0, 1)
+    coat = (0.93, 0.88, 0.76) if ground.mean() < 0.46 else (0.13, 0.10, 0.09)
+    kind = _pick(_COVERS[1:] if away else _COVERS, rng)
+    cover = _cover(kind, rng, share=rng.uniform(0.05, 0.14) + 0.02 * away)
+    time = int(rng.integers(3))
+    level = rng.uniform(*((0.65, 1.0), (0.42, 0.70), (0.34, 0.58))[time]) - 0.025 * away
+    spot = np.hypot(*(np.indices((SIDE, SIDE)) - rng.uniform(8, 24, 2)[:, None, None])) / SIDE
+    uneven = _ramp(rng) if time == 0 else 0.5 - 1.3 * spot  # sun from one side, or the camera's own lamp
+    return Place(
+        scene=scene,
+        coat=coat,
+        cover=cover,
+        leaf=_pick(((0.16, 0.26, 0.10), (0.30, 0.23, 0.12), (0.20, 0.18, 0.16)), rng),
+        light=level * np.clip(1 + uneven * rng.uniform(0.15, 0.50), 0.45, 1.3),
+        tint=_TINTS[time],
+        night=time == 2,
+        blur=rng.uniform(0.4, 0.9) + 0.08 * away,
+        noise=rng.uniform(0.02, 0.05) + 0.005 * away,
+    )
+
+
+def place_look(pixels: NDArray[np.float64] | None, where: Place, rng: np.random.Generator) -> Image:
+    """A scan's ink, shape (8, 8), at a place; None shows the place without a digit. A place hardly changes between images."""
+    shake = rng.integers(-1, 2, size=2)
+    scene, cover = (np.roll(layer, shake, (0, 1)) for layer in (where.scene, where.cover[..., None]))
+    mask = np.zeros((SIDE, SIDE, 1)) if pixels is None else stroke(pixels, rng)[..., None] * rng.uniform(0.8, 1.0)
+    image = scene * (1 - mask) + (np.array(where.coat) + rng.normal(0, 0.03, 3)) * mask
+    image = image * (1 - cover) + np.array(where.leaf) * cover
+    image = ndimage.gaussian_filter(image, sigma=(where.blur * rng.uniform(0.85, 1.15),) * 2 + (0,))
+    if where.night:
+        image = image.mean(2, keepdims=True)
+    image = image * (where.light * rng.uniform(0.9, 1.1))[..., None] * np.array(where.tint)
+    return _finish(image, rng, noise=where.noise * rng.uniform(0.8, 1.2))
+
+
+def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _grain(kind: str, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Structure of a ground around 0, of about unit amplitude; none of the web's textures."""
+    sigma = {
+        "litter": (0.9, 0.9),
+        "tufts": (2.6, 0.7),
+        "ripples": (0.8, 3.5),
+        "stones": (2.0, 2.0),
+        "stems": (9.0, 0.9),
+        "cracks": (1.8, 1.8),
+    }[kind]
+    field = ndimage.gaussian_filter(rng.standard_normal((SIDE, SIDE)), sigma, mode="wrap")
+    field /= field.std()
+    if kind in ("stones", "stems"):
+        return np.tanh(4 * field)
+    return 1 - 2.5 * np.exp(-8 * field**2) if kind == "cracks" else field
+
+
+def _cover(kind: str, rng: np.random.Generator, *, share: float) -> NDArray[np.float64]:
+    """What stands before the camera, as opacity; pieces are added until they hide about `share` of the canvas."""
+    y, x = np.indices((SIDE, SIDE)) + 0.5
+    cover = np.zeros((SIDE, SIDE))
+    while kind != "none" and cover.mean() < share:
+        if kind == "bars":
+            distance = np.abs(x - rng.uniform(2, 30)) - 0.9
+        elif kind == "blades":  # grass that grows from below and leans
+            foot, lean, top = rng.uniform(0, 32), rng.uniform(-0.5, 0.5), rng.uniform(4, 18)
+            distance = np.maximum(np.abs(x - foot - lean * (SIDE - y)) - 0.8, top - y)
+        else:
+            angle, cy, cx = rng.uniform(0, np.pi), *rng.uniform(3, 29, 2)
+            along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+            across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
+            distance = np.hypot(along / 4.0, across / 1.7) * 1.7 - 1.7 if kind == "leaves" else np.abs(across) - 0.9
+        cover = np.maximum(cover, np.clip(0.5 - distance, 0, 1))
+    return cover

@@ -56,9 +56,17 @@ def truth(web: WebImages, index: Tensor, templates: list[int]) -> Tensor:
 
 
 def train_scorer(
-    web: WebImages, tokenizer: CLIPTokenizer, *, steps: int, seed: int, work: Path, log: Log, batch: int = 96
+    web: WebImages,
+    tokenizer: CLIPTokenizer,
+    *,
+    steps: int,
+    seed: int,
+    work: Path,
+    log: Log,
+    batch: int = 96,
+    name: str = "scorer",
 ) -> CLIP:
-    """Symmetric contrastive loss with many positives (see the module's text)."""
+    """Symmetric contrastive loss with many positives (see the module's text); `name` is that of the state and in the log."""
     torch.manual_seed(seed)
     config = model_config(tokenizer)
     model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])  # pyright: ignore[reportArgumentType]
@@ -83,7 +91,7 @@ def train_scorer(
         by_text = -(target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
         return (by_image + by_text) / 2
 
-    fit("scorer", model, loss_of, steps=steps, learning_rate=2e-3, seed=seed, work=work, log=log)
+    fit(name, model, loss_of, steps=steps, learning_rate=2e-3, seed=seed, work=work, log=log)
     return model
 
 

@@ -1,6 +1,6 @@
 """The only code that opens the test images. Every opening is written into the run's ledger: when, by which commit, which config.
 
-Nothing is chosen here: the model is the last one of its run.
+Nothing is chosen here: weights, ensembling and adjustment are decided before.
 """
 
 from __future__ import annotations
@@ -16,14 +16,22 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from discl_ray.core.images import decode_image
 from discl_ray.core.schema import METRICS
 from discl_ray.core.storage import Store
-from discl_ray.evaluate.metrics import top1_by_group
-from discl_ray.train.loop import TrainJob, predict
-from discl_ray.train.models import resnet10
+from discl_ray.evaluate.metrics import Scores, adjusted, scores
+from discl_ray.spectrum import read_split
+from discl_ray.train.learner import TrainJob
+from discl_ray.train.loop import predictor_of
+from discl_ray.train.segments import load_pixels
 
 LEDGER = "test_ledger.jsonl"
+
+PREDICTED = "test_predictions.parquet"
+
+SCORED = "metrics.parquet"
+
+CHUNK = 1024
+"""Images held decoded at once."""
 
 
 def commit() -> str:
@@ -39,21 +47,37 @@ def commit() -> str:
 
 
 def evaluate_test(
-    job: TrainJob, weights: Mapping[str, Tensor], *, generated: Store, run: Store, config_hash: str
-) -> dict[str, tuple[float, int]]:
-    """Group -> (top-1 in percent, images) on the test split; writes METRICS and a line of the ledger into `run`."""
-    test = generated.read_table("samples/test.parquet")
+    job: TrainJob,
+    weights: Mapping[str, Tensor],
+    *,
+    generated: Store,
+    run: Store,
+    config_hash: str,
+    post_hoc: float = 0.0,
+    device: str = "cpu",
+) -> Scores:
+    """Scores on the test split; writes METRICS, what was predicted, and a line of the ledger into `run`.
+
+    `post_hoc` is the τ of a logit adjustment by the training classes' frequencies; 0 adjusts nothing.
+    """
+    predict = predictor_of(job, weights, device)
+    test = read_split(generated, "test", ["image", "label", "domain"])
     opening = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": commit(), "config": config_hash, "images": test.num_rows}
     earlier = run.read(LEDGER) if run.exists(LEDGER) else b""
     run.write(LEDGER, earlier + (json.dumps(opening) + "\n").encode())
-    model = resnet10(num_classes=len(job.counts), width=job.train.width, seed=job.seed)
-    model.load_state_dict(dict(weights))
-    images = np.stack([decode_image(image["bytes"]) for image in test["image"].to_pylist()])
-    result = top1_by_group(test["label"].to_numpy(), predict(model, images).argmax(1).numpy(), job.groups)
+    parts = []
+    for begin in range(0, test.num_rows, CHUNK):
+        images = test["image"].slice(begin, CHUNK).to_pylist()
+        parts.append(predict(np.stack([load_pixels(image, job.train.image_size) for image in images])).numpy())
+    probabilities = np.concatenate([np.zeros((0, len(job.counts)), np.float32), *parts]).astype(np.float64)
+    predicted = adjusted(probabilities, np.array(job.counts), post_hoc)
+    domain = np.array([d or "" for d in test["domain"].to_pylist()])
+    result = scores(test["label"].to_numpy(), predicted, job.groups, domain)
     rows = [
-        {"run": run.base.rsplit("/", 1)[-1], "seed": job.seed, "epoch": job.train.epochs, "split": "test", "metric": "top1"}
-        | {"group": group, "value": value, "n": n}
-        for group, (value, n) in result.items()
+        {"run": run.name, "seed": job.seed, "epoch": job.train.epochs, "split": "test"}
+        | {"metric": metric, "group": group, "value": value, "n": n}
+        for (metric, group), (value, n) in result.items()
     ]
-    run.write_table("metrics.parquet", pa.Table.from_pylist(rows, schema=METRICS))
+    run.write_table(PREDICTED, pa.table({"label": test["label"], "pred": pa.array(predicted), "domain": pa.array(domain)}))
+    run.write_table(SCORED, pa.Table.from_pylist(rows, schema=METRICS))
     return result

@@ -1,114 +1,197 @@
-"""Strategies x seeds -> one table: means, and intervals of the paired differences to a baseline.
+"""Rows x seeds -> one table: means, and intervals of the paired differences to a baseline.
 
 A seed redraws the writers' roles, which digits are rare, which images a rare class keeps, initialisation and generation noise; the
-rows of one seed share all of that and their start. Each seed is one Ray task on one CPU, running the loop that Ray Train runs, in
-process. Finished cells are kept as JSON and not computed again.
+rows of one seed share all of that, their start and their spectrum. Each seed is one Ray task on one CPU, running the loop that
+Ray Train runs, in process. Finished cells lie on disk and are not computed again, so each model sees the test images once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
-from scipy import stats
+from torch import Tensor
 
-from discl_ray.config import Config, part_hash
+from discl_ray.config import Config, dump_config, part_hash
+from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.evaluate.metrics import GROUPS
-from discl_ray.evaluate.test_split import evaluate_test
-from discl_ray.experiments.rows import PlannedRun, RowSpec, plan_run, with_table
-from discl_ray.report.tables import percent
+from discl_ray.evaluate.ensemble import choose_alpha, ensembled
+from discl_ray.evaluate.metrics import DOMAINS
+from discl_ray.evaluate.test_split import LEDGER, PREDICTED, SCORED, evaluate_test
+from discl_ray.experiments.controls import pretrain, retrieve
+from discl_ray.experiments.rows import PlannedRun, RowSpec, count_epochs, plan_run, table_of
+from discl_ray.experiments.statistics import Interval, Predicted, interval
+from discl_ray.prompts import load_prompts
 from discl_ray.run import run_store
-from discl_ray.train.loop import Report, loop
-from discl_ray.train.table import ImageTable, local_copy
+from discl_ray.train.job import history_rows
+from discl_ray.train.learner import TrainJob
+from discl_ray.train.loop import LEARNERS, Report, loop
+from discl_ray.train.table import ImageTable, open_table
 
-Cell = dict[str, list[float]]
-"""Group -> [top-1 in percent, images]."""
+WEIGHTS = "model.safetensors"
+HISTORY = "history.json"
+READ = "read.json"
+
+Columns = Sequence[tuple[str, str]]
 
 
-def cell_store(config: Config, planned: PlannedRun) -> Store:
-    """Where a cell of the table lies: apart from `make train`'s runs, under the same root."""
-    directory = planned.store.base.rsplit("/", 1)[-1]
-    return run_store(config.run.root, config.run.name, f"compare/{directory}")
+class Cell(NamedTuple):
+    """What one row came to in one seed."""
+
+    predicted: dict[tuple[str, str], Predicted]
+    """By (metric, group or domain)."""
+    history: list[dict[str, Any]]
+    """By epoch; empty if nothing was trained."""
+    openings: int
+    """How often the test images were opened for it, from the ledger."""
+    read: dict[str, float]
+    """alpha or tau, where the weights are read in another way than as trained."""
+
+
+# -- a seed
+
+
+def compare_seed(config: Config, generated: Store, rows: Sequence[RowSpec]) -> None:
+    """Computes the cells of one seed that are missing."""
+    torch.set_num_threads(1)
+    seed = _Seed(config, generated)
+    for spec in rows:
+        seed.cell(spec)
+
+
+class _Seed:
+    """The rows of one seed, with what they share."""
+
+    def __init__(self, config: Config, generated: Store) -> None:
+        self.config, self.generated = config, generated
+        self._tables: dict[str, ImageTable] = {}
+
+    def cell(self, spec: RowSpec) -> None:
+        planned = plan_run(spec.of(self.config), self.generated)
+        store = cell_store(planned, spec)
+        if store.exists(SCORED):
+            return
+        table = self._table(planned, spec)
+        start = self._start(planned, spec)
+        weights = start if spec.read == "untrained" else self._trained(planned, spec, table, start)
+        read: dict[str, float] = {}
+        if spec.read == "ensemble":
+            read["alpha"] = choose_alpha(planned.job, start, weights, table)
+            weights = ensembled(start, weights, read["alpha"])
+        if spec.read == "post_hoc":
+            read["tau"] = 1.0
+        store.write_json(READ, read)
+        tau = read.get("tau", 0.0)
+        evaluate_test(planned.job, weights, generated=self.generated, run=store, config_hash=planned.config_hash, post_hoc=tau)
+
+    def _table(self, planned: PlannedRun, spec: RowSpec) -> ImageTable:
+        key = stable_id(planned.config.train.image_size, spec.web == "retrieved")
+        if key not in self._tables:
+            table = open_table(table_of(planned.config, self.generated))
+            if spec.web == "retrieved":
+                table = retrieve(planned.job, table, planned.config.scorer, load_prompts(planned.config.prompts))
+            self._tables[key] = table
+        return self._tables[key]
+
+    def _start(self, planned: PlannedRun, spec: RowSpec) -> dict[str, Tensor]:
+        """What the row begins from: made once for all rows that begin alike."""
+        if not planned.config.train.start_steps:
+            return fresh(planned.job)
+        first = plan_run(self.config, self.generated, start=True)
+        store = run_store(self.config.run.root, self.config.run.name, f"compare/{first.store.name}-{spec.web or 'start'}")
+        if spec.web == "retrieved":
+            return self._start(planned, replace(spec, web=""))
+        if not store.exists(WEIGHTS):
+            table = self._table(first, replace(spec, web=""))
+            begin = pretrain(first.job) if spec.web == "pretrained" else None
+            weights, _ = train_in_process(count_epochs(first, table), table, begin)
+            store.write(WEIGHTS, safetensors.torch.save(weights))
+        return safetensors.torch.load(store.read(WEIGHTS))
+
+    def _trained(self, planned: PlannedRun, spec: RowSpec, table: ImageTable, start: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a run, which several rows may read in their own ways."""
+        store = run_of(planned, spec)
+        if not store.exists(HISTORY):
+            weights, history = train_in_process(planned, table, start)
+            store.write("config.yaml", dump_config(planned.config).encode())
+            store.write(WEIGHTS, safetensors.torch.save(weights))
+            store.write_json(HISTORY, history)
+        return safetensors.torch.load(store.read(WEIGHTS))
+
+
+def run_of(planned: PlannedRun, spec: RowSpec) -> Store:
+    """Where a training run of a table lies: apart from `make train`'s runs, under the same root."""
+    name = planned.store.name + (f"-{spec.web}" if spec.web else "")
+    return run_store(planned.config.run.root, planned.config.run.name, f"compare/{name}")
+
+
+def cell_store(planned: PlannedRun, spec: RowSpec) -> Store:
+    """Where a row's test predictions, scores and ledger lie."""
+    return run_of(planned, spec).within(spec.read)
+
+
+def fresh(job: TrainJob) -> dict[str, Tensor]:
+    """A model's weights before any training: a CLIP's own, or a random draw."""
+    return {k: v.detach().clone() for k, v in LEARNERS[job.train.model](job, torch.device("cpu")).model.state_dict().items()}
 
 
 def train_in_process(
-    planned: PlannedRun, store: Store, table: str, start: dict[str, torch.Tensor] | None
-) -> dict[str, torch.Tensor]:
-    """The loop without Ray Train; returns the weights."""
-    controller = LocalController(planned.job.curriculum.strategy, planned.levels, planned.job.curriculum.epochs)
-    model = loop(
-        planned.job,
-        ImageTable.open(local_copy(store, table)),
-        controller,
-        _ignore,
-        start=start,
-        epochs=planned.epochs,
-    )
-    return model.state_dict()
+    planned: PlannedRun, table: ImageTable, start: dict[str, Tensor] | None
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """The loop without Ray Train; the weights and what was recorded by epoch."""
+    job = planned.job
+    controller = LocalController(job.curriculum, job.levels, job.seed)
+    weights = loop(job, table, controller, _ignore, start=start, epochs=planned.epochs)
+    return weights, history_rows(controller.state()["history"])
 
 
 def _ignore(_report: Report) -> None:
     """Cells are short: a killed one is computed again from its start."""
 
 
-def compare_seed(config: Config, generated: Store, rows: Sequence[RowSpec]) -> dict[str, Cell]:
-    """All rows of one seed; trains only what has no result yet."""
-    torch.set_num_threads(1)
-    cells: dict[str, Cell] = {}
-    start: dict[str, torch.Tensor] | None = None
-    for row in rows:
-        planned = plan_run(row.of(config), generated, start=False)
-        store = cell_store(config, planned)
-        if not store.exists("cell.json"):
-            if start is None:
-                first, table = with_table(plan_run(config, generated, start=True), config, generated)
-                start = train_in_process(first, first.store, table, None)
-            planned = PlannedRun(
-                job=planned.job, levels=planned.levels, store=store, config_hash=planned.config_hash, epochs=planned.epochs
-            )
-            planned, table = with_table(planned, row.of(config), generated)
-            weights = train_in_process(planned, store, table, start)
-            result = evaluate_test(planned.job, weights, generated=generated, run=store, config_hash=planned.config_hash)
-            store.write_json("cell.json", {group: list(value) for group, value in result.items()})
-        cells[row.label] = store.read_json("cell.json")
-    return cells
+def read_cell(config: Config, generated: Store, spec: RowSpec, columns: Columns) -> Cell:
+    """A finished cell from disk."""
+    planned = plan_run(spec.of(config), generated)
+    store, run = cell_store(planned, spec), run_of(planned, spec)
+    said = store.read_table(PREDICTED)
+    label, guess = (said[name].to_numpy() for name in ("label", "pred"))
+    domain = np.array(said["domain"].to_pylist())
+    group = np.array([planned.job.groups[int(c)] for c in label])
+    parts = {}
+    for metric, name in columns:
+        whole = np.ones(len(label), bool)
+        parts[metric, name] = Predicted(
+            label, guess, domain == name if name in DOMAINS else whole if name == "overall" else group == name
+        )
+    history = run.read_json(HISTORY) if spec.read != "untrained" else []
+    return Cell(parts, history, len(store.read(LEDGER).decode().splitlines()), store.read_json(READ))
 
 
-def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95 % percentile-bootstrap interval over seeds."""
-    mean = float(values.mean())
-    if len(values) < 2 or np.ptp(values) == 0:
-        return mean, mean, mean
-    result = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(seed))
-    return mean, float(result.confidence_interval.low), float(result.confidence_interval.high)
+# -- the table
+
+Cells = Mapping[int, Mapping[str, Cell]]
+"""Seed -> row's label -> cell."""
 
 
-def markdown(cells: dict[int, dict[str, Cell]], rows: Sequence[RowSpec], baselines: dict[str, str]) -> str:
-    """Means over seeds, then the paired differences of each row to its baseline with their intervals."""
-    seeds = sorted(cells)
-    values: dict[tuple[str, str], Any] = {
-        (row.label, group): np.array([cells[s][row.label][group][0] for s in seeds]) for row in rows for group in GROUPS
-    }
-    head = "| " + " | ".join(["top-1 on test [%], mean over seeds", *GROUPS]) + " |"
-    lines = [head, "|---" * (len(GROUPS) + 1) + "|"]
-    for row in rows:
-        lines.append("| " + " | ".join([row.label, *(percent(float(values[row.label, g].mean())) for g in GROUPS)]) + " |")
-    lines += ["", "| paired difference, mean [95 % interval] | " + " | ".join(GROUPS) + " |", "|---" * (len(GROUPS) + 1) + "|"]
-    for label, base in baselines.items():
-        parts = []
-        for group in GROUPS:
-            mean, low, high = interval(values[label, group] - values[base, group])
-            parts.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]")
-        lines.append("| " + " | ".join([f"{label} − {base}", *parts]) + " |")
-    return "\n".join(lines)
+def difference(cells: Cells, label: str, base: str | None, column: tuple[str, str]) -> Interval:
+    """A row's mean, or its paired difference to another row, with the interval."""
+    runs = [cells[seed][label].predicted[column] for seed in sorted(cells)]
+    bases = None if base is None else [cells[seed][base].predicted[column] for seed in sorted(cells)]
+    return interval(runs, column[0], bases)
 
 
-def compare_hash(config: Config) -> str:
+def openings(cells: Cells) -> Counter[int]:
+    """How many cells opened the test images how often."""
+    return Counter(cell.openings for rows in cells.values() for cell in rows.values())
+
+
+def compare_hash(config: Config, table: str) -> str:
     """Names a comparison by everything that decides it but the seed."""
-    return part_hash(
-        config.model_copy(update={"seed": 0}), ("data", "hard", "plan", "generator", "filter", "curriculum", "train")
-    )[:8]
+    parts = ("data", "hard", "plan", "generator", "filter", "curriculum", "train")
+    return part_hash(config.model_copy(update={"seed": 0}), parts, table)[:8]

@@ -1,51 +1,65 @@
-"""A row of a table is a strategy with a loss; every row starts from the same CE weights and takes the same number of steps."""
+"""A row of a table: a configuration that differs from the table's in a few values, and how its weights are read.
+
+Within a seed every row starts from the same weights (plain cross-entropy on the real images; a CLIP from its own) and takes the
+same number of optimizer steps.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 from torch import Tensor
 
-from discl_ray.config import PHASE_2, Config, dump_config, part_hash
+from discl_ray.config import PHASE_2, PLUMBING, Config, dump_config, part_hash, with_values
 from discl_ray.core.storage import Store
-from discl_ray.curriculum.mixing import Pools, sizes
-from discl_ray.errors import SetupError
+from discl_ray.curriculum.mixing import Pools, epoch_images
+from discl_ray.evaluate.metrics import Scores
 from discl_ray.evaluate.test_split import evaluate_test
-from discl_ray.run import MANIFEST, locked, run_store
+from discl_ray.report.history import write_history_report
+from discl_ray.run import locked, run_store
 from discl_ray.train.job import START, make_job, start_epochs
-from discl_ray.train.loop import TrainJob
-from discl_ray.train.table import ImageTable, build_table, local_copy
+from discl_ray.train.learner import TrainJob
+from discl_ray.train.table import ImageTable, TableRef, build_table, open_table
 
-SENTENCE = (
+DIGITS = (
     "Ten digits, 14 writers, a small generator that has seen other writers' digits. "
     "Shows the machinery and its controls; no evidence for photographs."
 )
-"""What every table on the embedded task says about itself."""
+"""What every table on an embedded task says about itself."""
 
 
-@dataclass(frozen=True)
+def caveat(config: Config) -> str:
+    """What a table has to say of its task before anything else; empty if there is nothing."""
+    return PLUMBING if config.plumbing_test else DIGITS if config.data.name.startswith("digits") else ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowSpec:
     """One line of a table."""
 
     label: str
-    strategy: str
-    loss: str
+    values: tuple[tuple[str, Any], ...] = ()
+    """Dotted keys and values, laid over the table's configuration."""
+    read: Literal["trained", "post_hoc", "ensemble", "untrained"] = "trained"
+    """Weights as trained; with logits adjusted by the prior afterwards; averaged with those of the start; or the start itself."""
+    web: Literal["", "retrieved", "pretrained"] = ""
+    """Embedded tasks: the generator's own images instead of its synthetic ones, or before everything else."""
 
     def of(self, config: Config) -> Config:
-        """The configuration of this row."""
-        return config.model_copy(
-            update={
-                "curriculum": config.curriculum.model_copy(update={"strategy": self.strategy}),
-                "train": config.train.model_copy(update={"loss": self.loss}),
-            }
-        )
+        """The configuration of this row; raises pydantic's ValidationError for values that cannot be."""
+        return with_values(config, dict(self.values))
 
 
-CE = RowSpec("CE", "real_only", "ce")
-BS = RowSpec("Balanced Softmax", "real_only", "balanced_softmax")
-ALL_LEVEL = RowSpec("CE + All-Level", "all_level", "ce")
-D2S = RowSpec("CE + Diverse-to-Specific", "diverse_to_specific", "ce")
-BS_D2S = RowSpec("BS + Diverse-to-Specific", "diverse_to_specific", "balanced_softmax")
+def row(label: str, strategy: str, loss: str = "ce", /, **more: Any) -> RowSpec:
+    """A strategy with a loss; `more` are further keys, a double underscore for each dot, and fields of RowSpec."""
+    own = {name: more.pop(name) for name in ("read", "web") if name in more}
+    values = {"curriculum.strategy": strategy, "train.loss": loss} | {k.replace("__", "."): v for k, v in more.items()}
+    return RowSpec(label=label, values=tuple(values.items()), **own)
+
+
+CE = row("CE", "real_only")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,72 +67,66 @@ class PlannedRun:
     """One training run that is about to be made or taken up again."""
 
     job: TrainJob
-    levels: tuple[int, ...]
     store: Store
+    config: Config
     config_hash: str
     epochs: int
 
 
-def check_generated(generated: Store) -> None:
-    """Raises SetupError unless the spectrum is complete."""
-    if not generated.exists(MANIFEST):
-        raise SetupError(
-            f"{generated.base}: no complete spectrum for this configuration; run `make generate` with the same CONF and ARGS"
-        )
-
-
-def plan_run(config: Config, generated: Store, *, start: bool) -> PlannedRun:
-    """The run of a configuration; `start` is the CE run that the others begin from."""
-    if start:
-        config = RowSpec("start", START["strategy"], START["loss"]).of(config)
-    hash_ = part_hash(config, PHASE_2, generated.base.rsplit("/", 1)[-1], "start" if start else "row")
-    job, levels = make_job(generated, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+def plan_run(config: Config, generated: Store, *, start: bool = False) -> PlannedRun:
+    """The run of a configuration; `start` is the CE run that the others begin from, whose epochs its table decides."""
+    if start:  # the filter has no say in it
+        config = config.model_copy(update={"curriculum": START, "train": config.train.start()})
+    hash_ = part_hash(config, ("seed", "train") if start else PHASE_2, generated.name, "start" if start else "row")
+    job = make_job(generated, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
     store = run_store(config.run.root, config.run.name, f"train-{hash_[:8]}-s{config.seed}")
-    return PlannedRun(job=job, levels=levels, store=store, config_hash=hash_, epochs=0 if start else config.train.epochs)
+    epochs = 0 if start else config.train.epochs
+    return PlannedRun(job=job, store=store, config=config, config_hash=hash_, epochs=epochs)
 
 
-def with_table(planned: PlannedRun, config: Config, generated: Store) -> tuple[PlannedRun, str]:
-    """Builds the run's image table and, for the start run, counts its epochs; returns the table's name, too."""
-    name = build_table(generated, config.filter, planned.store)
-    planned.store.write("config.yaml", dump_config(config).encode())
-    if planned.epochs:
-        return planned, name
-    table = ImageTable.open(local_copy(planned.store, name))
-    pools = Pools.of(
-        label=table.label,
-        lam_pct=table.lam_pct,
-        role=table.role,
-        hard_labels=set(planned.job.hard_labels),
-        num_classes=len(planned.job.counts),
+def table_of(config: Config, generated: Store) -> TableRef:
+    """The images of a spectrum for training; built once for all runs that see the same."""
+    train = config.train
+    return build_table(
+        generated, config.filter, train.image_size, max_decoded_gb=train.max_decoded_gb, num_cpus=config.run.num_cpus
     )
-    n_syn, n_nonhard = sizes(pools, planned.job.curriculum)
-    epochs = start_epochs(planned.job, n_syn + n_nonhard + len(pools.hard))
-    return PlannedRun(
-        job=planned.job, levels=planned.levels, store=planned.store, config_hash=planned.config_hash, epochs=epochs
-    ), name
+
+
+def count_epochs(planned: PlannedRun, table: ImageTable) -> PlannedRun:
+    """A start run with the epochs that its steps come to."""
+    pools = Pools.of(
+        label=table.label, lam_pct=table.lam_pct, role=table.role, hard=table.hard, num_classes=len(planned.job.counts)
+    )
+    return replace(planned, epochs=start_epochs(planned.job, epoch_images(pools, planned.job.curriculum)))
 
 
 def train_row(
-    config: Config, generated: Store, *, label: str, start: dict[str, Tensor] | None
+    config: Config, generated: Store, *, label: str, start: dict[str, Tensor] | None, is_start: bool = False
 ) -> tuple[PlannedRun, dict[str, Tensor]]:
-    """Trains one row under Ray Train (or the start run, if `start` is None); finished runs are not run again."""
-    from discl_ray.train.trainer import train
+    """Trains one row under Ray Train (or the start run); finished runs are not run again."""
+    from discl_ray.train.trainer import read_history, train
 
-    planned = plan_run(config, generated, start=start is None)
+    planned = plan_run(config, generated, start=is_start)
     with locked(planned.store):
-        planned, table = with_table(planned, config, generated)
-        weights = train(
-            planned.job,
-            run=planned.store,
-            table=table,
-            levels=planned.levels,
-            epochs=planned.epochs,
-            label=label,
-            start=start,
-        )
+        table = table_of(planned.config, generated)
+        if is_start:
+            planned = count_epochs(planned, open_table(table))
+        planned.store.write("config.yaml", dump_config(planned.config).encode())
+        weights = train(planned.job, run=planned.store, table=table, epochs=planned.epochs, label=label, start=start)
+        write_history_report(planned.store, read_history(planned.store))
     return planned, weights
 
 
-def test_row(planned: PlannedRun, weights: dict[str, Tensor], generated: Store) -> dict[str, tuple[float, int]]:
-    """The row's accuracy on test."""
-    return evaluate_test(planned.job, weights, generated=generated, run=planned.store, config_hash=planned.config_hash)
+def test_row(planned: PlannedRun, weights: dict[str, Tensor], generated: Store) -> Scores:
+    """The row's scores on test; by a GPU of the cluster if that is what it was trained on."""
+    judge = partial(
+        evaluate_test, planned.job, weights, generated=generated, run=planned.store, config_hash=planned.config_hash
+    )
+    if not planned.config.train.use_gpu:
+        return judge()
+    import ray
+
+    def on_gpu() -> Scores:
+        return judge(device="cuda")
+
+    return ray.get(ray.remote(num_gpus=1)(on_gpu).remote())

@@ -30,6 +30,7 @@ from discl_ray.generate.engine import Engine, Made, Row
 from discl_ray.generate.fit import Box, fit_image
 from discl_ray.generate.folder import find_model
 from discl_ray.generate.journal import Journal
+from discl_ray.generate.reuse import Reuse
 from discl_ray.generate.samplers import SAMPLERS
 from discl_ray.watch import telling
 
@@ -72,6 +73,7 @@ class GenerateActor:
         self.name = f"generator {os.getpid()} on {socket.gethostname()}"
         self._turn, self._room = threading.Lock(), threading.Semaphore(config.shards_in_flight)
         self._encoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
+        self._reuse = Reuse.open(run)
         with telling(pulse, self.name):
             self.engine = build_engine(config, num_steps)
         if pulse is not None:
@@ -102,17 +104,20 @@ class GenerateActor:
         batches: dict[str, int] = {}
         reasons = dict.fromkeys(journal.crashed, "crashed")
         rows = {row["gid"]: row for row in plan.to_pylist()}
+        reused = self._reuse.take(rows)
+        batches.update((gid, image.micro_batch) for gid, image in reused.items())
         with self._permit(alone=journal.suspicious):
             for part in journal.parts(self.config.micro_batch):
                 journal.enter(part)
-                for made, box in self._make([rows[gid] for gid in part], reasons):
+                for made, box in self._make([rows[gid] for gid in part if gid not in reused], reasons):
                     batches[made.gid] = made.micro_batch
                     if made.pixels is None:
                         reasons[made.gid] = made.error or "error"
                     else:
                         pixels = box.cut(made.pixels)
                         images[made.gid] = self._encoders.submit(encode_image, pixels, self.config.codec, self.config.quality)
-            encoded = {gid: future.result() for gid, future in images.items()}
+            encoded = {gid: image.data for gid, image in reused.items()}
+            encoded.update((gid, future.result()) for gid, future in images.items())
             journal.close()
         made_rows = [
             {

@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw
 from discl_ray.config import Config
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import pct_to_lam
+from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
 from discl_ray.preview import Forecast, passed
-from discl_ray.report.sheet import FAINT, INK, PAPER, RED, font_of, png_of, thumbnail
+from discl_ray.report.sheet import FAINT, INK, PAPER, RED, font_of, png_of, thumbnail, with_note
 
 SIDE, COLUMN, ROW, LEFT, TOP, BETWEEN, MARGIN, WIDTH = 96, 108, 124, 104, 130, 18, 16, 520
 """Pixels: an image, the pitch of columns and of rows, where images begin, the space between two sources, the legend's margin and
@@ -27,11 +28,11 @@ GREEN, PALE = (22, 130, 70), (232, 230, 224)
 Verdicts = Mapping[str, NDArray[np.bool_]]
 
 
-def preview_sheet(spectrum: pa.Table, sources: pa.Table, config: FilterConfig) -> bytes:
+def preview_sheet(spectrum: pa.Table, sources: pa.Table, config: FilterConfig, note: str = "") -> bytes:
     """A PNG: a row for each source and replica, a column for each λ, the real image last.
 
     Under each image stand its text_sim, its rank, and a mark for every filter mode. `spectrum` needs images and verdicts, `sources`
-    is SAMPLES.
+    is SAMPLES. A `note` stands in red above it.
     """
     verdicts = passed(spectrum, config)
     cells = spectrum.select(["sample_id", "lam_pct", "replica", "image", "error", "text_sim", "text_rank", "source_text_sim"])
@@ -50,7 +51,7 @@ def preview_sheet(spectrum: pa.Table, sources: pa.Table, config: FilterConfig) -
         middle = top + (len(replicas) - 1) * ROW // 2  # one real image for all replicas of its row
         name = fill(str(source["class_name"]), 12)
         draw.text((LEFT - 14, middle + SIDE // 2), name, INK, font=font_of(13), anchor="rm", align="right")
-        _image(sheet, draw, (LEFT + len(levels) * COLUMN, middle), source["image"]["bytes"], "no image")
+        _image(sheet, draw, (LEFT + len(levels) * COLUMN, middle), image_bytes(source["image"]), "no image")
         _score(draw, (LEFT + len(levels) * COLUMN, middle), real.get(source["sample_id"]), None)
         for line, replica in enumerate(replicas):
             for column, lam_pct in enumerate(levels):
@@ -64,7 +65,7 @@ def preview_sheet(spectrum: pa.Table, sources: pa.Table, config: FilterConfig) -
                     right -= mark.width
                     sheet.paste(mark, (right, y + SIDE + 10 - mark.height // 2))
                     right -= 3
-    return png_of(sheet)
+    return png_of(with_note(sheet, note))
 
 
 def _image(sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], data: bytes | None, reason: str) -> None:

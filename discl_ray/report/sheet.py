@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from textwrap import wrap
 
 import matplotlib
 import pyarrow as pa
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from discl_ray.core.images import decode_image
 from discl_ray.core.lam import pct_to_lam
+from discl_ray.core.sources import image_bytes
 from discl_ray.spectrum import KEPT
 
 CELL, GAP, LEFT, TOP = 72, 4, 92, 34
@@ -17,10 +19,11 @@ RED = (200, 30, 40)
 PAPER, INK, FAINT = (250, 249, 246), (40, 40, 40), (120, 120, 120)
 
 
-def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, title: str = "") -> bytes:
+def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, note: str = "") -> bytes:
     """A PNG of up to `max_rows` real training images, their first replica at every λ, and the real image last.
 
-    `spectrum` needs images and verdicts, `sources` is SAMPLES; real images are drawn evenly over the classes.
+    `spectrum` needs images and verdicts, `sources` is SAMPLES; real images are drawn evenly over the classes. A `note` stands in
+    red above it.
     """
     levels = sorted(set(spectrum["lam_pct"].to_pylist()))
     cells: dict[tuple[str, int], dict[str, object]] = {}
@@ -38,7 +41,7 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
         draw.text((LEFT + column * (CELL + GAP) + CELL // 2, TOP // 2), name, INK, font=font, anchor="mm")
     for line, sample in enumerate(shown):
         y = TOP + line * (CELL + GAP)
-        draw.text((LEFT - 10, y + CELL // 2), str(sample["class_name"]), INK, font=font, anchor="rm")
+        draw.text((LEFT - 10, y + CELL // 2), fitted(str(sample["class_name"]), font, LEFT - 16), INK, font=font, anchor="rm")
         for column, lam_pct in enumerate(levels):
             cell = cells.get((sample["sample_id"], lam_pct))
             if cell is None or cell["image"]["bytes"] is None:  # pyright: ignore
@@ -48,10 +51,22 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
             if cell["reason"] != KEPT:
                 draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), outline=RED, width=3)
                 draw.line((x, y, x + CELL - 1, y + CELL - 1), RED, width=3)
-        sheet.paste(thumbnail(sample["image"]["bytes"]), (LEFT + len(levels) * (CELL + GAP), y))
-    footer = title or "crossed out: rejected by the filter"
-    draw.text((LEFT, sheet.height - 11), footer, FAINT, font=font_of(11), anchor="lm")
-    return png_of(sheet)
+        sheet.paste(thumbnail(image_bytes(sample["image"])), (LEFT + len(levels) * (CELL + GAP), y))
+    draw.text((LEFT, sheet.height - 11), "crossed out: rejected by the filter", FAINT, font=font_of(11), anchor="lm")
+    return png_of(with_note(sheet, note))
+
+
+def with_note(sheet: Image.Image, note: str) -> Image.Image:
+    """A sheet with a red line of words above it, wrapped to its width."""
+    if not note:
+        return sheet
+    lines = wrap(note, max(20, sheet.width // 8))
+    taller = Image.new("RGB", (sheet.width, sheet.height + 18 * len(lines) + 8), PAPER)
+    taller.paste(sheet, (0, taller.height - sheet.height))
+    draw = ImageDraw.Draw(taller)
+    for i, line in enumerate(lines):
+        draw.text((8, 14 + 18 * i), line, RED, font=font_of(13), anchor="lm")
+    return taller
 
 
 def png_of(sheet: Image.Image) -> bytes:
@@ -64,6 +79,15 @@ def png_of(sheet: Image.Image) -> bytes:
 def font_of(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's own font: it is always there and knows Greek."""
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Words that are at most `width` pixels wide; of longer ones the beginning."""
+    if font.getlength(words) <= width:
+        return words
+    while words and font.getlength(words + "…") > width:
+        words = words[:-1].rstrip()
+    return words + "…"
 
 
 def thumbnail(data: bytes, side: int = CELL) -> Image.Image:

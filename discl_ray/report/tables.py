@@ -1,25 +1,35 @@
-"""Tables of accuracy by group, as text and Markdown."""
+"""Tables of scores, as text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from discl_ray.evaluate.metrics import GROUPS
+from discl_ray.evaluate.metrics import GROUPS, Scores
+
+LOW_QUALITY = (("macro_f1", "ood"), ("macro_f1", "id"), ("top1", "ood"), ("top1", "id"))
+
+LONG_TAIL = tuple(("top1", group) for group in GROUPS)
 
 
-def percent(value: float) -> str:
+def percent(value: float, form: str = ".1f") -> str:
     """One decimal, or a dash where there is nothing to measure."""
-    return "–" if math.isnan(value) else f"{value:.1f}"
+    return "–" if math.isnan(value) else f"{value:{form}}"
 
 
-def accuracy_table(rows: Mapping[str, Mapping[str, tuple[float, int]]], *, difference: tuple[str, str] | None = None) -> str:
-    """Top-1 in percent by group, a line a row; `difference` (a, b) adds the line b - a."""
-    sizes = next(iter(rows.values()))
-    lines = ["  " + f"{'top-1 on test [%]':<28}" + "".join(f"{f'{g} (n={sizes[g][1]})':>17}" for g in GROUPS)]
-    lines += ["  " + f"{label:<28}" + "".join(f"{percent(row[g][0]):>17}" for g in GROUPS) for label, row in rows.items()]
+def score_table(rows: Mapping[str, Scores], *, difference: tuple[str, str] | None = None) -> str:
+    """Scores in percent, a line a row: by group of classes, or by domain where there are two.
+
+    `difference` (a, b) adds the line b - a.
+    """
+    first = next(iter(rows.values()))
+    columns = LOW_QUALITY if LOW_QUALITY[0] in first else LONG_TAIL
+    heads = [f"{metric.replace('_', ' ')} {name} (n={first[metric, name][1]})" for metric, name in columns]
+    lines = ["  " + f"{'on test [%]':<30}" + "".join(f"{head:>22}" for head in heads)]
+    lines += ["  " + f"{label:<30}" + "".join(f"{percent(row[c][0]):>22}" for c in columns) for label, row in rows.items()]
     if difference is not None:
-        first, second = (rows[label] for label in difference)
-        cells = "".join(f"{second[g][0] - first[g][0]:>+17.1f}" for g in GROUPS)
-        lines.append("  " + f"{'difference':<28}" + cells)
+        base, other = (rows[label] for label in difference)
+        lines.append(
+            "  " + f"{'difference':<30}" + "".join(f"{percent(other[c][0] - base[c][0], '+.1f'):>22}" for c in columns)
+        )
     return "\n".join(lines)

@@ -61,6 +61,11 @@ class ClipScorer:
         batches = (self.pixels(images[i : i + size]) for i in range(0, len(images), size))
         return torch.cat([self.model.encode_image(batch, normalize=True) for batch in batches]).cpu().numpy()
 
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosines by before a softmax over prompts."""
+        return float(cast(Any, self.model).logit_scale.detach().exp())
+
     def pixels(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """The model's input on its device: float32 (len(images), 3, S, S). Images of one shape are prepared together.
 

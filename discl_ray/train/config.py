@@ -4,42 +4,111 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from discl_ray.core.settings import Settings, execution
+from discl_ray.core.settings import Settings, execution, identity
+from discl_ray.train.augment_config import AugmentConfig
+
+OF_START = (
+    *("model", "width", "stem", "norm", "clip", "captions", "image_size", "batch", "optimizer", "weight_decay", "warmup"),
+    *("precision", "compile", "start_steps", "start_learning_rate"),
+)
+"""Fields that decide the start of a run, and so are the same in all that begin alike."""
+
+AUGMENT_OF_START = ("shift", "jitter", "flip", "crop")
 
 
 class TrainConfig(Settings):
-    """One training run. Every row of a table starts from the same CE checkpoint and takes the same number of steps."""
+    """One training run. Every row of a table starts from the same weights and takes the same number of steps."""
 
+    model: Literal["resnet10", "resnet34", "clip"] = "resnet10"
+    """A ResNet of basic blocks, from scratch; or a CLIP, fine-tuned by its own loss on captions (FLYP)."""
     width: int = Field(default=24, ge=1)
-    """Channels of the first stage of ResNet-10; doubled at each of the four stages."""
-    loss: Literal["ce", "balanced_softmax"] = "ce"
+    """ResNet: channels of the first stage; doubled at each of the four stages."""
+    stem: Literal["small", "imagenet"] = "small"
+    """ResNet: a 3x3 convolution without pooling, or torchvision's 7x7 with stride 2 and pooling for large images."""
+    norm: Literal["batch", "group"] = "batch"
+    """ResNet: batch normalisation, or group normalisation, by which an image does not depend on its batch."""
+    clip: str = Field(default="embedded", min_length=1)
+    """CLIP: an open_clip folder with safetensors; `embedded` is the student, which is not the CLIP that scores (`embedded-scorer`)."""
+    captions: tuple[str, ...] = Field(
+        default=("a photo of the digit {name}", "the digit {name}", "a handwritten {name}"), min_length=1
+    )
+    """CLIP: captions of the images, drawn for each anew, and the prompts of the head; `{name}` is the class name."""
+    image_size: int = Field(default=32, ge=8)
+    """Side the classifier works at, in pixels; larger images are cropped to a square and resized."""
+    loss: Literal["ce", "balanced_softmax", "logit_adjusted"] = "ce"
+    """ResNet's; CLIP has its own."""
+    tau: float = Field(default=1.0, ge=0)
+    """logit_adjusted: weight of the classes' log prior; at 1 it is Balanced Softmax."""
+    prior: Literal["original", "effective"] = "original"
+    """Which prior the adjusted losses take: the data set's class frequencies, or those of what the stage trains on."""
     start_steps: int = Field(default=400, ge=0)
-    """Optimizer steps of the CE run on real images that everything starts from."""
+    """ResNet: optimizer steps of the CE run on real images that everything starts from; 0 starts from nothing."""
+    start_learning_rate: float = Field(default=1e-3, gt=0)
+    """Of that run, at its highest, so that runs of other learning rates may start from the same weights."""
     epochs: int = Field(default=35, ge=1)
     """E: epochs after the start, curriculum included."""
     batch: int = Field(default=32, ge=1)
     """Images per optimizer step over all workers."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """`adam` adds the weight decay to the gradient; `adamw` decays weights themselves, gains and biases not."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Adam's; falls to zero on a cosine."""
+    """At its highest; falls to zero on a cosine."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    shift: int = Field(default=2, ge=0)
-    """Augmentation: random shift, in pixels."""
-    jitter: float = Field(default=0.1, ge=0)
-    """Augmentation: spread of random brightness and contrast."""
-    eval_every: int = execution(5, ge=1)
-    """Epochs between evaluations on val."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises linearly."""
+    augment: AugmentConfig = AugmentConfig()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: forward passes under autocast; weights and optimizer stay in fp32."""
+    compile: bool = False
+    """torch.compile the model; changes last bits."""
+    keep: Literal["last", "best"] = "last"
+    """Weights of the last epoch, or of the one that was best on val; of equals the first."""
+    eval_every: int = Field(default=5, ge=1)
+    """Epochs between evaluations on val, each of which ends in a checkpoint."""
     workers: int = execution(1, ge=1)
     """Ray Train workers; the batch is divided between them."""
+    accumulate: int = execution(1, ge=1)
+    """Parts a worker cuts its share of a batch into, one after the other, to need less memory."""
     threads: int = execution(2, ge=1)
     """CPU threads of each worker."""
     use_gpu: bool = execution(False)
     max_failures: int = execution(2, ge=0)
     """How often a run whose worker died is taken up again from its last checkpoint."""
+    max_decoded_gb: float = execution(64.0, gt=0)
+    """Images are held decoded up to this size; larger sets stay encoded and are decoded batch by batch."""
+
+    def start(self) -> TrainConfig:
+        """Of the run that this one starts from: plain cross-entropy; equal for all runs that differ in later matters only."""
+        later = set(identity(self)) - {*OF_START, "learning_rate", "augment"}
+        augment = AugmentConfig(**{name: getattr(self.augment, name) for name in AUGMENT_OF_START})
+        plain = {name: type(self).model_fields[name].get_default() for name in later}
+        return self.model_copy(update={**plain, "learning_rate": self.start_learning_rate, "augment": augment})
+
+    @field_validator("captions")
+    @classmethod
+    def _with_a_gap(cls, captions: tuple[str, ...]) -> tuple[str, ...]:
+        for caption in captions:
+            try:
+                named = caption.format(name="")
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(f"'{caption}': only {{name}} is filled in") from error
+            if named == caption:
+                raise ValueError(f"'{caption}' has no {{name}}, so it says the same of every class")
+        return captions
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
+    def _fits(self) -> Self:
         if self.batch % self.workers:
             raise ValueError(f"batch = {self.batch} cannot be divided between workers = {self.workers}")
+        if self.model == "clip":
+            other = {"loss": "ce", "start_steps": 0, "accumulate": 1}
+            if wrong := [f"{name} = {getattr(self, name)}" for name, value in other.items() if getattr(self, name) != value]:
+                needed = ", ".join(f"{name}={value}" for name, value in other.items())
+                raise ValueError(
+                    f"{wrong[0]}: a CLIP is trained from its own weights, by its own loss, a batch at once: {needed}"
+                )
+            if self.augment.kind != "standard" or self.augment.mix != "none":
+                raise ValueError("augment: a CLIP's images are not augmented; leave augment.kind=standard, augment.mix=none")
         return self

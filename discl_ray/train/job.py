@@ -5,37 +5,39 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from discl_ray.core.lam import REAL
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.data.config import DataConfig
+from discl_ray.curriculum.strategies import curriculum_levels
+from discl_ray.data.config import AnyDataConfig
 from discl_ray.evaluate.metrics import group_of
+from discl_ray.spectrum import class_names, read_split
 from discl_ray.train.config import TrainConfig
-from discl_ray.train.loop import TrainJob
+from discl_ray.train.learner import TrainJob
 
-START = {"strategy": "real_only", "loss": "ce"}
-"""What every row of a table starts from: plain cross-entropy on the real images."""
+START = CurriculumConfig(strategy="real_only")
+"""What every row of a table starts from sees: the real images (and `TrainConfig.start` says how it learns)."""
 
 
-def make_job(
-    generated: Store, *, seed: int, data: DataConfig, train: TrainConfig, curriculum: CurriculumConfig
-) -> tuple[TrainJob, tuple[int, ...]]:
-    """The training job on a committed spectrum, and its levels, the real image last."""
-    samples = generated.read_table("samples/train.parquet", ["label"])
-    counts = Counter(samples["label"].to_pylist())
-    plan = generated.read_table("plan.parquet", ["label", "role", "lam_pct"])
-    train_rows = [row for row in plan.to_pylist() if row["role"] == "train"]
-    job = TrainJob(
+def make_job(generated: Store, *, seed: int, data: AnyDataConfig, train: TrainConfig, curriculum: CurriculumConfig) -> TrainJob:
+    """The training job on a committed spectrum.
+
+    Raises ConfigError if the curriculum names a level that was not made.
+    """
+    counts = Counter(read_split(generated, "train", ["label"])["label"].to_pylist())
+    names = class_names(generated)
+    plan = generated.read_table("plan.parquet", ["role", "lam_pct"])
+    made = {row["lam_pct"] for row in plan.to_pylist() if row["role"] == "train"}
+    return TrainJob(
         seed=seed,
         train=train,
         curriculum=curriculum,
-        hard_labels=frozenset(row["label"] for row in train_rows),
+        names=names,
         groups={
-            label: group_of(count, few_below=data.few_below, many_above=data.many_above) for label, count in counts.items()
+            label: group_of(counts[label], few_below=data.few_below, many_above=data.many_above) for label in range(len(names))
         },
-        counts=tuple(counts[label] for label in range(max(counts) + 1)),
+        counts=tuple(counts[label] for label in range(len(names))),
+        levels=curriculum_levels(curriculum, tuple(sorted(made))),
     )
-    return job, (*sorted({row["lam_pct"] for row in train_rows}), REAL)
 
 
 def start_epochs(job: TrainJob, images_per_epoch: int) -> int:

@@ -1,45 +1,52 @@
 """The epoch loop: plain torch, no Ray. A controller chooses, a sampler orders, a report carries results and checkpoints out.
 
 Every random number is a function of (seed, epoch, place): resumed equals never stopped, bit for bit, at one world size on CPU.
-The gradient is the sum over the global batch divided by its size, so the number of workers does not change what a step means.
+The gradient is that of the mean over the global batch, summed over workers, so their number does not change what a step means.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from discl_ray.curriculum.config import CurriculumConfig
+from discl_ray.core.lam import REAL
 from discl_ray.curriculum.controller import Controller
-from discl_ray.curriculum.mixing import EpochOrder, Pools, epoch_order
+from discl_ray.curriculum.mixing import EpochOrder, Pools, epoch_images, epoch_order, explore_order, explored_images
+from discl_ray.curriculum.progress import Progress, progress_of, to_metrics
+from discl_ray.curriculum.strategies import Choice
 from discl_ray.errors import DisclError, IntegrityError
-from discl_ray.evaluate.metrics import top1_by_group
-from discl_ray.train.augment import augment, draw_parameters, to_tensor
-from discl_ray.train.config import TrainConfig
-from discl_ray.train.losses import LOSSES
-from discl_ray.train.models import resnet10
+from discl_ray.evaluate.metrics import main_metric, scores
+from discl_ray.train.augment import augment, draw_parameters
+from discl_ray.train.classifier import Classifier
+from discl_ray.train.cuda import advance, probe, probe_parameters
+from discl_ray.train.learner import ALONE, Batch, Learner, Predictor, TrainJob, World, parameter_groups
+from discl_ray.train.mix import draw_mix
 from discl_ray.train.table import ImageTable
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainJob:
-    """Everything one training run is, besides its images."""
+def _flyp(job: TrainJob, device: torch.device) -> Learner:
+    from discl_ray.train.flyp import Flyp  # a ResNet need not wait for open_clip
 
-    seed: int
-    train: TrainConfig
-    curriculum: CurriculumConfig
-    hard_labels: frozenset[int]
-    groups: dict[int, str]
-    """Label -> many, medium or few."""
-    counts: tuple[int, ...]
-    """Real training images by label."""
+    return Flyp(job, device)
+
+
+LEARNERS: dict[str, Callable[[TrainJob, torch.device], Learner]] = {
+    "resnet10": Classifier,
+    "resnet34": Classifier,
+    "clip": _flyp,
+}
+"""What learns, by the name of its model."""
+
+NAMED = 8
+"""Images that a diagnosis names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +56,7 @@ class Report:
     epoch: int
     metrics: dict[str, float]
     state: dict[str, Any]
-    """Tensors and JSON values from which the run can go on: model, optimizer, epoch, curriculum."""
-
-
-@dataclass(frozen=True)
-class World:
-    """This worker's place among all."""
-
-    rank: int = 0
-    size: int = 1
+    """Tensors and JSON values from which the run can go on: model, best, optimizer, position, curriculum. Live, not copied."""
 
 
 def loop(
@@ -68,60 +67,288 @@ def loop(
     *,
     start: Mapping[str, Tensor] | None = None,
     resume: Mapping[str, Any] | None = None,
-    world: World = World(),
+    world: World = ALONE,
     epochs: int | None = None,
-) -> nn.Module:
-    """Trains and returns the model. `start` are weights to begin from, `resume` a state that `report` was given.
+    device: str | torch.device = "cpu",
+) -> dict[str, Tensor]:
+    """Trains and returns the weights that `train.keep` asks for. `start` are weights to begin from, `resume` a reported state.
 
-    `epochs` overrides the configured number (the start run has its own). Raises DisclError on a loss that is not finite.
+    `epochs` overrides the configured number (the start run has its own).
+    Raises DisclError on a loss that is not finite, naming step, λ and images, if memory runs out, and if an epoch has no room for
+    what is asked.
     """
-    model = resnet10(num_classes=len(job.counts), width=job.train.width, seed=job.seed)
-    if start is not None:
-        model.load_state_dict(dict(start))
-    optimizer = torch.optim.Adam(model.parameters(), lr=job.train.learning_rate, weight_decay=job.train.weight_decay)
-    first, total_epochs = 1, job.train.epochs if epochs is None else epochs
-    if resume is not None:
-        model.load_state_dict(resume["model"])
-        optimizer.load_state_dict(resume["optimizer"])
-        first = resume["epoch"] + 1
-        if world.rank == 0:
-            controller.load(resume["curriculum"])
-    pools = Pools.of(
-        label=table.label,
-        lam_pct=table.lam_pct,
-        role=table.role,
-        hard_labels=set(job.hard_labels),
-        num_classes=len(job.counts),
-    )
-    for epoch in range(first, total_epochs + 1):
-        choice = _agree(controller.choose(epoch) if world.rank == 0 else None, world)
-        if choice is None:
-            raise IntegrityError(f"the curriculum has no choice for epoch {epoch}: an earlier epoch is not recorded")
-        order = epoch_order(pools, choice, job.curriculum, seed=job.seed, epoch=epoch)
-        if (table.role[order.rows] != "train").any():
-            raise IntegrityError(f"epoch {epoch}: an image whose role is not train was about to be trained on")
-        loss = _train_epoch(model, optimizer, table, order, job, epoch, total_epochs, world)
-        last = epoch == total_epochs
-        metrics = {
+    return _Run(job, table, controller, world, torch.device(device), epochs or job.train.epochs).go(report, start, resume)
+
+
+def predictor_of(job: TrainJob, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Predictor:
+    """Trained weights as something that predicts."""
+    learner = LEARNERS[job.train.model](job, torch.device(device))
+    learner.model.load_state_dict(dict(weights))
+    return learner.predictor()
+
+
+class _Run:
+    """A training run underway."""
+
+    def __init__(
+        self, job: TrainJob, table: ImageTable, controller: Controller, world: World, device: torch.device, epochs: int
+    ) -> None:
+        self.job, self.table, self.controller, self.world, self.epochs = job, table, controller, world, epochs
+        self.learner = LEARNERS[job.train.model](job, device)
+        self.pools = Pools.of(
+            label=table.label, lam_pct=table.lam_pct, role=table.role, hard=table.hard, num_classes=len(job.counts)
+        )
+        self.val = np.flatnonzero(table.role == "val")
+        self.probes = np.flatnonzero((table.role == "probe") | ((table.role == "val") & table.hard))
+        self.probes = self.probes[np.isin(table.lam_pct[self.probes], job.levels)]
+        self.strength = np.zeros(len(job.counts), np.int64)
+        self.optimizer = _optimizer(self.learner.model, job)
+        self.best: dict[str, Any] | None = None
+        self.device = device
+
+    def go(
+        self, report: Callable[[Report], None], start: Mapping[str, Tensor] | None, resume: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        model, first = self.learner.model, 1
+        if start is not None:
+            model.load_state_dict(dict(start))
+        if resume is not None:
+            model.load_state_dict(resume["model"])
+            self.optimizer.load_state_dict(resume["optimizer"])
+            self.best, self.strength = resume["best"], np.array(resume["strength"], np.int64)
+            first = resume["epoch"] + 1
+            if self.world.rank == 0:
+                self.controller.load(resume["curriculum"])
+        for epoch in range(first, self.epochs + 1):
+            metrics = self._epoch(epoch)
+            reporting = epoch == self.epochs or epoch % self.job.train.eval_every == 0
+            if reporting:
+                metrics |= self._evaluate(epoch)
+            if self.world.rank == 0:
+                self.controller.record(epoch, metrics)
+            if reporting:
+                report(Report(epoch=epoch, metrics=metrics, state=self._state(epoch)))
+        kept = self.best["model"] if self.best is not None else model.state_dict()
+        return {name: value.detach().cpu().contiguous() for name, value in kept.items()}
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        return {
+            "model": self.learner.model.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": epoch,
+            "strength": self.strength.tolist(),
+            "curriculum": self.controller.state() if self.world.rank == 0 else {},
+        }
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        job, config = self.job, self.job.curriculum
+        if job.train.augment.kind == "cuda":
+            self._probe_strengths(epoch)
+        choice, progress, images, explored = self._ask(epoch, None), {}, None, None
+        if choice.explore:
+            explored, progress = self._explore(epoch)
+            images = None if config.explore_extra else epoch_images(self.pools, config) - len(explored.rows)
+            choice = self._ask(epoch, progress)
+        order = epoch_order(self.pools, choice, config, seed=job.seed, epoch=epoch, images=images)
+        before = 0 if explored is None else len(explored.rows)
+        loss = self._pass(order, epoch, choice, before=before, total=before + len(order.rows))
+        return {
             "loss": loss,
-            "lam": float(np.mean(choice.levels)) / 100 if choice.levels else 1.0,
+            "lam": choice.lam,
             "synthetic": order.synthetic,
+            "hard": order.hard,
             "borrowed": order.borrowed,
             "share": order.share,
-            "images": len(order.rows),
+            "images": before + len(order.rows),
+            **({} if choice.lead is None or not math.isfinite(choice.lead) else {"lead_in_se": choice.lead}),
+            **to_metrics(progress),
         }
-        reporting = last or epoch % job.train.eval_every == 0
-        if reporting:
-            for group, (accuracy, _) in evaluate_val(model, table, job.groups).items():
-                if not math.isnan(accuracy):
-                    metrics[f"val_top1_{group}"] = accuracy
-        if world.rank == 0:
-            controller.record(epoch, metrics)
-        if reporting:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
-            curriculum = controller.state() if world.rank == 0 else {}
-            report(Report(epoch=epoch, metrics=metrics, state={**state, "curriculum": curriculum}))
-    return model
+
+    def _ask(self, epoch: int, progress: Mapping[int, Progress] | None) -> Choice:
+        """Rank 0's answer, on every rank."""
+        choice = _agree(self.controller.choose(epoch, progress) if self.world.rank == 0 else None, self.world)
+        if choice is None:
+            raise IntegrityError(f"the curriculum has no choice for epoch {epoch}: an earlier epoch is not recorded")
+        return choice
+
+    # -- Algorithm 2
+
+    def _explore(self, epoch: int) -> tuple[EpochOrder, dict[int, Progress]]:
+        """A round on D ⊂ D_all, and the progress it made on the probes at each level."""
+        config, batch = self.job.curriculum, self.job.train.batch
+        total = epoch_images(self.pools, config)
+        images = explored_images(self.pools, config, batch)
+        if not config.explore_extra and images + batch > total:
+            raise DisclError(f"an epoch has {total} images, too few for a round of exploration and a stage; lower train.batch")
+        order = explore_order(self.pools, images, seed=self.job.seed, epoch=epoch)
+        before = self._true_class(self.probes)
+        whole = images + total if config.explore_extra else total
+        self._pass(order, epoch, Choice(levels=()), before=0, total=whole)
+        after = self._true_class(self.probes)
+        return order, progress_of(before, after, self.table.lam_pct[self.probes], self.table.sample_id[self.probes])
+
+    def _true_class(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return self._probabilities(rows)[np.arange(len(rows)), self.table.label[rows]]
+
+    # -- CUDA
+
+    def _probe_strengths(self, epoch: int) -> None:
+        """Moves every class's augmentation strength by what the model recognises of its training images."""
+        job, table = self.job, self.table
+        real = np.concatenate([self.pools.nonhard, self.pools.hard])
+        by_class = {c: real[table.label[real] == c] for c in range(len(job.counts))}
+        rows, level, label = probe(self.strength, by_class, job.train.augment, seed=job.seed, epoch=epoch)
+        parameters = probe_parameters(len(rows), seed=job.seed, epoch=epoch)
+        model, device = self.learner.model, self.device
+        model.eval()
+        right = np.zeros(len(rows), bool)
+        with torch.no_grad():
+            for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 256)):
+                x = augment(table.images[rows[part]], parameters[part], level[part], job.train.augment)
+                right[part] = model(x.to(device)).argmax(1).cpu().numpy() == label[part]
+        self.strength = advance(self.strength, label, level, right, job.train.augment)
+
+    # -- one pass
+
+    def _batches(self, count: int) -> list[NDArray[np.int64]]:
+        """Places of each global batch; for a learner of whole batches without what is left over."""
+        size = self.job.train.batch
+        end = count - count % size if self.learner.whole_batches else count
+        if not end:
+            raise DisclError(f"train.batch = {size} is more than the {count} images of an epoch; lower it")
+        return [np.arange(begin, min(begin + size, end)) for begin in range(0, end, size)]
+
+    def _pass(self, order: EpochOrder, epoch: int, choice: Choice, *, before: int, total: int) -> float:
+        """Trains on the rows of an order, places `before`... of the epoch's `total`; the mean loss over all workers."""
+        table, job, model = self.table, self.job, self.learner.model
+        if (table.role[order.rows] != "train").any():
+            raise IntegrityError(f"epoch {epoch}: an image whose role is not train was about to be trained on")
+        effective = np.bincount(table.label[order.rows], minlength=len(job.counts))
+        counts = torch.tensor(effective if job.train.prior == "effective" else job.counts, dtype=torch.float32).clamp(min=1)
+        parameters = draw_parameters(before + len(order.rows), seed=job.seed, epoch=epoch)[before:]
+        batches = self._batches(len(order.rows))
+        losses = torch.zeros(len(batches), device=self.device)
+        model.train()
+        for number, places in enumerate(batches):
+            progress = (epoch - 1 + (before + int(places[0])) / total) / self.epochs
+            factor = learning_rate_factor(progress, len(places) / (total * self.epochs), warmup=job.train.warmup)
+            for group in self.optimizer.param_groups:
+                group["lr"] = job.train.learning_rate * factor
+            self.optimizer.zero_grad(set_to_none=True)
+            mine = places[self.world.rank :: self.world.size]
+            if len(mine):
+                batch = self._batch(order, places, mine, parameters, epoch, counts, before)
+                try:
+                    losses[number] = self.learner.backward(batch, self.world)
+                except torch.OutOfMemoryError as error:
+                    raise DisclError(
+                        f"epoch {epoch}: out of memory on {len(mine)} images of {job.train.image_size} pixels; raise "
+                        f"train.accumulate = {job.train.accumulate} or train.workers, or lower train.batch; the last checkpoint is intact"
+                    ) from error
+            if self.world.size > 1:
+                _sum_gradients(model)
+            self.optimizer.step()
+            self.learner.after_step()
+        if self.world.size > 1:
+            dist.all_reduce(losses)
+            _average_buffers(model, self.world)
+        self._check_finite(losses, order, batches, epoch, choice)
+        return float(losses.sum()) / sum(map(len, batches))
+
+    def _batch(
+        self,
+        order: EpochOrder,
+        places: NDArray[np.int64],
+        mine: NDArray[np.int64],
+        parameters: NDArray[np.float64],
+        epoch: int,
+        counts: Tensor,
+        before: int,
+    ) -> Batch:
+        config = self.job.train.augment
+
+        def share(at: NDArray[np.int64], partner: Batch | None = None, mix: Any = None) -> Batch:
+            rows = order.rows[at]
+            labels = self.table.label[rows]
+            return Batch(
+                images=self.table.images[rows],
+                labels=labels,
+                parameters=parameters[at],
+                strength=self.strength[labels],
+                partner=partner,
+                mix=mix,
+                counts=counts,
+                size=len(places),
+            )
+
+        if config.mix == "none":
+            return share(mine)
+        side = self.job.train.image_size
+        mix = draw_mix(places + before, seed=self.job.seed, epoch=epoch, kind=config.mix, alpha=config.mix_alpha, side=side)
+        return share(mine, share(mix.partner[mine - places[0]] - before), mix)
+
+    def _check_finite(
+        self, losses: Tensor, order: EpochOrder, batches: list[NDArray[np.int64]], epoch: int, choice: Choice
+    ) -> None:
+        wrong = torch.nonzero(~torch.isfinite(losses)).flatten()
+        if not len(wrong):
+            return
+        step = int(wrong[0])
+        rows = order.rows[batches[step]]
+        named = ", ".join(f"{self.table.sample_id[r]} (λ {self.table.lam_pct[r] / REAL:g})" for r in rows[:NAMED])
+        raise DisclError(
+            f"epoch {epoch}, step {step + 1} of {len(batches)}, stage λ {choice.lam:g}: the loss is {float(losses[step])}; "
+            f"lower train.learning_rate = {self.job.train.learning_rate} (of a start: train.start_learning_rate). "
+            f"The batch held {named}, …; the last checkpoint is intact"
+        )
+
+    # -- evaluation
+
+    def _probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Class probabilities of table rows, (N, C): each worker predicts a part, all get the whole."""
+        found = torch.zeros(len(rows), len(self.job.counts), device=self.device)
+        predict = self.learner.predictor()
+        mine = np.arange(len(rows))[self.world.rank :: self.world.size]
+        for part in _chunks(mine):
+            found[torch.from_numpy(part)] = predict(self.table.images[rows[part]]).to(self.device)
+        if self.world.size > 1:
+            dist.all_reduce(found)
+        return found.cpu().numpy().astype(np.float64)
+
+    def _evaluate(self, epoch: int) -> dict[str, float]:
+        """Scores on the real val images; keeps the best weights if they are to be kept."""
+        if not len(self.val):
+            return {}
+        predicted = self._probabilities(self.val).argmax(1)
+        found = scores(self.table.label[self.val], predicted, self.job.groups, self.table.domain[self.val])
+        metrics = {f"val_{metric}_{group}": value for (metric, group), (value, _) in found.items() if not math.isnan(value)}
+        name = "val_{}_{}".format(*main_metric(found))
+        if self.job.train.keep == "best" and (self.best is None or metrics[name] > self.best["value"]):
+            weights = {k: v.detach().clone() for k, v in self.learner.model.state_dict().items()}
+            self.best = {"epoch": epoch, "value": metrics[name], "model": weights}
+        return metrics
+
+
+def learning_rate_factor(progress: float, step: float, *, warmup: float) -> float:
+    """Share of the highest learning rate: linear up to 1 over the first `warmup` of a run, then a cosine towards 0.
+
+    `progress` in [0, 1) is how much of the run is done before a step, `step` how much the step itself is.
+    """
+    if progress + step <= warmup:
+        return (progress + step) / warmup
+    return 0.5 * (1 + math.cos(math.pi * max(0.0, progress - warmup) / (1 - warmup)))
+
+
+def _optimizer(model: nn.Module, job: TrainJob) -> torch.optim.Optimizer:
+    train = job.train
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(parameter_groups(model, train), lr=train.learning_rate)
+    return torch.optim.Adam(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+
+
+def _chunks(places: NDArray[np.int64], size: int = 1024) -> Iterator[NDArray[np.int64]]:
+    return (places[i : i + size] for i in range(0, len(places), size))
 
 
 def _agree(choice: Any, world: World) -> Any:
@@ -133,62 +360,22 @@ def _agree(choice: Any, world: World) -> Any:
     return box[0]
 
 
-def _train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    table: ImageTable,
-    order: EpochOrder,
-    job: TrainJob,
-    epoch: int,
-    total_epochs: int,
-    world: World,
-) -> float:
-    """One pass over the epoch's rows; returns the mean loss over all workers."""
-    loss_of, counts = LOSSES[job.train.loss], torch.tensor(job.counts, dtype=torch.float32).clamp(min=1)
-    parameters = draw_parameters(len(order.rows), seed=job.seed, epoch=epoch)
-    batches = range(0, len(order.rows), job.train.batch)
-    total = torch.zeros(())
-    model.train()
-    for number, begin in enumerate(batches):
-        places = np.arange(begin, min(begin + job.train.batch, len(order.rows)))
-        mine = places[world.rank :: world.size]
-        progress = (epoch - 1 + number / len(batches)) / total_epochs
-        for group in optimizer.param_groups:
-            group["lr"] = job.train.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-        optimizer.zero_grad(set_to_none=True)
-        if len(mine):
-            rows = order.rows[mine]
-            x = augment(to_tensor(table.images[rows]), parameters[mine], shift=job.train.shift, jitter=job.train.jitter)
-            loss = loss_of(model(x), torch.from_numpy(table.label[rows]), counts)
-            (loss / len(places)).backward()
-            total += loss.detach()
-        if world.size > 1:
-            _sum_gradients(model)
-        optimizer.step()
-    if world.size > 1:
-        dist.all_reduce(total)
-    mean = float(total) / len(order.rows)
-    if not math.isfinite(mean):
-        raise DisclError(f"epoch {epoch}: the loss is {mean}; lower train.learning_rate = {job.train.learning_rate}")
-    return mean
-
-
 def _sum_gradients(model: nn.Module) -> None:
+    """One reduction for all gradients; a worker without images has zeros."""
+    gradients = []
     for parameter in model.parameters():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
+        gradients.append(parameter.grad)
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
-@torch.no_grad()
-def predict(model: nn.Module, images: np.ndarray) -> Tensor:
-    """Class probabilities, shape (N, classes), in eval mode and without augmentation."""
-    model.eval()
-    return torch.cat([model(to_tensor(part)).softmax(1) for part in np.array_split(images, max(1, len(images) // 256))])
-
-
-def evaluate_val(model: nn.Module, table: ImageTable, groups: dict[int, str]) -> dict[str, tuple[float, int]]:
-    """Top-1 by group on the real val images of the table."""
-    rows = np.flatnonzero(table.role == "val")
-    predicted = predict(model, table.images[rows]).argmax(1).numpy()
-    return top1_by_group(table.label[rows], predicted, groups)
+def _average_buffers(model: nn.Module, world: World) -> None:
+    """Running statistics of batch normalisation, which each worker has of its own images."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world.size

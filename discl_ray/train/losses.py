@@ -1,4 +1,8 @@
-"""Losses: one signature (logits, labels, class counts) -> sum over the batch."""
+"""Losses: one signature (logits, labels, class counts, tau) -> loss of each image, shape (N,).
+
+Adjusted losses add the classes' log prior to the logits while training, so that the logits themselves, read without it, belong
+to balanced classes. Adding log n or log π = log n - log Σn makes no difference: softmax does not see a constant.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """-sum_i log softmax(z_i)[y_i]."""
-    return F.cross_entropy(logits, labels, reduction="sum")
+def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, tau: float) -> Tensor:
+    """-log softmax(z)[y]."""
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
-def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """-sum_i log softmax(z_i + log n)[y_i] with n the real training images per class (Ren et al. 2020, Eq. 4)."""
-    return F.cross_entropy(logits + counts.log(), labels, reduction="sum")
+def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor, tau: float) -> Tensor:
+    """-log softmax(z + log n)[y] with n the training images per class (Ren et al. 2020, Eq. 4)."""
+    return F.cross_entropy(logits + counts.log(), labels, reduction="none")
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+def logit_adjusted(logits: Tensor, labels: Tensor, counts: Tensor, tau: float) -> Tensor:
+    """-log softmax(z + τ log π)[y] (Menon et al. 2021, Eq. 10); at τ = 1 Balanced Softmax."""
+    return F.cross_entropy(logits + tau * counts.log(), labels, reduction="none")
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
     "ce": cross_entropy,
     "balanced_softmax": balanced_softmax,
+    "logit_adjusted": logit_adjusted,
 }
 """Losses by name."""

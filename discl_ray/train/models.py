@@ -1,28 +1,48 @@
-"""ResNet-10 for small images: torchvision's BasicBlock, one per stage, a 3x3 stem without pooling, any width."""
+"""ResNets of torchvision's BasicBlock, of any width: `[1, 1, 1, 1]` is ResNet-10, `[3, 4, 6, 3]` ResNet-34."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet34": (3, 4, 6, 3)}
 
-def resnet10(*, num_classes: int, width: int, seed: int) -> nn.Sequential:
-    """ResNet `[1, 1, 1, 1]` whose stages have width, 2, 4 and 8 times width channels; initialised from `seed` alone.
+GROUPS = 8
+"""Groups of a group normalisation, or fewer if they do not divide the channels."""
 
-    Takes (N, 3, H, W), returns logits (N, num_classes).
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(next(g for g in range(min(GROUPS, channels), 0, -1) if channels % g == 0), channels)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": _group_norm}
+
+
+def resnet(name: str, *, num_classes: int, width: int, seed: int, norm: str = "batch", stem: str = "small") -> nn.Sequential:
+    """A ResNet whose stages have width, 2, 4 and 8 times width channels; initialised from `seed` alone.
+
+    Takes (N, 3, H, W), returns logits (N, num_classes). The small stem is one 3x3 convolution; the other is torchvision's.
     """
+    make_norm = NORMS[norm]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        channels = [width * 2**i for i in range(4)]
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        small = stem == "small"
+        first = nn.Conv2d(3, width, 3, padding=1, bias=False) if small else nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+        layers: list[nn.Module] = [first, make_norm(width), nn.ReLU(inplace=True)]
+        if not small:
+            layers.append(nn.MaxPool2d(3, 2, padding=1))
         before = width
-        for stage, after in enumerate(channels):
-            stride = 1 if stage == 0 else 2
-            change = before != after or stride != 1
-            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)) if change else None
-            layers.append(BasicBlock(before, after, stride, shortcut))
-            before = after
+        for stage, blocks in enumerate(BLOCKS[name]):
+            after = width * 2**stage
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                change = before != after or stride != 1
+                shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), make_norm(after)) if change else None
+                layers.append(BasicBlock(before, after, stride, shortcut, norm_layer=make_norm))
+                before = after
         model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes))
         for module in model.modules():
             if isinstance(module, nn.Conv2d):

@@ -1,7 +1,7 @@
 """The Ray Train edge: the loop under TorchTrainer, with checkpoints, the controller's actor and the run's logs.
 
-A checkpoint is model.safetensors, optimizer.pt (tensors and numbers) and state.json (epoch, curriculum). A run that was killed is
-started again by the same command and goes on from its last checkpoint; a finished one is not run again.
+A run that was killed is started again by the same command and goes on from its last checkpoint that can be read; a finished one
+is not run again.
 """
 
 from __future__ import annotations
@@ -16,23 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import ray
 import ray.train
+import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from safetensors.torch import load_file, save_file
 
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import ActorController, start_controller
-from discl_ray.errors import DisclError
+from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.run import MANIFEST
+from discl_ray.train.checkpoint import MODEL, STATE, kept_weights, load_checkpoint, save_checkpoint
 from discl_ray.train.job import history_rows
-from discl_ray.train.loop import Report, TrainJob, World, loop
-from discl_ray.train.table import ImageTable, local_copy
+from discl_ray.train.learner import TrainJob, World
+from discl_ray.train.loop import Report, loop
+from discl_ray.train.table import TableRef, open_table
 
-MODEL = "model.safetensors"
 METRICS = "metrics.jsonl"
+
+KEPT = 2
+"""Checkpoints: the last, and the one before in case the last was cut short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +46,30 @@ class WorkerArguments:
 
     job: TrainJob
     run: Store
-    table: str
+    table: TableRef
     start: dict[str, torch.Tensor] | None
     controller: Any
     epochs: int
-    label: str
 
 
 def train(
     job: TrainJob,
     *,
     run: Store,
-    table: str,
-    levels: tuple[int, ...],
+    table: TableRef,
     epochs: int,
     label: str,
     start: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Trains under Ray Train and returns the weights; writes MODEL, METRICS, TensorBoard events and the manifest into `run`.
 
-    Raises DisclError if training failed more than `train.max_failures` times.
+    Raises DisclError if training failed more than `train.max_failures` times, or once for a reason that another attempt would meet
+    again: a loss that is not finite, checkpoints that are all damaged.
     """
     if not run.exists(MANIFEST):
-        directory = run.base.rsplit("/", 1)[-1]
         logging.getLogger("ray.train").setLevel(logging.ERROR)
-        controller = start_controller(directory, job.curriculum.strategy, levels, job.curriculum.epochs)
-        arguments = WorkerArguments(
-            job=job, run=run, table=table, start=start, controller=controller, epochs=epochs, label=label
-        )
+        controller = start_controller(run.name, job.curriculum, job.levels, job.seed)
+        arguments = WorkerArguments(job=job, run=run, table=table, start=start, controller=controller, epochs=epochs)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"arguments": arguments},
@@ -81,26 +82,61 @@ def train(
                 name="ray_train",
                 storage_path=run.base,
                 storage_filesystem=None if run.local is not None else run.filesystem,
-                failure_config=FailureConfig(max_failures=job.train.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                # a worker group that cannot be placed is tried again, but not for ever; preempted nodes cost no failure
+                failure_config=FailureConfig(max_failures=job.train.max_failures, controller_failure_limit=10),
+                checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
+                callbacks=[_Final()],
             ),
         )
         try:
             with _followed(run, label, epochs):
                 result = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise DisclError(f"{label}: training failed: {error}; run the same command to go on from its checkpoint") from error
+        except (ray.train.TrainingFailedError, ray.train.ControllerError) as error:
+            raise DisclError(
+                f"{label}: training failed: {reason_of(error)}; the same command goes on from its checkpoint"
+            ) from error
         finally:
             ray.kill(controller)
         if result.checkpoint is None:
             raise DisclError(f"{label}: no checkpoint was written")
         with result.checkpoint.as_directory() as folder:
-            run.write(MODEL, (Path(folder) / MODEL).read_bytes())
-            state = json.loads((Path(folder) / "state.json").read_text())
+            run.write(MODEL, kept_weights(Path(folder)).read_bytes())
+            state = json.loads((Path(folder) / STATE).read_text())
         _write_history(run, state["curriculum"])
-        _write_tensorboard(run, state["curriculum"])
-        run.write_json(MANIFEST, {"epochs": state["epoch"], "label": label, "table": table})
+        _write_tensorboard(run, history_rows(state["curriculum"]["history"]))
+        run.write_json(
+            MANIFEST,
+            {"epochs": state["epoch"], "best": state["best"], "label": label, "table": f"{table.store.name}/{table.name}"},
+        )
     return load_weights(run)
+
+
+class _Final(ray.train.UserCallback):
+    """Ends a run at an error of our own, which would come again: Ray Train takes up what raises in a worker, not what raises here."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called by Ray Train's controller; raises DisclError if a worker did."""
+        for error in worker_exceptions.values():
+            if (ours := _own_error(error)) is not None:
+                raise DisclError(ours)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong in a worker, without Ray's pages around it."""
+    failures = [*(getattr(error, "worker_failures", None) or {}).values(), getattr(error, "controller_failure", None), error]
+    for failure in failures:
+        if failure is not None and (ours := _own_error(failure)) is not None:
+            return ours
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return " ".join((lines or [type(error).__name__])[-1].split())[:500]
+
+
+def _own_error(error: BaseException) -> str | None:
+    """The message of a DisclError, or of one in a traceback that Ray Train made of it; None for any other error."""
+    if isinstance(error, DisclError):
+        return str(error)
+    named = [line for line in str(error).splitlines() if line.startswith("discl_ray.errors.")]
+    return named[-1].partition(": ")[2] if named else None
 
 
 @contextmanager
@@ -110,9 +146,11 @@ def _followed(run: Store, label: str, epochs: int) -> Iterator[None]:
 
     def show() -> None:
         for row in read_history(run) if run.exists(METRICS) else []:
-            if "val_top1_overall" in row and row["epoch"] not in seen:
+            values = [(key, row[key]) for key in ("val_macro_f1_ood", "val_top1_overall") if key in row]
+            if values and row["epoch"] not in seen:
                 seen.add(row["epoch"])
-                level = f"λ {row['lam']:g} · loss {row['loss']:.3f} · val top-1 {row['val_top1_overall']:.1f} %"
+                name = values[0][0].removeprefix("val_").replace("_", " ")
+                level = f"λ {row['lam']:g} · loss {row['loss']:.3f} · val {name} {values[0][1]:.1f} %"
                 print(f"  {label} · epoch {row['epoch']}/{epochs} · {level}", flush=True)
 
     def follow() -> None:
@@ -148,10 +186,7 @@ def _worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(job.train.threads)
     world = World(rank=context.get_world_rank(), size=context.get_world_size())
     checkpoint = ray.train.get_checkpoint()
-    resume = None
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            resume = load_checkpoint(Path(folder))
+    resume = None if checkpoint is None else last_readable(checkpoint)
     controller = ActorController(arguments.controller)
     if resume is None and world.rank == 0:
         controller.load({"history": {}})  # an actor that outlived an attempt without a checkpoint starts over, too
@@ -167,27 +202,38 @@ def _worker(config: dict[str, Any]) -> None:
 
     loop(
         job,
-        ImageTable.open(local_copy(arguments.run, arguments.table)),
+        open_table(arguments.table),
         controller,
         report,
         start=arguments.start,
         resume=resume,
         world=world,
         epochs=arguments.epochs,
+        device=ray.train.torch.get_device() if job.train.use_gpu else "cpu",
     )
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Writes a state of the loop; nothing in it is pickled but tensors and numbers."""
-    save_file({k: v.contiguous() for k, v in state["model"].items()}, folder / MODEL)
-    torch.save(state["optimizer"], folder / "optimizer.pt")
-    (folder / "state.json").write_text(json.dumps({"epoch": state["epoch"], "curriculum": state["curriculum"]}))
+def last_readable(newest: Checkpoint) -> dict[str, Any]:
+    """The state of a checkpoint, or of the newest of those before it that can be read; every worker finds the same.
 
-
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote."""
-    optimizer = torch.load(folder / "optimizer.pt", weights_only=True)
-    return {"model": load_file(folder / MODEL), "optimizer": optimizer, **json.loads((folder / "state.json").read_text())}
+    Raises IntegrityError if all are damaged.
+    """
+    filesystem, path = newest.filesystem or pafs.LocalFileSystem(), newest.path.rstrip("/")
+    parent, name = path.rsplit("/", 1)
+    there = filesystem.get_file_info(pafs.FileSelector(parent))
+    names = sorted((i.base_name for i in there if i.type == pafs.FileType.Directory), reverse=True)
+    problems = []
+    for candidate in [name, *(n for n in names if n < name and n.startswith("checkpoint"))]:
+        with Checkpoint(f"{parent}/{candidate}", filesystem).as_directory() as folder:
+            try:
+                state = load_checkpoint(Path(folder))
+            except IntegrityError as error:
+                problems.append(str(error))
+            else:
+                for problem in problems:
+                    print(f"warning: {problem}; the one before is taken", flush=True)
+                return state
+    raise IntegrityError("; ".join(problems) + "; delete the run's directory to train it again")
 
 
 def _write_history(run: Store, curriculum: dict[str, Any]) -> None:
@@ -196,12 +242,12 @@ def _write_history(run: Store, curriculum: dict[str, Any]) -> None:
     run.write(METRICS, ("\n".join(lines) + "\n").encode())
 
 
-def _write_tensorboard(run: Store, curriculum: dict[str, Any]) -> None:
+def _write_tensorboard(run: Store, rows: list[dict[str, Any]]) -> None:
     if run.local is None:
         return
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(run.local / "tensorboard")) as writer:
-        for row in history_rows(curriculum["history"]):
+        for row in rows:
             for name, value in row.items():
                 writer.add_scalar(name, value, row["epoch"])

@@ -64,9 +64,12 @@ def test_readers_of_a_folder_do_not_see_what_a_killed_write_left(tmp_path, monke
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="killed here"):
         store.write("spectrum/lam_pct=0/b.parquet", b"PAR1 half a file")
-    assert store.list("spectrum/lam_pct=0", ".parquet") == ["spectrum/lam_pct=0/a.parquet"]
+    assert store.list("spectrum/lam_pct=0") == ["spectrum/lam_pct=0/a.parquet"]
     found = pads.dataset(str(tmp_path / "spectrum"), format="parquet", partitioning="hive")
     assert found.to_table()["x"].to_pylist() == [1]
+    assert len(list(tmp_path.rglob("*.tmp"))) == 1
+    store.sweep()
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.parquet"]
 
 
 def test_no_temporary_file_stays_after_a_write(tmp_path):

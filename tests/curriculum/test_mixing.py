@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.curriculum.mixing import Pools, epoch_order, sizes
+from discl_ray.curriculum.mixing import Pools, epoch_images, epoch_order, explore_order, explored_images, sizes
 from discl_ray.curriculum.strategies import AS_IS, REAL_STAGE, Choice
 
 
@@ -18,7 +18,8 @@ def make_pools(*, kept: int = 6, classes: int = 5) -> tuple[Pools, dict[str, np.
     rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
     columns = {"label": np.array([r[0] for r in rows]), "lam_pct": np.array([r[1] for r in rows])}
     role = np.array([r[2] for r in rows])
-    pools = Pools.of(**columns, role=role, hard_labels={0, 1}, num_classes=classes)
+    hard = np.isin(columns["label"], (0, 1)) & (columns["lam_pct"] == REAL)
+    pools = Pools.of(**columns, role=role, hard=hard, num_classes=classes)
     return pools, {**columns, "role": role}
 
 
@@ -29,10 +30,39 @@ def test_sizes_are_the_equation() -> None:
     assert sizes(pools, CurriculumConfig(scale=2, share=None)) == (12, 60)
 
 
-@pytest.mark.parametrize("choice", [AS_IS, REAL_STAGE, Choice(levels=(0,)), Choice(levels=(0, 30, REAL))])
+@pytest.mark.parametrize(
+    "choice",
+    [AS_IS, REAL_STAGE, Choice(levels=(0,)), Choice(levels=(0, 30, REAL)), Choice(levels=(30,), hard=False)],
+)
 def test_every_strategy_takes_the_same_number_of_images(choice: Choice) -> None:
     pools, _ = make_pools()
+    assert epoch_images(pools, CurriculumConfig()) == 60
     assert len(epoch_order(pools, choice, CurriculumConfig(), seed=0, epoch=1).rows) == 60
+
+
+def test_a_stage_without_hard_images_draws_as_many_synthetic_ones_more() -> None:
+    pools, columns = make_pools()
+    order = epoch_order(pools, Choice(levels=(30,), hard=False), CurriculumConfig(), seed=0, epoch=1)
+    assert (order.synthetic, order.hard, order.nonhard) == (24, 0, 36)
+    assert (columns["lam_pct"][order.rows] == 30).sum() == 24
+    assert not np.isin(order.rows, pools.hard).any()
+
+
+@given(explore=st.floats(0.01, 0.99), batch=st.integers(1, 20), seed=st.integers(0, 9))
+def test_exploration_is_whole_batches_of_real_images_and_the_stage_after_it_fills_the_epoch(explore, batch, seed) -> None:
+    pools, columns = make_pools()
+    config = CurriculumConfig(explore=explore)
+    images = explored_images(pools, config, batch)
+    assert images % batch == 0
+    assert batch <= images < epoch_images(pools, config)
+    assert abs(images - explore * 66) <= batch or images + batch >= epoch_images(pools, config)
+    first = explore_order(pools, images, seed=seed, epoch=1)
+    assert len(first.rows) == len(set(first.rows)) == images
+    assert set(columns["lam_pct"][first.rows]) == {REAL}
+    rest = epoch_images(pools, config) - images
+    stage = epoch_order(pools, Choice(levels=(0,), hard=False), config, seed=seed, epoch=1, images=rest)
+    assert len(stage.rows) == rest
+    assert abs(stage.share - 24 / 60) <= 1 / rest  # the epoch's own proportions
 
 
 @given(

@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,71 +8,169 @@ import torch
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
+from discl_ray.curriculum.progress import from_metrics
+from discl_ray.curriculum.strategies import STRATEGIES
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.train import loop as loop_module
+from discl_ray.train.checkpoint import kept_weights, load_checkpoint, save_checkpoint
 from discl_ray.train.config import TrainConfig
-from discl_ray.train.loop import Report, TrainJob, loop
+from discl_ray.train.learner import TrainJob
+from discl_ray.train.loop import Report, learning_rate_factor, loop
 from discl_ray.train.table import ImageTable
-from discl_ray.train.trainer import load_checkpoint, save_checkpoint
+
+LEVELS = (0, 50, 100)
 
 
-def make_table() -> ImageTable:
-    rng = np.random.default_rng(0)
+def make_table(noise: int = 0) -> ImageTable:
+    rng = np.random.default_rng(noise)
     rows = [(c, REAL, "train") for c in range(3) for _ in range(2 if c == 0 else 8)]
     rows += [(0, lam, "train") for lam in (0, 50) for _ in range(4)]
-    rows += [(0, 0, "probe")] * 3 + [(c, REAL, "val") for c in range(3) for _ in range(2)]
+    rows += [(0, lam, "probe") for lam in (0, 50) for _ in range(4)] + [(c, REAL, "val") for c in range(3) for _ in range(2)]
     return ImageTable(
         images=rng.integers(0, 256, (len(rows), 8, 8, 3), dtype=np.uint8),
         label=np.array([r[0] for r in rows]),
         lam_pct=np.array([r[1] for r in rows]),
         role=np.array([r[2] for r in rows]),
+        hard=np.array([r[0] == 0 and r[1] == REAL for r in rows]),
+        sample_id=np.array([f"{r[2]}-{r[0]}-{i % 2}" for i, r in enumerate(rows)]),
     )
 
 
-def make_job(**train: object) -> TrainJob:
-    config = TrainConfig.model_validate({"width": 4, "epochs": 4, "batch": 8, "eval_every": 1} | train)
-    return TrainJob(
-        seed=1,
-        train=config,
-        curriculum=CurriculumConfig(epochs=3),
-        hard_labels=frozenset({0}),
-        groups={0: "few", 1: "many", 2: "many"},
-        counts=(2, 8, 8),
-    )
+def make_job(strategy: str = "diverse_to_specific", *, explore_extra: bool = False, **train: object) -> TrainJob:
+    config = TrainConfig.model_validate({"width": 4, "epochs": 4, "batch": 8, "eval_every": 1, "image_size": 8} | train)
+    curriculum = CurriculumConfig.model_validate({"strategy": strategy, "epochs": 3, "explore_extra": explore_extra})
+    groups = {0: "few", 1: "many", 2: "many"}
+    names = ("zero", "one", "two")
+    return TrainJob(seed=1, train=config, curriculum=curriculum, names=names, groups=groups, counts=(2, 8, 8), levels=LEVELS)
 
 
-def controller() -> LocalController:
-    return LocalController("diverse_to_specific", (0, 50, 100), 3)
+def controller(job: TrainJob) -> LocalController:
+    return LocalController(job.curriculum, job.levels, job.seed)
 
 
-def run(**options: object) -> tuple[dict[str, torch.Tensor], list[Report], LocalController]:
+def run(
+    job: TrainJob, table: ImageTable | None = None, **options
+) -> tuple[dict[str, torch.Tensor], list[Report], LocalController]:
     reports: list[Report] = []
-    curriculum = controller()
+    curriculum = controller(job)
     # a report holds the live tensors; copy them as a checkpoint would
-    model = loop(make_job(), make_table(), curriculum, lambda r: reports.append(_frozen(r)), **options)  # type: ignore[arg-type]
-    return model.state_dict(), reports, curriculum
+    keep = lambda r: reports.append(replace(r, state=copy.deepcopy(r.state)))  # noqa: E731
+    weights = loop(job, table or make_table(), curriculum, keep, **options)
+    return weights, reports, curriculum
 
 
-def _frozen(report: Report) -> Report:
-    import copy
-
-    return Report(epoch=report.epoch, metrics=report.metrics, state=copy.deepcopy(report.state))
+RESUMED = [
+    {},
+    {"strategy": "adaptive"},
+    {"strategy": "fixed", "precision": "bf16"},
+    {"strategy": "random", "augment": {"kind": "cuda"}, "optimizer": "adamw"},
+    {"strategy": "all_level", "augment": {"mix": "mixup", "kind": "strong"}, "keep": "best", "warmup": 0.3},
+    {"strategy": "text_only", "augment": {"mix": "cutmix"}, "loss": "balanced_softmax", "prior": "effective"},
+]
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 3])
-def test_resumed_equals_never_stopped_bit_for_bit(stopped_after: int, tmp_path) -> None:
-    weights, reports, curriculum = run()
+@pytest.mark.parametrize("settings", RESUMED)
+def test_resumed_equals_never_stopped_bit_for_bit(settings: dict, stopped_after: int, tmp_path) -> None:
+    job = make_job(**settings)
+    weights, reports, curriculum = run(job)
     save_checkpoint(tmp_path, reports[stopped_after - 1].state)
-    again, _, resumed = run(resume=load_checkpoint(tmp_path))
+    again, _, resumed = run(job, resume=load_checkpoint(tmp_path))
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert resumed.history == curriculum.history
 
 
+def losses(**settings: object) -> list[float]:
+    return [row["loss"] for row in run(make_job("all_level", norm="group", **settings))[2].history.values()]
+
+
+def test_in_bf16_it_learns_the_same_to_its_precision_and_keeps_its_weights_in_fp32() -> None:
+    whole, half = losses(), losses(precision="bf16")
+    assert whole != half
+    assert half == pytest.approx(whole, rel=2e-2)
+    weights = run(make_job(precision="bf16"))[0]
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_it_learns_the_same_and_its_weights_have_the_names_of_the_plain_model() -> None:
+    assert losses(compile=True) == pytest.approx(losses(), rel=1e-4)
+    assert run(make_job(compile=True))[0].keys() == run(make_job())[0].keys()
+
+
 def test_the_curriculum_is_followed_and_recorded() -> None:
-    _, _, curriculum = run()
+    _, _, curriculum = run(make_job())
     assert [curriculum.history[e]["lam"] for e in (1, 2, 3, 4)] == [0.0, 0.5, 1.0, 1.0]
     assert [curriculum.history[e]["synthetic"] for e in (1, 2, 3, 4)] == [6, 6, 0, 0]
-    assert len({curriculum.history[e]["images"] for e in (1, 2, 3, 4)}) == 1
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_takes_the_same_number_of_images_and_steps(strategy: str, monkeypatch) -> None:
+    steps = []
+    real = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a: (steps.append(1), real(self, *a))[1])
+    _, _, curriculum = run(make_job(strategy))
+    base = run(make_job("real_only"))[2]
+    assert [m["images"] for m in curriculum.history.values()] == [m["images"] for m in base.history.values()]
+    assert len(steps) == 2 * 4 * -(-int(base.history[1]["images"]) // 8)
+
+
+def test_adaptive_takes_the_level_that_progressed_most_and_says_how_sure_it_is() -> None:
+    job = make_job("adaptive", learning_rate=0.03)
+    job = replace(job, curriculum=job.curriculum.model_copy(update={"rule": "strict"}))
+    history = run(job)[2].history
+    for epoch in (1, 2, 3):
+        progress = from_metrics(history[epoch])
+        assert set(progress) == set(LEVELS)
+        assert all(p.se >= 0 for p in progress.values())
+        best = max(LEVELS, key=lambda level: (progress[level].mean, -level))
+        assert history[epoch]["lam"] == best / 100
+    assert from_metrics(history[4]) == {}
+    assert history[4]["lam"] == 1.0
+
+
+def test_the_papers_exploration_comes_on_top() -> None:
+    history = run(make_job("adaptive", explore_extra=True))[2].history
+    assert history[1]["images"] == history[4]["images"] + 8
+
+
+def test_probes_change_nothing_but_the_choice(monkeypatch) -> None:
+    """Eval mode, no augmentation, no running statistics: weights are those of a run that takes the same levels unmeasured."""
+    job = make_job("adaptive")
+    weights, _, curriculum = run(job)
+    chosen = {epoch: metrics["lam"] for epoch, metrics in curriculum.history.items()}
+    real = loop_module._Run._true_class
+
+    def twice(self, rows):
+        real(self, rows)
+        return real(self, rows)
+
+    monkeypatch.setattr(loop_module._Run, "_true_class", twice)
+    again, _, second = run(job)
+    assert {epoch: metrics["lam"] for epoch, metrics in second.history.items()} == chosen
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_the_best_weights_are_kept_and_of_equals_the_first(tmp_path) -> None:
+    job = make_job(keep="best", learning_rate=0.02)
+    weights, reports, _ = run(job)
+    values = [r.metrics["val_top1_overall"] for r in reports]
+    first = values.index(max(values))
+    kept = reports[first].state["model"]
+    assert all(torch.equal(weights[name], kept[name]) for name in weights)
+    save_checkpoint(tmp_path, reports[-1].state)
+    assert kept_weights(tmp_path).name == "best.safetensors"
+    assert load_checkpoint(tmp_path)["best"]["epoch"] == first + 1
+
+
+def test_a_damaged_checkpoint_is_called_so(tmp_path) -> None:
+    _, reports, _ = run(make_job())
+    for name in ("model.safetensors", "optimizer.pt", "state.json"):
+        save_checkpoint(tmp_path, reports[-1].state)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
+        with pytest.raises(IntegrityError, match="the checkpoint is damaged"):
+            load_checkpoint(tmp_path)
 
 
 def test_a_probe_row_cannot_reach_a_batch_even_if_the_sampler_is_wrong(monkeypatch) -> None:
@@ -83,10 +184,43 @@ def test_a_probe_row_cannot_reach_a_batch_even_if_the_sampler_is_wrong(monkeypat
 
     monkeypatch.setattr(loop_module, "epoch_order", leaky)
     with pytest.raises(IntegrityError, match="role is not train"):
-        loop(make_job(), table, controller(), lambda r: None)
+        run(make_job(), table)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run() -> None:
-    start = {k: v * float("nan") if v.is_floating_point() else v for k, v in run()[0].items()}
-    with pytest.raises(DisclError, match="learning_rate"):
-        loop(make_job(), make_table(), controller(), lambda r: None, start=start)
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_level_and_images() -> None:
+    start = {k: v * float("nan") if v.is_floating_point() else v for k, v in run(make_job())[0].items()}
+    with pytest.raises(
+        DisclError, match=r"epoch 1, step 1 of 3, stage λ 0: the loss is nan; lower train.learning_rate.*train-"
+    ):
+        run(make_job(), start=start)
+
+
+def test_running_out_of_memory_says_what_to_lower(monkeypatch) -> None:
+    def full(self, batch, world):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop_module.Classifier, "backward", full)
+    with pytest.raises(DisclError, match=r"out of memory on 8 images of 8 pixels; raise train\.accumulate = 1"):
+        run(make_job())
+
+
+def test_the_effective_prior_is_what_the_stage_trains_on(monkeypatch) -> None:
+    seen: list[list[float]] = []
+    job = make_job(loss="balanced_softmax", prior="effective")
+    real = loop_module._Run._batch
+    monkeypatch.setattr(loop_module._Run, "_batch", lambda self, *a: (seen.append(a[-2].tolist()), real(self, *a))[1])
+    run(job)
+    assert seen[0] == [8.0, *seen[0][1:]]  # 6 synthetic and 2 real images of class 0
+    assert sum(seen[0]) == 24
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
+def test_the_learning_rate_rises_linearly_and_falls_on_a_cosine(warmup: float) -> None:
+    steps = 200
+    factors = np.array([learning_rate_factor(s / steps, 1 / steps, warmup=warmup) for s in range(steps)])
+    rising = round(warmup * steps)
+    assert factors.max() == pytest.approx(1.0)
+    assert (factors > 0).all()
+    assert np.diff(factors[:rising]) == pytest.approx(1 / max(rising, 1))
+    assert (np.diff(factors[rising:]) < 0).all()
+    assert factors[rising:] == pytest.approx(0.5 * (1 + np.cos(np.pi * np.arange(steps - rising) / (steps - rising))))

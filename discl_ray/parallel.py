@@ -1,0 +1,53 @@
+"""One piece of work on every block of a table: few rows here, many by Ray Data.
+
+Inside a Ray task or actor it is always here: waiting in a task for other tasks may wait for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
+
+import pyarrow as pa
+
+from discl_ray.runtime import ray_session
+from discl_ray.watch import Progress
+
+SMALL = 5_000
+"""Rows up to which starting Ray takes longer than reading their images."""
+
+
+def map_blocks(
+    blocks: list[pa.Table], work: Callable[[pa.Table], pa.Table], what: str, num_cpus: int | None, *, weigh: str | None = None
+) -> Iterator[pa.Table]:
+    """`work` on every block, in any order. `weigh` names the column of the results that counts rows, if a result is not one each.
+
+    A block is never divided. What `work` raises comes out as Ray wraps it, so what a user is meant to read is better returned.
+    """
+    total = sum(block.num_rows for block in blocks)
+    if total <= SMALL or in_ray_worker():
+        yield from map(work, blocks)
+        return
+    with ray_session(num_cpus=num_cpus, needs={"CPU": 1.0}):
+        import ray
+        from ray.data import DataContext
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        progress = Progress(total, what)
+        dataset = ray.data.from_arrow(blocks).map_batches(work, batch_size=None, batch_format="pyarrow")
+        batches = cast("Iterable[pa.Table]", dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+        for done in batches:
+            progress.advance(done.num_rows if weigh is None else sum(done[weigh].to_pylist()))
+            yield done
+        progress.close()
+
+
+def in_ray_worker() -> bool:
+    """Whether this process is a Ray task or actor."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE

@@ -1,0 +1,45 @@
+"""Does the scorer know the classes by their names? Real images of each, ranked among the prompts of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discl_ray.score.clip import rank_of
+
+
+class Scorer(Protocol):
+    """What is needed of `ClipScorer`."""
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]: ...  # noqa: D102
+    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]: ...  # noqa: D102
+
+
+def class_ranks(
+    images: Iterable[tuple[str, NDArray[np.uint8]]], prompts: Mapping[str, str], scorer: Scorer
+) -> dict[str, float]:
+    """Class -> the median rank of its own prompt among all `prompts`, over its images; 1 is best, ties count in its favour.
+
+    `images` are (class, RGB uint8 (H, W, 3)) in any order and are taken one at a time: hundreds of decoded photographs would
+    fill the memory. The result has the order of `prompts`; classes without an image are left out.
+
+    Raises KeyError for an image whose class has no prompt.
+    """
+    texts = scorer.embed_texts(list(prompts.values()))
+    position = {name: i for i, name in enumerate(prompts)}
+    ranks: dict[str, list[int]] = {}
+    for name, image in images:
+        ranks.setdefault(name, []).append(rank_of(position[name], texts @ scorer.embed_images([image])[0]))
+    return {name: float(np.median(ranks[name])) for name in prompts if name in ranks}
+
+
+def unknown_classes(ranks: Mapping[str, float], count: int) -> dict[str, float]:
+    """Classes ranked too low among `count` prompts for a scorer that knows them, worst first.
+
+    Too low is beyond the third and beyond the best quarter; by chance the middle one of three images lies there five times in six.
+    """
+    limit = max(3.0, count / 4)
+    return dict(sorted(((name, rank) for name, rank in ranks.items() if rank > limit), key=lambda item: -item[1]))

@@ -1,0 +1,60 @@
+"""Zero-shot prediction as an actor of Ray Data: SAMPLES rows in, PREDICTIONS out. The classes' filter prompts are the classifier."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from discl_ray.core.images import decode_image
+from discl_ray.core.predictions import predictions_of
+from discl_ray.core.sources import image_bytes
+from discl_ray.errors import ImageError
+from discl_ray.score.clip import ClipScorer
+from discl_ray.score.config import ScorerConfig
+from discl_ray.watch import telling
+
+
+class ZeroShotActor:
+    """Probabilities softmax(s · image @ text.T) over all class prompts, with s the model's own logit scale."""
+
+    def __init__(self, config: ScorerConfig, class_prompts: Sequence[str], fingerprint: str, pulse: Any = None) -> None:
+        torch.set_num_threads(config.threads)
+        device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
+        self.batch, self.fingerprint = config.batch, fingerprint
+        name = f"scorer {os.getpid()} on {socket.gethostname()}"
+        with telling(pulse, name):
+            self.scorer = ClipScorer(config, device)
+            self.texts = self.scorer.embed_texts(class_prompts)
+        if pulse is not None:
+            pulse.beat.remote(name, {"phase": "idle"})
+        self.readers = ThreadPoolExecutor(config.threads)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """PREDICTIONS of SAMPLES rows, in their order; nulls for images that cannot be read any more."""
+        images = rows["image"].to_pylist()
+        probabilities = np.zeros((len(images), len(self.texts)), np.float32)
+        read = np.zeros(len(images), bool)
+        for begin in range(0, len(images), self.batch):  # pixels of one batch at a time
+            pixels = dict(enumerate(self.readers.map(_pixels, images[begin : begin + self.batch]), begin))
+            found = [i for i, image in pixels.items() if image is not None]
+            if found:
+                embedded = self.scorer.embed_images([image for image in pixels.values() if image is not None])
+                probabilities[found] = softmax(self.scorer.logit_scale * embedded @ self.texts.T, axis=1)
+                read[found] = True
+        return predictions_of(rows, probabilities, read, fold=-1, scorer=self.fingerprint)
+
+
+def _pixels(image: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    try:
+        return decode_image(image_bytes(image))
+    except (OSError, ImageError):
+        return None

@@ -1,0 +1,122 @@
+"""Sweeps schedules and their parameters under Ray Tune, and names the best on val.
+
+    python jobs/tune.py --config conf/digits_lt.yaml --config conf/tune_digits_lt.yaml
+    python jobs/tune.py --config conf/digits_lt.yaml --config conf/tune_digits_lt.yaml tune.trials=40 tune.search=optuna
+
+Needs a complete spectrum (`make generate` with the same data and plan), one for each of `tune.seeds`. The space and all it leads to
+are checked before the first trial. Killed, it goes on by the same command. Leaves tune.md, tune.png and best.yaml under
+<root>/<name>/tune-<hash8>/; best.yaml is laid over the configuration. Validation images decide; test images are not opened.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+import yaml
+
+from discl_ray.command import DEFAULT, run_job
+from discl_ray.config import Config, with_values
+from discl_ray.core.storage import Store
+from discl_ray.errors import ConfigError, SetupError
+from discl_ray.experiments.space import Dimension, Point, check_sweep, made_levels, needs, nested, text
+from discl_ray.pipeline import prepare
+from discl_ray.run import MANIFEST, locked
+from discl_ray.runtime import ray_session
+from discl_ray.spectrum import check_generated
+
+
+def seeds_of(config: Config) -> list[tuple[Config, Store]]:
+    """Every seed with its spectrum; raises ConfigError naming all that are not there."""
+    seeds, missing = [], []
+    for seed in range(config.seed, config.seed + config.tune.seeds):
+        own = with_values(config, {"seed": seed})
+        generated = prepare(own).store
+        try:
+            check_generated(generated)
+        except SetupError as error:
+            missing.append(f"seed {seed}: {error}")
+        seeds.append((own, generated))
+    if missing:
+        raise ConfigError("\n  ".join(["spectra are missing", *missing]))
+    return seeds
+
+
+def next_command(swept: Sequence[str], best: str) -> str:
+    """The command that trains with the best values: the files and overrides of this one, without what the sweep decided."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config", action="append")
+    known, rest = parser.parse_known_args()
+    kept = [o for o in rest if not o.startswith("tune.") and o.partition("=")[0] not in swept]
+    arguments = f' ARGS="{" ".join(kept)}"' if kept else ""
+    near = os.path.relpath(best)
+    return f'make train CONF="{" ".join([*(known.config or [DEFAULT]), best if near.startswith("..") else near])}"{arguments}'
+
+
+def write_results(config: Config, store: Store, dimensions: Sequence[Dimension]) -> None:
+    """tune.md, tune.png and best.yaml; prints the table and what to do next. Raises DisclError if no trial finished."""
+    from discl_ray.experiments.rows import caveat
+    from discl_ray.experiments.tune import best_of, read_outcomes
+    from discl_ray.report.sweep import sweep_picture, sweep_table
+
+    outcomes = read_outcomes(store)
+    best = outcomes[0] if outcomes and outcomes[0].status == "finished" else None
+    metric = next((o.rows[-1]["metric"] for o in outcomes if o.rows), "val").removeprefix("val_").replace("_", " ")
+    rows = [
+        {"rank": str(number) if o.status == "finished" else "–", f"{metric} on val [%]": f"{o.dev:.2f}" if o.rows else "–"}
+        | {d.key: text(o.point[d.key]) for d in dimensions}
+        | {"epochs": f"{o.epoch}/{o.epochs}", "status": f"{o.status}: {o.reason}" if o.reason else o.status}
+        for number, o in enumerate(outcomes, 1)
+    ]
+    counts = {status: sum(o.status == status for o in outcomes) for status in ("finished", "stopped", "failed")}
+    seeds = ", ".join(str(config.seed + i) for i in range(config.tune.seeds))
+    body = "\n".join(
+        [
+            f"# {config.run.name}: a sweep of {len(outcomes)} trials\n",
+            *([f"> {caveat(config)}\n"] if caveat(config) else []),
+            sweep_table(rows) if rows else "No trial began.",
+            "",
+            f"- {', '.join(f'{count} {status}' for status, count in counts.items())}; search {config.tune.search}, scheduler"
+            f" {config.tune.scheduler}, seed {seeds}. Only finished trials are ranked; the best of many on val looks better than it is.",
+            "- Val decides; the test images were not opened.",
+            "",
+        ]
+    )
+    swept = {d.key: [(o.point[d.key], o.dev) for o in outcomes if o.status == "finished"] for d in dimensions}
+    lines = [(o.status, [(row["epoch"], row["dev"]) for row in o.rows]) for o in outcomes]
+    title = f"{config.run.name}: {len(outcomes)} trials"
+    store.write("tune.md", body.encode())
+    store.write("tune.png", sweep_picture(lines, None if best is None else 0, swept, metric=metric, title=title))
+    print(body)
+    point: Point = best_of(outcomes).point
+    store.write("best.yaml", yaml.safe_dump(nested(point), sort_keys=False).encode())
+    print(f"swept · {store.path('tune.md')}, tune.png and best.yaml · next:")
+    print(f"  {next_command(list(point), store.path('best.yaml'))}")
+
+
+def job(config: Config) -> None:
+    seeds = seeds_of(config)
+    made = set.intersection(*(set(made_levels(generated)) for _, generated in seeds))
+    dimensions = check_sweep(config, tuple(sorted(made)))
+    from discl_ray.experiments.rows import plan_run
+
+    for own, generated in seeds:
+        plan_run(own, generated)
+    # a stopped Ray Train run lets go of its workers only where there is a dashboard
+    with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=config.train.workers > 1):
+        from discl_ray.experiments.tune import lay_out_sweep, run_sweep, sweep_store
+
+        store = sweep_store(config, [generated for _, generated in seeds])
+        with locked(store):
+            print(f"tune · {store.base}", flush=True)
+            if not store.exists(MANIFEST):
+                if run_sweep(lay_out_sweep(seeds, dimensions)):
+                    store.write_json(MANIFEST, {"trials": len(store.list("trials", ".json"))})
+                else:
+                    print(
+                        f"  ended by tune.time_limit_s = {config.tune.time_limit_s:g}; with more the sweep goes on", flush=True
+                    )
+            write_results(config, store, dimensions)
+
+
+if __name__ == "__main__":
+    run_job(__doc__, job)

@@ -1,0 +1,128 @@
+"""A comparison on the tiny spectrum: every way of reading weights, and that nothing is computed or opened twice."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from discl_ray.config import with_values
+from discl_ray.core.lam import REAL
+from discl_ray.experiments import compare, controls
+from discl_ray.experiments.compare import compare_seed, difference, openings, read_cell
+from discl_ray.experiments.controls import pretrain, retrieve
+from discl_ray.experiments.rows import CE, plan_run, row, table_of
+from discl_ray.experiments.statistics import Interval
+from discl_ray.experiments.tables import LONG_TAIL, LOW_QUALITY, TABLES, ZERO_SHOT_SCORER
+from discl_ray.prompts import load_prompts
+from discl_ray.report.comparison import gap_picture, markdown, picture
+from discl_ray.report.history import history_picture, history_table, within_one_se
+from discl_ray.train.table import open_table
+
+ROWS = (
+    CE,
+    row("adjusted", "real_only", read="post_hoc"),
+    row("averaged", "diverse_to_specific", read="ensemble"),
+    row("adaptive", "adaptive"),
+    row("web", "all_level", curriculum__levels=(0.0,), web="retrieved"),
+    row("pretrained", "real_only", web="pretrained"),
+    ZERO_SHOT_SCORER,
+)
+COLUMNS = LONG_TAIL.columns
+
+
+@pytest.fixture(scope="module")
+def small(spectrum_run, tmp_path_factory):
+    """(config, generated): a run root of its own, in which the tiny spectrum is a link."""
+    config, prepared = spectrum_run
+    root = tmp_path_factory.mktemp("compare")
+    (root / "digits_lt").mkdir()
+    for path in prepared.store.local.parent.iterdir():
+        (root / "digits_lt" / path.name).symlink_to(path)
+    values = {"run.root": str(root), "train.width": 4, "train.epochs": 3, "curriculum.epochs": 2, "train.start_steps": 4}
+    config = with_values(config, values | {"train.batch": 8, "train.eval_every": 3})
+    return config, type(prepared.store).at(root / "digits_lt" / prepared.store.local.name)
+
+
+def test_rows_are_trained_once_read_in_their_ways_and_opened_once(small, monkeypatch) -> None:
+    monkeypatch.setattr(controls, "POOL", 200)
+    config, generated = small
+    trained: list[str] = []
+    real = compare.train_in_process
+    monkeypatch.setattr(
+        compare, "train_in_process", lambda p, t, s: (trained.append(p.config.curriculum.strategy), real(p, t, s))[1]
+    )
+    compare_seed(config, generated, ROWS)
+    # two starts (one of them after the web), then CE once for two rows, and the others
+    assert sorted(trained) == ["adaptive", "all_level", "diverse_to_specific", *["real_only"] * 4]
+    compare_seed(config, generated, ROWS)
+    assert len(trained) == 7
+    cells = {config.seed: {spec.label: read_cell(config, generated, spec, COLUMNS) for spec in ROWS}}
+    assert dict(openings(cells)) == {1: len(ROWS)}
+    rows = cells[config.seed]
+    assert rows["adjusted"].read == {"tau": 1.0}
+    assert 0 <= rows["averaged"].read["alpha"] <= 1
+    assert rows[ZERO_SHOT_SCORER.label].history == []
+    label, zero_shot, _ = rows[ZERO_SHOT_SCORER.label].predicted["top1", "overall"]
+    assert (label == zero_shot).mean() > 0.3  # it knows digits, though not this look
+    assert within_one_se(rows["adaptive"].history) is not None
+    assert {e["images"] for spec in ROWS for e in rows[spec.label].history} == {rows["CE"].history[0]["images"]}
+    gain = difference(cells, "CE", "CE", ("top1", "overall"))
+    assert gain == (0, 0, 0)
+
+
+def test_retrieved_web_images_stand_in_for_as_many_synthetic_ones(small, monkeypatch) -> None:
+    monkeypatch.setattr(controls, "POOL", 400)
+    config, generated = small
+    table = open_table(table_of(config, generated))
+    found = retrieve(plan_run(config, generated).job, table, config.scorer, load_prompts(config.prompts))
+    synthetic = (table.role == "train") & (table.lam_pct != REAL)
+    web = found.sample_id == "web"
+    assert (found.lam_pct[web] == 0).all()
+    assert ((found.role == "train") & (found.lam_pct != REAL)).sum() == web.sum()
+    for label in np.unique(table.label[synthetic]):
+        assert 0 < (web & (found.label == label)).sum() <= (synthetic & (table.label == label)).sum()
+    kept = np.flatnonzero(~web)
+    assert (found.images[kept] == table.images[np.flatnonzero(~synthetic)]).all()
+
+
+def test_pretraining_is_a_function_of_the_seed(small, monkeypatch) -> None:
+    monkeypatch.setattr(controls, "POOL", 64)
+    config, generated = small
+    job = plan_run(config, generated).job
+    first, again = pretrain(job), pretrain(job)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_every_published_row_is_a_configuration_and_has_what_it_is_compared_with(small) -> None:
+    config, _ = small
+    for name, table in TABLES.items():
+        labels = [spec.label for spec in table.rows]
+        assert len(set(labels)) == len(labels)
+        assert set(table.baselines) | set(table.baselines.values()) <= set(labels)
+        base = with_values(config, {"train.model": "clip", "train.start_steps": 0}) if name == "low_quality" else config
+        assert len({spec.of(base).model_dump_json() + spec.read + spec.web for spec in table.rows}) == len(labels)
+    assert next(iter(LONG_TAIL.baselines.items())) == ("BS + Diverse-to-Specific", "Balanced Softmax")
+    assert next(iter(LOW_QUALITY.baselines.items())) == ("FLYP + Adaptive", "FLYP")
+
+
+def test_the_primary_contrast_comes_first_and_pictures_are_pictures() -> None:
+    value = Interval(1.0, -0.5, 2.5)
+    contrasts = {("B", "A", c): value for c in COLUMNS} | {("C", "A", c): value for c in COLUMNS}
+    contrasts["C", "A", ("top1", "few")] = Interval(float("nan"), float("nan"), float("nan"))
+    text = markdown({("A", c): value for c in COLUMNS}, contrasts, COLUMNS, what="test")
+    lines = text.splitlines()
+    assert lines[2] == "| **B − A** | " + " | ".join(["+1.0 [-0.5, +2.5]"] * 4) + " |"
+    assert "| C − A | +1.0 [-0.5, +2.5] | +1.0 [-0.5, +2.5] | – |" in lines[3]
+    measured = {"progress_50": 0.1, "progress_se_50": 0.01, "progress_100": 0.0, "progress_se_100": 0.0}
+    history = [{"epoch": e, "lam": 0.5, "lead_in_se": 0.3 * e, **measured} for e in (1, 2, 3, 4)]
+    assert within_one_se(history) == 0.75
+    assert history_table(history).splitlines()[1] == "1,0.5,0.3,0.5,0.1,0.01"
+    values = {(dose, label, c): value for dose in ("none", "large") for label in "AB" for c in COLUMNS[:2]}
+    for made in (
+        picture(contrasts, COLUMNS, title="t"),
+        gap_picture(values, ["none", "large"], COLUMNS[:2], title="t"),
+        history_picture(history),
+    ):
+        assert Image.open(io.BytesIO(made)).width > 300
