@@ -99,11 +99,14 @@ def test_killed_controllers(undisturbed, ref: TableRef, tmp_path: Path, monkeypa
                 if ray.get(actor.state.remote(), timeout=20)["history"]:  # it is up and has something to forget
                     ray.kill(actor, no_restart=False)
                     died[0] += 1
+                    (tmp_path / f"kill-{died[0]}").touch()
             except (ValueError, ray.exceptions.RayError):
                 continue
 
-    pause = 1.6 * BY_ACTOR / (EPOCHS * BATCHES)  # the run is long enough for all of them
-    monkeypatch.setattr(trainer, "_worker", mortal_worker((), str(tmp_path), pause))
+    # each of the last epochs waits for one kill more, so that the run is long enough for all of them
+    gates = {EPOCHS - BY_ACTOR + number: str(tmp_path / f"kill-{number}") for number in range(1, BY_ACTOR + 1)}
+    pause = 1.6 * BY_ACTOR / (EPOCHS * BATCHES)
+    monkeypatch.setattr(trainer, "_worker", mortal_worker((), str(tmp_path), pause, gates))
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     train(ref, tmp_path / "run", job())

@@ -87,8 +87,13 @@ Moment = tuple[int, int | str, int]
 """When a worker dies: epoch, number of the batch in it or `saved` (the checkpoint is written but not reported), rank."""
 
 
-def mortal_worker(moments: tuple[Moment, ...], folder: str, pause: float = 0.0) -> Callable[[dict[str, Any]], None]:
-    """A Ray Train worker that kills its process, once at each moment; `folder` remembers which, and on which nodes it was."""
+def mortal_worker(
+    moments: tuple[Moment, ...], folder: str, pause: float = 0.0, gates: Mapping[int, str] | None = None
+) -> Callable[[dict[str, Any]], None]:
+    """A Ray Train worker that kills its process, once at each moment; `folder` remembers which, and on which nodes it was.
+
+    `gates` name, for an epoch, the file without which it does not go on once it has asked what to train on.
+    """
 
     # a function inside a function: Ray sends it by value, and no worker has to import this module
     def worker(config: dict[str, Any]) -> None:
@@ -111,6 +116,8 @@ def mortal_worker(moments: tuple[Moment, ...], folder: str, pause: float = 0.0) 
         def batch(self: Any, order: Any, places: Any, mine: Any, parameters: Any, epoch: int, *more: Any) -> Any:
             seen[:] = [epoch, seen[1] + 1 if seen[0] == epoch else 0]
             die_at(epoch, seen[1])
+            while gates and epoch in gates and not os.path.exists(gates[epoch]):
+                time.sleep(0.05)
             time.sleep(pause)
             return real_batch(self, order, places, mine, parameters, epoch, *more)
 
