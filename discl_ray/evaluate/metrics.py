@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 
 GROUPS = ("many", "medium", "few", "overall")
 
@@ -41,6 +40,8 @@ def macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     """Mean F1 in percent over the classes that are in `label` (WILDS); NaN without images."""
     if not len(label):
         return float("nan")
+    from sklearn.metrics import f1_score  # takes most of a second to import, and workers without domains never need it
+
     zero = cast(Any, 0)
     return 100 * float(f1_score(label, predicted, labels=np.unique(label), average="macro", zero_division=zero))
 

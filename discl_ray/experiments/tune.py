@@ -260,7 +260,7 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
     label = sweep.record(point)
     table = table_of(config, seeded.generated)
     with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(train, planned.job, run=run, table=table, epochs=epochs, label=label, start=start)
+        training = pool.submit(train, planned.job, run=run, table=table, epochs=epochs, label=label, start=start, guarded=True)
         ended = False
         while not ended:
             ended = training.done()

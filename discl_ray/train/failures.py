@@ -1,0 +1,40 @@
+"""What ends a Ray Train run, and what is said of it.
+
+Ray Train's controller imports what its callbacks are made of: this module leaves PyTorch out, which takes seconds to import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray.train
+
+from discl_ray.errors import DisclError
+
+
+class Final(ray.train.UserCallback):
+    """Ends a run at an error of our own, which would come again: Ray Train takes up what raises in a worker, not what raises here."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called by Ray Train's controller; raises DisclError if a worker did."""
+        for error in worker_exceptions.values():
+            if (ours := _own_error(error)) is not None:
+                raise DisclError(ours)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong in a worker, without Ray's pages around it."""
+    failures = [*(getattr(error, "worker_failures", None) or {}).values(), getattr(error, "controller_failure", None), error]
+    for failure in failures:
+        if failure is not None and (ours := _own_error(failure)) is not None:
+            return ours
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return " ".join((lines or [type(error).__name__])[-1].split())[:500]
+
+
+def _own_error(error: BaseException) -> str | None:
+    """The message of a DisclError, or of one in a traceback that Ray Train made of it; None for any other error."""
+    if isinstance(error, DisclError):
+        return str(error)
+    named = [line for line in str(error).splitlines() if line.startswith("discl_ray.errors.")]
+    return named[-1].partition(": ")[2] if named else None
