@@ -13,179 +13,16 @@ looks). Default: long_tail, or low_quality where train.model is clip. --tag says
 
 import argparse
 import sys
-import time
 
 from discl_ray.command import run_job
-from discl_ray.config import Config, with_values
-from discl_ray.core.storage import Store
-from discl_ray.data import read_samples
+from discl_ray.config import Config
 from discl_ray.errors import ConfigError
-from discl_ray.evaluate.test_split import commit
-from discl_ray.experiments.compare import Cells, compare_hash, compare_seed, difference, openings, read_cell
-from discl_ray.experiments.identify import identify
-from discl_ray.experiments.rows import CE, caveat
-from discl_ray.experiments.statistics import Interval
-from discl_ray.experiments.tables import TABLES, Table, table_for
-from discl_ray.pipeline import generate, lay_out, prepare
-from discl_ray.prompts import load_prompts
-from discl_ray.report.comparison import gap_picture, markdown, picture
-from discl_ray.report.history import within_one_se
-from discl_ray.run import MANIFEST, locked, run_store
-from discl_ray.runtime import ray_session
-from discl_ray.watch import Progress
-
-GAPS = {"none": "web", "medium": "sepia", "large": "ochre"}
-"""The gap's dose -> data.look."""
-
-GAP_COLUMNS = (("top1", "few"), ("top1", "overall"))
-"""What the picture of the gap shows, as differences to CE: how hard a look is in itself is another thing."""
-
-Seeded = tuple[Config, Store]
-
-
-def spectrum_of(config: Config) -> Store:
-    """A seed's spectrum, made if it is not there."""
-    if config.hard.rule == "confidence":
-        samples = read_samples(
-            config.data, config.seed, run_store(config.run.root, config.run.name, ""), num_cpus=config.run.num_cpus
-        )
-        identify(config, samples, load_prompts(config.prompts))
-    ready = prepare(config)
-    if not ready.store.exists(MANIFEST):
-        with locked(ready.store):
-            print(f"spectrum of seed {config.seed} · {ready.store.base}", flush=True)
-            generate(lay_out(config, *ready), config)
-    return ready.store
-
-
-def cells_of(config: Config, table: Table, seeds: int) -> tuple[Cells, list[int]]:
-    """Every cell, computed if it is not there, and how many hard training images each seed has."""
-    stores: dict[int, Seeded] = {}
-    for seed in range(seeds):
-        seeded = with_values(config, {"seed": seed})
-        stores[seed] = (seeded, spectrum_of(seeded))
-    with ray_session(num_cpus=config.run.num_cpus or 2, needs={"CPU": 1.0}):
-        import ray
-
-        task = ray.remote(num_cpus=1)(compare_seed)
-        waiting = [task.remote(seeded, store, table.rows) for seeded, store in stores.values()]
-        progress = Progress(seeds, "seeds")
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            ray.get(done)
-            progress.advance(len(done))
-        progress.close()
-    cells = {
-        seed: {spec.label: read_cell(seeded, store, spec, table.columns) for spec in table.rows}
-        for seed, (seeded, store) in stores.items()
-    }
-    hard = [store.read_table("sources.parquet", ["split"])["split"].to_pylist().count("train") for _, store in stores.values()]
-    return cells, hard
-
-
-def notes(table: Table, cells: Cells, hard: list[int], command: str, seconds: float) -> str:
-    """What the figures rest on."""
-    first = cells[min(cells)]
-    some = next(iter(first.values()))
-    parts = some.predicted
-    sizes = ", ".join(f"{name} {int(p.part.sum())}" for (metric, name), p in parts.items() if metric == next(iter(parts))[0])
-    opened = ", ".join(
-        f"{count} cells {times} time{'s' if times > 1 else ''}" for times, count in sorted(openings(cells).items())
-    )
-    lines = [
-        f"- {len(cells)} seeds; a seed redraws the writers' roles, the mix of classes, the training images, initialisation and generation"
-        " noise. The generator, the scorer and how places look are fixed.",
-        f"- Rows of a seed share their start and take the same number of optimizer steps. Test images of seed 0: {sizes};"
-        f" hard training images: {min(hard)} to {max(hard)}.",
-        "- Intervals: bootstrap over seeds, then over the test images of each, 2,000 resamples; a row and its baseline see the same ones.",
-        f"- Openings of the test images, from the ledgers: {opened}.",
-        "- Text-only and Fixed never see a hard real image (paper §4.1). Adaptive keeps its level while the lead is under one standard"
-        " error; the row that says so takes the argmax.",
-    ]
-    for spec in table.rows:
-        shares = [s for rows in cells.values() if (s := within_one_se(rows[spec.label].history)) is not None]
-        if shares:
-            lines.append(
-                f"- {spec.label}: {100 * sum(shares) / len(shares):.0f} % of its stages were decided within one standard error."
-            )
-        alphas = [cell.read["alpha"] for rows in cells.values() if "alpha" in (cell := rows[spec.label]).read]
-        if alphas:
-            lines.append(f"- {spec.label}: α by seed, chosen on OOD val: {', '.join(f'{a:g}' for a in alphas)}.")
-    lines.append(f"- Command: `{command}`, commit {commit()}. Wall time {seconds:.0f} s, without what was there already.")
-    return "\n".join(lines)
-
-
-def contrasts(cells: Cells, table: Table) -> dict[tuple[str, str, tuple[str, str]], Interval]:
-    """Every paired difference of a table."""
-    return {
-        (label, base, column): difference(cells, label, base, column)
-        for label, base in table.baselines.items()
-        for column in table.columns
-    }
-
-
-def means(cells: Cells, table: Table) -> dict[tuple[str, tuple[str, str]], Interval]:
-    """Every mean of a table."""
-    return {(r.label, column): difference(cells, r.label, None, column) for r in table.rows for column in table.columns}
-
-
-def compared(config: Config, seeds: int, name: str, tag: str, command: str) -> str:
-    """One table; returns its text."""
-    began, table = time.monotonic(), TABLES[name]
-    cells, hard = cells_of(config, table, seeds)
-    found = contrasts(cells, table)
-    what = "test, macro F1 and top-1 [%]" if table.columns[0][0] == "macro_f1" else "test, top-1 [%]"
-    text = "\n".join(
-        [
-            f"# {config.run.name}: {len(table.rows)} rows, {seeds} seeds\n",
-            f"> {caveat(config)}\n",
-            markdown(means(cells, table), found, table.columns, what=what),
-            "",
-            notes(table, cells, hard, command, time.monotonic() - began),
-            "",
-        ]
-    )
-    store = run_store(config.run.root, config.run.name, "")
-    file = tag or f"compare-{compare_hash(config, name)}"
-    store.write(f"{file}.md", text.encode())
-    store.write(f"{file}.png", picture(found, table.columns, title=f"{config.run.name}: paired differences on test [points]"))
-    print(f"{text}\ncompared · {store.path(file)}.md and .png")
-    return text
-
-
-def gap(config: Config, seeds: int, tag: str, command: str) -> None:
-    """The same rows on the task in several looks, in one picture and one table."""
-    if config.data.name != "digits_lt":
-        raise ConfigError(f"--table gap: data.name = {config.data.name}; only digits_lt comes in several looks")
-    began, table = time.monotonic(), TABLES["gap"]
-    values: dict[tuple[str, str, tuple[str, str]], Interval] = {}
-    texts = []
-    notes_ = ""
-    for dose, look in GAPS.items():
-        cells, hard = cells_of(with_values(config, {"data.look": look}), table, seeds)
-        values |= {
-            (dose, spec.label, column): difference(cells, spec.label, CE.label, column)
-            for spec in table.rows
-            for column in GAP_COLUMNS
-            if spec is not CE
-        }
-        body = markdown(means(cells, table), contrasts(cells, table), table.columns, what="test, top-1 [%]")
-        texts.append(f"## Gap: {dose} (look `{look}`)\n\n{body}\n")
-        notes_ = notes(table, cells, hard, command, time.monotonic() - began)
-    text = "\n".join([f"# {config.run.name}: the gap, {seeds} seeds\n", f"> {caveat(config)}\n", *texts, notes_, ""])
-    store = run_store(config.run.root, config.run.name, "")
-    file = tag or f"gap-{compare_hash(config, 'gap')}"
-    store.write(f"{file}.md", text.encode())
-    store.write(
-        f"{file}.png", gap_picture(values, list(GAPS), GAP_COLUMNS, title=f"{config.run.name}: gain over CE on test by gap")
-    )
-    print(f"{text}\ncompared · {store.path(file)}.md and .png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--table", choices=sorted(TABLES))
+    parser.add_argument("--table")
     parser.add_argument("--tag", default="")
     known, rest = parser.parse_known_args()
     table = ["--table", known.table] if known.table else []
@@ -196,11 +33,17 @@ def main() -> None:
     def job(config: Config) -> None:
         if known.seeds < 1:
             raise ConfigError(f"--seeds {known.seeds}: at least one is needed")
+        # what stands on PyTorch takes seconds to import: not before the configuration is known to be sound
+        from discl_ray.experiments.comparison import compare, compare_gaps
+        from discl_ray.experiments.tables import TABLES, table_for
+
         name = known.table or table_for(config)
+        if name not in TABLES:
+            raise ConfigError(f"--table {name}: there is no such table; there are {', '.join(sorted(TABLES))}")
         if name == "gap":
-            gap(config, known.seeds, known.tag, command)
+            compare_gaps(config, known.seeds, known.tag, command)
         else:
-            compared(config, known.seeds, name, known.tag, command)
+            compare(config, known.seeds, name, known.tag, command)
 
     run_job(f"{__doc__}\nBesides the options below: --seeds N (default 10), --table NAME, --tag NAME.", job)
 

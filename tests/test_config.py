@@ -201,7 +201,7 @@ def test_there_are_presets():
     assert {p.stem for p in Path("conf").glob("sd*.yaml")} == {"sd15", "sdxl", "sdxl-refiner"}
 
 
-@pytest.mark.parametrize("job", ["identify", "preview", "generate", "train", "tune"])
+@pytest.mark.parametrize("job", ["identify", "preview", "generate", "train", "compare", "tune"])
 def test_a_job_says_what_is_wrong_before_it_imports_pytorch_or_ray(job):
     script = (
         "import sys, runpy; sys.modules['torch'] = sys.modules['ray'] = None; "
