@@ -162,7 +162,7 @@ def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[
             new = set(Path(root).glob("digits_lt/generate-*/commits/*.json")) - commits.keys()
             for file in sorted(new, key=lambda f: f.stat().st_mtime):
                 commits[file] = sum(part["rows"] for part in json.loads(file.read_text())["files"])
-                seen.append((file.stat().st_mtime, sum(commits.values()), cpu_seconds("ScoreActor")))
+                seen.append((file.stat().st_mtime, sum(commits.values()), cpu_seconds("ScoreStage")))
             time.sleep(1)
         assert job.stdout is not None
         assert job.returncode == 0, job.stdout.read()

@@ -297,13 +297,36 @@ def _note_rate(prepared: Prepared, config: Config, signs: list[dict[str, Any]]) 
         rates.write_json(RATES, {**known, prepared.rate_key: round(rate, 1)})
 
 
+class GenerateStage:
+    """The generator in its worker, which imports PyTorch and diffusers; the driver, which would wait seconds for them, does not."""
+
+    def __init__(self, *arguments: Any) -> None:
+        from discl_ray.generate.actor import GenerateActor
+
+        self.actor = GenerateActor(*arguments)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """A packed shard with images."""
+        return self.actor(batch)
+
+
+class ScoreStage:
+    """The scorer in its worker, likewise."""
+
+    def __init__(self, *arguments: Any) -> None:
+        from discl_ray.score.actor import ScoreActor
+
+        self.actor = ScoreActor(*arguments)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """The packed shard with scores."""
+        return self.actor(batch)
+
+
 def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[str, Any]]:
     """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
-
-    from discl_ray.generate.actor import GenerateActor
-    from discl_ray.score.actor import ScoreActor
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -324,7 +347,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
     dataset = (
         ray.data.from_arrow([pack(shard_id, table) for shard_id, table in shards])
         .map_batches(
-            GenerateActor,
+            GenerateStage,
             fn_constructor_args=(generator, config.plan.num_steps, store, pulse),
             compute=ActorPoolStrategy(
                 min_size=generator.actors,
@@ -338,7 +361,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
             **_resources(generator.num_gpus),
         )
         .map_batches(
-            ScoreActor,
+            ScoreStage,
             fn_constructor_args=(scorer, prepared.class_prompts, store, pulse),
             compute=ActorPoolStrategy(min_size=scorer.actors, max_size=max(scorer.actors, scorer.max_actors or 0)),
             batch_size=1,

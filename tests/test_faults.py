@@ -1,4 +1,4 @@
-"""Faults injected into real jobs: each runs in a process of its own, with a patched generator actor."""
+"""Faults injected into real jobs: each runs in a process of its own, with a patched generator stage."""
 
 import shutil
 import subprocess
@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 JOB = """
 import os, runpy, sys, threading, time
-import discl_ray.generate.actor as module
-Real = module.GenerateActor
+import discl_ray.pipeline as module
+Real = module.GenerateStage
 {patch}
 sys.argv = ["jobs/generate.py", *sys.argv[1:]]
 runpy.run_path("jobs/generate.py", run_name="__main__")
@@ -27,18 +27,22 @@ runpy.run_path("jobs/generate.py", run_name="__main__")
 
 POISON = """
 class Poisoned(Real):
-    def _make(self, rows, reasons):
-        if any(row["replica"] == 1 and row["lam_pct"] == 50 and row["sample_id"] == "{victim}" for row in rows):
-            os._exit(1)
-        return Real._make(self, rows, reasons)
-module.GenerateActor = Poisoned
+    def __init__(self, *args):
+        Real.__init__(self, *args)
+        make = self.actor._make
+        def poisoned(rows, reasons):
+            if any(row["replica"] == 1 and row["lam_pct"] == 50 and row["sample_id"] == "{victim}" for row in rows):
+                os._exit(1)
+            return make(rows, reasons)
+        self.actor._make = poisoned
+module.GenerateStage = Poisoned
 """
 
 HUNG = """
 class Hung(Real):
     def __init__(self, *args):
         Real.__init__(self, *args)
-        denoise, calls = self.engine.model.denoise, []
+        denoise, calls = self.actor.engine.model.denoise, []
         def slow(*a):
             calls.append(1)
             if len(calls) == 1:
@@ -49,8 +53,8 @@ class Hung(Real):
             if len(calls) == 14:
                 time.sleep(600)   # as a device that hangs would
             return denoise(*a)
-        self.engine.model.denoise = slow
-module.GenerateActor = Hung
+        self.actor.engine.model.denoise = slow
+module.GenerateStage = Hung
 """
 
 CLUSTER = """
