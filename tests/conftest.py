@@ -17,8 +17,15 @@ from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from discl_ray.config import Config, load_config  # noqa: E402
+
+# the same examples on every machine, however slow it is; `pytest --hypothesis-profile explore` draws others
+_patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", _patient, derandomize=True)
+settings.register_profile("explore", _patient, max_examples=2000)
+settings.load_profile("same")
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (

@@ -60,7 +60,7 @@ OWN = {f"t{i}": (i + 1) / 20 for i in range(10)}
 # -- class_count
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["train", "val", "test"])), min_size=1, max_size=40),
     below=st.integers(1, 8),
@@ -100,7 +100,7 @@ def test_an_excluded_class_is_never_hard_and_a_misspelt_one_is_named():
 # -- confidence: the cut
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(own=st.lists(st.integers(0, 6), min_size=1, max_size=30), share=st.floats(0.01, 1.0), seed=st.integers(0, 9))
 def test_the_quantile_takes_so_many_with_ties_by_id_whatever_the_order(own, share, seed):
     rows = [(f"t{i:02d}", 0, "train") for i in range(len(own))]

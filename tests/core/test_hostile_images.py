@@ -538,7 +538,7 @@ def edited(data, edits):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(seed=st.sampled_from(SEEDS), edits=EDITS)
 def test_a_damaged_file_gives_pixels_or_an_image_error(seed, edits):
     with pytest.MonkeyPatch.context() as patch:  # a flipped bit may ask for 50 megapixels, which are allowed but slow

@@ -147,7 +147,7 @@ def test_a_seed_draws_which_stay(cifar):
     assert kept(0, 10, "test") == kept(1, 30, "test")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**31),
     label=st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array),

@@ -34,7 +34,7 @@ def in_split(seed: int, split: str, domain: str | None = None) -> list[Row]:
     return [r for r in rows_of(seed) if r["split"] == split and domain in (None, r["domain"])]
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=seeds)
 def test_no_writer_and_no_scan_is_in_two_splits(seed: int) -> None:
     blocks = {
@@ -47,7 +47,7 @@ def test_no_writer_and_no_scan_is_in_two_splits(seed: int) -> None:
     assert {s for s in seen if s.startswith("digit")} <= {s for s, n in seen.items() if n == 1}
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=seeds)
 def test_a_place_is_either_trained_in_or_away(seed: int) -> None:
     number = lambda row: int(str(row["group"]).removeprefix("place-"))  # noqa: E731
@@ -59,7 +59,7 @@ def test_a_place_is_either_trained_in_or_away(seed: int) -> None:
     assert all(str(r["sample_id"]).endswith(str(r["group"])) for r in rows_of(seed))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=seeds)
 def test_every_val_and_test_digit_is_seen_once_in_either_domain(seed: int) -> None:
     for split in ("val", "test"):
@@ -69,7 +69,7 @@ def test_every_val_and_test_digit_is_seen_once_in_either_domain(seed: int) -> No
     assert {s.index for r in in_split(seed, "val", "id") if (s := scan_of(r))} == {s.index for s in scans_of((DEV_BLOCK,))}
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=seeds)
 def test_rows_are_labelled_by_their_scans_and_ids_are_unique(seed: int) -> None:
     rows = rows_of(seed)
@@ -80,7 +80,7 @@ def test_rows_are_labelled_by_their_scans_and_ids_are_unique(seed: int) -> None:
         assert row["class_key"] == (EMPTY if scan is None else NAMES[scan.label])
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=seeds)
 def test_train_is_skewed_and_every_split_has_every_class(seed: int) -> None:
     counts = Counter(r["class_key"] for r in in_split(seed, "train"))

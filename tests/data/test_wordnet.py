@@ -47,7 +47,7 @@ def test_what_is_no_known_id_is_left_out(ids):
     assert wordnet_names([*ids, "n01440764"]) == {"n01440764": "tench"}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_names_are_unique_and_do_not_depend_on_order(data):
     ids = data.draw(st.lists(st.sampled_from(everything()), max_size=3000, unique=True))

@@ -47,7 +47,7 @@ def parts_of(group, sha256):
     return part
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 3), st.sampled_from([None, None, "g", "h", "i", "j"]), st.integers(0, 12)),

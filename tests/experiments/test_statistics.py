@@ -58,7 +58,7 @@ def test_seeds_without_images_of_a_group_are_left_out_and_none_at_all_is_nan() -
     assert np.isnan(interval([nothing], "top1").mean)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.floats(0, 100), min_size=3, max_size=12))
 def test_the_bootstrap_over_seeds_is_scipys(values) -> None:
     array = np.array(values)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.generate.fit import fit_image
@@ -13,7 +13,6 @@ def picture(height, width):
     return np.stack([x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), (x + y) % 256], -1).astype(np.uint8)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.sampled_from(["pad", "crop", "stretch"]), st.sampled_from([(32, 32), (24, 40), (64, 16)]))
 def test_every_shape_comes_out_at_the_size_with_its_box_inside(height, width, mode, size):
     fitted, box = fit_image(picture(height, width), size, mode)

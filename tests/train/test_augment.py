@@ -57,7 +57,7 @@ def before(x: torch.Tensor, parameters: NDArray[np.float64], shift: int, jitter:
     return moved * (1 + gain) + bias
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(config=configs, seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), order=st.permutations(range(12)))
 def test_an_image_comes_out_the_same_alone_and_in_any_batch(
     config: AugmentConfig, seed: int, epoch: int, order: list[int]
@@ -72,7 +72,7 @@ def test_an_image_comes_out_the_same_alone_and_in_any_batch(
         assert torch.equal(augment(IMAGES[part], parameters[part], STRENGTHS[part], config), whole[part])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), count=st.integers(0, 40), stream=st.integers(0, 3))
 def test_parameters_belong_to_a_place_whatever_the_length_of_the_epoch(seed: int, epoch: int, count: int, stream: int) -> None:
     longest = draw_parameters(40, seed=seed, epoch=epoch, stream=stream)
@@ -89,7 +89,7 @@ def test_parameters_belong_to_a_place_whatever_the_length_of_the_epoch(seed: int
         assert not np.intersect1d(longest, other).size
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), shift=st.integers(0, 4), jitter=st.floats(0, 0.5))
 def test_without_crop_flip_and_operations_only_shift_and_jitter_are_left(
     seed: int, epoch: int, shift: int, jitter: float
@@ -126,7 +126,7 @@ def test_a_flip_mirrors_left_to_right_and_half_the_images() -> None:
     assert share == pytest.approx(0.5, abs=0.03)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     uniform=st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4),
     least=st.floats(0.1, 1),
@@ -188,7 +188,7 @@ def test_an_operation_changes_an_image_at_full_magnitude_and_hardly_at_none(name
             assert torch.equal(OPS[name](x.clone(), np.linspace(0, 1, 12), draw)[:1], none[:1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(magnitude=st.floats(0, 1), up=st.booleans())
 def test_operations_with_a_counterpart_in_torchvision_are_it(magnitude: float, up: bool) -> None:
     x, m, sign = as_batch(IMAGES), np.full(12, magnitude), 1 if up else -1

@@ -9,7 +9,7 @@ from discl_ray.train.cuda import advance, probe, probe_parameters
 ROWS = {0: np.array([3, 5, 8]), 1: np.array([11]), 2: np.arange(20, 60), 3: np.array([], dtype=int)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     strengths=st.lists(st.integers(0, 10), min_size=4, max_size=4),
     probes=st.integers(1, 12),

@@ -10,7 +10,7 @@ from discl_ray.train.mix import Mix, blend, draw_mix
 kinds = st.sampled_from(["mixup", "cutmix"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     begin=st.integers(0, 10_000),
     count=st.integers(1, 64),
@@ -69,7 +69,7 @@ def test_none_mixes_nothing() -> None:
     assert torch.equal(blend(x, x.flip(0), mix), x)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(share=st.floats(0, 1), top=st.integers(0, 8), left=st.integers(0, 8), height=st.integers(0, 8), width=st.integers(0, 8))
 def test_blending_is_torchvisions(share: float, top: int, left: int, height: int, width: int) -> None:
     x, labels = torch.randn(6, 3, 16, 16), torch.arange(6)

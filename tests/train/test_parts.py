@@ -82,7 +82,7 @@ def macro_f1_by_hand(label: np.ndarray, predicted: np.ndarray) -> float:
     return 100 * float(np.mean(scores))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10), st.booleans()), min_size=1, max_size=40))
 def test_scores_are_scikit_learns_over_the_classes_that_are_there(rows) -> None:
     label, predicted = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])

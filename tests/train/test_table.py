@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -58,7 +58,6 @@ def new_rows(count: int, **values: object) -> pa.Table:
 # -- reading rows
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_many_segments_are_one_array(data):
     side = data.draw(st.sampled_from([1, 3, 8]))
