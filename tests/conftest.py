@@ -13,7 +13,9 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 os.environ.pop("RAY_ADDRESS", None)  # tests never join a cluster that happens to run here
 
+import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -43,6 +45,14 @@ TINY = (
 
 def tiny_config(root: Path, *overrides: str) -> Config:
     return load_config(ROOT / "conf" / "digits_lt.yaml", [f"run.root={root}", *TINY, *overrides])
+
+
+@contextmanager
+def promptly() -> Iterator[None]:
+    """What a user who named a wrong folder waits for at most: 5 seconds."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < 5
 
 
 @pytest.fixture

@@ -41,13 +41,13 @@ def test_a_worker_that_stands_still_among_others_is_named_and_one_that_loads_or_
     pulse = Pulse()
     for name, phase in (("a", "working"), ("b", "working"), ("c", "starting"), ("d", "idle"), ("e", "loading")):
         pulse.beat(name, {"phase": phase, "images": 3, "total_rows": 1})
-    time.sleep(0.3)
+    time.sleep(1.2)
     pulse.beat("a", {"phase": "working", "images": 3, "total_rows": 2})
     for name, phase in (("b", "working"), ("c", "starting")):
         pulse.beat(name, {"phase": phase, "images": 3, "total_rows": 1})
-    sight = sight_of(pulse.read(), 0, silent_s=0.2)
+    sight = sight_of(pulse.read(), 0, silent_s=1.0)
     assert list(sight.silent) == ["b"]
-    assert "3 images made, no step for 0 s" in sight.silent["b"]
+    assert "3 images made, no step for 1 s" in sight.silent["b"]
     assert sight.patient
     assert "c: compiling or taking its first step" in sight.waiting_for
     assert "d" not in sight.waiting_for.split(": ")[0::2]

@@ -1,5 +1,4 @@
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from discl_ray.core.storage import Store
 from discl_ray.data.config import ImageNetLTConfig
 from discl_ray.data.imagenet_lt import imagenet_lt
 from discl_ray.errors import ConfigError, DataError
+from tests.conftest import promptly
 
 PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,12 +162,11 @@ def test_a_line_that_cannot_be_is_named(tmp_path, line, rule):
     lines = lists_of()
     lay(tmp_path, lines)
     (tmp_path / TRAIN).write_text("\n".join([*lines["train"], line]) + "\n")
-    began = time.monotonic()
-    message = refused(tmp_path)
-    assert message.startswith(f"{TRAIN}: ")
-    assert "line 12: " in message
-    assert rule in message
-    assert time.monotonic() - began < 1
+    with promptly():
+        message = refused(tmp_path)
+        assert message.startswith(f"{TRAIN}: ")
+        assert "line 12: " in message
+        assert rule in message
     assert len(message) < 1000
 
 
@@ -211,15 +210,14 @@ def test_lists_from_windows_are_read(tmp_path):
 
 
 def test_a_wrong_folder_is_told_at_once(tmp_path):
-    began = time.monotonic()
-    assert "the folder is empty" in refused(tmp_path)
-    for i in range(3):
-        (tmp_path / f"{i}.csv").write_text("")
-    message = refused(tmp_path)
-    assert "looked for ImageNet_LT_{train,val,test}.txt" in message
-    assert "found 3 files (3 .csv)" in message
-    assert "no such folder" in refused(tmp_path / "nowhere")
-    assert time.monotonic() - began < 1
+    with promptly():
+        assert "the folder is empty" in refused(tmp_path)
+        for i in range(3):
+            (tmp_path / f"{i}.csv").write_text("")
+        message = refused(tmp_path)
+        assert "looked for ImageNet_LT_{train,val,test}.txt" in message
+        assert "found 3 files (3 .csv)" in message
+        assert "no such folder" in refused(tmp_path / "nowhere")
 
 
 def test_lists_without_their_images_are_told(tmp_path):

@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import os
-import time
 
 import fsspec
 import pytest
@@ -15,6 +14,7 @@ from discl_ray.data.config import ManifestConfig
 from discl_ray.data.files import TOLD
 from discl_ray.data.manifest import manifest
 from discl_ray.errors import ConfigError, DataError
+from tests.conftest import promptly
 
 
 @pytest.fixture
@@ -211,21 +211,20 @@ def test_the_stamp_changes_with_the_manifest_and_with_the_images(read, tmp_path)
 def test_a_manifest_that_is_not_there(read, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "train.csv").write_text("path,label\na,b\n")
-    started = time.monotonic()
-    for file, message in (
-        ("manifest.csv", r"no such file in data.root = .*; there are train.csv"),
-        ("images/none.csv", r"no such file in .*; there is no \*.csv"),
-        ("../x.csv", r"leaves data\.root"),
-        ("/etc/x.csv", "is absolute"),
-    ):
-        with pytest.raises(DataError, match=message):
-            manifest(ManifestConfig(root=str(tmp_path), file=file), 0)
-    with pytest.raises(DataError, match="no such folder"):
-        manifest(ManifestConfig(root=str(tmp_path / "none")), 0)
-    (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match="cannot be read"):
-        manifest(ManifestConfig(root=str(tmp_path), file="folder.csv"), 0)
-    assert time.monotonic() - started < 1
+    with promptly():
+        for file, message in (
+            ("manifest.csv", r"no such file in data.root = .*; there are train.csv"),
+            ("images/none.csv", r"no such file in .*; there is no \*.csv"),
+            ("../x.csv", r"leaves data\.root"),
+            ("/etc/x.csv", "is absolute"),
+        ):
+            with pytest.raises(DataError, match=message):
+                manifest(ManifestConfig(root=str(tmp_path), file=file), 0)
+        with pytest.raises(DataError, match="no such folder"):
+            manifest(ManifestConfig(root=str(tmp_path / "none")), 0)
+        (tmp_path / "folder.csv").mkdir()
+        with pytest.raises(DataError, match="cannot be read"):
+            manifest(ManifestConfig(root=str(tmp_path), file="folder.csv"), 0)
 
 
 def test_wrong_configurations_are_told_before_anything_is_read(tmp_path):

@@ -1,7 +1,6 @@
 import contextlib
 import os
 import pickle
-import time
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from discl_ray.config import load_config
 from discl_ray.data.config import ParquetConfig
 from discl_ray.data.parquet import parquet, split_of_path
 from discl_ray.errors import ConfigError, DataError, ImageError
+from tests.conftest import promptly
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -373,10 +373,8 @@ def test_a_column_that_became_pickled_after_listing_is_not_loaded(tmp_path):
 
 def test_wrong_folders_are_told_at_once(tmp_path):
     (tmp_path / "x.csv").touch()
-    started = time.monotonic()
-    with pytest.raises(DataError, match=r"looked for \*\.parquet; found 1 files \(1 \.csv\) in x\.csv"):
+    with promptly(), pytest.raises(DataError, match=r"looked for \*\.parquet; found 1 files \(1 \.csv\) in x\.csv"):
         listed(tmp_path)
-    assert time.monotonic() - started < 0.5
     (tmp_path / "empty.yaml").write_text("seed: 0\n")
     with pytest.raises(ConfigError, match="'path' is none of our columns"):
         load_config(tmp_path / "empty.yaml", ["data.name=parquet", "data.root=x", "data.columns.path=img"])
