@@ -3,7 +3,7 @@
     python jobs/train.py --config conf/digits_lt.yaml curriculum.strategy=all_level
     ray job submit --working-dir . -- python jobs/train.py run.root=/shared/runs
 
-Needs a complete spectrum (`make generate` with the same configuration). The default takes two to four minutes on two cores.
+Needs a complete spectrum (`make generate` with the same configuration). The default takes one to three minutes on two cores.
 Rerunning resumes; finished runs are not trained again, only evaluated.
 """
 
