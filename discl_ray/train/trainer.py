@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -71,6 +72,8 @@ def train(
     """
     if not run.exists(MANIFEST):
         logging.getLogger("ray.train").setLevel(logging.ERROR)
+        if guarded:
+            _name_the_cluster()
         controller = start_controller(run.name, job.curriculum, job.levels, job.seed)
         arguments = WorkerArguments(job=job, run=run, table=table, start=start, controller=controller, epochs=epochs)
         trainer = (TorchTrainer if guarded else _Unguarded)(
@@ -112,6 +115,14 @@ def train(
             {"epochs": state["epoch"], "best": state["best"], "label": label, "table": f"{table.store.name}/{table.name}"},
         )
     return load_weights(run)
+
+
+def _name_the_cluster() -> None:
+    """Tells the guard which Ray to ask; else it asks the one last started on this machine, or one that has long ended, for ever."""
+    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 class _Unguarded(TorchTrainer):

@@ -1,10 +1,13 @@
 import subprocess
 import sys
 
+import pytest
+import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal import constants
 
-from discl_ray.train.trainer import _Unguarded
+from discl_ray.train.trainer import _name_the_cluster, _Unguarded
 
 
 def test_only_a_guarded_run_has_ray_trains_guard() -> None:
@@ -21,3 +24,10 @@ def test_only_a_guarded_run_has_ray_trains_guard() -> None:
 def test_ray_trains_controller_need_not_import_pytorch_to_end_a_run() -> None:
     script = "import sys, discl_ray.train.failures; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_the_guard_asks_this_ray_and_no_other(ray_local: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setattr(constants, "ENV_VARS_TO_PROPAGATE", set(constants.ENV_VARS_TO_PROPAGATE))
+    _name_the_cluster()
+    assert constants.get_env_vars_to_propagate()["RAY_ADDRESS"] == ray.get_runtime_context().gcs_address
