@@ -23,13 +23,24 @@ def execution(default: Any = PydanticUndefined, **constraints: Any) -> Any:
     return Field(default, json_schema_extra={"kind": "execution"}, **constraints)
 
 
+def added(default: Any = PydanticUndefined, *, before: Any, **constraints: Any) -> Any:
+    """An identity field that runs made earlier do not have. `before` is the value, as JSON, that they were made with.
+
+    It enters a hash only where it differs from `before`: those runs keep their names.
+    """
+    return Field(default, json_schema_extra={"kind": "identity", "before": before}, **constraints)
+
+
 def identity(settings: Settings) -> dict[str, Any]:
-    """The identity fields of a config, nested, as plain values."""
+    """The identity fields of a config, nested, as plain values; `added` ones only where they are not as they were before."""
     plain: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("kind") == "execution":
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if extra.get("kind") == "execution":
             continue
         value = getattr(settings, name)
-        plain[name] = identity(value) if isinstance(value, Settings) else settings.model_dump(mode="json", include={name})[name]
+        shown = identity(value) if isinstance(value, Settings) else settings.model_dump(mode="json", include={name})[name]
+        if "before" in extra and shown == extra["before"]:
+            continue
+        plain[name] = shown
     return plain

@@ -1,0 +1,91 @@
+"""Runs made earlier keep their names, and are found, opened and trained on."""
+
+import importlib.metadata
+import json
+import shutil
+
+import pytest
+import yaml
+
+from discl_ray.config import load_config
+from discl_ray.core.settings import Settings, added, identity
+from discl_ray.core.storage import Store
+from discl_ray.curriculum.controller import LocalController
+from discl_ray.experiments.rows import plan_run
+from discl_ray.pipeline import generate, lay_out, prepare
+from discl_ray.spectrum import check_generated, open_spectrum
+from discl_ray.train.checkpoint import load_checkpoint
+from discl_ray.train.job import make_job
+from discl_ray.train.loop import loop
+from discl_ray.train.table import build_table, open_table
+from tests.golden.identity import GOLDEN, HERE, changes, compute
+
+OLD = HERE / "old_run"
+GENERATED, TRAINED = "generate-a0b722c5", "train-374d25c5-s0"
+VERSIONS = {
+    "torch": "2.14.1",
+    "diffusers": "0.42.1",
+    "transformers": "5.23.0",
+    "pillow": "13.0.0",
+    "open_clip_torch": "3.3.0",
+}
+"""Of the libraries that made the old run: they are in its name."""
+
+
+def test_ids_seeds_and_hashes_are_what_they_were():
+    assert changes(json.loads(GOLDEN.read_text()), json.loads(json.dumps(compute()))) == []
+
+
+def test_an_added_field_enters_a_hash_only_where_it_differs_from_what_was_before():
+    class Before(Settings):
+        number: int = 1
+
+    class After(Settings):
+        number: int = 1
+        how: str = added("new", before="old")
+
+    assert identity(After(how="old")) == identity(Before())
+    assert identity(After()) == {"number": 1, "how": "new"}
+    assert identity(After(number=2, how="old")) != identity(Before())
+
+
+@pytest.fixture
+def old_run(tmp_path, monkeypatch):
+    """(configuration, its folder's store) of a copy of the run of 155df47."""
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSIONS.get(name) or version(name))
+    shutil.copytree(OLD, tmp_path / "runs")
+    recorded = yaml.safe_load((OLD / "digits_lt" / GENERATED / "config.yaml").read_text())
+    file = tmp_path / "recorded.yaml"
+    file.write_text(yaml.safe_dump(recorded))
+    config = load_config(file, [f"run.root={tmp_path / 'runs'}"])
+    return config, Store.at(tmp_path / "runs" / "digits_lt" / GENERATED)
+
+
+def test_the_old_spectrum_is_found_and_is_complete(old_run, monkeypatch):
+    config, store = old_run
+    monkeypatch.setattr("discl_ray.pipeline.ray_session", lambda **_: pytest.fail("started Ray: images were missing"))
+    ready = prepare(config)
+    assert ready.store.base == store.base
+    check_generated(ready.store)
+    assert generate(lay_out(config, *ready), config) == []
+    spectrum = open_spectrum(store, config.filter)
+    assert (spectrum.num_rows, sum(spectrum["kept"].to_pylist())) == (28, 25)
+
+
+def test_the_old_spectrum_is_trained_on_and_the_old_checkpoint_goes_on(old_run, tmp_path):
+    config, store = old_run
+    recorded = yaml.safe_load((OLD / "digits_lt" / TRAINED / "config.yaml").read_text())
+    file = tmp_path / "trained.yaml"
+    file.write_text(yaml.safe_dump(recorded))
+    config = load_config(file, [f"run.root={config.run.root}"])
+    assert plan_run(config, store).store.name == TRAINED
+    table = open_table(build_table(store, config.filter, config.train.image_size))
+    job = make_job(store, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    state = load_checkpoint(OLD / "digits_lt" / TRAINED / "checkpoint_epoch_3")
+    reports = []
+    loop(job, table, LocalController(job.curriculum, job.levels, job.seed), reports.append, resume=state)
+    assert [report.epoch for report in reports] == [4]
+    fresh = []
+    loop(job, table, LocalController(job.curriculum, job.levels, job.seed), fresh.append, epochs=1)
+    assert fresh[0].metrics["lam"] in (0.0, 0.5, 1.0)
