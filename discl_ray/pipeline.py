@@ -36,7 +36,7 @@ from discl_ray.prompts import Prompts, load_prompts
 from discl_ray.run import MANIFEST, run_store
 from discl_ray.runtime import ray_session, start_beside_driver
 from discl_ray.score.folder import scorer_fingerprint
-from discl_ray.spectrum import SAMPLES_AT, committed, count_verdicts, open_spectrum, verify, write_shard
+from discl_ray.spectrum import SAMPLES_AT, committed, count_verdicts, drop_strays, open_spectrum, verify, write_shard
 from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
 RATES = "rates.json"
@@ -266,6 +266,7 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
     everything = pa.concat_tables(plans)
     verify(store, everything)
     if not store.exists(MANIFEST):
+        drop_strays(store)
         table = open_spectrum(store, config.filter, columns=[])
         counts = {str(lam): dict(count) for lam, count in count_verdicts(table).items()}
         record = {
@@ -337,9 +338,11 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
     shards = [(s, todo.filter(pc.equal(todo["shard_id"], s))) for s in todo["shard_id"].unique().to_pylist()]
     pulse = start_beside_driver(Pulse)
 
+    classes = prepared.samples.classes
+
     def commit(batch: pa.Table) -> pa.Table:
         shard_id, table = unpack(batch)
-        write_shard(store, shard_id, table)
+        write_shard(store, shard_id, table, classes)
         status = Counter(table["status"].to_pylist())
         smallest = min(table["micro_batch"].to_pylist())
         return pa.table({"rows": [table.num_rows], "failed": [table.num_rows - status["ok"]], "micro_batch": [smallest]})

@@ -2,21 +2,29 @@
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The seam between the phases: open a committed spectrum, verify it, filter it, count it.
 
-Readers see committed shards only. A file that no commit names does not exist for them.
+    spectrum/<shard>.parquet   SPECTRUM, rows by source, λ, replica and attempt; a source's rows lie in one row group
+    commits/<shard>.json       names the shard's files with their SHA-256; written last
+
+Readers see committed shards only. A file that no commit names does not exist for them. They open what commits name, wherever it
+lies: until 0.1 a shard had a file for each λ, spectrum/lam_pct=N/<shard>.parquet, and both may lie in one run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from discl_ray.core.filter import KEPT, FilterConfig, judge
 from discl_ray.core.ids import sha256
-from discl_ray.core.schema import SAMPLES, SPECTRUM
-from discl_ray.core.storage import Store, parquet_bytes
+from discl_ray.core.schema import FILE, SAMPLES, SPECTRUM
+from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes
 from discl_ray.errors import IntegrityError, SetupError
 from discl_ray.run import MANIFEST
 
@@ -25,6 +33,18 @@ SAMPLES_AT = "samples.json"
 
 COMMITS = "commits"
 DATA = "spectrum"
+
+GROUP_BYTES = 8 * 2**20
+"""Image bytes after which a row group takes no further source. A group of 8 MB or 64 rows is read in one go, and its share of the
+footer, some 3 kB, is little beside it; of photographs it is one source, of digits a few."""
+
+ORDER = ("sample_id", "lam_pct", "replica", "attempt")
+"""How rows lie."""
+
+READERS = 16
+"""Files opened at once: mostly they wait for a disk or a network."""
+
+T = TypeVar("T")
 
 
 def check_generated(generated: Store) -> None:
@@ -54,39 +74,99 @@ def class_names(run: Store) -> tuple[str, ...]:
     return tuple(samples_of(run).read_json(MANIFEST)["classes"])
 
 
-def write_shard(run: Store, shard_id: str, table: pa.Table) -> None:
-    """Writes a shard's SPECTRUM rows, one file per λ, then its commit record, last.
+def write_shard(run: Store, shard_id: str, table: pa.Table, classes: Sequence[str]) -> None:
+    """Writes a shard's SPECTRUM rows from SCORED ones and the class names by label, then its commit record, last.
 
     Names come from content, so a repeated attempt overwrites itself with the same bytes.
     """
-    table = table.replace_schema_metadata(SPECTRUM.metadata)  # lost on the way through Ray; datasets needs it
-    files = []
-    for lam_pct in sorted(set(table["lam_pct"].to_pylist())):
-        part = table.filter(pc.equal(table["lam_pct"], lam_pct))
-        name, data = f"{DATA}/lam_pct={lam_pct}/{shard_id}.parquet", parquet_bytes(part)
-        run.write(name, data)
-        files.append({"name": name, "rows": part.num_rows, "sha256": sha256(data)})
+    table = spectrum_rows(table, classes)
+    name, data = f"{DATA}/{shard_id}.parquet", parquet_bytes(table, group_starts(table))
+    run.write(name, data)
+    files = [{"name": name, "rows": table.num_rows, "sha256": sha256(data)}]
     status = Counter(table["status"].to_pylist())
     run.write_json(f"{COMMITS}/{shard_id}.json", {"shard_id": shard_id, "files": files, "status": dict(status)})
 
 
+def spectrum_rows(scored: pa.Table, classes: Sequence[str]) -> pa.Table:
+    """SPECTRUM of SCORED rows and the class names by label, in the order they are stored in."""
+    names = pa.array(classes, pa.string()).take(scored["label"])
+    table = scored.append_column("class_name", names).select(SPECTRUM.names)
+    # Metadata is lost on the way through Ray, and `datasets` needs it.
+    return table.sort_by([(name, "ascending") for name in ORDER]).combine_chunks().cast(SPECTRUM)
+
+
+def group_starts(table: pa.Table) -> list[int]:
+    """The rows at which row groups begin, so that none divides a source and none that is full takes another one."""
+    ids = table["sample_id"].to_numpy(zero_copy_only=False)
+    sizes = pc.fill_null(pc.binary_length(pc.struct_field(table["image"], "bytes")), 0)
+    before = np.concatenate([[0], np.cumsum(sizes.to_numpy(), dtype=np.int64)])
+    starts = [0]
+    for begin in (np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist():
+        full = begin - starts[-1] >= ROW_GROUP or before[begin] - before[starts[-1]] >= GROUP_BYTES
+        if full:
+            starts.append(begin)
+    return starts
+
+
 def committed(run: Store) -> dict[str, Any]:
     """Commit records by shard."""
-    return {record["shard_id"]: record for record in map(run.read_json, run.list(COMMITS, ".json"))}
+    return {record["shard_id"]: record for record in _each(run.read_json, run.list(COMMITS, ".json"))}
+
+
+def committed_files(run: Store) -> list[str]:
+    """Names of the files with the committed rows, sorted."""
+    return sorted(file["name"] for record in committed(run).values() for file in record["files"])
 
 
 def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | None = None) -> pa.Table:
-    """Every committed row with `kept` and `reason`; `columns` limits what is read besides what the filter needs."""
-    scores = ["text_sim", "text_rank", "source_text_sim"]
+    """Every committed row with `kept` and `reason`; `columns` limits what is read besides what the filter needs.
+
+    `file` among the columns names the file a row lies in. Without `image` among them no image is read.
+    """
+    scores = ["text_sim", "text_rank", "source_text_sim", "source_text_rank"]
     needed = ["sample_id", "role", "lam_pct", "replica", "attempt", "status", "error", *scores, "gid", "label"]
-    wanted = None if columns is None else list(dict.fromkeys([*columns, *needed]))
-    names = sorted(file["name"] for record in committed(run).values() for file in record["files"])
-    tables = [run.read_table(name, wanted) for name in names]
-    schema = SPECTRUM if wanted is None else pa.schema([SPECTRUM.field(n) for n in wanted])
+    wanted = SPECTRUM.names if columns is None else list(dict.fromkeys([*columns, *needed]))
+    schema = pa.schema([FILE if name == FILE.name else SPECTRUM.field(name) for name in wanted])
+
+    def read(name: str) -> pa.Table:
+        table = run.read_table(name, wanted)
+        return table.append_column(FILE, pa.repeat(name, table.num_rows)) if FILE.name in wanted else table
+
     # a spectrum scored before a column was added has nulls there
-    table = pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
-    order = [(name, "ascending") for name in ("sample_id", "lam_pct", "replica", "attempt")]
-    return judge(table.sort_by(order), filter_config)
+    tables = [schema.empty_table(), *_each(read, committed_files(run))]
+    table = pa.concat_tables(tables, promote_options="default").select(schema.names)
+    return judge(table.sort_by([(name, "ascending") for name in ORDER]), filter_config)
+
+
+def with_images(run: Store, rows: pa.Table) -> pa.Table:
+    """Rows of a spectrum (`gid`, `file`) with their images; of the files, only the row groups that hold one are read."""
+    found = [pa.schema([SPECTRUM.field(name) for name in ("gid", "image")]).empty_table()]
+    for name in rows["file"].unique().to_pylist():
+        wanted = rows["gid"].filter(pc.equal(rows["file"], name)).combine_chunks()
+        with run.filesystem.open_input_file(run.path(name)) as source:
+            file = pq.ParquetFile(source)
+            for group in range(file.num_row_groups):
+                gids = file.read_row_group(group, ["gid"], use_threads=False)["gid"]
+                if not pc.any(pc.is_in(gids, wanted)).as_py():
+                    continue
+                whole = file.read_row_group(group, ["gid", "image"], use_threads=False)
+                found.append(whole.filter(pc.is_in(whole["gid"], wanted)))
+    images = pa.concat_tables(found, promote_options="default").combine_chunks()
+    places = pc.index_in(rows["gid"], images["gid"].combine_chunks())
+    return rows.append_column(SPECTRUM.field("image"), images["image"].take(places))
+
+
+def drop_strays(run: Store) -> None:
+    """Deletes data files that no commit names: what a shard begun in the older layout left. Not while shards are being made."""
+    there = [name for folder in (DATA, *(f"{DATA}/{f}" for f in run.folders(DATA))) for name in run.list(folder, ".parquet")]
+    for name in set(there) - set(committed_files(run)):
+        run.delete(name)
+
+
+def _each(function: Callable[[str], T], names: Iterable[str]) -> list[T]:
+    """A function of every name, several at once, in their order."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(function, names))
 
 
 def verify(run: Store, plan: pa.Table) -> None:

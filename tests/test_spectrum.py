@@ -1,27 +1,43 @@
 import io
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from discl_ray import spectrum
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.images import encode_image
-from discl_ray.core.schema import SPECTRUM
-from discl_ray.core.storage import Store
+from discl_ray.core.schema import SCORED, SPECTRUM
+from discl_ray.core.storage import ROW_GROUP, Store
 from discl_ray.data import READERS
 from discl_ray.data.config import ImageFolderConfig
 from discl_ray.data.digits_lt import digits_lt
 from discl_ray.data.listing import inline
+from discl_ray.embedded.digits import NAMES
 from discl_ray.errors import DataError, IntegrityError, ModelError
 from discl_ray.pipeline import describe, draft, generate, lay_out, prepare, summarize, warnings
 from discl_ray.run import MANIFEST
-from discl_ray.spectrum import committed, count_verdicts, open_spectrum, read_split, verify
+from discl_ray.spectrum import (
+    committed,
+    committed_files,
+    count_verdicts,
+    drop_strays,
+    group_starts,
+    open_spectrum,
+    read_split,
+    verify,
+    with_images,
+    write_shard,
+)
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.timeout(600)
@@ -58,11 +74,12 @@ def test_every_image_decodes_and_has_its_scores(spectrum_run):
         assert -1 <= row["image_sim"] <= 1
         assert 1 <= row["text_rank"] <= 10
         assert -1 <= row["source_text_sim"] <= 1
+        assert 1 <= row["source_text_rank"] <= 10
 
 
 def test_a_source_has_one_score_in_all_its_rows(spectrum_run):
     rows = open_spectrum(spectrum_run[1].store, LAX, columns=[]).to_pylist()
-    pairs = {(r["sample_id"], r["source_text_sim"]) for r in rows}
+    pairs = {(r["sample_id"], r["source_text_sim"], r["source_text_rank"]) for r in rows}
     assert len(pairs) == len({r["sample_id"] for r in rows})
 
 
@@ -87,30 +104,152 @@ def test_a_higher_level_looks_more_like_its_source(spectrum_run):
     assert mean[50] > mean[0]
 
 
-def test_pyarrow_finds_the_levels_as_hive_partitions(spectrum_run):
-    _, prepared = spectrum_run
-    found = pads.dataset(prepared.store.path("spectrum"), format="parquet", partitioning="hive")
-    assert found.count_rows() == prepared.plan.num_rows
-    for lam_pct in (0, 50):
-        part = found.to_table(filter=pads.field("lam_pct") == lam_pct, columns=["gid", "lam_pct"])
-        wanted = [r["gid"] for r in prepared.plan.to_pylist() if r["lam_pct"] == lam_pct]
-        assert sorted(part["gid"].to_pylist()) == sorted(wanted)
-        assert set(part["lam_pct"].to_pylist()) == {lam_pct}
-        fragments = list(found.get_fragments(filter=pads.field("lam_pct") == lam_pct))
-        assert {Path(f.path).parent.name for f in fragments} == {f"lam_pct={lam_pct}"}
+def test_a_shard_is_one_file_and_its_rows_lie_by_source_and_level(spectrum_run):
+    store = spectrum_run[1].store
+    assert committed_files(store) == store.list("spectrum", ".parquet") == [f"spectrum/{s}.parquet" for s in committed(store)]
+    for name in committed_files(store):
+        table = store.read_table(name)
+        assert table.schema.equals(SPECTRUM, check_metadata=True)
+        rows = table.select(["sample_id", "lam_pct", "replica", "attempt"]).to_pylist()
+        assert rows == sorted(rows, key=lambda row: tuple(row.values()))
+        assert [NAMES[label] for label in table["label"].to_pylist()] == table["class_name"].to_pylist()
 
 
-def test_hugging_face_datasets_reads_images(spectrum_run, tmp_path):
+@given(st.lists(st.tuples(st.integers(1, 150), st.sampled_from([0, 10, 400])), min_size=1, max_size=12))
+@settings(max_examples=30)
+def test_a_row_group_divides_no_source_and_takes_none_when_it_is_full(sources):
+    ids = np.repeat([f"s{i:02}" for i in range(len(sources))], [rows for rows, _ in sources])
+    sizes = np.repeat([size for _, size in sources], [rows for rows, _ in sources])
+    images = pa.array([{"bytes": bytes(size) if size else None} for size in sizes], SPECTRUM.field("image").type)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spectrum, "GROUP_BYTES", 20_000)
+        starts = group_starts(pa.table({"sample_id": ids, "image": images}))
+    assert starts == sorted(set(starts))
+    assert starts[0] == 0
+
+    def full(part):
+        return part.sum() >= ROW_GROUP or sizes[part].sum() >= 20_000
+
+    for begin, end in pairwise([*starts, len(ids)]):
+        inside = (np.arange(len(ids)) >= begin) & (np.arange(len(ids)) < end)
+        assert not set(ids[inside]) & set(ids[~inside])
+        assert not full(inside & (ids != ids[end - 1]))
+        assert full(inside) or end == len(ids)
+
+
+def test_images_are_read_only_when_they_are_asked_for(copy, monkeypatch):
+    """And of a file only the row groups that hold one of them."""
+    asked, read, group = [], pq.ParquetFile.read, pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read", lambda file, columns=None, **more: asked.append(columns) or read(file, columns, **more)
+    )
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda file, i, columns, **more: asked.append((i, columns)) or group(file, i, columns, **more),
+    )
+    whole = open_spectrum(copy, LAX)
+    asked.clear()
+    rows = open_spectrum(copy, LAX, columns=["file"])
+    assert asked
+    assert all("image" not in columns for columns in asked)
+    assert "image" not in rows.column_names
+    asked.clear()
+    some = rows.slice(rows.num_rows // 2, 3)
+    got = with_images(copy, some)
+    assert got["gid"].to_pylist() == some["gid"].to_pylist()
+    images = dict(zip(whole["gid"].to_pylist(), whole["image"].to_pylist(), strict=True))
+    assert got["image"].to_pylist() == [images[gid] for gid in some["gid"].to_pylist()]
+    with_image = [i for i, columns in asked if "image" in columns]
+    assert len(with_image) <= len(set(some["file"].to_pylist()))
+    assert with_images(copy, rows.slice(0, 0)).num_rows == 0
+
+
+def opened_by_pandas(folder):
+    import pandas
+
+    return pandas.read_parquet(folder)[["gid", "lam_pct", "class_name"]].to_dict("list")
+
+
+def opened_by_pyarrow(folder):
+    return pq.read_table(folder).select(["gid", "lam_pct", "class_name"]).to_pydict()
+
+
+def opened_by_duckdb(folder):
+    import duckdb
+
+    names, session = ("gid", "lam_pct", "class_name"), duckdb.connect()
+    rows = session.sql(f"select {', '.join(names)} from '{folder}/*.parquet'").fetchall()
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def opened_by_polars(folder):
+    import polars
+
+    return polars.read_parquet(folder).select(["gid", "lam_pct", "class_name"]).to_dict(as_series=False)
+
+
+def opened_by_datasets(folder):
     from datasets import load_dataset
 
-    _, prepared = spectrum_run
-    files = sorted(str(p) for p in Path(prepared.store.path("spectrum")).rglob("*.parquet"))
-    loaded = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path), split="train")
-    assert loaded.num_rows == prepared.plan.num_rows
-    images = {row["gid"]: row["image"]["bytes"] for row in open_spectrum(prepared.store, LAX).to_pylist()}
-    for row in loaded.select(range(3)):
-        assert isinstance(row["image"], Image.Image)
-        np.testing.assert_array_equal(np.asarray(row["image"]), np.asarray(Image.open(io.BytesIO(images[row["gid"]]))))
+    loaded = load_dataset(str(folder), split="train", cache_dir=str(folder.parent / "cache"))
+    assert isinstance(loaded[0]["image"], Image.Image)
+    return loaded.select_columns(["gid", "lam_pct", "class_name"]).to_dict()
+
+
+def opened_by_ray(folder):
+    import ray
+
+    rows = ray.data.read_parquet(str(folder), columns=["gid", "lam_pct", "class_name"]).take_all()
+    return {name: [row[name] for row in rows] for name in ("gid", "lam_pct", "class_name")}
+
+
+@pytest.mark.parametrize(
+    "opened", [opened_by_pandas, opened_by_pyarrow, opened_by_duckdb, opened_by_polars, opened_by_datasets, opened_by_ray]
+)
+def test_anyone_opens_the_folder_as_it_lies(copy, spectrum_run, opened):
+    found = opened(Path(copy.path("spectrum")))
+    plan = spectrum_run[1].plan
+    planned = {
+        gid: (lam, NAMES[label])
+        for gid, lam, label in zip(*(plan[n].to_pylist() for n in ("gid", "lam_pct", "label")), strict=True)
+    }
+    rows = list(zip(found["gid"], found["lam_pct"], found["class_name"], strict=True))
+    assert len(rows) == len(planned)
+    assert {gid: (lam, name) for gid, lam, name in rows} == planned
+
+
+def test_hundreds_of_shards_open_as_one_spectrum(tmp_path):
+    run = Store.at(tmp_path)
+    rows = 2
+    for shard in range(200):
+        made = [
+            {
+                "gid": f"{shard:03}-{row}",
+                "sample_id": f"s{shard:03}",
+                "label": 0,
+                "lam_pct": 10 * row,
+                "replica": 0,
+                "status": "ok",
+            }
+            for row in reversed(range(rows))
+        ]
+        write_shard(run, f"{shard:016x}", pa.Table.from_pylist(made, schema=SCORED), ["a 'class': “ü”\nof two lines"])
+    table = open_spectrum(run, LAX)
+    assert table["gid"].to_pylist() == [f"{shard:03}-{row}" for shard in range(200) for row in range(rows)]
+    assert pq.read_table(run.path("spectrum")).num_rows == 200 * rows
+
+
+def test_what_no_commit_names_is_dropped(copy):
+    before = open_spectrum(copy, LAX)
+    copy.write_table("spectrum/lam_pct=50/ffff.parquet", before.slice(0, 1))
+    copy.write_table("spectrum/ffff.parquet", before.slice(0, 1))
+    copy.write("spectrum/note.txt", b"of a user")
+    drop_strays(copy)
+    assert copy.list("spectrum", ".parquet") == committed_files(copy)
+    assert copy.list("spectrum/lam_pct=50") == []
+    assert copy.exists("spectrum/note.txt")
+    assert open_spectrum(copy, LAX).equals(before)
 
 
 def test_another_filter_keeps_other_rows_drops_none_and_writes_nothing(spectrum_run):
@@ -219,7 +358,7 @@ def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectr
     whole = GenerateActor(generator, config.plan.num_steps, prepared.store)(pack("s", plan))
     shard_id, table = unpack(ScoreActor(config.scorer, prepared.class_prompts, copy)(made))
     assert shard_id == "s"
-    assert table.schema.equals(SPECTRUM)
+    assert table.schema.equals(SCORED)
     expected = dict(zip(sources["sample_id"].to_pylist(), ["truncated", "not_an_image", None], strict=False))
     for row in table.to_pylist():
         reason = expected[row["sample_id"]]

@@ -2,7 +2,7 @@
 
 SAMPLES      one row per real image
 PLAN         one row per image to make
-SPECTRUM     PLAN plus the image, its scores and where it came from; Parquet, hive-partitioned by `lam_pct`
+SPECTRUM     PLAN plus its class's name, the image, its scores and where it came from; one Parquet file a shard
 PREDICTIONS  one row per train and val image: what a classifier that was not trained on it makes of it
 METRICS      one row per measured number
 
@@ -90,11 +90,18 @@ SCORES = pa.schema(
         ("text_rank", pa.int32()),  # 1 + number of other class prompts that are closer
         ("image_sim", pa.float32()),  # CLIP cosine to the source image
         ("source_text_sim", pa.float32()),  # CLIP cosine of the source image to the filter prompt
+        ("source_text_rank", pa.int32()),  # 1 + number of other class prompts that are closer to the source image
     ]
 )
 """What the scorer adds."""
 
-SPECTRUM = _with_hf_image(pa.schema([*PLAN, *MADE, *SCORES]))
+SCORED = pa.schema([*PLAN, *MADE, *SCORES])
+"""What is committed, before its classes are named."""
+
+SPECTRUM = _with_hf_image(SCORED.insert(SCORED.get_field_index("label") + 1, pa.field("class_name", pa.string())))
+
+FILE = pa.field("file", pa.string())
+"""The committed file a spectrum's row lies in, relative to its run; known when it is opened, never stored."""
 
 VERDICT = pa.schema([("kept", pa.bool_()), ("reason", pa.string())])
 """What the filter computes from SPECTRUM when it is opened; never stored."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,25 +125,31 @@ class Store:
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file, without reading partitions into its path."""
-        # One thread: a pool's thread may let go of these bytes, which are Python's, after the interpreter has ended, and abort it.
-        return pq.ParquetFile(pa.BufferReader(self.read(name))).read(columns, use_threads=False)
+        """A Parquet file, without reading partitions into its path; of `columns`, those that it has, and no byte of the others."""
+        # One thread: a pool's thread may let go of bytes that are Python's after the interpreter has ended, and abort it.
+        if columns is None:
+            return pq.ParquetFile(pa.BufferReader(self.read(name))).read(use_threads=False)
+        with self.filesystem.open_input_file(self.path(name)) as file:
+            return pq.ParquetFile(file).read(columns, use_threads=False)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a Parquet file; image bytes are stored as they are, not compressed again."""
         self.write(name, parquet_bytes(table))
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as Parquet; equal tables give equal bytes."""
+def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes:
+    """A table as Parquet; equal tables give equal bytes.
+
+    Row groups begin at the row numbers `starts`, ascending from 0; by default there is one every ROW_GROUP rows.
+    """
     sink = pa.BufferOutputStream()
     names = [n for n in table.column_names if n != "image"]
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=ROW_GROUP,
-        compression={**dict.fromkeys(names, "zstd"), **({"image.bytes": "none"} if "image" in table.column_names else {})},
-        use_dictionary=names,
-        write_statistics=names,
-    )
+    compression = dict.fromkeys(names, "zstd")
+    if "image" in table.column_names:
+        compression["image.bytes"] = "none"
+    begins = range(0, table.num_rows, ROW_GROUP) if starts is None else starts
+    bounds = [*(begins or [0]), table.num_rows]
+    with pq.ParquetWriter(sink, table.schema, compression=compression, use_dictionary=names, write_statistics=names) as writer:
+        for begin, end in pairwise(bounds):
+            writer.write_table(table.slice(begin, end - begin), row_group_size=max(1, end - begin))
     return sink.getvalue().to_pybytes()

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The scorer's Ray actor: a shard with images in, the same rows with the columns SCORES out.
 
 Class prompts are embedded once per process, and so is each real image, unless more than REMEMBERED others have come since; made images
@@ -9,16 +11,17 @@ from __future__ import annotations
 import os
 import socket
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from discl_ray.core.images import decode_image
-from discl_ray.core.schema import SCORES, SPECTRUM
+from discl_ray.core.schema import SCORED, SCORES
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
@@ -31,16 +34,17 @@ REMEMBERED = 4096
 
 
 class ScoreActor:
-    """PLAN and MADE in, SPECTRUM out."""
+    """PLAN and MADE in, SCORED out."""
 
     def __init__(self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, pulse: Any = None) -> None:
         torch.set_num_threads(config.threads)
         device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
-        self.run, self.prompts, self.batch = run, list(class_prompts), config.batch
+        self.run, self.batch = run, config.batch
+        self.place = {prompt: i for i, prompt in reversed(list(enumerate(class_prompts)))}
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
         with telling(pulse, name):
             self.scorer = ClipScorer(config, device)
-            self.texts = self.scorer.embed_texts(self.prompts)
+            self.texts = self.scorer.embed_texts(class_prompts)
         if pulse is not None:
             pulse.beat.remote(name, {"phase": "idle"})
         self.known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
@@ -48,27 +52,37 @@ class ScoreActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The packed shard with its scores; rows without an image have none."""
         shard_id, table = unpack(batch)
-        rows = table.select(["sample_id", "filter_prompt", "status"]).to_pylist()
-        made = [i for i, row in enumerate(rows) if row["status"] == "ok"]
-        scores: list[dict[str, object]] = [{} for _ in rows]
-        if made:
-            real = self._embed_sources(rows[i]["sample_id"] for i in made)
-            images = table["image"].to_pylist()
-            chunks = [made[k : k + self.batch] for k in range(0, len(made), self.batch)]  # pixels of one at a time
-            embedded = [self.scorer.embed_images([decode_image(images[i]["bytes"]) for i in chunk]) for chunk in chunks]
-            for i, image in zip(made, np.concatenate(embedded), strict=True):
-                similarities = self.texts @ image
-                own, source = self.prompts.index(rows[i]["filter_prompt"]), real[rows[i]["sample_id"]]
-                scores[i] = {
-                    "text_sim": np.float32(similarities[own]),
-                    "text_rank": rank_of(own, similarities),
-                    "image_sim": np.float32(source @ image),
-                    "source_text_sim": np.float32(self.texts[own] @ source),
-                }
-        scored = pa.Table.from_pylist(scores, schema=SCORES)
+        made = pc.equal(table["status"], "ok").to_numpy()
+        scores = pa.table(self._score(table.filter(pa.array(made))), schema=SCORES)
+        places = pa.array(np.cumsum(made) - 1, mask=~made)
         for name in SCORES.names:
-            table = table.append_column(SCORES.field(name), scored[name])
-        return pack(shard_id, table.cast(SPECTRUM))
+            table = table.append_column(SCORES.field(name), scores[name].take(places))
+        return pack(shard_id, table.cast(SCORED))
+
+    def _score(self, made: pa.Table) -> dict[str, NDArray[Any]]:
+        """SCORES of rows with an image, shape (rows,) each.
+
+        Products of one image with all prompts, so that a score's bits depend on no other image of the shard.
+        """
+        ids, prompts = made["sample_id"].to_pylist(), made["filter_prompt"].to_pylist()
+        own = [self.place[prompt] for prompt in prompts]
+        real = self._embed_sources(ids)
+        ranks = {key: rank_of(key[1], self.texts @ real[key[0]]) for key in set(zip(ids, own, strict=True))}
+        scores = {field.name: np.zeros(len(ids), field.type.to_pandas_dtype()) for field in SCORES}
+        for i, image in enumerate(self._embed_made(made["image"])):
+            similarities, source = self.texts @ image, real[ids[i]]
+            scores["text_sim"][i] = similarities[own[i]]
+            scores["text_rank"][i] = rank_of(own[i], similarities)
+            scores["image_sim"][i] = source @ image
+            scores["source_text_sim"][i] = self.texts[own[i]] @ source
+            scores["source_text_rank"][i] = ranks[ids[i], own[i]]
+        return scores
+
+    def _embed_made(self, images: pa.ChunkedArray) -> Iterator[NDArray[np.float32]]:
+        """Unit vectors of stored images, shape (D,) each; pixels of one batch at a time."""
+        for begin in range(0, len(images), self.batch):
+            part = images.slice(begin, self.batch).to_pylist()
+            yield from self.scorer.embed_images([decode_image(image["bytes"]) for image in part])
 
     def _embed_sources(self, sample_ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Unit vectors of real images, shape (D,) each; those that are not remembered are read and embedded."""

@@ -32,7 +32,7 @@ from discl_ray.core.storage import ROW_GROUP, Store
 from discl_ray.errors import DataError, IntegrityError
 from discl_ray.parallel import map_blocks
 from discl_ray.run import MANIFEST, locked
-from discl_ray.spectrum import DATA, committed, open_spectrum, samples_of
+from discl_ray.spectrum import committed, open_spectrum, samples_of
 from discl_ray.train.local import make_local
 from discl_ray.train.segments import READERS, ROWS, Images, Mode, Segment, map_segment, rows_of_segment, write_segment
 
@@ -206,16 +206,14 @@ def _wanted(generated: Store, filter_config: FilterConfig) -> pa.Table:
             known = {"lam_pct": REAL, "role": split, "file": file, "made": False}
             columns = {"hard": pc.is_in(real["sample_id"], ids), "key": real["sample_id"]}
             parts.append(_rows(real, columns, known))
-    spectrum = open_spectrum(generated, filter_config, ["shard_id"])
+    spectrum = open_spectrum(generated, filter_config, ["file"])
     spectrum = spectrum.filter(pc.and_(spectrum["kept"], pc.is_in(spectrum["role"], pa.array(get_args(Role)))))
     # as shards are cut: the images of a segment lie in few files
     spectrum = spectrum.append_column("place", pc.index_in(spectrum["sample_id"], ids))
     order = [(name, "ascending") for name in ("place", "lam_pct", "replica", "attempt")]
     spectrum = spectrum.sort_by(order)
-    level = spectrum["lam_pct"].cast(pa.string())
     columns = {
         "domain": sources["domain"].combine_chunks().take(spectrum["place"]),
-        "file": pc.binary_join_element_wise(f"{DATA}/lam_pct=", level, "/", spectrum["shard_id"], ".parquet", ""),
         "key": spectrum["gid"],
     }
     parts.append(_rows(spectrum, columns, {"hard": False, "made": True}))

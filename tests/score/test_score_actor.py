@@ -5,7 +5,7 @@ import torch
 
 import discl_ray.score.actor as module
 from discl_ray.core.images import encode_image
-from discl_ray.core.schema import MADE, PLAN, SAMPLES, SPECTRUM
+from discl_ray.core.schema import MADE, PLAN, SAMPLES, SCORED, SCORES
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.embedded.digits import NAMES, render, scans_of
@@ -57,7 +57,7 @@ def shard(*sample_ids, failed=()):
 
 def scored(actor, *args, **kwargs):
     table = unpack(actor(shard(*args, **kwargs)))[1]
-    assert table.schema.equals(SPECTRUM)
+    assert table.schema.equals(SCORED)
     return table.to_pylist()
 
 
@@ -72,6 +72,8 @@ def test_the_scores_are_cosines_of_the_right_pairs(run):
         assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-5)
         similar = texts @ image
         assert row["text_rank"] == 1 + sum(similar > similar[scan.label])
+        real = texts @ source
+        assert row["source_text_rank"] == 1 + sum(real > real[scan.label])
 
 
 def test_a_source_of_two_shards_is_read_and_embedded_once(run, asked, monkeypatch):
@@ -90,7 +92,8 @@ def test_only_sources_of_rows_with_an_image_are_read(run, asked):
     actor = ScoreActor(ScorerConfig(), PROMPTS, run)
     rows = scored(actor, IDS[0], failed=IDS[1:3])
     assert asked == [[IDS[0]]]
-    assert [row["source_text_sim"] is None for row in rows] == [False, True, True]
+    for name in SCORES.names:
+        assert [row[name] is None for row in rows] == [False, True, True]
     scored(actor, failed=IDS[3:])
     assert len(asked) == 1
 
