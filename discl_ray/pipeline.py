@@ -9,6 +9,7 @@ makes them and whenever. When every shard is committed, nothing is started at al
 from __future__ import annotations
 
 import logging
+import uuid
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,7 +27,9 @@ from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples, read_samples
 from discl_ray.errors import IntegrityError, ModelError
+from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.folder import check_generator, count_truncated, find_model, fingerprint, native_side, working_size
+from discl_ray.generate.journal import Life
 from discl_ray.generate.reuse import FILE as REUSED_FILE
 from discl_ray.generate.reuse import REUSED
 from discl_ray.hard import hard_samples, predictions_folder, read_predictions
@@ -298,13 +301,23 @@ def _note_rate(prepared: Prepared, config: Config, signs: list[dict[str, Any]]) 
         rates.write_json(RATES, {**known, prepared.rate_key: round(rate, 1)})
 
 
+def _node_lives(node: str) -> bool:
+    """Whether Ray still counts on a node."""
+    import ray
+
+    return any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
+
+
 class GenerateStage:
     """The generator in its worker, which imports PyTorch and diffusers; the driver, which would wait seconds for them, does not."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, config: GeneratorConfig, num_steps: int, run: Store, session: str, pulse: Any) -> None:
+        import ray
+
         from discl_ray.generate.actor import GenerateActor
 
-        self.actor = GenerateActor(*arguments)
+        life = Life(session=session, node=ray.get_runtime_context().get_node_id(), node_lives=_node_lives)
+        self.actor = GenerateActor(config, num_steps, run, life, pulse)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A packed shard with images."""
@@ -336,7 +349,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
     context.execution_options.preserve_order = False
     store, generator, scorer = prepared.store, config.generator, config.scorer
     shards = [(s, todo.filter(pc.equal(todo["shard_id"], s))) for s in todo["shard_id"].unique().to_pylist()]
-    pulse = start_beside_driver(Pulse)
+    pulse, session = start_beside_driver(Pulse), uuid.uuid4().hex
 
     classes = prepared.samples.classes
 
@@ -351,7 +364,7 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
         ray.data.from_arrow([pack(shard_id, table) for shard_id, table in shards])
         .map_batches(
             GenerateStage,
-            fn_constructor_args=(generator, config.plan.num_steps, store, pulse),
+            fn_constructor_args=(generator, config.plan.num_steps, store, session, pulse),
             compute=ActorPoolStrategy(
                 min_size=generator.actors,
                 max_size=max(generator.actors, generator.max_actors or 0),

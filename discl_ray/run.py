@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from discl_ray.core.storage import Store
-from discl_ray.errors import SetupError
+from discl_ray.errors import IntegrityError, SetupError
 
 MANIFEST = "MANIFEST.json"
 
@@ -79,5 +79,5 @@ def _holder(run: Store) -> str:
     try:
         who = run.read_json(".holder")
         return f"process {who['pid']} on {who['host']} since {who['since']}"
-    except (OSError, ValueError):
+    except (IntegrityError, KeyError, TypeError):
         return "another process"

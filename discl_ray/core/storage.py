@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+from discl_ray.errors import IntegrityError
 
 ROW_GROUP = 64
 """Images per Parquet row group: small enough for random access."""
@@ -116,21 +119,48 @@ class Store:
         if self.exists(name):
             self.filesystem.delete_file(self.path(name))
 
-    def read_json(self, name: str) -> Any:
-        """A JSON file's content."""
-        return json.loads(self.read(name))
+    @contextmanager
+    def reading(self, name: str, remedy: str = "") -> Iterator[None]:
+        """What fails within is said of the file: it is gone, or cut short or garbled, and what to do then (default: delete it).
+
+        Raises IntegrityError.
+        """
+        again = "run the command again"
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{self.path(name)}: is gone; {remedy or again}") from error
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            words = f"{self.path(name)}: is cut short or garbled ({_short(error)}); {remedy or f'delete it and {again}'}"
+            raise IntegrityError(words) from error
+        except OSError as error:
+            # one with a number comes from the disk or the network, where deleting would help nobody; Arrow's own have none
+            help_ = again if error.errno else (remedy or f"delete it and {again}")
+            raise IntegrityError(f"{self.path(name)}: cannot be read ({_short(error)}); {help_}") from error
+
+    def read_json(self, name: str, remedy: str = "") -> Any:
+        """A JSON file's content.
+
+        Raises IntegrityError with the path and the remedy if it is gone, cut short or garbled.
+        """
+        with self.reading(name, remedy):
+            return json.loads(self.read(name))
 
     def write_json(self, name: str, value: object) -> None:
         """Writes JSON with sorted keys: equal values, equal bytes."""
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file, without reading partitions into its path; of `columns`, those that it has, and no byte of the others."""
+    def read_table(self, name: str, columns: list[str] | None = None, remedy: str = "") -> pa.Table:
+        """A Parquet file, without reading partitions into its path; of `columns`, those that it has, and no byte of the others.
+
+        Raises IntegrityError with the path and the remedy if it is gone, cut short or garbled.
+        """
         # One thread: a pool's thread may let go of bytes that are Python's after the interpreter has ended, and abort it.
-        if columns is None:
-            return pq.ParquetFile(pa.BufferReader(self.read(name))).read(use_threads=False)
-        with self.filesystem.open_input_file(self.path(name)) as file:
-            return pq.ParquetFile(file).read(columns, use_threads=False)
+        with self.reading(name, remedy):
+            if columns is None:
+                return pq.ParquetFile(pa.BufferReader(self.read(name))).read(use_threads=False)
+            with self.filesystem.open_input_file(self.path(name)) as file:
+                return pq.ParquetFile(file).read(columns, use_threads=False)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a Parquet file; image bytes are stored as they are, not compressed again."""
@@ -153,3 +183,8 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
         for begin, end in pairwise(bounds):
             writer.write_table(table.slice(begin, end - begin), row_group_size=max(1, end - begin))
     return sink.getvalue().to_pybytes()
+
+
+def _short(error: object) -> str:
+    """The first words of what a library said."""
+    return " ".join(str(error).split())[:120]

@@ -29,7 +29,7 @@ from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Made, Row
 from discl_ray.generate.fit import Box, fit_image
 from discl_ray.generate.folder import find_model
-from discl_ray.generate.journal import Journal
+from discl_ray.generate.journal import ALONE, Journal, Life
 from discl_ray.generate.reuse import Reuse
 from discl_ray.generate.samplers import SAMPLERS
 from discl_ray.watch import telling
@@ -68,8 +68,8 @@ def vital_signs(engine: Engine) -> dict[str, Any]:
 class GenerateActor:
     """PLAN rows in, the same rows with the columns MADE out."""
 
-    def __init__(self, config: GeneratorConfig, num_steps: int, run: Store, pulse: Any = None) -> None:
-        self.config, self.run, self.num_steps = config, run, num_steps
+    def __init__(self, config: GeneratorConfig, num_steps: int, run: Store, life: Life = ALONE, pulse: Any = None) -> None:
+        self.config, self.run, self.num_steps, self.life = config, run, num_steps, life
         self.name = f"generator {os.getpid()} on {socket.gethostname()}"
         self._turn, self._room = threading.Lock(), threading.Semaphore(config.shards_in_flight)
         self._encoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
@@ -99,7 +99,7 @@ class GenerateActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A packed shard with images, in the plan's order."""
         shard_id, plan = unpack(batch)
-        journal = Journal.open(self.run, shard_id, plan["gid"].to_pylist())
+        journal = Journal.open(self.run, shard_id, plan["gid"].to_pylist(), self.life)
         images: dict[str, Future[bytes]] = {}
         batches: dict[str, int] = {}
         reasons = dict.fromkeys(journal.crashed, "crashed")

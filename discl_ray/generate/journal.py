@@ -1,21 +1,53 @@
 """Which rows a process is at, so that a row that kills its process can be found, left out, and the rest be made.
 
 Before anything is done for a shard its rows are written down, and struck off when they are made. A record that is already there
-says that a process died over those rows. They are then tried in smaller parts, alone in their process: the whole shard first,
-then one batch at a time, then row by row; a row that was alone at its shard's third death, or a later one, is left out.
+was left by a process that ended over those rows. Only if that process died while its job's driver lived, on a machine that still
+lives, may it have been a row's fault, and is it a death; a driver that is killed, a machine that is lost or preempted and a power
+cut take processes with them that did nothing wrong, however often they do. After a death the rows are tried in smaller parts, alone
+in their process: the whole shard first, then one batch at a time, then row by row; a row that was alone at its shard's third death,
+or a later one, is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from discl_ray.core.storage import Store
+from discl_ray.errors import IntegrityError
 
 FOLDER = "underway"
 DEATHS = 3
 """Deaths after which a row that was alone is given up."""
+
+
+def _all_alive(_node: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """Who a process works for, and where."""
+
+    session: str = ""
+    """The start of the job it belongs to: drawn anew each time, and known to all its processes."""
+    node: str = ""
+    """The machine it runs on."""
+    node_lives: Callable[[str], bool] = _all_alive
+    """Whether another machine of the session is still there."""
+
+    def blames(self, record: dict[str, Any]) -> bool:
+        """Whether the process that left a record may have died of its rows, as seen by the one that finds it."""
+        if (
+            record.get("session") != self.session
+        ):  # its driver is gone; one that is older than sessions does not say whose it was
+            return False
+        return record["node"] == self.node or self.node_lives(record["node"])
+
+
+ALONE = Life()
+"""A process that works for nobody."""
 
 
 @dataclass
@@ -25,6 +57,7 @@ class Journal:
     run: Store
     shard_id: str
     gids: tuple[str, ...]
+    life: Life = ALONE
     deaths: int = 0
     suspects: tuple[str, ...] = ()
     """Rows of which one killed the last process, as far as is known."""
@@ -32,14 +65,17 @@ class Journal:
     """Rows given up."""
 
     @classmethod
-    def open(cls, run: Store, shard_id: str, gids: Sequence[str]) -> Self:
+    def open(cls, run: Store, shard_id: str, gids: Sequence[str], life: Life) -> Self:
         """The shard's record, with one death more if there was one."""
-        journal = cls(run, shard_id, tuple(gids))
-        if not run.exists(journal.name):
+        journal = cls(run, shard_id, tuple(gids), life)
+        record = _read(run, journal.name)
+        if record is None:
             return journal
-        record = run.read_json(journal.name)
-        journal.deaths, journal.suspects = record["deaths"] + 1, tuple(record["running"])
+        journal.deaths, journal.suspects = record["deaths"], tuple(record["suspects"])
         journal.crashed = set(record["crashed"])
+        if not life.blames(record):
+            return journal
+        journal.deaths, journal.suspects = journal.deaths + 1, tuple(record["running"])
         if len(journal.suspects) == 1 and journal.deaths >= DEATHS:
             journal.crashed.add(journal.suspects[0])
             journal.deaths, journal.suspects = 0, ()
@@ -67,8 +103,28 @@ class Journal:
 
     def enter(self, part: Sequence[str]) -> None:
         """Writes down what is about to be made."""
-        self.run.write_json(self.name, {"deaths": self.deaths, "running": list(part), "crashed": sorted(self.crashed)})
+        record = {
+            "session": self.life.session,
+            "node": self.life.node,
+            "deaths": self.deaths,
+            "suspects": list(self.suspects),
+            "running": list(part),
+            "crashed": sorted(self.crashed),
+        }
+        self.run.write_json(self.name, record)
 
     def close(self) -> None:
         """Strikes the shard off."""
         self.run.delete(self.name)
+
+
+def _read(run: Store, name: str) -> dict[str, Any] | None:
+    """A record; None if there is none, or none that says who left it: then nothing is held against its rows."""
+    if not run.exists(name):
+        return None
+    try:
+        record = run.read_json(name)
+    except IntegrityError:
+        return None
+    known = isinstance(record, dict) and {"session", "node", "deaths", "suspects", "running", "crashed"} <= record.keys()
+    return record if known else None

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 import pyarrow as pa
 
 from discl_ray.core.storage import Store
+from discl_ray.errors import IntegrityError
 
 FILE = "reused.parquet"
 REUSED = pa.schema([("gid", pa.string()), ("directory", pa.string()), ("file", pa.string())])
@@ -52,7 +53,7 @@ class Reuse:
         for (directory, file), wanted in by_file.items():
             try:
                 table = self.beside.read_table(f"{directory}/{file}", ["gid", "image", "status", "micro_batch"])
-            except (FileNotFoundError, pa.ArrowInvalid):  # the other run was deleted or damaged since
+            except IntegrityError:  # the other run was deleted or damaged since
                 continue
             for row in table.to_pylist():
                 if row["gid"] in wanted and row["status"] == "ok":

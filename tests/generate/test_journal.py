@@ -3,14 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.core.storage import Store
-from discl_ray.generate.journal import DEATHS, FOLDER, Journal
+from discl_ray.generate.journal import DEATHS, FOLDER, Journal, Life
 
 GIDS = tuple(f"g{i}" for i in range(10))
+LIFE = Life(session="one", node="here")
 
 
-def live(run, poison, batch, gids=GIDS):
+def live(run, poison, batch, gids=GIDS, life=LIFE):
     """What one process does with a shard; returns (died, rows made, rows given up)."""
-    journal = Journal.open(run, "s", gids)
+    journal = Journal.open(run, "s", gids, life)
     made = []
     for part in journal.parts(batch):
         journal.enter(part)
@@ -52,17 +53,82 @@ def test_whatever_kills_exactly_that_is_given_up(tmp_path_factory, poison, batch
 def test_deaths_that_no_row_caused_cost_no_row(tmp_path):
     run = Store.at(tmp_path)
     for _ in range(2):
-        journal = Journal.open(run, "s", GIDS)
+        journal = Journal.open(run, "s", GIDS, LIFE)
         journal.enter(journal.parts(4)[0])  # and the power fails
     died, made, crashed = live(run, set(), 4)
     assert (died, sorted(made), crashed) == (False, list(GIDS), set())
 
 
 def test_an_undisturbed_shard_is_one_part_and_needs_no_process_of_its_own(tmp_path):
-    journal = Journal.open(Store.at(tmp_path), "s", GIDS)
+    journal = Journal.open(Store.at(tmp_path), "s", GIDS, LIFE)
     assert not journal.suspicious
     assert journal.parts(2) == [GIDS]
     journal.enter(GIDS)
-    again = Journal.open(Store.at(tmp_path), "s", GIDS)
+    again = Journal.open(Store.at(tmp_path), "s", GIDS, LIFE)
     assert again.suspicious
     assert [len(p) for p in again.parts(4)] == [4, 4, 2]
+
+
+def dies_with_its_driver(run, part=-1, life=LIFE):
+    """A process comes so far as to enter a part, and is killed from outside; returns the parts it would have made."""
+    journal = Journal.open(run, "s", GIDS, life)
+    parts = journal.parts(4)
+    journal.enter(parts[part])
+    return parts
+
+
+@pytest.mark.parametrize("rows", [GIDS, GIDS[:1]])
+def test_drivers_and_machines_that_die_any_number_of_times_cost_no_row_its_place_in_a_full_batch(tmp_path, rows):
+    run = Store.at(tmp_path)
+    for number in range(10):
+        session = Life(session=f"{number}", node="here")
+        journal = Journal.open(run, "s", rows, session)
+        assert (journal.parts(4), journal.suspicious, journal.crashed) == ([rows], False, set())
+        journal.enter(rows)
+    alive = {"here"}
+    for number in range(10):  # machines that are lost one after the other while their driver lives
+        alive.add(f"node {number}")
+        journal = Journal.open(run, "s", rows, Life(session="last", node=f"node {number}", node_lives=alive.__contains__))
+        assert (journal.parts(4), journal.suspicious, journal.crashed) == ([rows], False, set())
+        journal.enter(rows)
+        alive.remove(f"node {number}")
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(-1, 0)), max_size=8), st.sampled_from(GIDS), st.integers(1, 12))
+def test_a_bad_row_is_given_up_at_its_third_death_however_many_drivers_die_in_between(tmp_path_factory, kills, bad, batch):
+    run = Store.at(tmp_path_factory.mktemp("j"))
+    deaths, session, made, crashed, died = 0, 0, [], set(), True
+    for by_driver, part in kills:
+        if by_driver:
+            dies_with_its_driver(run, part, Life(session=str(session), node="here"))
+            session += 1
+        elif died:
+            died, made, crashed = live(run, {bad}, batch, life=Life(session=str(session), node="here"))
+            deaths += died
+    while died:
+        died, made, crashed = live(run, {bad}, batch, life=Life(session=str(session), node="here"))
+        deaths += died
+    assert deaths == DEATHS
+    assert crashed == {bad}
+    assert sorted(made) == sorted(set(GIDS) - {bad})
+
+
+def test_a_worker_that_dies_on_another_machine_that_still_lives_counts(tmp_path):
+    run = Store.at(tmp_path)
+    Journal.open(run, "s", GIDS, Life(session="one", node="there")).enter(GIDS)
+    assert Journal.open(run, "s", GIDS, Life(session="one", node="here", node_lives={"there"}.__contains__)).suspicious
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b'{"deaths": 2, "running": ["g4"], "crashed": ["g5"]}',  # before sessions: it counted drivers' deaths, too
+        b'{"deaths": 2, "runn',
+        b"",
+        b"[]",
+    ],
+)
+def test_a_record_that_does_not_say_who_left_it_holds_nothing_against_a_row(tmp_path, left):
+    run = Store.at(tmp_path)
+    run.write(f"{FOLDER}/s.json", left)
+    assert until_done(run, set(), 4) == (0, list(GIDS), set())
