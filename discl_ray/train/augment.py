@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from discl_ray.train.augment_config import STEPS, AugmentConfig
+from discl_ray.train.crop import draw_boxes
 
 FLIP, APPLY, CROP, SEQUENCE = 4, 5, 6, 10
 """Columns of the parameters: 0-3 shift (down, across), gain, offset; whether to flip; whether CUDA's operations are applied; area,
@@ -131,20 +132,9 @@ def _jitter(x: Tensor, uniform: NDArray[np.float64], jitter: float) -> Tensor:
 
 
 def _crop(x: Tensor, uniform: NDArray[np.float64], least: float) -> Tensor:
-    """Random crops, resized to the image's own size: area from `least` to 1 of the image's, aspect from 3/4 to 4/3, any position.
-
-    torchvision's RandomResizedCrop draws area and aspect again where they do not fit; here the aspect is drawn, evenly in its
-    logarithm, among those that do.
-    """
+    """Random crops, resized to the image's own size."""
     height, width = x.shape[2:]
-    area = least + (1 - least) * uniform[:, 0]
-    # a crop of this area fits if width * sqrt(area * aspect / own) is at most the width, and so for the height
-    own = width / height
-    low, high = np.maximum(np.log(3 / 4), np.log(own * area)), np.minimum(np.log(4 / 3), np.log(own / area))
-    aspect = np.exp(np.where(low < high, low + (high - low) * uniform[:, 1], np.log(own)))
-    w = np.clip(np.round(np.sqrt(area * aspect * height * width)), 1, width)
-    h = np.clip(np.round(np.sqrt(area / aspect * height * width)), 1, height)
-    top, left = np.floor(uniform[:, 2] * (height - h + 1)), np.floor(uniform[:, 3] * (width - w + 1))
+    top, left, h, w = draw_boxes(uniform, least, height, width)
     within = lambda size, to: np.clip((np.arange(to) + 0.5) * size[:, None] / to - 0.5, 0, size[:, None] - 1)  # noqa: E731
     down, across = top[:, None] + within(h, height), left[:, None] + within(w, width)
     return _sample(x, np.repeat(down[:, :, None], width, axis=2), np.repeat(across[:, None, :], height, axis=1))

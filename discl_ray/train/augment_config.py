@@ -25,7 +25,8 @@ class AugmentConfig(Settings):
     flip: bool = False
     """Mirrors half the images left to right; not for digits."""
     crop: float = Field(default=1.0, gt=0, le=1)
-    """Least share of the area that a random crop keeps, at aspects of 3/4 to 4/3; 1 crops nothing."""
+    """Least share of the area that a random crop keeps, at aspects of 3/4 to 4/3; 1 crops nothing. The only one of these that a
+    CLIP's images know; its default there is 0.9."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
     """Mixes each image and its loss with another's of the batch."""
     mix_alpha: float = Field(default=1.0, gt=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +17,9 @@ OF_START = (
 """Fields that decide the start of a run, and so are the same in all that begin alike."""
 
 AUGMENT_OF_START = ("shift", "jitter", "flip", "crop")
+
+FLYP_CROP = 0.9
+"""`augment.crop` of a CLIP that names none: FLYP trains on RandomResizedCrop(0.9, 1)."""
 
 
 class TrainConfig(Settings):
@@ -41,8 +45,9 @@ class TrainConfig(Settings):
     """ResNet's; CLIP has its own."""
     tau: float = Field(default=1.0, ge=0)
     """logit_adjusted: weight of the classes' log prior; at 1 it is Balanced Softmax."""
-    prior: Literal["original", "effective"] = "original"
-    """Which prior the adjusted losses take: the data set's class frequencies, or those of what the stage trains on."""
+    prior: Literal["original", "effective"] = "effective"
+    """Which prior the adjusted losses take: `effective` is what the stage trains on; `original`, the data set's class frequencies,
+    leaves log(oversampling / undersampling) of a stage on every logit at test."""
     start_steps: int = Field(default=400, ge=0)
     """ResNet: optimizer steps of the CE run on real images that everything starts from; 0 starts from nothing."""
     start_learning_rate: float = Field(default=1e-3, gt=0)
@@ -84,7 +89,19 @@ class TrainConfig(Settings):
         later = set(identity(self)) - {*OF_START, "learning_rate", "augment"}
         augment = AugmentConfig(**{name: getattr(self.augment, name) for name in AUGMENT_OF_START})
         plain = {name: type(self).model_fields[name].get_default() for name in later}
+        plain["prior"] = "original"  # cross-entropy has none; this is the value by which starts have their names
         return self.model_copy(update={**plain, "learning_rate": self.start_learning_rate, "augment": augment})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flyp_crops(cls, values: Any) -> Any:
+        """Where no crop is named, a CLIP's images are cropped as FLYP crops them."""
+        if not isinstance(values, Mapping) or values.get("model") != "clip":
+            return values
+        augment = values.get("augment", {})
+        if not isinstance(augment, Mapping) or "crop" in augment:
+            return values
+        return {**values, "augment": {**augment, "crop": FLYP_CROP}}
 
     @field_validator("captions")
     @classmethod
@@ -110,5 +127,7 @@ class TrainConfig(Settings):
                     f"{wrong[0]}: a CLIP is trained from its own weights, by its own loss, a batch at once: {needed}"
                 )
             if self.augment.kind != "standard" or self.augment.mix != "none":
-                raise ValueError("augment: a CLIP's images are not augmented; leave augment.kind=standard, augment.mix=none")
+                raise ValueError(
+                    "augment: a CLIP's images are cropped and no more; leave augment.kind=standard, augment.mix=none"
+                )
         return self

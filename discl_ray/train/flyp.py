@@ -24,6 +24,8 @@ from torchvision.transforms.v2 import functional as F
 
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.errors import ModelError
+from discl_ray.train.augment import CROP
+from discl_ray.train.crop import RESIZES, draw_boxes, resized_crops
 from discl_ray.train.learner import Batch, Predictor, TrainJob, World
 
 MAX_LOG_SCALE = math.log(100)
@@ -48,15 +50,36 @@ class Clip:
     preprocess: dict[str, Any]
     """open_clip's own: `size`, `interpolation`, `mean`, `std`."""
 
+    @property
+    def side(self) -> list[int]:
+        """Height and width of the model's input."""
+        size = self.preprocess["size"]
+        return [size, size] if isinstance(size, int) else list(size)
+
     def pixels(self, images: NDArray[np.uint8]) -> Tensor:
         """RGB (N, H, W, 3) as the model's input, float32 (N, 3, S, S): the shorter side is made to fit, the centre is taken."""
-        size = self.preprocess["size"]
-        side = [size, size] if isinstance(size, int) else list(size)
-        batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-        if list(batch.shape[2:]) != side:
+        batch = _channels_first(images)
+        if list(batch.shape[2:]) != self.side:
             how = InterpolationMode(self.preprocess["interpolation"])
-            batch = F.center_crop(F.resize(batch, [min(side)], how, antialias=True), side)
+            batch = F.center_crop(F.resize(batch, [min(self.side)], how, antialias=True), self.side)
+        return self._normalised(batch)
+
+    def crops(self, images: NDArray[np.uint8], uniform: NDArray[np.float64], least: float, device: torch.device) -> Tensor:
+        """RGB (N, H, W, 3) as input to train on, float32 (N, 3, S, S): RandomResizedCrop(least, 1), as FLYP's and open_clip's.
+
+        `uniform`, shape (N, 4), draws each image's box; the resize is that of the model's own preprocessing.
+        """
+        batch = _channels_first(images).to(device, non_blocking=True)
+        boxes = draw_boxes(uniform, least, batch.shape[2], batch.shape[3])
+        height, width = self.side
+        return self._normalised(resized_crops(batch, boxes, (height, width), self.preprocess["interpolation"]))
+
+    def _normalised(self, batch: Tensor) -> Tensor:
         return F.normalize(batch.float() / 255, self.preprocess["mean"], self.preprocess["std"])
+
+
+def _channels_first(images: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
 def load_clip(model: str = "embedded") -> Clip:
@@ -67,9 +90,15 @@ def load_clip(model: str = "embedded") -> Clip:
     name = f"local-dir:{folder}"
     try:
         loaded = cast(open_clip.CLIP, open_clip.create_model(name, require_pretrained=True))
-        return Clip(loaded, cast(Any, open_clip.get_tokenizer(name)), dict(cast(Any, loaded.visual).preprocess_cfg))
+        clip = Clip(loaded, cast(Any, open_clip.get_tokenizer(name)), dict(cast(Any, loaded.visual).preprocess_cfg))
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise ModelError(f"train.clip = '{model}': {error}") from error
+    if (how := clip.preprocess["interpolation"]) not in RESIZES:
+        raise ModelError(
+            f"train.clip = '{model}': its open_clip_config.json resizes by preprocess_cfg.interpolation = '{how}'; "
+            f"allowed: {', '.join(RESIZES)}"
+        )
+    return clip
 
 
 @torch.no_grad()
@@ -111,13 +140,19 @@ class Flyp:
         """See `Learner`; every worker has the loss of the whole batch, of which its own features carry its share of the gradient."""
         said = (batch.parameters[:, SAID] * len(self.job.train.captions)).astype(np.int64)
         tokens = self._tokens[torch.from_numpy(batch.labels), torch.from_numpy(said)].to(self.device, non_blocking=True)
-        x = self.clip.pixels(batch.images).to(self.device, non_blocking=True)
+        x = self._pixels(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.train.precision == "bf16"):
             image, text, scale = self._forward(x, tokens)[:3]
         loss_of = open_clip.ClipLoss(gather_with_grad=True, rank=world.rank, world_size=world.size)
         loss = cast(Tensor, loss_of(image.float(), text.float(), scale))
         (loss / world.size).backward()
         return loss.detach() * len(batch.labels)
+
+    def _pixels(self, batch: Batch) -> Tensor:
+        least = self.job.train.augment.crop
+        if least == 1:
+            return self.clip.pixels(batch.images).to(self.device, non_blocking=True)
+        return self.clip.crops(batch.images, batch.parameters[:, CROP : CROP + 4], least, self.device)
 
     def after_step(self) -> None:
         """See `Learner`: the logit scale stays within CLIP's bounds."""

@@ -4,6 +4,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as V
 
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
@@ -14,9 +15,11 @@ from discl_ray.errors import DisclError, ModelError
 from discl_ray.evaluate.ensemble import choose_alpha, ensembled
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
+from discl_ray.train.augment import CROP
 from discl_ray.train.config import TrainConfig
+from discl_ray.train.crop import draw_boxes
 from discl_ray.train.flyp import Clip, Flyp, load_clip, predict, text_head
-from discl_ray.train.learner import TrainJob
+from discl_ray.train.learner import ALONE, Batch, TrainJob
 from discl_ray.train.loop import loop, predictor_of
 from discl_ray.train.table import ImageTable
 
@@ -166,3 +169,38 @@ def test_refusals_say_what_is_wrong() -> None:
         load_clip("/nowhere")
     with pytest.raises(DisclError, match=r"train.batch = 101 is more than the 100 images of an epoch"):
         tuned(make_job(batch=101), make_table())
+
+
+def test_training_images_are_flyps_crops_and_others_are_whole() -> None:
+    """RandomResizedCrop(0.9, 1) by the numbers of each image's place, in the model's own resize and normalisation."""
+    learner, calls = Flyp(make_job(), torch.device("cpu")), []
+    uniform = np.random.default_rng(0).random((4, 60))
+    batch = Batch(
+        images=WEB.images[:4],
+        labels=WEB.labels[:4],
+        parameters=uniform,
+        strength=np.zeros(4, np.int64),
+        partner=None,
+        mix=None,
+        counts=torch.ones(10),
+        size=4,
+    )
+    forward = learner._forward
+    learner._forward = lambda x, tokens: (calls.append(x), forward(x, tokens))[1]
+    learner.backward(batch, ALONE)
+    boxes = draw_boxes(uniform[:, CROP : CROP + 4], 0.9, 32, 32)
+    assert (boxes.height * boxes.width < 32 * 32).sum() == 3
+    for i, box in enumerate(zip(*(side.tolist() for side in boxes), strict=True)):
+        whole = torch.from_numpy(WEB.images[i]).permute(2, 0, 1)
+        cut = V.resized_crop(whole, *box, size=[32, 32], interpolation=V.InterpolationMode.BICUBIC, antialias=True)
+        assert torch.allclose(calls[0][i], V.normalize(cut.float() / 255, [0.5] * 3, [0.25] * 3), atol=1.01 / 255 / 0.25)
+    uncropped = Flyp(make_job(augment={"crop": 1.0}), torch.device("cpu"))
+    assert torch.equal(uncropped._pixels(batch), uncropped.clip.pixels(WEB.images[:4]))
+
+
+def test_a_clip_that_names_no_crop_has_flyps_and_what_was_recorded_without_one_stays_so() -> None:
+    assert TrainConfig.model_validate(CLIP).augment.crop == 0.9
+    assert TrainConfig.model_validate(CLIP | {"augment": {"crop": 1.0}}).augment.crop == 1.0
+    assert TrainConfig().augment.crop == 1.0
+    recorded = TrainConfig.model_validate(CLIP).model_dump()
+    assert TrainConfig.model_validate(recorded) == TrainConfig.model_validate(CLIP)

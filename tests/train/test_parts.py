@@ -120,7 +120,7 @@ def test_logit_adjustment_afterwards_is_its_formula() -> None:
         ({"batch": 5, "workers": 2}, "cannot be divided"),
         ({"model": "clip"}, "start_steps = 400: a CLIP is trained from its own weights"),
         ({"model": "clip", "start_steps": 0, "loss": "balanced_softmax"}, "loss = balanced_softmax"),
-        ({"model": "clip", "start_steps": 0, "augment": {"mix": "mixup"}}, "not augmented"),
+        ({"model": "clip", "start_steps": 0, "augment": {"mix": "mixup"}}, "cropped and no more"),
         ({"captions": ["a photo"]}, "says the same of every class"),
         ({"captions": ["{name} {0}"]}, "only {name} is filled in"),
     ],
