@@ -9,18 +9,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import stable_id
-from discl_ray.core.settings import Settings, execution, identity
+from discl_ray.core.settings import Location, Settings, execution, identity
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.data.config import DataConfig, DigitsLTConfig
+from discl_ray.data.config import DataConfig, DigitsLTConfig, FilesConfig
 from discl_ray.errors import ConfigError
 from discl_ray.experiments.config import TuneConfig
 from discl_ray.generate.config import GeneratorConfig
@@ -37,7 +38,7 @@ class RunConfig(Settings):
 
     name: str = execution("digits_lt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """First part of the run's directory; letters, digits, dot, dash and underscore."""
-    root: str = execution("runs", min_length=1)
+    root: Location = execution("runs", min_length=1)
     """Folder of all runs. Inside a submitted job it must be absolute and shared by all nodes."""
     num_cpus: int | None = execution(None, ge=1)
     """Logical CPUs of a Ray started here; default: at least 4. Ignored when a cluster is joined."""
@@ -130,12 +131,12 @@ def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[st
         raise ConfigError(_report(path, problems))
     try:
         for file in files:
-            if not Path(file).is_file():
+            if not Path(file).expanduser().is_file():
                 raise ConfigError(f"{file}: no such file; `--config conf/digits_lt.yaml` is the default")
-        read = [OmegaConf.load(file) for file in files]
+        read = [OmegaConf.load(Path(file).expanduser()) for file in files]
         if any(not OmegaConf.is_dict(part) for part in read):
             raise ConfigError(f"{path}: a mapping of sections is needed")
-        values = OmegaConf.to_container(OmegaConf.merge(*read, OmegaConf.from_dotlist(list(overrides))), resolve=False)
+        values = OmegaConf.to_container(OmegaConf.merge(*read, _given(overrides)), resolve=False)
     except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     problems = [
@@ -157,6 +158,80 @@ def sentences(error: ValidationError) -> list[str]:
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+def _given(overrides: Sequence[str]) -> DictConfig:
+    """What `key=value` say, by key."""
+    given = OmegaConf.create()
+    for override in overrides:
+        key, _, text = override.partition("=")
+        OmegaConf.update(given, key, _value(_kinds_at(key), text))
+    return given
+
+
+def _value(kinds: Sequence[Any], text: str) -> Any:
+    """What stands behind the `=`, as a value of one of these types.
+
+    Where text is needed it is the whole text: nothing in it is YAML but quotes around all of it, and `null` where a key may be
+    null. In lists and mappings of texts every item is one. All else is YAML without comments.
+    """
+    some = [kind for kind in kinds if kind is not NoneType]
+    if some and len(some) < len(kinds) and text.strip() in ("", "null"):
+        return None
+    if some and all(map(_is_text, some)):
+        return _unquoted(text)
+    if _has_comment(text):
+        return text
+    if some and all(map(_holds_text, some)):
+        return yaml.load(text, yaml.BaseLoader)
+    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # pyright: ignore
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        try:
+            return yaml.load(text, yaml.BaseLoader)
+        except yaml.YAMLError:
+            return text
+    return text
+
+
+def _has_comment(text: str) -> bool:
+    """Whether YAML would drop some of it."""
+    node = yaml.compose(text)
+    return bool(text[node.end_mark.index :].strip()) if node is not None else bool(text.strip())
+
+
+def _kinds_at(key: str) -> list[Any]:
+    """The types a value may have by the field of a dotted key; of all data sets that have such a field."""
+    kinds: list[Any] = [Config]
+    for part in key.split("."):
+        found: list[Any] = []
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+                found += _members(kind.model_fields[part].annotation)
+            elif get_origin(kind) is dict:
+                found += _members(get_args(kind)[1])
+        kinds = found
+    return kinds
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types of a union, one by one."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _members(part)]
+    return [annotation]
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or (get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)))
+
+
+def _holds_text(kind: Any) -> bool:
+    items = [part for part in get_args(kind) if part is not Ellipsis]
+    return get_origin(kind) in (tuple, list, dict) and all(_is_text(part) for item in items for part in _members(item))
 
 
 def _report(path: str, problems: Sequence[str]) -> str:
@@ -201,6 +276,12 @@ def _sentence(error: Any) -> str:
     path = ".".join(str(part) for part in shown_at) or "(whole)"
     if error["type"] == "union_tag_invalid":
         return f"{path}.name = {error['ctx']['tag']!r}: no such data set; allowed: {', '.join(sorted(_tags()))}"
+    if error["type"] == "extra_forbidden" and location[0] == "data" and location[-1] in FilesConfig.model_fields:
+        return (  # all others have this field
+            f"{path} = {error['input']!r}: data.name = {location[1]}, which comes with the package; name the file of your data set: "
+            "--config conf/imagefolder.yaml (class folders), conf/manifest.yaml (a list of files), or another of conf/*.yaml; "
+            "with make, CONF=conf/imagefolder.yaml"
+        )
     if error["type"] == "extra_forbidden":
         names = list(_model_at(location[:-1]).model_fields)
         near = difflib.get_close_matches(str(location[-1]), names, n=1)

@@ -19,7 +19,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from discl_ray.core.ids import stable_id
-from discl_ray.core.settings import Settings, execution
+from discl_ray.core.settings import Location, Settings, execution
 from discl_ray.data.names import code_like
 from discl_ray.errors import ConfigError
 
@@ -38,7 +38,7 @@ class PromptConfig(Settings):
 
     generation: tuple[str, ...] = Field(default=("a photo of the digit {name}",), min_length=1)
     """Prompts for the generator; replicas take them in turn."""
-    scenes: str | None = execution(None, min_length=1)
+    scenes: Location | None = execution(None, min_length=1)
     """YAML or JSON file of scene descriptions, which replace `generation`: `any`, a list for every class, and `classes`, a list
     for each class named in it, which replaces `any`. What it holds decides what is made, its place does not."""
     filter: str = "a photo of the digit {name}"

@@ -188,6 +188,69 @@ def test_files_are_laid_one_over_the_other(tmp_path):
     assert "nowhere.yaml: no such file" in refused(path=[CONF, "nowhere.yaml"])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "/x/Photos #2",
+            "no",
+            "null",
+            "007",
+            "1e3",
+            "a: b",
+            "[x",
+            "{x}",
+            "on",
+            "2024-01-01",
+            "it's",
+            "&a",
+            "*a",
+            "!x",
+            "- a",
+            "| a",
+        ),
+        *("0x1F", "1_000", "x=y", "a\\b", " both ", "%20", "why?", "é", "'", "a, b", "true", "---", "???"),
+    ],
+)
+def test_a_path_or_a_name_is_the_whole_text_behind_the_equals_sign(tmp_path, text):
+    config = load_config("conf/manifest.yaml", [f"data.root={text}", f"data.names={text}x", f"data.columns.path={text}"])
+    assert (config.data.root, config.data.names, config.data.columns) == (text, f"{text}x", {"path": text})
+    assert load_config(written(tmp_path, dump_config(config))) == config
+    assert load_config("conf/manifest.yaml", [f'data.root="{text}"']).data.root == text or "\\" in text
+
+
+def test_items_of_lists_of_texts_are_texts_and_other_values_are_what_yaml_says():
+    config = load_config(
+        CONF,
+        ["hard.exclude_classes=[no, 007, 1e3]", "scorer.pretrained=null", "generator.revision=", "generator.size=[64, 32]"],
+    )
+    assert config.hard.exclude_classes == ("no", "007", "1e3")
+    assert (config.scorer.pretrained, config.generator.revision, config.generator.size) == (None, None, (64, 32))
+    assert load_config(CONF, ["train.max_decoded_gb=1e1", "curriculum.share=auto"]).train.max_decoded_gb == 10
+
+
+@pytest.mark.parametrize("override", ["seed=5 #3", "plan.lams=[0,0.5] # few", "train.use_gpu=false #"])
+def test_an_override_holds_no_comment(override):
+    assert override.partition("=")[0] in refused(override)
+
+
+def test_the_home_folder_is_meant_wherever_a_path_may_stand(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "over.yaml").write_text("run: {root: ~/runs}\n")
+    keys = ("data.root", "data.names", "generator.model", "scorer.model", "scorer.pretrained", "train.clip", "prompts.scenes")
+    config = load_config(["conf/manifest.yaml", "~/over.yaml"], [f"{key}=~/x" for key in keys])
+    assert config.run.root == str(tmp_path / "runs")
+    for key in keys:
+        section, name = key.split(".")
+        assert getattr(getattr(config, section), name) == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize("key", ["data.root=/photos", "data.val_fraction=0.3", "data.long_tail.head=3"])
+def test_a_data_set_of_ones_own_without_its_file_names_the_file(key):
+    for path in (CONF, "conf/digits_wild.yaml"):
+        assert "--config conf/imagefolder.yaml" in refused(key, path=path)
+
+
 @pytest.mark.parametrize("preset", sorted(p.name for p in Path(__file__).parents[1].glob("conf/sd*.yaml")))
 def test_every_preset_is_valid_over_a_data_set_and_says_what_it_costs(preset):
     config = load_config([CONF, f"conf/{preset}"])

@@ -6,10 +6,14 @@ run may be continued with others. A field is identity unless it says otherwise.
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticUndefined
+
+Location = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, a URI, or a name that may be a path as well. `~` at its beginning is the home folder."""
 
 
 class Settings(BaseModel):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from discl_ray.core.settings import Settings, execution
+from discl_ray.core.settings import Location, Settings, execution
 
 MIN_IMAGES = 2
 """Training images of a class that drawing splits leaves it at the least."""
@@ -77,9 +77,9 @@ class DigitsWildConfig(AnyDataConfig):
 class FilesConfig(AnyDataConfig):
     """What holds for every data set that lies on a disk or in an object store."""
 
-    root: str = execution(min_length=1)
+    root: Location = execution(min_length=1)
     """Folder or URI of the data set; nothing outside it is read. Moving it changes nothing."""
-    names: str | None = execution(None)
+    names: Location | None = execution(None)
     """File of class names for prompts and tables: CSV (`class,name`), JSON ({class: name}), or text (`class name`, a line each)."""
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of each class that becomes val where the data set has no val split."""
@@ -126,7 +126,7 @@ class ManifestConfig(FilesConfig):
     """A CSV or JSONL file with a row an image."""
 
     name: Literal["manifest"] = "manifest"
-    file: str = "manifest.csv"
+    file: Location = "manifest.csv"
     """The manifest, under `root`; *.csv, *.tsv or *.jsonl."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the manifest calls our columns, where that differs: path, label, split, sample_id, domain, group."""
@@ -173,7 +173,7 @@ class ImageNetLTConfig(FilesConfig):
     """ImageNet-LT: ImageNet's folders and the lists `ImageNet_LT_{train,val,test}.txt`."""
 
     name: Literal["imagenet_lt"] = "imagenet_lt"
-    lists: str = "."
+    lists: Location = "."
     """Folder of the three lists, under `root`."""
 
 

@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from discl_ray.core.images import Codec
-from discl_ray.core.settings import Settings, execution
+from discl_ray.core.settings import Location, Settings, execution
 
 
 class GeneratorConfig(Settings):
     """The generator. Identity fields enter every image's id; execution fields do not."""
 
-    model: str = "embedded"
+    model: Location = "embedded"
     """`embedded`, a diffusers-format folder, or a Hugging Face id."""
     revision: str | None = None
     """Commit or tag of a Hugging Face id."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from discl_ray.core.settings import Settings, execution
+from discl_ray.core.settings import Location, Settings, execution
 
 
 class ScorerConfig(Settings):
     """The scorer."""
 
-    model: str = "embedded"
+    model: Location = "embedded"
     """`embedded`, an open_clip folder (open_clip_config.json beside its safetensors), or an open_clip name such as ViT-B-32."""
-    pretrained: str | None = None
+    pretrained: Location | None = None
     """Weights for a name: open_clip's tag, e.g. `openai`, or the path of a *.safetensors file. A file says nothing of its images'
     size and normalisation; where those are not open_clip's defaults, give a folder."""
     actors: int = execution(1, ge=1)

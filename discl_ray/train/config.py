@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from discl_ray.core.settings import Settings, execution, identity
+from discl_ray.core.settings import Location, Settings, execution, identity
 from discl_ray.train.augment_config import AugmentConfig
 
 OF_START = (
@@ -33,7 +33,7 @@ class TrainConfig(Settings):
     """ResNet: a 3x3 convolution without pooling, or torchvision's 7x7 with stride 2 and pooling for large images."""
     norm: Literal["batch", "group"] = "batch"
     """ResNet: batch normalisation, or group normalisation, by which an image does not depend on its batch."""
-    clip: str = Field(default="embedded", min_length=1)
+    clip: Location = Field(default="embedded", min_length=1)
     """CLIP: an open_clip folder with safetensors; `embedded` is the student, which is not the CLIP that scores (`embedded-scorer`)."""
     captions: tuple[str, ...] = Field(
         default=("a photo of the digit {name}", "the digit {name}", "a handwritten {name}"), min_length=1
