@@ -22,14 +22,14 @@ Sources = dict[str, NDArray[np.uint8]]
 
 
 def image_bytes(image: Mapping[str, Any]) -> bytes:
-    """The encoded bytes of an `image` value {bytes, path}; a path is absolute or a URI.
+    """The encoded bytes of an `image` value {bytes, path}; a path is absolute, or `storage.reference` of a URI.
 
     Raises OSError if the file cannot be read.
     """
     if image["bytes"] is not None:
         return image["bytes"]
-    folder, _, name = image["path"].rpartition("/")
-    return Store.at(folder or "/").read(name)
+    folder, name = Store.file(image["path"])
+    return folder.read(name)
 
 
 def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 import fsspec
 import pyarrow as pa
@@ -32,6 +35,53 @@ TEMPORARY = ".{name}.{token}.tmp"
 """A file that is being written."""
 
 
+ARROW_SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "mock")
+"""Of URIs that pyarrow opens itself; fsspec knows more."""
+
+_OPTIONS = re.compile(r"\?([a-z][a-z0-9_]*=[^?]*)$")
+_PLAIN = "/%:@!$&'()*+,;=~"
+"""What may stand in a URI's path as it is."""
+
+
+class _Uri(NamedTuple):
+    """A URI by its parts. What pyarrow's parser would take for the end of the path, or refuse, belongs to the path here."""
+
+    scheme: str
+    server: str
+    """With a user, or a bucket."""
+    path: str
+    """As it is on the file system, without its first `/`."""
+    options: str
+    """`region=…&endpoint_override=…`; files have none."""
+
+    @classmethod
+    def of(cls, text: str) -> _Uri:
+        scheme, _, rest = text.partition("://")
+        found = None if scheme == "file" else _OPTIONS.search(rest)
+        rest = rest[: found.start()] if found else rest
+        server, _, path = rest.partition("/")
+        return cls(scheme.lower(), server, unquote(path), found[1] if found else "")
+
+    def __str__(self) -> str:
+        options = f"?{self.options}" if self.options else ""
+        return f"{self.scheme}://{self.server}/{quote(self.path, safe='/')}{options}"
+
+
+@lru_cache(maxsize=64)
+def _opened(scheme: str, server: str, options: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a server or bucket, opened once in a process, and where its paths begin."""
+    return pafs.FileSystem.from_uri(str(_Uri(scheme, server, "", options)))
+
+
+def reference(location: str, name: str) -> str:
+    """What a file under a local path or a URI is called, wherever it is asked for: `Store.file` finds it."""
+    scheme = location.partition("://")[0].lower() if "://" in location else ""
+    if scheme not in ARROW_SCHEMES:
+        return f"{location.rstrip('/')}/{name}"
+    folder = _Uri.of(location)
+    return str(folder._replace(path=f"{folder.path.rstrip('/')}/{name}".lstrip("/")))
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder on a file system. Names are relative and use `/`."""
@@ -45,11 +95,22 @@ class Store:
         text = str(location)
         if "://" not in text:
             return cls(pafs.LocalFileSystem(), str(Path(text).absolute()))
-        try:
-            return cls(*pafs.FileSystem.from_uri(text))
-        except pa.ArrowInvalid:  # not one of Arrow's own schemes; fsspec knows more
-            filesystem, path = fsspec.core.url_to_fs(text)
-            return cls(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path)
+        uri = _Uri.of(text)
+        if uri.scheme in ARROW_SCHEMES:
+            filesystem, base = _opened(uri.scheme, uri.server, uri.options)
+            return cls(filesystem, f"{base.rstrip('/')}/{uri.path}".rstrip("/") or "/")
+        filesystem, path = fsspec.core.url_to_fs(text)
+        return cls(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path)
+
+    @classmethod
+    def file(cls, name: str) -> tuple[Store, str]:
+        """The folder of a file by its `reference`, and its name there."""
+        if "://" in name:
+            whole = cls.at(name)
+            folder, _, last = whole.base.rpartition("/")
+            return cls(whole.filesystem, folder), last
+        folder, _, last = name.rpartition("/")
+        return cls.at(folder or "/"), last
 
     @property
     def local(self) -> Path | None:

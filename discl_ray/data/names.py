@@ -15,8 +15,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-import fsspec
-
+from discl_ray.core.storage import Store
 from discl_ray.data.files import Problems, shown
 from discl_ray.errors import DataError
 
@@ -50,8 +49,8 @@ def load_names(path: str) -> dict[str, str]:
 def _text(path: str) -> str:
     try:
         if "://" in path:
-            with fsspec.open(path, "rb") as stream:
-                data = stream.read()  # pyright: ignore[reportAttributeAccessIssue]
+            folder, name = Store.file(path)
+            data = folder.read(name)
         else:
             with open(path, "rb") as stream:
                 data = stream.read()

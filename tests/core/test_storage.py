@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes
+from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes, reference
 
 
 @pytest.fixture(params=["path", "uri", "other_filesystem"])
@@ -103,3 +105,34 @@ def test_tables_come_back_with_small_row_groups_and_uncompressed_images(tmp_path
     compression = {c.path_in_schema: c.compression for c in columns}
     assert compression["image.bytes"] == "UNCOMPRESSED"
     assert compression["gid"] == "ZSTD"
+
+
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20)
+
+
+@given(parts=st.lists(NAMES, min_size=1, max_size=4))
+@example(parts=["C#", "why?", "a b", "50%", "%20", "?region=x", "é.png"])
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("file:///photos #2/why?/a b", "/photos #2/why?/%20", "s3://bucket/red fox?region=x&endpoint_override=http://h:9000"),
+        *("s3://bucket?region=x", "gs://anonymous@bucket/a%20b", "memory://red fox/C#"),
+    ],
+)
+def test_a_file_under_a_root_is_found_again_by_its_reference(root, parts):
+    name = "/".join(part for part in parts if part.strip(".")) or "x"
+    store = Store.at(root)
+    folder, last = Store.file(reference(root, name))
+    assert folder.path(last) == store.path(name)
+    assert folder.filesystem.equals(store.filesystem) or "memory" in root
+
+
+def test_a_uri_is_opened_once_and_may_hold_what_paths_hold(tmp_path):
+    (tmp_path / "C# why?" / "50% é").mkdir(parents=True)
+    (tmp_path / "C# why?" / "50% é" / "x").write_bytes(b"1")
+    for text in (f"file://{tmp_path}/C# why?/50% é", f"FILE://{tmp_path}/C%23%20why%3F/50% é/"):
+        assert Store.at(text).read("x") == b"1"
+    first, second = (Store.at(f"s3://bucket/{name}?region=x") for name in "ab")
+    assert first.filesystem is second.filesystem
+    with pytest.raises(pa.ArrowInvalid, match="Unexpected query parameter"):
+        Store.at("s3://bucket/a?nonsense=1")
