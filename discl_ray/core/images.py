@@ -7,15 +7,20 @@ take its memory.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import math
+import re
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from discl_ray.errors import ImageError
@@ -23,10 +28,27 @@ from discl_ray.errors import ImageError
 Codec = Literal["png", "webp", "jpeg"]
 
 MAX_PIXELS = 50_000_000
-"""Images larger than this are refused by their header, before a pixel is decoded."""
+"""Pixels of a decoded image. A JPEG that has more is decoded at a fraction; anything else is refused by its header, before a
+pixel is decoded, unless more are allowed, and then comes reduced."""
+
+LARGEST = 1_000_000_000
+"""Pixels that can be allowed. Images of a data set were looked at when it was read; whoever reads them again allows as many."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Decoders that untrusted bytes may reach. Pillow has others that run programs (EPS) or that nobody keeps images in."""
+
+for _plugin in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Avif", "Jpeg2K"):
+    importlib.import_module(f"PIL.{_plugin}ImagePlugin")
+
+SUFFIXES = (*(suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS), ".pjpeg", ".pjp", ".mpo")
+"""What names of such files end with, in any case: Pillow's, and others of JPEG."""
+
+HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
+"""Photographs of telephones, which the extra `heic` reads."""
+
+HEIC_REMEDY = "pip install 'discl-ray[heic]'"
+
+_HEVC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
 # Some of Pillow's decoders reserve memory as soon as a file is opened (a GIF's frame, a WebP's canvas) and hold only to Pillow's
 # own limit. It refuses above twice this figure; between once and twice it would warn of images that are allowed here.
@@ -34,8 +56,11 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 PngImagePlugin.MAX_TEXT_MEMORY = 16 * PngImagePlugin.MAX_TEXT_CHUNK  # characters, of up to four bytes each
 
-_CUT = ("image file is truncated", "Truncated File Read", "not enough image data")
+_CUT = ("image file is truncated", "Truncated File Read", "not enough image data", "Unexpected end of file")
 """What Pillow says when it comes to the end of the bytes too early."""
+
+_BAND = 2**22
+"""Pixels that are converted at once where an image is reduced."""
 
 _ENCODERS: dict[str, Callable[[Image.Image, io.BytesIO, int], None]] = {
     "png": lambda image, out, _: image.save(out, "PNG", compress_level=1),
@@ -44,8 +69,11 @@ _ENCODERS: dict[str, Callable[[Image.Image, io.BytesIO, int], None]] = {
 }
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Encoded bytes as upright RGB pixels, uint8, contiguous, shape (H, W, 3).
+def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Encoded bytes as upright RGB pixels, uint8, contiguous, shape (H, W, 3), H W <= MAX_PIXELS.
+
+    Of more pixels than that a JPEG is decoded at 1/2, 1/4 or 1/8 of its sides, as libjpeg does it; a progressive one and other
+    formats, which have to be decoded whole, may have `limit` pixels and are reduced by a whole number.
 
     Of an animation or a file of many pages, the first. EXIF orientation is applied, alpha is composited on white, colour
     profiles are ignored. Grey of more than 8 bits is brought to 0…255 by the range of its type: 16 bits by v / 257, 12 bits by
@@ -53,19 +81,17 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     multiplied by 255, values within [0, 255] stay, values within [0, 65535] are divided by 257, and any others are stretched
     from their minimum to their maximum (an image of one such value is black).
 
-    Raises ImageError, and nothing else, with reason `not_an_image` (none of FORMATS), `too_large` (more than MAX_PIXELS),
-    `truncated` (the end is missing), `not_finite` (floats with NaN or infinity) or `corrupt`.
+    Raises ImageError, and nothing else, with reason `not_an_image` (none of FORMATS), `needs_heic` (HEIC, and the extra is not
+    installed), `too_large`, `truncated` (the end is missing), `not_finite` (floats with NaN or infinity) or `corrupt`.
     """
     try:
-        image = _open(data)
-        _check_size(image)
-        _match_transparency(image)
-        image.load()
-        return np.ascontiguousarray(_upright(_to_rgb(image), _orientation(image)))
+        image = _open(data, limit)
+        return np.ascontiguousarray(_upright(_within(image), _orientation(image)))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError("too_large", str(error)) from error
+        found = re.search(r"\((\d+) pixels", str(error))
+        raise _too_large("", int(found[1]) if found else LARGEST + 1, limit) from error
     except Exception as error:  # a decoder meeting hostile bytes raises anything: ValueError, struct.error, MemoryError, ...
         if _ends_early(data) or any(words in str(error) for words in _CUT):
             raise ImageError("truncated", f"{len(data)} bytes: {error}") from error
@@ -86,7 +112,44 @@ def encode_image(pixels: NDArray[np.uint8], codec: Codec, quality: int = 95) -> 
     return out.getvalue()
 
 
-def _open(data: bytes) -> Image.Image:
+def is_image(head: bytes) -> bool:
+    """Whether bytes that begin like this may be an image that `decode_image` reads."""
+    return (_is_heic(head) and can_heic()) or any(Image.OPEN[kind][1](head) is True for kind in FORMATS)  # pyright: ignore
+
+
+def can_heic() -> bool:
+    """Whether the extra `heic` is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def _is_heic(data: bytes) -> bool:
+    brands = data[8 : int.from_bytes(data[:4], "big")][:64]
+    return data[4:8] == b"ftyp" and any(brands[i : i + 4] in _HEVC for i in range(0, len(brands), 4))
+
+
+def _open(data: bytes, limit: int) -> Image.Image:
+    """The loaded image."""
+    try:
+        image = _identified(data)
+    except Image.DecompressionBombError:
+        jpeg = data[:2] == b"\xff\xd8"  # of which nothing is reserved before its size is looked at
+        if not jpeg and limit <= MAX_PIXELS:
+            raise
+        with contextlib.nullcontext() if jpeg else _pillow_allows(limit):
+            return _load(JpegImageFile(io.BytesIO(data)) if jpeg else _identified(data), data, limit)
+    return _load(image, data, limit)
+
+
+def _load(image: Image.Image, data: bytes, limit: int) -> Image.Image:
+    _check_size(image, data, limit)
+    _match_transparency(image)
+    image.load()
+    return image
+
+
+def _identified(data: bytes) -> Image.Image:
+    if _is_heic(data):
+        return _open_heic(data)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except ValueError as error:
@@ -96,13 +159,82 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data.replace(b"Exif", b"skip")), formats=FORMATS)
 
 
-def _check_size(image: Image.Image) -> None:
+def _open_heic(data: bytes) -> Image.Image:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError("needs_heic", f"HEIC, which {HEIC_REMEDY} reads") from error
+    register_heif_opener()
+    try:
+        return Image.open(io.BytesIO(data), formats=["HEIF"])
+    except UnidentifiedImageError as error:
+        reason = "truncated" if _ends_early(data) else "corrupt"
+        raise ImageError(reason, f"{len(data)} bytes that begin as HEIC, and libheif finds no image in them") from error
+
+
+_gate = threading.Lock()
+
+
+@contextlib.contextmanager
+def _pillow_allows(pixels: int) -> Iterator[None]:
+    """Lets Pillow read one image of so many pixels. Its limit is the process's: other threads' images are held to ours only."""
+    with _gate:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = pixels // 2
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(image: Image.Image, data: bytes, limit: int) -> None:
+    """Raises ImageError for too many pixels; a JPEG that can be decoded at a fraction is set to the largest one allowed."""
+    width, height = image.size
     sizes = [image.size]
     if isinstance(image, TiffImageFile):  # a tile is decoded whole, however little of it lies in the image
         sizes.append((image.tag_v2.get(ExifTags.Base.TileWidth, 1), image.tag_v2.get(ExifTags.Base.TileLength, 1)))
-    for width, height in sizes:
-        if width * height > MAX_PIXELS:
-            raise ImageError("too_large", f"{width}x{height} is more than {MAX_PIXELS} pixels")
+    if isinstance(image, JpegImageFile) and width * height > MAX_PIXELS:
+        part = next((n for n in (2, 4, 8) if -(-width // n) * -(-height // n) <= MAX_PIXELS), None)
+        if _in_one_scan(image, data):
+            limit, sizes = LARGEST if part is None else width * height, [image.size]
+        if part is not None:
+            image.draft(image.mode, (max(1, width // part), max(1, height // part)))
+    for wide, tall in sizes:
+        if wide * tall > limit:
+            raise _too_large(f"{wide}x{tall} are ", wide * tall, limit)
+
+
+def _in_one_scan(image: JpegImageFile, data: bytes) -> bool:
+    """Whether a JPEG is decoded line by line. Progressive ones, and those with a scan a colour, are held whole before."""
+    parts = image.layers  # pyright: ignore[reportAttributeAccessIssue]
+    header = b"\xff\xda" + (6 + 2 * parts).to_bytes(2, "big") + bytes([parts])
+    end = image.fp.tell() if image.fp else 0
+    return "progressive" not in image.info and data[end - 8 - 2 * parts : end].startswith(header)
+
+
+def _too_large(what: str, pixels: int, limit: int) -> ImageError:
+    needed = math.ceil(pixels / 1e6)
+    remedy = f"data.max_megapixels={needed} reads it" if pixels <= LARGEST else "make it smaller"
+    return ImageError("too_large", f"{what}{pixels / 1e6:.1f} megapixels, at most {limit / 1e6:g} are read; {remedy}")
+
+
+def _within(image: Image.Image) -> Image.Image:
+    """A loaded image as RGB of at most MAX_PIXELS: larger ones are reduced, and converted a band of rows at a time."""
+    width, height = image.size
+    part = 1
+    while -(-width // part) * -(-height // part) > MAX_PIXELS:
+        part += 1
+    if part == 1:
+        return _to_rgb(image)
+    factor = (min(part, width), min(part, height))
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_grey(image)).reduce(factor).convert("RGB")
+    out = Image.new("RGB", (-(-width // part), -(-height // part)))
+    rows = part * max(1, _BAND // (width * part))
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(height, top + rows)))
+        out.paste(_to_rgb(band).reduce(factor), (0, top // part))
+    return out
 
 
 def _match_transparency(image: Any) -> None:
@@ -188,7 +320,7 @@ def _ends_early(data: bytes) -> bool:
         return len(data) <= int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
     if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000 without a container ends with a marker
         return data[-2:] != b"\xff\xd9"
-    if data[4:8] == b"jP  " or data[4:12] in (b"ftypavif", b"ftypavis"):
+    if data[4:8] == b"jP  " or data[4:12] in (b"ftypavif", b"ftypavis") or _is_heic(data):
         start = 0
         while start + 8 <= len(data):
             size = int.from_bytes(data[start : start + 4], "big")

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from discl_ray.core.images import MAX_PIXELS
 from discl_ray.errors import ModelError
 from discl_ray.score.config import ScorerConfig
 from discl_ray.score.folder import open_clip_name
@@ -73,18 +74,42 @@ class ClipScorer:
         at most 2 pixel levels, by which a cosine of the embedded scorer moves by at most 0.006. Only images that shrink and are
         more than twice as tall as wide are further off (15 levels, 0.012): Pillow 13 resizes those by columns first.
         """
+        if self.steps["resize_mode"] == "shortest":
+            images = [_middle(image, self.steps["size"]) for image in images]
         if self.side is None:
             return torch.stack([self.transform(Image.fromarray(image)) for image in images]).to(self.device)  # pyright: ignore
         side, how = [self.side, self.side], InterpolationMode(self.steps["interpolation"])
         out = torch.empty(len(images), 3, *side, device=self.device)
         shapes = [image.shape for image in images]
-        for shape in set(shapes):
-            places = [i for i, other in enumerate(shapes) if other == shape]
+        for places in _alike(shapes, self.side):
             batch = torch.from_numpy(np.stack([images[i] for i in places])).permute(0, 3, 1, 2)
             # on the CPU, where torchvision rounds after each direction as Pillow does; without that, hard edges are 27 levels off
             resized = F.center_crop(F.resize(batch, side[:1], how, antialias=True), side).to(self.device)
             out[places] = F.normalize(resized.float() / 255, self.steps["mean"], self.steps["std"])
         return out
+
+
+def _scaled(shape: Sequence[int], side: int) -> int:
+    """Pixels of an image whose shorter side is made `side`."""
+    return side * side * max(shape[:2]) // min(shape[:2])
+
+
+def _alike(shapes: Sequence[tuple[int, ...]], side: int) -> Iterator[list[int]]:
+    """Places of images of one shape, so many at a time that they have at most MAX_PIXELS when they are scaled."""
+    for shape in set(shapes):
+        places = [i for i, other in enumerate(shapes) if other == shape]
+        count = max(1, MAX_PIXELS // _scaled(shape, side))
+        yield from (places[i : i + count] for i in range(0, len(places), count))
+
+
+def _middle(image: NDArray[np.uint8], size: int | Sequence[int]) -> NDArray[np.uint8]:
+    """An image without the ends that are cut off anyway, where it is so long that scaled whole it had more than MAX_PIXELS."""
+    height, width = image.shape[:2]
+    side, kept = size if isinstance(size, int) else max(size), 3 * min(height, width)
+    if _scaled(image.shape, side) <= MAX_PIXELS:
+        return image
+    top, left = max(0, height - kept) // 2, max(0, width - kept) // 2
+    return image[top : top + kept, left : left + kept]
 
 
 def _batched_side(steps: dict[str, Any]) -> int | None:

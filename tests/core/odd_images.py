@@ -93,10 +93,10 @@ def webp_canvas(width, height):
     return b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(frame)) + b"WEBP" + canvas + frame
 
 
-def jpeg_sized(width, height):
+def jpeg_sized(width, height, **options):
     """A JPEG whose header is given another size."""
-    data = bytearray(saved(pattern(8, 8), "JPEG"))
-    at = data.index(b"\xff\xc0")
+    data = bytearray(saved(pattern(8, 8), "JPEG", **options))
+    at = data.index(b"\xff\xc2" if options.get("progressive") else b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(data)
 

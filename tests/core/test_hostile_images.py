@@ -123,12 +123,15 @@ def grey_tiff(values, **options):
     return lambda: tiff_of(np.asarray(values), **options)
 
 
+ONE_SCAN = b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11\0\x3f\0"
 LEVELS16 = np.rint(RAMP16 / 257)
 BOMBS = {
     "png-100MP": lambda: zeros_png(10_000, (8, 0)),
     "png-200MP": lambda: zeros_png(14_200, (1, 0)),
     "png-4000000MP": lambda: png(2**31 - 1, 2**31 - 1, None),
-    "jpeg-100MP": lambda: jpeg_sized(10_000, 10_000),
+    # libjpeg would hold these whole, however small a fraction is asked for
+    "jpeg-progressive-100MP": lambda: jpeg_sized(10_000, 10_000, progressive=True),
+    "jpeg-scan-a-colour-100MP": lambda: jpeg_sized(10_000, 10_000).replace(ONE_SCAN, b"\xff\xda\0\x08\1\1\0\0\x3f\0"),
     "jpeg-4295MP": lambda: jpeg_sized(65_535, 65_535),
     "gif-frame-100MP": lambda: gif((2, 2), (10_000, 10_000), disposal=2),
     "gif-screen-200MP": lambda: gif((20_000, 10_000), (20_000, 10_000), disposal=2),
@@ -558,6 +561,76 @@ def test_any_bytes_give_pixels_or_an_image_error(body, head):
     for data in (body, head + body):
         with contextlib.suppress(ImageError):
             assert decode_image(data).dtype == np.uint8
+
+
+def test_a_large_photograph_is_read_at_a_fraction():
+    photo = saved(Image.fromarray(pattern(99, 66)).resize((9_504, 6_336)), "JPEG", exif=exif(6))
+    pixels = decode_image(photo)
+    assert pixels.shape == (4_752, 3_168, 3)
+    upright = np.rot90(pattern(99, 66), -1)
+    small = np.asarray(Image.fromarray(pixels).resize((66, 99), Image.Resampling.BOX))
+    is_(upright, within=4)(small)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        *[("PNG", mode, {}) for mode in ("RGB", "RGBA", "P", "1", "L", "LA", "I;16")],
+        *[("JPEG", "RGB", {"progressive": True}), ("JPEG", "CMYK", {}), ("TIFF", "F", {}), ("WEBP", "RGB", {"lossless": True})],
+    ],
+)
+@pytest.mark.parametrize("shape", [(300, 240), (21_000, 3), (3, 21_000)])
+def test_more_pixels_are_read_where_they_are_allowed_and_come_reduced(monkeypatch, kind, mode, options, shape):
+    if max(shape) > 16_383 and kind in ("WEBP", "JPEG"):
+        pytest.skip("WebP has no such sides, and a JPEG of these is never too large")
+    image = Image.fromarray(pattern(*shape))
+    image = image.convert("L").convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)
+    data = saved(image, kind, **options)
+    whole = decode_image(data)
+    monkeypatch.setattr(images, "MAX_PIXELS", 9_000)
+    monkeypatch.setattr(images, "_BAND", 4_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_500)
+    if mode != "CMYK":  # a JPEG of one scan needs no leave
+        with pytest.raises(
+            ImageError, match=r"too_large: .*megapixels, at most 0\.009 are read; data\.max_megapixels=1 reads it"
+        ):
+            decode_image(data, limit=9_000)
+    pixels = decode_image(data, limit=72_000)
+    height, width, _ = pixels.shape
+    assert 1_000 < width * height <= 9_000
+    assert Image.MAX_IMAGE_PIXELS == 4_500
+    target = np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.BOX))
+    inside = (slice(0, height - 1) if height > 1 else slice(None), slice(0, width - 1) if width > 1 else slice(None))
+    assert np.abs(pixels[inside].astype(int) - target[inside]).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_photograph_of_a_telephone_is_read_with_the_extra_and_named_without(monkeypatch, orientation):
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    data = saved(pattern(64, 48), "HEIF", quality=95, exif=exif(orientation))
+    upright = pattern(64, 48) if orientation == 1 else np.rot90(pattern(64, 48), -1)
+    is_(upright, within=14)(decode_image(data))
+    for broken, reason in (
+        (data[: len(data) // 2], "truncated"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "corrupt"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            decode_image(broken)
+        assert caught.value.reason == reason
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"needs_heic: .*pip install 'discl-ray\[heic\]'"):
+        decode_image(data)
+
+
+def test_what_is_read_is_known_by_its_first_bytes_and_by_pillows_suffixes():
+    for name, data in FORMATS.items():
+        assert images.is_image(data[:32]), name
+    for head in (b"", b"P", b"MIT License\n\nCopyright", b"# read me", b"\x7fELF\2\1", b"PK\3\4", b"{}", b"<svg", b"8BPS\0\1"):
+        assert not images.is_image(head)
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in images.FORMATS}
+    assert known <= set(images.SUFFIXES)
+    assert {".jfif", ".pjpeg", ".jpg", ".j2k", ".apng"} <= set(images.SUFFIXES)
 
 
 def test_the_limit_is_the_same_for_pillow():

@@ -220,3 +220,18 @@ def test_pickled_weights_in_a_folder_are_refused_unless_open_clip_takes_others(f
     assert "open_clip_pytorch_model.bin" in refusal(model=str(folder))
     (folder / "weights.safetensors").unlink()
     assert "no *.safetensors file" in refusal(model=str(folder))
+
+
+def test_a_strip_is_cut_before_it_is_scaled_and_looks_the_same(scorer, monkeypatch):
+    images = [natural(40, 960, 1), natural(960, 40, 2), natural(40, 960, 3), natural(50, 50, 4)]
+    whole = scorer.pixels(images)
+    monkeypatch.setattr("discl_ray.score.clip.MAX_PIXELS", 5 * scorer.side**2)
+    cut = scorer.pixels(images)
+    std = torch.tensor(scorer.steps["std"]).view(3, 1, 1)
+    assert float(((cut - whole) * std * 255).abs().max()) <= LEVELS
+    assert torch.equal(cut[3], whole[3])
+
+
+def test_a_strip_takes_no_memory(scorer):
+    strips = [np.zeros((2, 30_000, 3), np.uint8), np.zeros((30_000, 2, 3), np.uint8)]
+    assert scorer.pixels(strips).shape == (2, 3, scorer.side, scorer.side)
