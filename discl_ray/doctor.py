@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from discl_ray.config import Config
     from discl_ray.data.listing import Listing
+
+Check = Callable[["Subject"], str]
 
 LIBRARIES = ("torch", "torchvision", "diffusers", "open_clip", "ray")
 """What the jobs import late, and what most often fails to."""
@@ -39,6 +41,8 @@ CLASSES, IMAGES = 200, 3
 
 SECONDS = 30.0
 """After this long no further image is tried: a large scorer on a CPU takes a second for each."""
+
+SKIPPED = "not looked at: see above"
 
 SHOWN = 10
 """Classes a finding names."""
@@ -139,27 +143,13 @@ def check_imports(_: Subject) -> str:
 
 
 def check_config(subject: Subject) -> str:
-    """Whether the configuration is valid, with its file of scene descriptions."""
-    from discl_ray.prompts import load_prompts
-
-    load_prompts(subject.config.prompts)
+    """Whether the configuration is valid."""
     return f"{' + '.join(subject.paths)}, run.name = {subject.config.run.name}"
 
 
-def check_generator(subject: Subject) -> str:
-    """Whether the diffusion model is here and complete."""
-    from discl_ray.generate.folder import check_generator
-
-    check_generator(subject.config.generator, subject.config.plan.num_steps)
-    return subject.config.generator.model
-
-
-def check_scorer(subject: Subject) -> str:
-    """Whether the CLIP model is here."""
-    from discl_ray.score.folder import open_clip_name
-
-    name = open_clip_name(subject.config.scorer)
-    return subject.config.scorer.model + ("" if name.startswith("local-dir:") else ", which open_clip looks for when it starts")
+def of_job(check: Callable[[Config], str]) -> Check:
+    """A check of the jobs, by the same code."""
+    return lambda subject: check(subject.config)
 
 
 def check_data(subject: Subject) -> str:
@@ -213,6 +203,8 @@ def _known(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
     unknown = unknown_classes(ranks, count)
     if not unknown:
         return f"the scorer knows them ({tried})"
+    if not isinstance(data, FilesConfig) and 2 * len(unknown) <= len(ranks):
+        return f"the data set's own; the scorer knows {len(ranks) - len(unknown)} at once ({tried})"
     text = f"the scorer hardly knows {len(unknown)}, so the filter will reject much of them ({tried})"
     if isinstance(data, FilesConfig):
         text += f": set a name in {data.names or 'a file, data.names=FILE.csv'}, or another scorer.model"
@@ -274,19 +266,17 @@ def _decoded(subject: Subject, rows: Sequence[int], names: Mapping[str, str]) ->
             return
 
 
-def check_root(subject: Subject) -> str:
-    """Whether runs can be written, and how much room there is."""
+def check_disk(subject: Subject) -> str:
+    """How much room there is for runs."""
     root = subject.config.run.root
     if "://" in root:
         return f"{root}: not a local folder, not looked at"
     target = Path(root).absolute()
     folder = next(p for p in (target, *target.parents) if p.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise Problem(f"{folder}: cannot be written; set run.root to a folder you may write")
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
         raise Problem(f"{folder}: {free:.1f} GB free, at least {DISK_GB:g} needed; make room or set run.root")
-    return f"{root}: writable, {free:.0f} GB free"
+    return f"{free:.0f} GB free under {folder}"
 
 
 def check_shared_memory(_: Subject) -> str:
@@ -313,23 +303,35 @@ def check_processors(subject: Subject) -> str:
     return f"{cores} CPU cores, {', '.join(gpus) or 'no GPU'}"
 
 
-Check = Callable[[Subject], str]
-
-CHECKS: tuple[tuple[str, Check], ...] = (
+MACHINE: tuple[tuple[str, Check], ...] = (
     ("Python", check_python),
     ("torch pair", check_pair),
     ("packages", check_packages),
     ("imports", check_imports),
     ("configuration", check_config),
-    ("generator", check_generator),
-    ("scorer", check_scorer),
+)
+"""Whether anything could run at all."""
+
+SUBJECT: tuple[tuple[str, Check], ...] = (
     ("data", check_data),
     ("class names", check_class_names),
-    ("run root", check_root),
+    ("disk", check_disk),
     ("shared memory", check_shared_memory),
     ("processors", check_processors),
 )
-"""In the order in which a later one needs an earlier one."""
+"""What no job asks before it begins."""
+
+
+def every_check() -> Iterator[tuple[str, Check]]:
+    """In the order in which a later one needs an earlier one; the jobs' own are in the middle."""
+    yield from MACHINE
+    try:
+        from discl_ray.checks import MODELS
+    except ImportError:  # "packages" and "configuration" have said so
+        return
+    for name, check in MODELS:
+        yield name, of_job(check)
+    yield from SUBJECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,18 +342,26 @@ class Finding:
     ok: bool
     text: str
 
+    @property
+    def skipped(self) -> bool:
+        """Whether it was not made because of an earlier problem, which has been reported."""
+        return self.text == SKIPPED
+
     def __str__(self) -> str:
         text = self.text.replace("\n", f"\n{'':25}")
-        return f"{self.name:<14} {'ok' if self.ok else 'PROBLEM':<8}  {text}"
+        status = "ok" if self.ok else "PROBLEM"
+        if self.skipped:
+            status = "–"
+        return f"{self.name:<14} {status:<8}  {text}"
 
 
 def examine(
-    paths: Sequence[str], overrides: Sequence[str] = (), checks: Sequence[tuple[str, Check]] = CHECKS
+    paths: Sequence[str], overrides: Sequence[str] = (), checks: Iterable[tuple[str, Check]] | None = None
 ) -> Iterator[Finding]:
     """Every check's finding, in order; a check that fails does not keep the next one from running."""
     subject = Subject(paths, overrides)
     reported: set[str] = set()
-    for name, check in checks:
+    for name, check in every_check() if checks is None else checks:
         try:
             ok, text = True, check(subject)
         except Exception as error:  # whatever is wrong with a machine is to be reported, not raised
@@ -359,6 +369,6 @@ def examine(
 
             known = isinstance(error, Problem | DisclError)
             ok, text = False, str(error) if known else f"{type(error).__name__}: {error}"
-            text = "not looked at: see above" if text in reported else text
+            text = SKIPPED if text in reported else text
             reported.add(text)
         yield Finding(name=name, ok=ok, text=text)

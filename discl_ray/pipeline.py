@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl_ray.checks import MODELS, refuse
 from discl_ray.config import PHASE_1, Config, dump_config, part_hash
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import pct_to_lam
@@ -26,9 +27,9 @@ from discl_ray.core.settings import identity
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples, read_samples
-from discl_ray.errors import IntegrityError, ModelError
+from discl_ray.errors import IntegrityError
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.folder import check_generator, count_truncated, find_model, fingerprint, native_side, working_size
+from discl_ray.generate.folder import count_truncated, find_model, fingerprint, native_side, working_size
 from discl_ray.generate.journal import Life
 from discl_ray.generate.reuse import FILE as REUSED_FILE
 from discl_ray.generate.reuse import REUSED
@@ -76,13 +77,9 @@ def prepare(config: Config) -> Ready:
 
     Raises ModelError, SetupError, DataError, or ConfigError if the prompts' file or the class names cannot be used.
     """
+    refuse(config, MODELS)
     prompts = load_prompts(config.prompts)
-    if config.plumbing_test and not config.generator.allow_embedded:
-        raise ModelError(
-            f"generator.model = embedded knows only digits, data.name = {config.data.name}: name a generator, "
-            "or test the plumbing with generator.allow_embedded=true"
-        )
-    folder = check_generator(config.generator, config.plan.num_steps)
+    folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)
     print_ = fingerprint(config.generator, folder, config.plan.num_steps)
     scorer = scorer_fingerprint(config.scorer)
     runs = run_store(config.run.root, config.run.name, "")

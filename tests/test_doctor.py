@@ -12,7 +12,7 @@ from discl_ray.core.storage import Store
 from discl_ray.data import READERS
 from discl_ray.data.listing import Listing, inline
 from discl_ray.data.splits import fill_splits
-from discl_ray.doctor import CHECKS, IMAGES, SHOWN, Problem, Subject, check_class_names, check_data, examine
+from discl_ray.doctor import IMAGES, SHOWN, Problem, Subject, check_class_names, check_data, every_check, examine
 from discl_ray.embedded.digits import NAMES, render, scans_of
 from discl_ray.errors import ConfigError, DataError, ImageError
 
@@ -80,7 +80,7 @@ def test_the_readers_error_is_reported_once(monkeypatch, folder):
         raise DataError(f"{config.root}: holds no image")
 
     monkeypatch.setitem(READERS, "imagefolder", nothing)
-    checks = [(name, check) for name, check in CHECKS if name in ("data", "class names")]
+    checks = [(name, check) for name, check in every_check() if name in ("data", "class names")]
     data, names = examine(subject.paths, subject.overrides, checks)
     assert (data.ok, names.ok) == (False, False)
     assert data.text.endswith("holds no image")
@@ -182,15 +182,15 @@ def test_a_scorer_that_is_not_here_yet_is_no_problem(folder):
 
 
 def test_the_scene_descriptions_belong_to_the_configuration(tmp_path):
-    checks = [(name, check) for name, check in CHECKS if name in ("configuration", "class names")]
+    checks = [(name, check) for name, check in every_check() if name in ("prompts", "class names")]
     (tmp_path / "s.yaml").write_text("any: ['{x}']")
     overrides = ["data.look=web", f"prompts.scenes={tmp_path / 's.yaml'}"]
-    configuration, names = examine([CONF], overrides, checks)
-    assert "any[0]" in configuration.text
+    scenes, names = examine([CONF], overrides, checks)
+    assert "any[0]" in scenes.text
     assert names.text == "not looked at: see above"
     (tmp_path / "s.yaml").write_text("classes: {sevn: [x]}")
-    configuration, names = examine([CONF], overrides, checks)
-    assert (configuration.ok, names.ok) == (True, False)
+    scenes, names = examine([CONF], overrides, checks)
+    assert (scenes.ok, names.ok) == (True, False)
     assert "did you mean 'seven'" in names.text
 
 

@@ -1,0 +1,68 @@
+"""What a job refuses before it begins, one check after the other; the doctor runs the same ones and reports each.
+
+A check returns what it found in a sentence, or raises a DisclError that names the key and the remedy. It reads a configuration and
+looks at this machine; no image is opened, no model loaded, nothing written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from discl_ray.config import Config
+from discl_ray.errors import ModelError
+from discl_ray.generate.folder import check_generator
+from discl_ray.prompts import load_prompts
+from discl_ray.run import run_store
+from discl_ray.score.folder import open_clip_name
+
+Check = Callable[[Config], str]
+
+
+def check_prompts(config: Config) -> str:
+    """The file of scene descriptions, if there is one."""
+    load_prompts(config.prompts)
+    return config.prompts.scenes or f"'{config.prompts.filter}'"
+
+
+def check_plumbing(config: Config) -> str:
+    """Whether the embedded generator is let loose on what it does not know, and was allowed to be."""
+    if config.plumbing_test and not config.generator.allow_embedded:
+        raise ModelError(
+            f"generator.model = embedded knows only digits, data.name = {config.data.name}: name a generator, "
+            "or test the plumbing with generator.allow_embedded=true"
+        )
+    return "a test of the plumbing: the images mean nothing" if config.plumbing_test else "fits the data set"
+
+
+def check_diffusion(config: Config) -> str:
+    """Whether the diffusion model is here and complete."""
+    check_generator(config.generator, config.plan.num_steps)
+    return config.generator.model
+
+
+def check_clip(config: Config) -> str:
+    """Whether the CLIP model that scores is here."""
+    name = open_clip_name(config.scorer)
+    return config.scorer.model + ("" if name.startswith("local-dir:") else ", which open_clip looks for when it starts")
+
+
+def check_run_root(config: Config) -> str:
+    """Whether runs can lie where they are to."""
+    run_store(config.run.root, config.run.name, "")
+    return config.run.root
+
+
+MODELS: tuple[tuple[str, Check], ...] = (
+    ("prompts", check_prompts),
+    ("plumbing", check_plumbing),
+    ("generator", check_diffusion),
+    ("scorer", check_clip),
+    ("run root", check_run_root),
+)
+"""Of every job that makes a spectrum or needs its name; in the order in which a later one needs an earlier one."""
+
+
+def refuse(config: Config, checks: Sequence[tuple[str, Check]]) -> None:
+    """Runs the checks; raises the DisclError of the first that finds something wrong."""
+    for _, check in checks:
+        check(config)
