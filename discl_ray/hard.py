@@ -237,7 +237,7 @@ def read_predictions(store: Store) -> pa.Table:
     """
     if not store.exists(MANIFEST):
         raise DataError(f"{store.base}: no predictions for these images; run `make identify` with the same CONF and ARGS")
-    return store.read_table(PREDICTIONS_FILE)
+    return store.read_table(PREDICTIONS_FILE, remedy="run `make identify` with the same CONF and ARGS, which predicts again")
 
 
 def _usable_split(samples: pa.Table) -> pa.ChunkedArray:

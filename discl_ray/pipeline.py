@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from discl_ray.checks import MODELS, refuse
 from discl_ray.config import PHASE_1, Config, dump_config, part_hash
@@ -34,6 +35,8 @@ from discl_ray.generate.journal import Life
 from discl_ray.generate.reuse import FILE as REUSED_FILE
 from discl_ray.generate.reuse import REUSED
 from discl_ray.hard import hard_samples, predictions_folder, read_predictions
+from discl_ray.nearest import CONFIG
+from discl_ray.nearest import PLAN as PLAN_FILE
 from discl_ray.plan import PlanSize, make_plan, next_attempt
 from discl_ray.preview import pick_sources, preview_plan
 from discl_ray.prompts import Prompts, load_prompts
@@ -42,6 +45,8 @@ from discl_ray.runtime import ray_session, start_beside_driver
 from discl_ray.score.folder import scorer_fingerprint
 from discl_ray.spectrum import SAMPLES_AT, committed, count_verdicts, drop_strays, open_spectrum, verify, write_shard
 from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
+
+SOURCES = "sources.parquet"
 
 RATES = "rates.json"
 """UNet steps per second measured in earlier runs under one root, by generator fingerprint and micro-batch."""
@@ -151,21 +156,43 @@ def draft_preview(full: Prepared, config: Config) -> tuple[Prepared, Config]:
 def write_layout(prepared: Prepared, config: Config) -> None:
     """Writes what a run is made from: configuration, where its samples lie, sources, and last the plan. The plan is written once.
 
+    All of it follows from the data and the configuration, so what has been damaged is written again.
+
     Raises IntegrityError if the directory holds another plan.
     """
     store, plan = prepared.store, prepared.plan
-    planned = store.exists("plan.parquet")
-    if planned and store.read_table("plan.parquet")["gid"].to_pylist() != plan["gid"].to_pylist():
-        raise IntegrityError(f"{store.path('plan.parquet')}: holds another plan than this data gives; name another run.name")
+    planned = _stands(store, PLAN_FILE)
+    if planned and store.read_table(PLAN_FILE, ["gid"])["gid"].to_pylist() != plan["gid"].to_pylist():
+        raise IntegrityError(f"{store.path(PLAN_FILE)}: holds another plan than this data gives; name another run.name")
     place = {"directory": prepared.samples.store.name}
-    if not planned or store.read_json(SAMPLES_AT) != place:  # a data set that was moved is the same, at other paths
+    placed = _stands(store, SAMPLES_AT) and store.read_json(SAMPLES_AT) == place  # moved data is the same, at other paths
+    if not (placed and _stands(store, SOURCES)):
         store.write_json(SAMPLES_AT, place)
-        store.write_table("sources.parquet", prepared.hard)
-    if planned:
-        return
-    store.write("config.yaml", dump_config(config).encode())
-    store.write_table(REUSED_FILE, find_reusable(prepared))
-    store.write_table("plan.parquet", plan)
+        store.write_table(SOURCES, prepared.hard)
+    if not (planned and _is_mapping(store, CONFIG)):
+        store.write(CONFIG, dump_config(config).encode())
+    if not (planned and _stands(store, REUSED_FILE)):
+        store.write_table(REUSED_FILE, find_reusable(prepared))
+    if not planned:
+        store.write_table(PLAN_FILE, plan)
+
+
+def _stands(store: Store, name: str) -> bool:
+    """Whether a file is there and whole; says so where it is not whole."""
+    if not store.exists(name):
+        return False
+    sound = store.sound(name)
+    if not sound:
+        print(f"  {store.path(name)}: is cut short or garbled, and written again", flush=True)
+    return sound
+
+
+def _is_mapping(store: Store, name: str) -> bool:
+    """Whether a file of YAML is there and says something."""
+    try:
+        return store.exists(name) and isinstance(yaml.safe_load(store.read(name)), dict)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
 
 
 def find_reusable(prepared: Prepared) -> pa.Table:
@@ -196,8 +223,7 @@ def describe(prepared: Prepared, config: Config) -> str:
     generator = config.generator
     height, width = working_size(generator, find_model(generator.model, generator.revision, generator.variant))
     megabytes = size.rows * height * width * 3 / 1e6  # an upper bound: margins are cut off, and pixels are compressed
-    rates = Store.at(config.run.root)
-    rate = rates.read_json(RATES).get(prepared.rate_key) if rates.exists(RATES) else None
+    rate = _rates(config).get(prepared.rate_key)
     when = (
         f"about {size.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before"
         if rate
@@ -229,7 +255,7 @@ def round_plan(prepared: Prepared, config: Config, attempt: int) -> pa.Table:
     if attempt == 0:
         return prepared.plan
     store, name = prepared.store, f"plan-{attempt}.parquet"
-    if not store.exists(name):
+    if not _stands(store, name):
         made = open_spectrum(store, FilterConfig(), columns=PLAN.names)
         before = made.filter(pc.equal(made["attempt"], attempt - 1))
         plan = next_attempt(before, config.plan, fingerprint=prepared.fingerprint, base_seed=config.seed)
@@ -265,7 +291,7 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
             _note_rate(prepared, config, signs)
     everything = pa.concat_tables(plans)
     verify(store, everything)
-    if not store.exists(MANIFEST):
+    if not _stands(store, MANIFEST):
         drop_strays(store)
         table = open_spectrum(store, config.filter, columns=[])
         counts = {str(lam): dict(count) for lam, count in count_verdicts(table).items()}
@@ -293,9 +319,14 @@ def _note_rate(prepared: Prepared, config: Config, signs: list[dict[str, Any]]) 
     """Keeps the steps per second of the generators' working time, for the next estimate."""
     rate = sum(s["steps"] / s["seconds"] for s in signs if s.get("seconds"))
     if rate:
-        rates = Store.at(config.run.root)
-        known = rates.read_json(RATES) if rates.exists(RATES) else {}
-        rates.write_json(RATES, {**known, prepared.rate_key: round(rate, 1)})
+        Store.at(config.run.root).write_json(RATES, {**_rates(config), prepared.rate_key: round(rate, 1)})
+
+
+def _rates(config: Config) -> dict[str, float]:
+    """What was measured before; a damaged record is begun anew."""
+    root = Store.at(config.run.root)
+    known = root.read_json(RATES) if root.sound(RATES) else {}
+    return {key: rate for key, rate in known.items() if isinstance(rate, float)} if isinstance(known, dict) else {}
 
 
 def _node_lives(node: str) -> bool:

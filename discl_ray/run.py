@@ -75,6 +75,19 @@ def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
+def holder(run: Store) -> str:
+    """The process that holds a run now, in words; empty if nobody is known to."""
+    try:
+        who = run.read_json(".holder")
+        if who["host"] == socket.gethostname():
+            os.kill(int(who["pid"]), 0)  # raises if there is no such process: it was killed and left its note
+    except (IntegrityError, KeyError, TypeError, ValueError, ProcessLookupError):
+        return ""
+    except PermissionError:  # another user's process is one
+        return _holder(run)
+    return _holder(run)
+
+
 def _holder(run: Store) -> str:
     try:
         who = run.read_json(".holder")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,11 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from discl_ray.config import Config
 from discl_ray.core.filter import KEPT, FilterConfig, judge
 from discl_ray.core.ids import sha256
 from discl_ray.core.schema import FILE, SAMPLES, SPECTRUM
 from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes
 from discl_ray.errors import IntegrityError, SetupError
+from discl_ray.nearest import describe_nearest
 from discl_ray.run import MANIFEST
 
 SAMPLES_AT = "samples.json"
@@ -41,37 +44,61 @@ footer, some 3 kB, is little beside it; of photographs it is one source, of digi
 ORDER = ("sample_id", "lam_pct", "replica", "attempt")
 """How rows lie."""
 
+NAMED = 10
+"""Shards a message names."""
+
 READERS = 16
 """Files opened at once: mostly they wait for a disk or a network."""
 
 T = TypeVar("T")
 
 
-def check_generated(generated: Store) -> None:
-    """Raises SetupError unless the spectrum is complete."""
+REMAKE = "run `make generate` with the same CONF and ARGS, which makes it again"
+"""What to do about a file that is gone; one that is damaged is deleted before, or found damaged and written anew."""
+
+SAMPLES_AGAIN = "run the command again, which reads the data again"
+
+INDISPENSABLE = ("gid", "sample_id", "label", "role", "lam_pct", "replica", "attempt", "status", "text_sim")
+"""Columns that every spectrum has, whatever its age."""
+
+
+def check_generated(generated: Store, wanted: Config | None = None) -> None:
+    """Raises SetupError unless the spectrum is complete; with the configuration it is for, that says what there is instead."""
     if not generated.exists(MANIFEST):
+        found = "" if wanted is None else describe_nearest(generated, wanted)
         raise SetupError(
-            f"{generated.base}: no complete spectrum for this configuration; run `make generate` with the same CONF and ARGS"
+            f"{generated.base}: no complete spectrum for this configuration; {found or 'run `make generate` with the same CONF and ARGS'}"
+        )
+    with generated.reading(MANIFEST, f"delete it and {REMAKE}; no image is"):
+        shards = int(generated.read_json(MANIFEST)["shards"])
+    there = len(generated.list(COMMITS, ".json"))
+    if there < shards:
+        raise SetupError(
+            f"{generated.path(COMMITS)}: {shards - there} of {shards} shards have no commit record any more; "
+            "run `make generate` with the same CONF and ARGS, which makes their images again"
         )
 
 
 def samples_of(run: Store) -> Store:
     """The folder of the samples a spectrum was made from."""
     beside = Store(run.filesystem, run.base.rsplit("/", 1)[0])
-    return beside.within(run.read_json(SAMPLES_AT)["directory"])
+    with run.reading(SAMPLES_AT, REMAKE):
+        return beside.within(run.read_json(SAMPLES_AT, REMAKE)["directory"])
 
 
 def read_split(run: Store, split: str, columns: list[str] | None = None) -> pa.Table:
     """SAMPLES rows of one split; images in files as paths. `test` is for `discl_ray.evaluate` alone."""
     store = samples_of(run)
-    tables = [store.read_table(name, columns) for name in store.list(split, ".parquet")]
+    tables = [store.read_table(name, columns, SAMPLES_AGAIN) for name in store.list(split, ".parquet")]
     schema = SAMPLES if columns is None else pa.schema([SAMPLES.field(name) for name in columns])
     return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
 
 
 def class_names(run: Store) -> tuple[str, ...]:
     """Class names by label, of all splits."""
-    return tuple(samples_of(run).read_json(MANIFEST)["classes"])
+    store = samples_of(run)
+    with store.reading(MANIFEST, SAMPLES_AGAIN):
+        return tuple(store.read_json(MANIFEST, SAMPLES_AGAIN)["classes"])
 
 
 def write_shard(run: Store, shard_id: str, table: pa.Table, classes: Sequence[str]) -> None:
@@ -110,7 +137,33 @@ def group_starts(table: pa.Table) -> list[int]:
 
 def committed(run: Store) -> dict[str, Any]:
     """Commit records by shard."""
-    return {record["shard_id"]: record for record in _each(run.read_json, run.list(COMMITS, ".json"))}
+    return {record["shard_id"]: record for record in _each(partial(_read_commit, run), run.list(COMMITS, ".json"))}
+
+
+def _read_commit(run: Store, name: str) -> dict[str, Any]:
+    """A commit record.
+
+    Raises IntegrityError for one that is damaged, or of a layout that is not known here.
+    """
+    remedy = "delete it and run `make generate` with the same CONF and ARGS, which makes its images again"
+    with run.reading(name, remedy):
+        record = run.read_json(name, remedy)
+        if not all({"name", "rows", "sha256"} <= file.keys() for file in record["files"]) or "shard_id" not in record:
+            raise KeyError("no record of a shard")
+        return record
+
+
+def make_again(run: Store, *shards: str) -> str:
+    """What to do about damaged files of some shards, by their ids."""
+    names = ", ".join(run.path(f"{COMMITS}/{shard}.json") for shard in shards[:NAMED])
+    more = f" and the records of {len(shards) - NAMED} more" if len(shards) > NAMED else ""
+    which = "its" if len(shards) == 1 else "their"
+    return f"delete {names}{more} and run `make generate` with the same CONF and ARGS, which makes {which} images again"
+
+
+def shard_of(file: str) -> str:
+    """The shard whose rows a committed file holds, in any layout."""
+    return file.rpartition("/")[2].removesuffix(".parquet")
 
 
 def committed_files(run: Store) -> list[str]:
@@ -129,7 +182,10 @@ def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | 
     schema = pa.schema([FILE if name == FILE.name else SPECTRUM.field(name) for name in wanted])
 
     def read(name: str) -> pa.Table:
-        table = run.read_table(name, wanted)
+        table = run.read_table(name, wanted, make_again(run, shard_of(name)))
+        lacking = [column for column in INDISPENSABLE if column in wanted and column not in table.column_names]
+        if lacking:
+            raise IntegrityError(f"{run.path(name)}: no column {', '.join(lacking)}: a layout that this version does not know")
         return table.append_column(FILE, pa.repeat(name, table.num_rows)) if FILE.name in wanted else table
 
     # a spectrum scored before a column was added has nulls there
@@ -143,7 +199,8 @@ def with_images(run: Store, rows: pa.Table) -> pa.Table:
     found = [pa.schema([SPECTRUM.field(name) for name in ("gid", "image")]).empty_table()]
     for name in rows["file"].unique().to_pylist():
         wanted = rows["gid"].filter(pc.equal(rows["file"], name)).combine_chunks()
-        with run.filesystem.open_input_file(run.path(name)) as source:
+        remedy = make_again(run, shard_of(name))
+        with run.reading(name, remedy), run.filesystem.open_input_file(run.path(name)) as source:
             file = pq.ParquetFile(source)
             for group in range(file.num_row_groups):
                 gids = file.read_row_group(group, ["gid"], use_threads=False)["gid"]
@@ -172,15 +229,18 @@ def _each(function: Callable[[str], T], names: Iterable[str]) -> list[T]:
 def verify(run: Store, plan: pa.Table) -> None:
     """Raises IntegrityError unless every planned row is committed once, in a file whose bytes are the recorded ones."""
     seen: Counter[str] = Counter()
-    for record in committed(run).values():
+    damaged: dict[str, str] = {}
+    for shard_id, record in committed(run).items():
         for file in record["files"]:
-            data = run.read(file["name"])
-            if sha256(data) != file["sha256"]:
-                raise IntegrityError(
-                    f"{run.path(file['name'])}: bytes differ from its commit; delete {COMMITS}/"
-                    f"{record['shard_id']}.json and run generate again"
-                )
-            seen.update(run.read_table(file["name"], ["gid"])["gid"].to_pylist())
+            if not run.exists(file["name"]):
+                damaged.setdefault(shard_id, f"{run.path(file['name'])}: is gone")
+            elif sha256(run.read(file["name"])) != file["sha256"]:
+                damaged.setdefault(shard_id, f"{run.path(file['name'])}: its bytes differ from its commit")
+            else:
+                seen.update(run.read_table(file["name"], ["gid"])["gid"].to_pylist())
+    if damaged:
+        more = f" (and {len(damaged) - 1} shards more)" if len(damaged) > 1 else ""
+        raise IntegrityError(f"{min(damaged.values())}{more}; {make_again(run, *sorted(damaged))}")
     planned = set(plan["gid"].to_pylist())
     if missing := planned - set(seen):
         raise IntegrityError(f"{run.base}: {len(missing)} planned images are not committed; run generate again")

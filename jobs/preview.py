@@ -29,7 +29,7 @@ def job(config: Config) -> None:
         for warning in warnings(full, config):
             print(f"  warning: {warning}", flush=True)
         speed = Speed.of(generate(prepared, small))
-        if speed is None and store.exists(FIGURES) and (measured := store.read_json(FIGURES)["speed"]):
+        if speed is None and store.sound(FIGURES) and (measured := store.read_json(FIGURES)["speed"]):
             speed = Speed(**measured)  # nothing was made now: what was measured when it was
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
         seen = forecast(spectrum, config.filter, full.plan, generators=config.generator.actors, speed=speed)

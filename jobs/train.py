@@ -36,7 +36,7 @@ def rows_of(config: Config) -> tuple[RowSpec, RowSpec]:
 
 def job(config: Config) -> None:
     generated = prepare(config).store
-    check_generated(generated)
+    check_generated(generated, config)
     from discl_ray.experiments.rows import caveat, plan_run, test_row, train_row
     from discl_ray.report.curves import curves
     from discl_ray.report.history import PICTURE

@@ -32,7 +32,7 @@ def seeds_of(config: Config) -> list[tuple[Config, Store]]:
         own = with_values(config, {"seed": seed})
         generated = prepare(own).store
         try:
-            check_generated(generated)
+            check_generated(generated, own)
         except SetupError as error:
             missing.append(f"seed {seed}: {error}")
         seeds.append((own, generated))

@@ -34,9 +34,10 @@ def image_bytes(image: Mapping[str, Any]) -> bytes:
 
 def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
     """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
-    table = pads.dataset(run.path("sources.parquet"), filesystem=run.filesystem, format="parquet").to_table(
-        columns=["sample_id", "image"], filter=pc.is_in(pc.field("sample_id"), wanted)
-    )
+    with run.reading("sources.parquet", "run `make generate` again, which writes it again"):
+        table = pads.dataset(run.path("sources.parquet"), filesystem=run.filesystem, format="parquet").to_table(
+            columns=["sample_id", "image"], filter=pc.is_in(pc.field("sample_id"), wanted)
+        )
     pixels: Sources = {}
     broken: dict[str, str] = {}
     for sample_id, image in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True):

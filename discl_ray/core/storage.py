@@ -191,7 +191,7 @@ class Store:
             yield
         except FileNotFoundError as error:
             raise IntegrityError(f"{self.path(name)}: is gone; {remedy or again}") from error
-        except (pa.ArrowException, ValueError, KeyError) as error:
+        except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
             words = f"{self.path(name)}: is cut short or garbled ({_short(error)}); {remedy or f'delete it and {again}'}"
             raise IntegrityError(words) from error
         except OSError as error:
@@ -206,6 +206,19 @@ class Store:
         """
         with self.reading(name, remedy):
             return json.loads(self.read(name))
+
+    def sound(self, name: str) -> bool:
+        """Whether a file of JSON or Parquet is there and can be read; of Parquet only the footer, which is written last, is looked at."""
+        if not self.exists(name):
+            return False
+        try:
+            if name.endswith(".json"):
+                self.read_json(name)
+                return True
+            with self.reading(name), self.filesystem.open_input_file(self.path(name)) as file:
+                return pq.ParquetFile(file).metadata.num_rows >= 0
+        except IntegrityError:
+            return False
 
     def write_json(self, name: str, value: object) -> None:
         """Writes JSON with sorted keys: equal values, equal bytes."""

@@ -30,12 +30,14 @@ from discl_ray.data.listing import Listing, Read
 from discl_ray.data.names import load_names
 from discl_ray.data.scan import SCANNED, scan
 from discl_ray.data.splits import SPLITS, duplicates, fill_splits, long_tail
-from discl_ray.errors import DataError, ImageError
+from discl_ray.errors import DataError, ImageError, IntegrityError
 from discl_ray.parallel import map_blocks
 from discl_ray.run import MANIFEST
 
 PART = 2_000
 """Rows a task reads and a part file holds."""
+
+READ_AGAIN = "the data is read again"
 
 NAMED = 20
 """Broken files the summary names; all of them are in rejects.parquet."""
@@ -64,10 +66,12 @@ class Samples:
             return rows
         wanted = pc.is_in(pc.field("sample_id"), rows["sample_id"].combine_chunks())
         folders = [s for s in SPLITS if s in set(rows["split"].to_pylist())]
-        found = pa.concat_tables(
-            pads.dataset(self.store.path(s), filesystem=self.store.filesystem, format="parquet").to_table(filter=wanted)
-            for s in folders
-        )
+        parts = []
+        for folder in folders:
+            with self.store.reading(folder, f"delete {self.store.base} and run the command again, which reads the data again"):
+                dataset = pads.dataset(self.store.path(folder), filesystem=self.store.filesystem, format="parquet")
+                parts.append(dataset.to_table(filter=wanted))
+        found = pa.concat_tables(parts)
         return found.take(pc.index_in(rows["sample_id"], found["sample_id"].combine_chunks())).cast(SAMPLES)
 
 
@@ -81,38 +85,60 @@ def read_samples(config: AnyDataConfig, listing: Listing, *, seed: int, run: Sto
     place = config.root if isinstance(config, FilesConfig) and "://" in config.root else listing.root.base
     where = place if listing.in_files else ""  # what is stored holds the files' place, so another place is another folder
     store = run.within(f"samples-{stable_id(identity(config), seed, listing.stamp, keys, names, where)[:8]}")
-    if not store.exists(MANIFEST):
-        found = _scan(listing, num_cpus)
-        _check_broken(config, listing, found)
-        table, rejects = _decide(config, listing, found, keys, names, seed)
-        images = pa.array(
-            [{"path": f"{place.rstrip('/')}/{p}"} for p in table["path"].to_pylist()], SAMPLES.field("image").type
-        )
-        blank = pa.nulls(table.num_rows, SAMPLES.field("image").type)
-        _write(store, table.append_column("image", images if listing.in_files else blank), listing, num_cpus)
-        store.write_table("rejects.parquet", rejects)
-        store.write_json(MANIFEST, {"classes": names, "keys": keys, "fingerprint": _content(table)})
+    known = _opened(store)
+    if known is not None:
+        return known
+    found = _scan(listing, num_cpus)
+    _check_broken(config, listing, found)
+    table, rejects = _decide(config, listing, found, keys, names, seed)
+    images = pa.array([{"path": f"{place.rstrip('/')}/{p}"} for p in table["path"].to_pylist()], SAMPLES.field("image").type)
+    blank = pa.nulls(table.num_rows, SAMPLES.field("image").type)
+    _write(store, table.append_column("image", images if listing.in_files else blank), listing, num_cpus)
+    store.write_table("rejects.parquet", rejects)
+    store.write_json(MANIFEST, {"classes": names, "keys": keys, "fingerprint": _content(table), "rows": table.num_rows})
     return open_samples(store)
 
 
+def _opened(store: Store) -> Samples | None:
+    """Samples that have been written before; None if there are none, or they are damaged, and are read again."""
+    if not store.exists(MANIFEST):
+        return None
+    try:
+        return open_samples(store)
+    except IntegrityError as error:
+        print(f"  {error}", flush=True)
+        return None
+
+
 def open_samples(store: Store) -> Samples:
-    """What `read_samples` wrote."""
-    manifest = store.read_json(MANIFEST)
+    """What `read_samples` wrote.
+
+    Raises IntegrityError if part of it is gone or damaged.
+    """
+    with store.reading(MANIFEST, READ_AGAIN):
+        manifest = store.read_json(MANIFEST, READ_AGAIN)
+        classes, fingerprint = tuple(manifest["classes"]), str(manifest["fingerprint"])
     columns = {n: pc.field(n) for n in SAMPLES.names if n != "image"} | {"path": pc.field("image", "path")}
-    parts = [
-        pads.dataset(store.path(s), filesystem=store.filesystem, format="parquet").to_table(columns=columns)
-        for s in SPLITS
-        if store.list(s, ".parquet")
-    ]
+    parts: list[pa.Table] = []
+    for split in SPLITS:
+        if store.list(split, ".parquet"):
+            with store.reading(split, READ_AGAIN):
+                dataset = pads.dataset(store.path(split), filesystem=store.filesystem, format="parquet")
+                parts.append(dataset.to_table(columns=columns))
+    if not parts:
+        raise IntegrityError(f"{store.base}: its images are gone; {READ_AGAIN}")
     table = pa.concat_tables(parts)
+    whole = table.num_rows == manifest["rows"] if "rows" in manifest else _content(table) == fingerprint
+    if not whole:
+        raise IntegrityError(f"{store.base}: {table.num_rows} images, others than were written; {READ_AGAIN}")
     empty = pa.nulls(table.num_rows, pa.binary())
     image = pa.StructArray.from_arrays([empty, table["path"].combine_chunks()], fields=list(SAMPLES.field("image").type))
     return Samples(
         store=store,
         table=table.drop(["path"]).append_column("image", image).select(SAMPLES.names).cast(SAMPLES),
-        classes=tuple(manifest["classes"]),
-        fingerprint=manifest["fingerprint"],
-        rejects=store.read_table("rejects.parquet"),
+        classes=classes,
+        fingerprint=fingerprint,
+        rejects=store.read_table("rejects.parquet", remedy=READ_AGAIN),
     )
 
 

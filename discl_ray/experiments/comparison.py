@@ -24,6 +24,7 @@ from discl_ray.report.comparison import gap_picture, markdown, picture
 from discl_ray.report.history import within_one_se
 from discl_ray.run import MANIFEST, locked, run_store
 from discl_ray.runtime import ray_session
+from discl_ray.spectrum import REMAKE
 from discl_ray.watch import Progress
 
 GAPS = {"none": "web", "medium": "sepia", "large": "ochre"}
@@ -71,7 +72,10 @@ def cells_of(config: Config, table: Table, seeds: int) -> tuple[Cells, list[int]
         seed: {spec.label: read_cell(seeded, store, spec, table.columns) for spec in table.rows}
         for seed, (seeded, store) in stores.items()
     }
-    hard = [store.read_table("sources.parquet", ["split"])["split"].to_pylist().count("train") for _, store in stores.values()]
+    hard = [
+        store.read_table("sources.parquet", ["split"], REMAKE)["split"].to_pylist().count("train")
+        for _, store in stores.values()
+    ]
     return cells, hard
 
 

@@ -51,7 +51,7 @@ def identify(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
     """
     store = predictions_store(config, samples, prompts)
     with locked(store):
-        if not store.exists(MANIFEST):
+        if not (store.sound(MANIFEST) and store.sound(PREDICTIONS_FILE)):  # or it was damaged since
             found = METHODS[config.hard.method](config, samples, prompts)
             place = pc.index_in(_seen(samples)["sample_id"], found["sample_id"].combine_chunks())
             table = found.take(place)  # in the order of SAMPLES, whichever block was first

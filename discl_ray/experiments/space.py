@@ -21,6 +21,7 @@ from discl_ray.config import Config, sentences, with_values
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.strategies import curriculum_levels
 from discl_ray.errors import ConfigError
+from discl_ray.spectrum import REMAKE
 from discl_ray.train.config import AUGMENT_OF_START, OF_START
 
 PARTS = ("curriculum", "train", "filter")
@@ -180,7 +181,7 @@ def draw_points(dimensions: Sequence[Dimension], trials: int, seed: int) -> tupl
 
 def made_levels(generated: Store) -> tuple[int, ...]:
     """Levels a spectrum has training images of, ascending."""
-    plan = generated.read_table("plan.parquet", ["role", "lam_pct"]).to_pylist()
+    plan = generated.read_table("plan.parquet", ["role", "lam_pct"], REMAKE).to_pylist()
     return tuple(sorted({row["lam_pct"] for row in plan if row["role"] == "train"}))
 
 

@@ -156,7 +156,9 @@ def map_segment(path: Path) -> pa.RecordBatch:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowException) as error:
-        raise IntegrityError(f"{path}: cannot be read ({error}); delete it and run the command again") from error
+        raise IntegrityError(
+            f"{path}: cannot be read ({error}); delete the folder {path.parent.parent} and run the command again"
+        ) from error
 
 
 class DecodedSegments:

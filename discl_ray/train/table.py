@@ -32,7 +32,7 @@ from discl_ray.core.storage import ROW_GROUP, Store
 from discl_ray.errors import DataError, IntegrityError
 from discl_ray.parallel import map_blocks
 from discl_ray.run import MANIFEST, locked
-from discl_ray.spectrum import committed, open_spectrum, samples_of
+from discl_ray.spectrum import REMAKE, SAMPLES_AGAIN, committed, make_again, open_spectrum, samples_of, shard_of
 from discl_ray.train.local import make_local
 from discl_ray.train.segments import READERS, ROWS, Images, Mode, Segment, map_segment, rows_of_segment, write_segment
 
@@ -90,9 +90,10 @@ class TableRef:
     @classmethod
     def read(cls, store: Store, name: str = INDEX) -> TableRef:
         """The table of an index."""
-        index = store.read_json(name)
-        segments = tuple(Segment(**segment) for segment in index["segments"])
-        return cls(store=store, name=name, side=index["side"], mode=index["mode"], segments=segments)
+        with store.reading(name):
+            index = store.read_json(name)
+            segments = tuple(Segment(**segment) for segment in index["segments"])
+            return cls(store=store, name=name, side=index["side"], mode=index["mode"], segments=segments)
 
     def write(self, counts: Mapping[str, int]) -> TableRef:
         """Writes the index; `counts` are for those who look into it."""
@@ -161,19 +162,29 @@ def build_table(
     beside, _, directory = generated.base.rpartition("/")
     limit = max_decoded_gb if mode == "auto" else None
     shards = sorted(file["sha256"] for record in committed(generated).values() for file in record["files"])
-    fingerprint = samples_of(generated).read_json(MANIFEST)["fingerprint"]
+    samples = samples_of(generated)
+    with samples.reading(MANIFEST, SAMPLES_AGAIN):
+        fingerprint = samples.read_json(MANIFEST, SAMPLES_AGAIN)["fingerprint"]
     name = stable_id(FORMAT, directory, shards, fingerprint, identity(filter_config), side, mode, limit)[:8]
     store = Store(generated.filesystem, beside).within(f"table-{name}")
-    if store.exists(INDEX):
-        return TableRef.read(store)
+    if (known := _known(store)) is not None:
+        return known
     with locked(store, wait=True):
-        if store.exists(INDEX):
-            return TableRef.read(store)
+        if (known := _known(store)) is not None:
+            return known
         rows = _wanted(generated, filter_config)
         size = rows.num_rows * side * side * 3
         kind: Mode = mode if mode != "auto" else "decoded" if size <= max_decoded_gb * 1e9 else "encoded"
         segments = _write_segments(rows, _WriteSegment(samples_of(generated), generated, store, side, kind), num_cpus)
         return TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments).write(_count(rows))
+
+
+def _known(store: Store) -> TableRef | None:
+    """The table of a folder; None if there is none, or its index has been damaged, and it is written again."""
+    try:
+        return TableRef.read(store) if store.exists(INDEX) else None
+    except IntegrityError:
+        return None
 
 
 def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
@@ -197,12 +208,12 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
 def _wanted(generated: Store, filter_config: FilterConfig) -> pa.Table:
     """_WANTED of the whole table, without a pixel: train, val, then what was made, source by source."""
     samples = samples_of(generated)
-    sources = generated.read_table("sources.parquet", ["sample_id", "domain"])
+    sources = generated.read_table("sources.parquet", ["sample_id", "domain"], REMAKE)
     ids = sources["sample_id"].combine_chunks()
     parts = [_WANTED.empty_table()]
     for split in ("train", "val"):
         for file in samples.list(split, ".parquet"):
-            real = samples.read_table(file, ["sample_id", "label", "domain"])
+            real = samples.read_table(file, ["sample_id", "label", "domain"], SAMPLES_AGAIN)
             known = {"lam_pct": REAL, "role": split, "file": file, "made": False}
             columns = {"hard": pc.is_in(real["sample_id"], ids), "key": real["sample_id"]}
             parts.append(_rows(real, columns, known))
@@ -281,7 +292,8 @@ class _WriteSegment:
             files.setdefault((file, made), {})[key] = place
         for (file, made), places in files.items():
             store, key = (self.generated, "gid") if made else (self.samples, "sample_id")
-            with store.filesystem.open_input_file(store.path(file)) as source:
+            remedy = make_again(self.generated, shard_of(file)) if made else SAMPLES_AGAIN
+            with store.reading(file, remedy), store.filesystem.open_input_file(store.path(file)) as source:
                 for batch in pq.ParquetFile(source).iter_batches(ROW_GROUP, columns=[key, "image"], use_threads=False):
                     for i, name in enumerate(batch.column(key).to_pylist()):
                         if (place := places.pop(name, None)) is not None:
