@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from discl_ray.config import Config
 from discl_ray.errors import ModelError
-from discl_ray.generate.folder import check_generator
+from discl_ray.generate.folder import check_generator, scheduler_notes
 from discl_ray.prompts import load_prompts
 from discl_ray.run import run_store
 from discl_ray.score.folder import open_clip_name
@@ -35,9 +35,9 @@ def check_plumbing(config: Config) -> str:
 
 
 def check_diffusion(config: Config) -> str:
-    """Whether the diffusion model is here and complete."""
-    check_generator(config.generator, config.plan.num_steps)
-    return config.generator.model
+    """Whether the diffusion model is here, complete and fit for the plan's steps; what its sampler does not follow."""
+    folder = check_generator(config.generator, config.plan.num_steps, config.plan.levels)
+    return "\n".join([config.generator.model, *scheduler_notes(config.generator, folder)])
 
 
 def check_clip(config: Config) -> str:

@@ -30,7 +30,15 @@ from discl_ray.core.storage import Store
 from discl_ray.data import Samples, read_samples
 from discl_ray.errors import IntegrityError
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.folder import count_truncated, find_model, fingerprint, native_side, working_size
+from discl_ray.generate.folder import (
+    check_steps,
+    count_truncated,
+    find_model,
+    fingerprint,
+    native_side,
+    scheduler_notes,
+    working_size,
+)
 from discl_ray.generate.journal import Life
 from discl_ray.generate.reuse import FILE as REUSED_FILE
 from discl_ray.generate.reuse import REUSED
@@ -138,7 +146,7 @@ def draft(config: Config, store: Store, generator_fingerprint: str, samples: Sam
 def draft_preview(full: Prepared, config: Config) -> tuple[Prepared, Config]:
     """A small run out of the drafted full one, in a directory of its own, and the configuration it is made with; writes nothing.
 
-    Raises ConfigError if none of its levels has a step.
+    Raises ConfigError if its levels do not fit the plan's steps, or ModelError if they do not fit the model's.
     """
     sources = pick_sources(full.hard, config.preview.sources)
     parts = {
@@ -146,6 +154,9 @@ def draft_preview(full: Prepared, config: Config) -> tuple[Prepared, Config]:
         "hard": config.hard.model_copy(update={"probe_sources": 0}),
     }
     small = config.model_copy(update=parts)
+    generator = config.generator
+    folder = find_model(generator.model, generator.revision, generator.variant)
+    check_steps(generator, folder, small.plan.num_steps, small.plan.levels)
     plan = make_plan(sources, small.plan, full.prompts, fingerprint=full.fingerprint, base_seed=small.seed)
     before = (full.fingerprint, scorer_fingerprint(config.scorer), full.samples.fingerprint, full.prompts.fingerprint)
     hash8 = _hash8(small, *before, str(config.preview.sources))  # the grid is in small.plan
@@ -241,7 +252,7 @@ def warnings(prepared: Prepared, config: Config) -> list[str]:
     folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)
     side = native_side(folder)
     shorter = [min(w, h) for w, h in zip(*(prepared.hard[c].to_pylist() for c in ("width", "height")), strict=True)]
-    found = []
+    found = scheduler_notes(config.generator, folder)
     if small := sum(s < side / 2 for s in shorter):
         found.append(f"{small} of {len(shorter)} sources are smaller than half the generator's native side of {side} pixels")
     cut, limit = count_truncated(folder, [p for c in ("prompt", "negative_prompt") for p in prepared.plan[c].to_pylist()])

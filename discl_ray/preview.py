@@ -46,12 +46,14 @@ class PreviewConfig(Settings):
 def preview_plan(plan: PlanConfig, preview: PreviewConfig) -> PlanConfig:
     """The grid of a preview: its own levels and replicas, one attempt, and nothing of the full plan that would not show in it.
 
-    Raises ConfigError if no level has a step.
+    Raises ConfigError if no level has a step, or two have equally many.
     """
     lams = tuple(lam for lam in preview.lams if num_denoising_steps(lam_to_pct(lam), plan.num_steps))
     if not lams:
         shown = ", ".join(f"{lam:g}" for lam in preview.lams)
         raise ConfigError(f"preview.lams = [{shown}]: no level leaves a step of plan.num_steps = {plan.num_steps}; add λ = 0")
+    if problems := check_grid(lams, plan.num_steps):
+        raise ConfigError(f"preview.lams: {'; '.join(problems)} (plan.num_steps = {plan.num_steps})")
     update = {"lams": lams, "replicas": preview.replicas, "probe_replicas": 1, "attempts": 1, "until_text_sim": None}
     return plan.model_copy(update=update)
 

@@ -54,6 +54,8 @@ class PromptConfig(Settings):
         for template in (value,) if isinstance(value, str) else value:
             if rule := _broken_rule(template):
                 raise ValueError(f"'{template}': {rule}")
+            if not _placeholders(template):
+                raise ValueError(f"'{template}' has no {{name}}, so it says the same of every class")
         return value
 
 

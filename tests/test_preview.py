@@ -55,13 +55,18 @@ def test_the_same_sources_are_picked_whatever_order_they_come_in():
 
 
 def test_a_level_without_a_step_is_left_out_and_only_the_grid_of_the_preview_remains():
-    plan = PlanConfig(num_steps=4, replicas=9, attempts=5, until_text_sim=0.3, lams=(0.05,), shard_steps=77)
+    plan = PlanConfig(num_steps=5, replicas=9, attempts=5, until_text_sim=0.3, lams=(0.05,), shard_steps=77)
     small = preview_plan(plan, PreviewConfig(replicas=3))
     assert small.lams == (0.0, 0.1, 0.3, 0.5, 0.7)
-    assert (small.replicas, small.attempts, small.num_steps, small.shard_steps) == (3, 1, 4, 77)
+    assert (small.replicas, small.attempts, small.num_steps, small.shard_steps) == (3, 1, 5, 77)
     assert preview_plan(PlanConfig(), PreviewConfig()).lams == PreviewConfig().lams
     with pytest.raises(ConfigError, match=r"preview\.lams = \[0\.7, 0\.9\].* plan\.num_steps = 2"):
         preview_plan(PlanConfig(num_steps=2, lams=(0.0,)), PreviewConfig(lams=(0.7, 0.9)))
+    with pytest.raises(
+        ConfigError,
+        match=r"preview\.lams: λ = 0\.3 and 0\.5: .* separates all levels is 3, and from 4 up 5 \(plan\.num_steps = 4\)",
+    ):
+        preview_plan(PlanConfig(num_steps=4, lams=(0.0,)), PreviewConfig(lams=(0.0, 0.3, 0.5, 0.8)))
 
 
 def test_wrong_levels_are_reported_with_every_other_problem():
@@ -72,11 +77,11 @@ def test_wrong_levels_are_reported_with_every_other_problem():
 
 
 def test_the_directory_is_the_previews_own_and_changes_with_what_it_shows(small):
-    config = small()
+    config = small("plan.num_steps=5")
     drafted = draft(config, *prepare(config))
 
     def directories(*overrides):
-        config = small(*overrides)
+        config = small("plan.num_steps=5", *overrides)
         return prepare(config)[0].base, draft_preview(drafted, config)[0].store.base
 
     full, preview = directories()
@@ -211,7 +216,7 @@ def job():
 def test_a_preview_is_made_once_and_leaves_the_full_run_alone(small, ray_local, job, capsys, monkeypatch):
     import discl_ray.pipeline as pipeline
 
-    asked = ("preview.sources=3", "generator.threads=1", "generator.micro_batch=8")
+    asked = ("preview.sources=3", "generator.threads=1", "generator.micro_batch=8", "plan.num_steps=5")
     config = small(*asked)
     full = draft(config, *prepare(config))
     job(config)
@@ -220,7 +225,7 @@ def test_a_preview_is_made_once_and_leaves_the_full_run_alone(small, ray_local, 
     store = draft_preview(full, config)[0].store
     assert str(folder) == store.base
     made = store.read_table("plan.parquet", ["lam_pct"])["lam_pct"].unique().to_pylist()
-    assert made == [0, 10, 30, 50, 70]  # 0.9 leaves no step of 4
+    assert made == [0, 10, 30, 50, 70]  # 0.9 leaves no step of 5
     assert store.read_json("MANIFEST.json")["rows"] == 3 * 5 * 2
     assert Image.open(io.BytesIO(store.read("preview.png"))).size[0] > 6 * 96
     figures = store.read_json("preview.json")

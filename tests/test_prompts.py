@@ -80,6 +80,15 @@ def test_a_class_name_that_looks_like_a_template_stays_text(name):
     assert Prompts(config=PromptConfig(generation=("the {name}",))).generation(name, 0) == f"the {name}"
 
 
+@pytest.mark.parametrize("template", ["a photo", "a photo of {{name}}", "name"])
+def test_a_template_without_the_class_name_is_refused_and_a_scene_of_a_class_is_not(tmp_path, template):
+    for fields in ({"generation": ("fine {name}", template)}, {"filter": template}):
+        with pytest.raises(ValidationError, match=r"has no \{name\}, so it says the same of every class"):
+            PromptConfig(**fields)
+    assert "needs {name}" in refused(written(tmp_path, {"any": [template]}))
+    load_prompts(written(tmp_path, {"classes": {"red fox": [template]}}))
+
+
 @pytest.mark.parametrize("template", BROKEN)
 def test_a_broken_template_is_refused_everywhere_with_its_key(tmp_path, template):
     for fields in ({"generation": ("fine {name}", template)}, {"filter": template}):

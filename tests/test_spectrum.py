@@ -1,4 +1,5 @@
 import io
+import json
 import shutil
 from collections import Counter
 from itertools import pairwise
@@ -22,6 +23,7 @@ from discl_ray.data import READERS
 from discl_ray.data.config import ImageFolderConfig
 from discl_ray.data.digits_lt import digits_lt
 from discl_ray.data.listing import inline
+from discl_ray.embedded import GENERATOR
 from discl_ray.embedded.digits import NAMES
 from discl_ray.errors import DataError, IntegrityError, ModelError
 from discl_ray.pipeline import describe, draft, generate, lay_out, prepare, summarize, warnings
@@ -459,6 +461,13 @@ def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
     assert warnings(draft(small(), *prepare(small())), small()) == []
     large = small("generator.size=128")
     assert warnings(draft(large, *prepare(large)), large) == []
+    folder = shutil.copytree(GENERATOR, tmp_path / "model")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": "PNDMScheduler", "clip_sample": True}))
+    other = small(f"generator.model={folder}")
+    kind, clipped = warnings(draft(other, *prepare(other)), other)
+    assert "is of a PNDMScheduler: generator.sampler = ddim takes its noise schedule" in kind
+    assert "clip_sample = True: not followed" in clipped
 
 
 def test_the_embedded_generator_refuses_another_data_set_unless_it_is_told(small):

@@ -6,7 +6,7 @@ floats `int(50 * (1 - 0.9))` is 4, a step short; here nothing is computed in flo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 REAL = 100
 """`lam_pct` of the real image."""
@@ -36,6 +36,22 @@ def num_denoising_steps(lam_pct: int, schedule_steps: int) -> int:
     return schedule_steps * (100 - lam_pct) // 100
 
 
+def coinciding(levels: Collection[int], schedule_steps: int) -> list[tuple[int, int]]:
+    """Pairs of levels, in percent, that take equally many steps (more than none) of T: their images would be the same."""
+    ordered = sorted(levels)
+    steps = [num_denoising_steps(pct, schedule_steps) for pct in ordered]
+    return [(ordered[i], ordered[i + 1]) for i in range(len(ordered) - 1) if steps[i] == steps[i + 1] > 0]
+
+
+def separating_steps(levels: Collection[int], start: int = 1) -> int:
+    """The smallest T from `start` up at which every level, in percent, has steps, and no two equally many. From 100 up all do."""
+
+    def separates(steps: int) -> bool:
+        return num_denoising_steps(max(levels), steps) > 0 and not coinciding(levels, steps)
+
+    return next(steps for steps in range(start, max(start, 100) + 1) if separates(steps))
+
+
 def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
     """What is wrong with a grid of levels to generate, in sentences; empty if nothing is."""
     if not lams:
@@ -54,4 +70,12 @@ def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
         elif num_denoising_steps(pct, schedule_steps) == 0:
             problems.append(f"λ = {lam} leaves no step of {schedule_steps}: lower it or raise the number of steps")
         seen.add(pct)
+    levels = seen - {REAL}
+    if pairs := coinciding(levels, schedule_steps):
+        shown = ", ".join(f"{pct_to_lam(low):g} and {pct_to_lam(high):g}" for low, high in pairs)
+        least, more = separating_steps(levels), separating_steps(levels, schedule_steps)
+        problems.append(
+            f"λ = {shown}: equally many of {schedule_steps} steps, so the images would be the same; the smallest number of steps "
+            f"that separates all levels is {least}" + (f", and from {schedule_steps} up {more}" if more > least else "")
+        )
     return problems

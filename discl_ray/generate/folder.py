@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from discl_ray.core.ids import file_hash, stable_id
 from discl_ray.embedded import GENERATOR
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.samplers import SAMPLERS
+from discl_ray.generate.samplers import SAMPLERS, SCHEDULES
+from discl_ray.generate.schedule import begins_late, nearest_good, plain_timesteps, timesteps
 
 SD, SDXL = "Stable Diffusion", "Stable Diffusion XL"
 FAMILIES = {
@@ -109,16 +111,30 @@ def _check_weights(folder: Path, part: str, variant: str | None) -> None:
             raise ModelError(f"{file}: damaged or cut short ({error}); download or copy it again") from error
 
 
-def check_generator(config: GeneratorConfig, num_steps: int) -> Path:
+def check_generator(config: GeneratorConfig, num_steps: int, levels: Collection[int] = ()) -> Path:
     """Finds the configured model and checks everything that can be checked without loading it; returns its folder.
 
-    Raises ModelError.
+    `levels` are the λ to be made, in percent. Raises ModelError.
     """
     folder = find_model(config.model, config.revision, config.variant)
     check_folder(folder, config.variant)
     working_size(config, folder)
-    SAMPLERS[config.sampler](scheduler_config(folder), num_steps)
+    check_steps(config, folder, num_steps, levels)
     return folder
+
+
+def check_steps(config: GeneratorConfig, folder: Path, num_steps: int, levels: Collection[int]) -> None:
+    """Raises ModelError unless the sampler can take T steps of the model's noise schedule, beginning where λ = 0 has to."""
+    SCHEDULES[config.sampler].read(stored_scheduler(folder))
+    SAMPLERS[config.sampler](scheduler_config(folder), num_steps)
+    schedule = SCHEDULES[config.sampler].read(scheduler_config(folder))
+    if 0 in levels and begins_late(schedule, num_steps):
+        first, n = int(timesteps(schedule, num_steps)[0]), schedule.num_train_timesteps
+        raise ModelError(
+            f"plan.num_steps = {num_steps}: with the model's timestep_spacing = '{schedule.timestep_spacing}' the first step is at "
+            f"timestep {first} of {n}, and λ = 0 would keep much of the image; "
+            f"take plan.num_steps={nearest_good(schedule, num_steps)}, or leave λ = 0 out of the levels"
+        )
 
 
 def vae_factor(folder: Path) -> int:
@@ -145,9 +161,33 @@ def working_size(config: GeneratorConfig, folder: Path) -> tuple[int, int]:
     return height, width
 
 
-def scheduler_config(folder: Path) -> dict[str, Any]:
-    """The model's scheduler settings."""
+def stored_scheduler(folder: Path) -> dict[str, Any]:
+    """The model's scheduler settings as they stand in its file."""
     return read_json(folder / "scheduler" / "scheduler_config.json")
+
+
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """The model's scheduler settings as they are used: for Stable Diffusion with steps_offset = 1, as its pipelines in diffusers
+    repair older files; Stable Diffusion XL's leave them alone.
+    """
+    stored, index = stored_scheduler(folder), read_json(folder / "model_index.json")
+    return {**stored, "steps_offset": 1} if FAMILIES[index["_class_name"]] == SD else stored
+
+
+def scheduler_notes(config: GeneratorConfig, folder: Path) -> list[str]:
+    """What the model's scheduler settings say and the sampler does not do, in sentences."""
+    stored, schedule = stored_scheduler(folder), SCHEDULES[config.sampler].read(scheduler_config(folder))
+    found, place = [], "the model's scheduler_config.json"
+    kind = stored.get("_class_name", schedule.stock)
+    if kind != schedule.stock:
+        found.append(f"{place} is of a {kind}: generator.sampler = {config.sampler} takes its noise schedule, not its method")
+    offset = stored.get("steps_offset") or 0
+    if schedule.timestep_spacing == "leading" and offset != schedule.steps_offset:
+        found.append(f"{place} has steps_offset = {offset}: 1 is taken, as diffusers does for Stable Diffusion")
+    for name in schedule.unbounded:
+        if stored.get(name):
+            found.append(f"{place} has {name} = {stored[name]}: not followed, because latents have no bounds to keep to")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -185,4 +225,6 @@ def fingerprint(config: GeneratorConfig, folder: Path, num_steps: int) -> str:
         config.aesthetic_score, config.negative_aesthetic_score, config.dtype, config.vae_dtype, config.compile,
         config.codec, config.quality if config.codec == "jpeg" else None,
     )  # fmt: skip
-    return stable_id(contents, *fields, versions)
+    stored, used = (SCHEDULES[config.sampler].read(read(folder)) for read in (stored_scheduler, scheduler_config))
+    respaced = not np.array_equal(plain_timesteps(stored, num_steps), timesteps(used, num_steps))
+    return stable_id(contents, *fields, versions, *(["respaced"] if respaced else []))  # otherwise as it always was

@@ -11,22 +11,22 @@ is linear in the latent x, the network's guided output m, fresh noise z and, for
 With a = alpha-bar at the step's timestep, a' at the next one, s = sqrt((1-a)/a), s' the next one's, and x0 from
 epsilon-prediction, x0 = (x - sqrt(1-a) m) / sqrt(a), or v-prediction (Salimans and Ho 2022), x0 = sqrt(a) x - sqrt(1-a) m.
 
-Which timesteps, and which a' after the last, is the model's scheduler config to say; names missing there take the default that
-diffusers gives the same sampler, so a folder means here what it means there.
+Which timesteps, and which a' after the last, is the model's scheduler config to say (generate/schedule.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from discl_ray.errors import ModelError
+from discl_ray.generate.schedule import F64, NoiseSchedule, Off, timesteps
 
-F64 = NDArray[np.floating]
 COEFFICIENTS = ("scale", "keep", "push", "past", "kick", "data_keep", "data_push", "signal", "spread")
 
 
@@ -58,8 +58,11 @@ class Table:
     """Standard deviation of the pure noise that text-to-image starts from."""
 
     def __post_init__(self) -> None:
-        if any(getattr(self, name).shape != self.timesteps.shape for name in COEFFICIENTS):
-            raise ModelError(f"scheduler_config.json: these settings give {len(self.timesteps)} timesteps for another number")
+        wrong = [name for name in COEFFICIENTS if not np.isfinite(getattr(self, name)).all()]
+        if wrong:
+            raise ModelError(
+                f"scheduler_config.json: {wrong[0]} is not finite in {self.num_steps} steps; take another plan.num_steps"
+            )
 
     @property
     def num_steps(self) -> int:
@@ -72,72 +75,40 @@ class Table:
         return bool(self.past.any())
 
 
-def _setting(scheduler: Mapping[str, Any], name: str) -> Any:
-    if scheduler.get(name) is None:
-        raise ModelError(f"scheduler_config.json: '{name}' is missing; a discrete (beta) noise schedule has it")
-    return scheduler[name]
-
-
-def _one_of(scheduler: Mapping[str, Any], name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = scheduler.get(name, default)
-    if value not in allowed:
-        raise ModelError(f"scheduler_config.json: {name} = '{value}'; allowed: {', '.join(allowed)}")
-    return value
-
-
-def _refuse(scheduler: Mapping[str, Any], *names: str) -> None:
-    """Raises ModelError for a switch that changes the schedule in a way no table here follows."""
-    for name in names:
-        if scheduler.get(name):
-            raise ModelError(
-                f"scheduler_config.json: {name} = {scheduler[name]}; this sampler needs it off, or take another one"
-            )
-
-
-def alphas_cumprod(scheduler: Mapping[str, Any]) -> F64:
-    """alpha-bar for t = 0...N-1 from a diffusers scheduler config.
-
-    Raises ModelError for a beta schedule no sampler here knows.
-    """
-    if scheduler.get("trained_betas") is not None:
-        return np.cumprod(1.0 - np.asarray(scheduler["trained_betas"], np.float64))
-    kind = _one_of(scheduler, "beta_schedule", "linear", ("linear", "scaled_linear"))
-    n, low, high = (_setting(scheduler, name) for name in ("num_train_timesteps", "beta_start", "beta_end"))
-    betas: F64 = np.linspace(low, high, n) if kind == "linear" else np.linspace(low**0.5, high**0.5, n) ** 2
-    return np.cumprod(1.0 - betas)
-
-
-def spaced_timesteps(scheduler: Mapping[str, Any], num_steps: int, default: str = "leading", *, whole: bool = True) -> F64:
-    """T timesteps, descending, spaced as the model's scheduler config says; rounded if `whole`."""
-    n, offset = _setting(scheduler, "num_train_timesteps"), scheduler.get("steps_offset", 0)
-    spacing = _one_of(scheduler, "timestep_spacing", default, ("leading", "trailing", "linspace"))
-    if spacing == "leading":
-        return np.arange(num_steps, dtype=np.float64)[::-1] * (n // num_steps) + offset
-    if spacing == "trailing":
-        return np.round(np.arange(n, 0, -n / num_steps)) - 1
-    steps = np.linspace(0, n - 1, num_steps, dtype=np.float64 if whole else np.float32)[::-1].astype(np.float64)
-    return np.round(steps) if whole else steps
-
-
-def data_prediction(scheduler: Mapping[str, Any], a: F64) -> tuple[F64, F64]:
+def data_prediction(schedule: NoiseSchedule, a: F64) -> tuple[F64, F64]:
     """x0 = P x + Q m: the factors (P, Q) for the model's prediction type at alpha-bar `a`."""
-    kind = _one_of(scheduler, "prediction_type", "epsilon", ("epsilon", "v_prediction"))
-    if kind == "epsilon":
+    if schedule.prediction_type == "epsilon":
         return 1 / np.sqrt(a), -np.sqrt((1 - a) / a)
     return np.sqrt(a), -np.sqrt(1 - a)
 
 
+class DDIMSchedule(NoiseSchedule):
+    """What DDIM reads of scheduler_config.json."""
+
+    stock: ClassVar[str] = "DDIMScheduler"
+    unbounded: ClassVar[tuple[str, ...]] = ("clip_sample", "thresholding")
+
+    set_alpha_to_one: bool = True
+
+
 def ddim(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     """DDIM with eta = 0: x <- sqrt(a') x0 + sqrt(1-a') e, e = (x - sqrt(a) x0) / sqrt(1-a) (Song et al. 2021, Eq. 12)."""
-    _refuse(scheduler, "rescale_betas_zero_snr", "thresholding")
-    alpha, steps = alphas_cumprod(scheduler), spaced_timesteps(scheduler, num_steps)
+    schedule = DDIMSchedule.read(scheduler)
+    alpha, steps = schedule.alphas_cumprod(), timesteps(schedule, num_steps)
     following = steps.astype(int) - len(alpha) // num_steps
-    final = 1.0 if scheduler.get("set_alpha_to_one", True) else alpha[0]
+    final = 1.0 if schedule.set_alpha_to_one else alpha[0]
     a = alpha[steps.astype(int)]
     b = np.where(following >= 0, alpha[np.maximum(following, 0)], final)
-    p, q = data_prediction(scheduler, a)
+    p, q = data_prediction(schedule, a)
     of_x0, of_x = np.sqrt(b) - np.sqrt(a * (1 - b) / (1 - a)), np.sqrt((1 - b) / (1 - a))
     return _table(steps, keep=of_x + of_x0 * p, push=of_x0 * q, signal=np.sqrt(a), spread=np.sqrt(1 - a))
+
+
+class DDPMSchedule(NoiseSchedule):
+    """What ancestral sampling reads of scheduler_config.json."""
+
+    stock: ClassVar[str] = "DDPMScheduler"
+    unbounded: ClassVar[tuple[str, ...]] = ("clip_sample", "thresholding")
 
 
 def _ddpm(variance: str) -> Callable[[Mapping[str, Any], int], Table]:
@@ -147,13 +118,13 @@ def _ddpm(variance: str) -> Callable[[Mapping[str, Any], int], Table]:
         x <- sqrt(a') beta/(1-a) x0 + sqrt(alpha) (1-a')/(1-a) x + sigma z for t > 0, with sigma^2 = beta (`large`) or the
         posterior's beta (1-a')/(1-a) (`small`). Nothing is clipped.
         """
-        _refuse(scheduler, "rescale_betas_zero_snr", "thresholding")
-        alpha, steps = alphas_cumprod(scheduler), spaced_timesteps(scheduler, num_steps)
+        schedule = DDPMSchedule.read(scheduler)
+        alpha, steps = schedule.alphas_cumprod(), timesteps(schedule, num_steps)
         a = alpha[steps.astype(int)]
         b = np.append(a[1:], 1.0)
         beta = 1 - a / b
         sigma2 = beta if variance == "large" else np.maximum(beta * (1 - b) / (1 - a), 1e-20)
-        p, q = data_prediction(scheduler, a)
+        p, q = data_prediction(schedule, a)
         of_x0, of_x = np.sqrt(b) * beta / (1 - a), np.sqrt(a / b) * (1 - b) / (1 - a)
         kick = np.where(steps > 0, np.sqrt(sigma2), 0.0)
         return _table(steps, keep=of_x + of_x0 * p, push=of_x0 * q, kick=kick, signal=np.sqrt(a), spread=np.sqrt(1 - a))
@@ -161,22 +132,42 @@ def _ddpm(variance: str) -> Callable[[Mapping[str, Any], int], Table]:
     return ddpm
 
 
+class EulerSchedule(NoiseSchedule):
+    """What Euler's method reads of scheduler_config.json."""
+
+    stock: ClassVar[str] = "EulerDiscreteScheduler"
+    whole: ClassVar[bool] = False
+    terminal: ClassVar[float] = 2.0**-24
+
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "linspace"
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    interpolation_type: Literal["linear"] = "linear"
+    timestep_type: Literal["discrete", "continuous"] = "discrete"
+    use_karras_sigmas: Off = False
+    use_exponential_sigmas: Off = False
+    use_beta_sigmas: Off = False
+
+    @model_validator(mode="after")
+    def _told_timesteps(self) -> Self:
+        if self.timestep_type == "continuous" and self.prediction_type == "v_prediction":
+            raise ValueError(
+                "timestep_type = 'continuous': with v-prediction it tells the UNet other times; 'discrete' is allowed"
+            )
+        return self
+
+
 def euler(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     """Euler's method in s (Karras et al. 2022, Alg. 1 without churn): x <- x + (s'-s) (x - x0) / s.
 
     Here x = z0 + s e; the UNet sees the variance-preserving x / sqrt(1 + s^2).
     """
-    _refuse(scheduler, "rescale_betas_zero_snr", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-    _one_of(scheduler, "interpolation_type", "linear", ("linear",))
-    _one_of(scheduler, "timestep_type", "discrete", ("discrete",))
-    alpha = alphas_cumprod(scheduler)
-    steps = spaced_timesteps(scheduler, num_steps, "linspace", whole=False)
-    s, following = _sigmas(scheduler, alpha, steps)
-    p, q = data_prediction(scheduler, 1 / (1 + s**2))  # of the variance-preserving latent x / sqrt(1+s^2)
+    schedule = EulerSchedule.read(scheduler)
+    steps = timesteps(schedule, num_steps)
+    s, following = _sigmas(schedule, schedule.final_sigmas_type, steps)
+    p, q = data_prediction(schedule, 1 / (1 + s**2))  # of the variance-preserving latent x / sqrt(1+s^2)
     change = (following - s) / s
     scale = 1 / np.sqrt(1 + s**2)
     top = float(np.max(s))
-    even = scheduler.get("timestep_spacing", "linspace") in ("linspace", "trailing")
     return _table(
         steps,
         scale=scale,
@@ -184,8 +175,40 @@ def euler(scheduler: Mapping[str, Any], num_steps: int) -> Table:
         push=-change * q,
         signal=np.ones_like(s),
         spread=s,
-        pure=top if even else float(np.sqrt(top**2 + 1)),
+        pure=float(np.sqrt(top**2 + 1)) if schedule.timestep_spacing == "leading" else top,
     )
+
+
+class DPMSolverSchedule(NoiseSchedule):
+    """What DPM-Solver++ reads of scheduler_config.json. UniPC's and DEIS's names for a solver mean its own, as in diffusers."""
+
+    stock: ClassVar[str] = "DPMSolverMultistepScheduler"
+    unbounded: ClassVar[tuple[str, ...]] = ("thresholding",)
+    dropped: ClassVar[int] = 1
+    terminal: ClassVar[float] = 2.0**-24
+
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "linspace"
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    solver_type: Literal["midpoint", "bh1", "bh2", "logrho"] = "midpoint"
+    algorithm_type: Literal["dpmsolver++", "deis"] = "dpmsolver++"
+    solver_order: Literal[2] = 2
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    lambda_min_clipped: float = Field(default=-math.inf, allow_inf_nan=True)
+    use_karras_sigmas: Off = False
+    use_exponential_sigmas: Off = False
+    use_beta_sigmas: Off = False
+    use_lu_lambdas: Off = False
+    use_flow_sigmas: Off = False
+
+    @model_validator(mode="after")
+    def _unclipped(self) -> Self:
+        lowest = self.alphas_cumprod()[-1]
+        if not 0.5 * math.log(lowest / (1 - lowest)) >= self.lambda_min_clipped:
+            raise ValueError(
+                f"lambda_min_clipped = {self.lambda_min_clipped}: leaves out timesteps of this schedule; remove it"
+            )
+        return self
 
 
 def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
@@ -194,34 +217,19 @@ def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     x <- (sigma'/sigma) x - alpha' (e^-h - 1) D,  D = (1 + w) x0 - w x0_before,  w = h / (2 h_before), alpha = sqrt(a),
     sigma = sqrt(1-a). First order (w = 0) at a row's first step and, as diffusers has it, at the last one.
     """
-    _refuse(
-        scheduler,
-        "rescale_betas_zero_snr", "thresholding", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
-        "use_lu_lambdas", "use_flow_sigmas",
-    )  # fmt: skip
-    _one_of(scheduler, "solver_type", "midpoint", ("midpoint",))
-    _one_of(scheduler, "algorithm_type", "dpmsolver++", ("dpmsolver++",))
-    if scheduler.get("solver_order", 2) != 2:
-        raise ModelError(f"scheduler_config.json: solver_order = {scheduler['solver_order']}; allowed: 2")
-    alpha, n = alphas_cumprod(scheduler), _setting(scheduler, "num_train_timesteps")
-    spacing = _one_of(scheduler, "timestep_spacing", "linspace", ("leading", "trailing", "linspace"))
-    if spacing == "trailing":
-        steps = spaced_timesteps(scheduler, num_steps)
-    elif spacing == "leading":
-        steps = np.arange(num_steps, 0, -1) * float(n // (num_steps + 1)) + scheduler.get("steps_offset", 0)
-    else:
-        steps = np.round(np.linspace(0, n - 1, num_steps + 1))[:0:-1]
-    s, following = _sigmas(scheduler, alpha, steps)
+    schedule = DPMSolverSchedule.read(scheduler)
+    steps = timesteps(schedule, num_steps)
+    s, following = _sigmas(schedule, schedule.final_sigmas_type, steps)
     a, b = 1 / (1 + s**2), 1 / (1 + following**2)
     with np.errstate(divide="ignore"):
         h = np.log(s) - np.log(following)  # infinite at the end, where s' = 0
     w = np.zeros(num_steps)
     w[1:] = h[1:] / (2 * h[:-1])
-    short = scheduler.get("lower_order_final", True) and num_steps < 15
-    if scheduler.get("final_sigmas_type", "zero") == "zero" or short or scheduler.get("euler_at_final"):
+    short = schedule.lower_order_final and num_steps < 15
+    if schedule.final_sigmas_type == "zero" or short or schedule.euler_at_final:
         w[-1] = 0
     gain = np.sqrt(b) * (1 - following / s)
-    p, q = data_prediction(scheduler, a)
+    p, q = data_prediction(schedule, a)
     return _table(
         steps,
         keep=np.sqrt((1 - b) / (1 - a)) + gain * (1 + w) * p,
@@ -234,11 +242,11 @@ def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     )
 
 
-def _sigmas(scheduler: Mapping[str, Any], alpha: F64, steps: F64) -> tuple[F64, F64]:
+def _sigmas(schedule: NoiseSchedule, last: str, steps: F64) -> tuple[F64, F64]:
     """s at every step and s' after it."""
+    alpha = schedule.alphas_cumprod()
     trained = np.sqrt((1 - alpha) / alpha)
     s = np.interp(steps, np.arange(len(alpha)), trained)
-    last = _one_of(scheduler, "final_sigmas_type", "zero", ("zero", "sigma_min"))
     return s, np.append(s[1:], 0.0 if last == "zero" else trained[0])
 
 
@@ -257,3 +265,12 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm++2m": dpm_solver_2m,
 }
 """Samplers by name: (the model's scheduler config, T) -> Table. `ddpm_large` is the paper's Eq. 2."""
+
+SCHEDULES: dict[str, type[NoiseSchedule]] = {
+    "ddim": DDIMSchedule,
+    "ddpm_large": DDPMSchedule,
+    "ddpm_small": DDPMSchedule,
+    "euler": EulerSchedule,
+    "dpm++2m": DPMSolverSchedule,
+}
+"""What a sampler reads of a model's scheduler config, by name."""

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.core.lam import check_grid, lam_to_pct, num_denoising_steps, pct_to_lam
+from discl_ray.core.lam import check_grid, coinciding, lam_to_pct, num_denoising_steps, pct_to_lam, separating_steps
 
 percents = st.integers(0, 100)
 
@@ -56,6 +56,9 @@ def test_a_lam_between_percents_or_outside_is_refused(lam):
         ([0.9], 5, ["leaves no step"]),
         ([-0.1], 30, ["allowed are 0 to 1"]),
         ([0.123], 30, ["whole hundredths"]),
+        ([0.0, 0.1, 0.3, 0.5], 4, ["λ = 0.3 and 0.5: equally many of 4 steps"]),
+        ([0.5, 0.55, 0.0, 0.6], 3, ["λ = 0.5 and 0.55, 0.55 and 0.6: equally many of 3 steps"]),
+        ([0.3, 0.5, 0.9], 4, ["λ = 0.9 leaves no step", "λ = 0.3 and 0.5"]),
         ([1.0, 0.3, 0.3, -1, 0.99], 30, ["real image", "given twice", "allowed are", "leaves no step"]),
     ],
 )
@@ -68,3 +71,27 @@ def test_a_grid_is_refused_with_every_reason(lams, total, words):
 @given(st.sets(st.integers(0, 99), min_size=1), st.integers(100, 1000))
 def test_a_grid_with_a_step_at_every_level_is_accepted(pcts, total):
     assert check_grid([pct_to_lam(p) for p in pcts], total) == []
+
+
+@given(st.sets(st.integers(0, 99), min_size=1), st.integers(1, 1000))
+def test_a_grid_is_accepted_if_every_level_has_its_own_number_of_steps(pcts, total):
+    steps = [num_denoising_steps(p, total) for p in pcts]
+    problems = check_grid([pct_to_lam(p) for p in pcts], total)
+    assert (problems == []) == (0 not in steps and len(set(steps)) == len(steps))
+
+
+@given(st.sets(st.integers(0, 99), min_size=1, max_size=8))
+def test_the_smallest_number_that_separates_levels_does_and_none_below_does(pcts):
+    least = separating_steps(pcts)
+    for total in range(1, least + 1):
+        separate = len({num_denoising_steps(p, total) for p in (*pcts, 100)}) == len(pcts) + 1
+        assert separate == (total == least)
+    assert coinciding(pcts, least) == []
+
+
+def test_the_smallest_number_of_steps_is_named():
+    (problem,) = check_grid([0, 0.1, 0.3, 0.5], 4)
+    assert problem.endswith("the smallest number of steps that separates all levels is 5")
+    (problem,) = check_grid([0.51, 0.52], 50)
+    assert problem.endswith(f"is {separating_steps([51, 52])}, and from 50 up {separating_steps([51, 52], 50)}")
+    assert [separating_steps([51, 52], start) for start in (50, 99, 500)] == [51, 99, 500]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from discl_ray.core.lam import num_denoising_steps
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Row
-from discl_ray.generate.folder import check_generator, scheduler_config
+from discl_ray.generate.folder import check_generator, scheduler_config, stored_scheduler
 from discl_ray.generate.samplers import SAMPLERS
 from tests.generate.families import FAMILIES, STOCK, make_folder, stock_pipeline
 
@@ -85,6 +86,48 @@ def test_one_mixed_batch_ends_where_the_stock_pipeline_ends(folders, family, sam
         theirs = stock_latents(pipe, row)
         assert theirs.abs().max() < 100
         assert float((ours[row.gid] - theirs).abs().max()) <= 1e-4, row.gid
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_zero_terminal_snr_ends_where_the_stock_pipeline_ends(folders, family, sampler):
+    """λ = 0 begins with noise alone: its image is the text's, whatever the source."""
+    folder = folders[family]
+    settings = {**scheduler_config(folder), "prediction_type": "v_prediction", "clip_sample": False}
+    settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    pipe = stock_pipeline(folder)
+    cls, extra = STOCK[sampler]
+    pipe.scheduler = cls.from_config({**settings, **extra})
+    rows = [row for row in rows_of((32, 32)) if row.num_steps in (T, T // 2)]
+    ours = our_latents(folder, settings, rows, sampler=sampler)
+    for row in rows:
+        theirs = stock_latents(pipe, row)
+        assert theirs.abs().max() < 100
+        assert float((ours[row.gid] - theirs).abs().max()) <= 1e-4, row.gid
+    black = [dataclasses.replace(row, source=np.zeros_like(row.source)) for row in rows[:2]]
+    of_black = our_latents(folder, settings, black, sampler=sampler)
+    change = [float((ours[row.gid] - of_black[row.gid]).abs().max()) for row in black]
+    assert change[0] < 0.02 < change[1]
+
+
+@pytest.mark.parametrize("offset", [None, 0, 5])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_an_older_scheduler_file_is_repaired_where_diffusers_repairs_it(folders, tmp_path, family, offset):
+    """steps_offset becomes 1 for Stable Diffusion, and stays for XL."""
+    folder = shutil.copytree(folders[family], tmp_path / "copy")
+    file = folder / "scheduler" / "scheduler_config.json"
+    settings = {k: v for k, v in json.loads(file.read_text()).items() if k != "steps_offset"}
+    settings |= {"_class_name": "DDIMScheduler", "clip_sample": family == "sd1"}  # which Stable Diffusion's repair turns off
+    settings |= {} if offset is None else {"steps_offset": offset}
+    file.write_text(json.dumps(settings))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "DDIMScheduler"]}))
+    pipe, row = stock_pipeline(folder), rows_of((32, 32))[2]
+    assert type(pipe.scheduler) is DDIMScheduler
+    ours = our_latents(folder, scheduler_config(folder), [row])[row.gid]
+    assert float((ours - stock_latents(pipe, row)).abs().max()) <= 1e-4
+    unrepaired = our_latents(folder, stored_scheduler(folder), [row])[row.gid]
+    assert (float((ours - unrepaired).abs().max()) > 1e-3) == (family == "sd1")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -164,8 +207,6 @@ def test_without_guidance_the_unet_works_on_half_the_rows(folders):
 
 
 def test_a_scheduler_the_sampler_cannot_follow_is_refused_before_loading(folders, tmp_path):
-    import shutil
-
     from discl_ray.errors import ModelError
 
     folder = shutil.copytree(folders["sd1"], tmp_path / "copy")

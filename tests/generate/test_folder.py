@@ -1,5 +1,6 @@
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,17 @@ from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.folder import (
     WEIGHTED,
     check_folder,
+    check_generator,
     count_truncated,
     find_model,
     fingerprint,
     native_side,
     parts_of,
     read_json,
+    scheduler_notes,
     working_size,
 )
+from discl_ray.generate.samplers import SAMPLERS
 
 
 @pytest.fixture
@@ -120,6 +124,94 @@ def test_the_fingerprint_sees_weights_and_settings_but_not_how_it_runs(folder):
     weights.write_bytes(data)
     prints.add(fingerprint(GeneratorConfig(), folder, 30))
     assert len(prints) == 3 + len(changes)
+
+
+def edited(folder, **change):
+    """The folder with other scheduler settings; None leaves a key out."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    settings = {**json.loads(file.read_text()), **change}
+    file.write_text(json.dumps({k: v for k, v in settings.items() if k not in change or v is not None}))
+    return folder
+
+
+def as_family(folder, name):
+    file = folder / "model_index.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": name}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "sampler", "num_steps", "respaced"),
+    [
+        ("StableDiffusionPipeline", {}, "ddim", 30, False),
+        ("StableDiffusionPipeline", {"clip_sample": True, "_class_name": "PNDMScheduler"}, "ddim", 30, False),
+        ("StableDiffusionPipeline", {"steps_offset": 0}, "ddim", 30, True),
+        ("StableDiffusionImg2ImgPipeline", {"steps_offset": None}, "euler", 30, True),
+        ("StableDiffusionPipeline", {"steps_offset": 0, "timestep_spacing": "trailing"}, "ddim", 30, False),
+        ("StableDiffusionPipeline", {"steps_offset": None, "timestep_spacing": None}, "dpm++2m", 30, False),
+        ("StableDiffusionXLPipeline", {"steps_offset": 0}, "ddim", 30, False),
+        ("StableDiffusionPipeline", {}, "euler", 1000, True),  # the UNet was told timestep 1000
+        ("StableDiffusionPipeline", {}, "dpm++2m", 999, True),  # coefficients were not finite
+        ("StableDiffusionPipeline", {"timestep_spacing": "linspace"}, "dpm++2m", 1000, True),
+        ("StableDiffusionPipeline", {"timestep_spacing": "trailing"}, "ddim", 61, True),  # there was a step at timestep -1
+        ("StableDiffusionPipeline", {"timestep_spacing": "trailing"}, "ddim", 60, False),
+    ],
+)
+def test_the_fingerprint_changes_just_where_the_timesteps_are_others_than_they_were(
+    folder, monkeypatch, family, change, sampler, num_steps, respaced
+):
+    as_family(edited(folder, **change), family)
+    monkeypatch.setattr("discl_ray.generate.folder.parts_of", lambda _: ("scheduler",))
+    monkeypatch.setattr("discl_ray.generate.folder.stable_id", lambda *fields: fields)
+    fields = fingerprint(GeneratorConfig(sampler=sampler), folder, num_steps)
+    assert (fields[-1] == "respaced") == respaced
+    assert isinstance(fields[-2 if respaced else -1], dict)
+
+
+@pytest.mark.parametrize(
+    ("change", "sampler", "words"),
+    [
+        ({}, "ddim", []),
+        ({"clip_sample": True}, "ddim", ["clip_sample = True: not followed"]),
+        ({"clip_sample": True, "_class_name": "EulerDiscreteScheduler"}, "euler", []),
+        ({"thresholding": True}, "ddpm_large", ["is of a DDIMScheduler", "thresholding = True: not followed"]),
+        (
+            {"_class_name": "PNDMScheduler", "steps_offset": 0},
+            "ddim",
+            ["is of a PNDMScheduler", "steps_offset = 0: 1 is taken"],
+        ),
+        ({"_class_name": "DDPMScheduler", "steps_offset": None}, "ddpm_small", ["steps_offset = 0: 1 is taken"]),
+        ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh2"}, "dpm++2m", ["is of a UniPCMultistepScheduler"]),
+        ({"_class_name": None, "steps_offset": 0, "timestep_spacing": "trailing"}, "ddim", []),
+    ],
+)
+def test_what_the_sampler_does_not_take_from_the_scheduler_is_said_once(folder, change, sampler, words):
+    config = GeneratorConfig(model=str(edited(folder, **change)), sampler=sampler)
+    assert check_generator(config, 30, (0, 50)) == folder
+    notes = scheduler_notes(config, folder)
+    assert len(notes) == len(words)
+    assert all(word in note for word, note in zip(words, notes, strict=True))
+
+
+@pytest.mark.parametrize(("num_steps", "near"), [(334, 333), (501, 500), (600, 500), (750, 849)])
+def test_a_schedule_that_begins_below_the_noise_is_refused_if_it_is_to_make_lambda_0(num_steps, near):
+    with pytest.raises(ModelError, match=rf"plan\.num_steps = {num_steps}: .*take plan\.num_steps={near}, or leave λ = 0 out"):
+        check_generator(GeneratorConfig(), num_steps, (0, 50))
+    check_generator(GeneratorConfig(), num_steps, (10, 50))
+    check_generator(GeneratorConfig(), near, (0, 50))
+
+
+@pytest.mark.parametrize("num_steps", [30, 50, 100, 333, 500, 850, 999, 1000])
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_the_numbers_of_steps_people_use_are_accepted(sampler, num_steps):
+    late = sampler == "dpm++2m" and num_steps in (333, 500)  # which spaces one more
+    with pytest.raises(ModelError, match="λ = 0") if late else nullcontext():
+        check_generator(GeneratorConfig(sampler=sampler), num_steps, (0, 10, 30, 50))
+
+
+def test_nonsense_in_the_scheduler_file_is_refused_even_where_it_would_be_repaired(folder):
+    with pytest.raises(ModelError, match="steps_offset = '0'"):
+        check_generator(GeneratorConfig(model=str(edited(folder, steps_offset="0"))), 30)
 
 
 def test_a_stray_file_of_another_variant_does_not_change_the_fingerprint(folder):
