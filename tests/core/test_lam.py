@@ -94,4 +94,4 @@ def test_the_smallest_number_of_steps_is_named():
     assert problem.endswith("the smallest number of steps that separates all levels is 5")
     (problem,) = check_grid([0.51, 0.52], 50)
     assert problem.endswith(f"is {separating_steps([51, 52])}, and from 50 up {separating_steps([51, 52], 50)}")
-    assert [separating_steps([51, 52], start) for start in (50, 99, 500)] == [51, 99, 500]
+    assert [separating_steps([51, 52], start) for start in (50, 99, 500)] == [52, 99, 500]
