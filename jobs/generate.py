@@ -8,12 +8,14 @@ The default takes under two minutes on two cores. Rerunning resumes; rerunning a
 
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
-from discl_ray.core.schema import SPECTRUM
+from discl_ray.core.schema import FILE
 from discl_ray.data import summarize_samples
 from discl_ray.pipeline import describe, draft, generate, prepare, summarize, warnings, write_layout
-from discl_ray.report.sheet import contact_sheet
+from discl_ray.report.acceptance import nothing_kept_words, real_words
+from discl_ray.report.card import write_card, write_verdicts
+from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
 from discl_ray.run import locked
-from discl_ray.spectrum import open_spectrum
+from discl_ray.spectrum import open_spectrum, with_images
 
 
 def job(config: Config) -> None:
@@ -26,15 +28,23 @@ def job(config: Config) -> None:
         print(f"plan · {store.base}\n{describe(prepared, config)}", flush=True)
         for warning in warnings(prepared, config):
             print(f"  warning: {warning}", flush=True)
-        generate(prepared, config)
-        spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
         note = PLUMBING if config.plumbing_test else ""
-        store.write("contact_sheet.png", contact_sheet(spectrum, store.read_table("sources.parquet"), note=note))
+        write_card(store, config, samples.classes, note)
+        generate(prepared, config)
+        spectrum = open_spectrum(store, config.filter, [FILE.name])
+        write_card(store, config, samples.classes, note)
+        write_verdicts(store, spectrum)
+        shown = pick_shown(prepared.hard)
+        cells = with_images(store, made_from(spectrum, shown))
+        store.write("contact_sheet.png", contact_sheet(cells, shown, note=note))
         kept = sum(spectrum["kept"].to_pylist())
         print(f"spectrum · filter {config.filter.mode}\n{summarize(prepared, config)}")
+        print(real_words(spectrum, config.filter))
         if note:
             print(f"  {note}")
         print(f"{spectrum.num_rows} images made, {kept} kept · look at {store.path('contact_sheet.png')} · next: make train")
+        if empty := nothing_kept_words(spectrum, config.filter):
+            print(empty)
 
 
 if __name__ == "__main__":

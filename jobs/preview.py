@@ -12,6 +12,8 @@ from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import SPECTRUM
 from discl_ray.pipeline import describe, draft, draft_preview, generate, prepare, warnings, write_layout
 from discl_ray.preview import Speed, forecast
+from discl_ray.report.acceptance import nothing_kept_words, real_words
+from discl_ray.report.card import write_card, write_verdicts
 from discl_ray.report.preview import preview_figures, preview_sheet, preview_words
 from discl_ray.run import locked
 from discl_ray.spectrum import open_spectrum
@@ -34,9 +36,14 @@ def job(config: Config) -> None:
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
         seen = forecast(spectrum, config.filter, full.plan, generators=config.generator.actors, speed=speed)
         note = PLUMBING if config.plumbing_test else ""
+        write_card(store, small, full.samples.classes, note)
+        write_verdicts(store, spectrum)
         store.write(SHEET, preview_sheet(spectrum, prepared.hard, config.filter, note))
         store.write_json(FIGURES, preview_figures(seen))
     print(preview_words(seen, config) + (f"\n  {note}" if note else ""))
+    print(real_words(spectrum, config.filter))
+    if empty := nothing_kept_words(spectrum, config.filter):
+        print(empty)
     print(f"look at {store.path(SHEET)} · next: make generate, with the same CONF and ARGS")
 
 

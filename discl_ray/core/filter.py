@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The filter: which synthetic images may be trained on, from stored scores alone.
 
 Scores lie in the spectrum; verdicts are computed whenever it is opened. Another threshold is another query and makes no image.
@@ -16,6 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -94,7 +97,7 @@ class Mode(NamedTuple):
     reason: str
     """`reason` of the rows it rejects."""
     needs: tuple[str, ...]
-    """Fields of Scores without which it has nothing to judge by."""
+    """Fields of Scores without which it has nothing to judge by; the first is the rows' own."""
 
 
 MODES: dict[str, Mode] = {
@@ -102,6 +105,21 @@ MODES: dict[str, Mode] = {
     "quantile": Mode(_quantile, "text_sim", ("text_sim", "sources")),
     "rank": Mode(_rank, "rank", ("text_rank",)),
 }
+
+
+def accepts_real(spectrum: pa.Table, config: FilterConfig) -> tuple[int, int] | None:
+    """How many of the real training images of a spectrum the filter would accept, and of how many.
+
+    None if no image has the score the mode goes by: none was made, or the spectrum was scored before that score was stored.
+    """
+    rows = spectrum.filter(pc.equal(spectrum["role"], "train"))
+    real = rows.group_by("sample_id").aggregate([("source_text_sim", "max"), ("source_text_rank", "max")])
+    sims = _column(real, "source_text_sim_max", missing=-np.inf)
+    scores = Scores(sims, _column(real, "source_text_rank_max", missing=np.inf), sims[np.isfinite(sims)])
+    known = np.isfinite(getattr(scores, MODES[config.mode].needs[0]))
+    if not known.any():
+        return None
+    return int((MODES[config.mode].passes(config, scores) & known).sum()), int(known.sum())
 
 
 def _made(spectrum: pa.Table) -> NDArray[np.bool_]:

@@ -22,13 +22,14 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def _with_hf_image(schema: pa.Schema) -> pa.Schema:
     """Adds the metadata by which `datasets` decodes the `image` column to PIL images."""
     features: dict[str, object] = {
-        field.name: {"_type": "Image"} if field.name == "image" else {"dtype": _hf_dtype(field.type), "_type": "Value"}
+        field.name: {"_type": "Image"} if field.name == "image" else {"dtype": hf_dtype(field.type), "_type": "Value"}
         for field in schema
     }
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _hf_dtype(dtype: pa.DataType) -> str:
+def hf_dtype(dtype: pa.DataType) -> str:
+    """A column's type as `datasets` calls it."""
     return {"float": "float32", "double": "float64"}.get(str(dtype), str(dtype))
 
 

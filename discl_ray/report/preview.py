@@ -19,6 +19,7 @@ from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
 from discl_ray.preview import Forecast, passed
+from discl_ray.report.acceptance import rule_words
 from discl_ray.report.sheet import FAINT, INK, PAPER, RED, font_of, png_of, thumbnail, with_note
 
 SIDE, COLUMN, ROW, LEFT, TOP, BETWEEN, MARGIN, WIDTH = 96, 108, 124, 104, 130, 18, 16, 520
@@ -102,18 +103,13 @@ def _mark(ok: bool, configured: bool) -> Image.Image:
 
 def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, config: FilterConfig, verdicts: Verdicts) -> None:
     """What stands under the images."""
-    rules = {
-        "absolute": f"text_sim ≥ {config.threshold:g}",
-        "quantile": f"text_sim as that of all but {100 * config.quantile:g} % of the real images",
-        "rank": "own class first" if config.rank == 1 else f"own class among the first {config.rank}",
-    }
     draw.text((MARGIN, 18), "text_sim · rank of the own class, then what each filter says:", INK, font=font_of(12), anchor="lm")
     for line, mode in enumerate(verdicts):
         configured, y = mode == config.mode, 40 + 18 * line
         for column, ok in enumerate((True, False)):
             mark = _mark(ok, configured)
             sheet.paste(mark, (MARGIN + 8 + 18 * column - mark.width // 2, y - mark.height // 2))
-        text = f"{mode}: {rules[mode]}" + " (configured)" * configured
+        text = f"{mode}: {rule_words(config, mode)}" + " (configured)" * configured
         draw.text((MARGIN + 44, y), text, INK if configured else FAINT, font=font_of(12), anchor="lm")
 
 

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The contact sheet of a spectrum: rows are real images, columns λ from text-typical to the real one, rejects crossed out."""
 
 from __future__ import annotations
@@ -6,7 +8,9 @@ import io
 from textwrap import wrap
 
 import matplotlib
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from discl_ray.core.images import decode_image
@@ -16,10 +20,11 @@ from discl_ray.spectrum import KEPT
 
 CELL, GAP, LEFT, TOP = 72, 4, 92, 34
 RED = (200, 30, 40)
+MAX_ROWS = 14
 PAPER, INK, FAINT = (250, 249, 246), (40, 40, 40), (120, 120, 120)
 
 
-def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, note: str = "") -> bytes:
+def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = MAX_ROWS, note: str = "") -> bytes:
     """A PNG of up to `max_rows` real training images, their first replica at every λ, and the real image last.
 
     `spectrum` needs images and verdicts, `sources` is SAMPLES; real images are drawn evenly over the classes. A `note` stands in
@@ -31,9 +36,7 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
         key = row["sample_id"], row["lam_pct"]
         if row["role"] == "train" and row["replica"] == 0 and (row["kept"] or key not in cells):  # the attempt that was kept
             cells[row["sample_id"], row["lam_pct"]] = row
-    rows = [s for s in sources.to_pylist() if s["split"] == "train"]
-    rows = sorted(rows, key=lambda s: s["label"])
-    shown = [rows[i * len(rows) // min(len(rows), max_rows)] for i in range(min(len(rows), max_rows))]
+    shown = pick_shown(sources, max_rows).to_pylist()
     width = LEFT + (len(levels) + 1) * (CELL + GAP) + GAP
     sheet = Image.new("RGB", (width, TOP + len(shown) * (CELL + GAP) + 22), PAPER)
     draw, font = ImageDraw.Draw(sheet), font_of(13)
@@ -54,6 +57,20 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = 14, 
         sheet.paste(thumbnail(image_bytes(sample["image"])), (LEFT + len(levels) * (CELL + GAP), y))
     draw.text((LEFT, sheet.height - 11), "crossed out: rejected by the filter", FAINT, font=font_of(11), anchor="lm")
     return png_of(with_note(sheet, note))
+
+
+def pick_shown(sources: pa.Table, max_rows: int = MAX_ROWS) -> pa.Table:
+    """Up to `max_rows` training images of SAMPLES, drawn evenly over the classes, by class."""
+    train = np.flatnonzero(pc.equal(sources["split"], "train").to_numpy())
+    order = train[np.argsort(sources["label"].to_numpy()[train], kind="stable")]
+    count = min(len(order), max_rows)
+    places = [int(order[i * len(order) // count]) for i in range(count)]
+    return pa.concat_tables([sources.slice(0, 0), *(sources.slice(place, 1) for place in places)])
+
+
+def made_from(spectrum: pa.Table, sources: pa.Table) -> pa.Table:
+    """Rows of a spectrum that were made from some real images (SAMPLES)."""
+    return spectrum.filter(pc.is_in(spectrum["sample_id"], sources["sample_id"].combine_chunks()))
 
 
 def with_note(sheet: Image.Image, note: str) -> Image.Image:

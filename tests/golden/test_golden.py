@@ -3,17 +3,21 @@
 import importlib.metadata
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from discl_ray.config import load_config
+from discl_ray.core.images import decode_image
+from discl_ray.core.lam import REAL
 from discl_ray.core.settings import Settings, added, identity
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.experiments.rows import plan_run
-from discl_ray.pipeline import generate, lay_out, prepare
-from discl_ray.spectrum import check_generated, open_spectrum
+from discl_ray.generate.reuse import FILE, Reuse
+from discl_ray.pipeline import find_reusable, generate, lay_out, prepare
+from discl_ray.spectrum import check_generated, committed, committed_files, open_spectrum
 from discl_ray.train.checkpoint import load_checkpoint
 from discl_ray.train.job import make_job
 from discl_ray.train.loop import loop
@@ -71,6 +75,46 @@ def test_the_old_spectrum_is_found_and_is_complete(old_run, monkeypatch):
     assert generate(lay_out(config, *ready), config) == []
     spectrum = open_spectrum(store, config.filter)
     assert (spectrum.num_rows, sum(spectrum["kept"].to_pylist())) == (28, 25)
+
+
+@pytest.mark.slow
+def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_path):
+    """The shard that is left is made in today's layout beside the others, and both are opened, taken over and trained on."""
+    config, store = old_run
+    before = {row["gid"]: row for row in open_spectrum(store, config.filter, ["image", "file"]).to_pylist()}
+    shard, record = min(committed(store).items())
+    store.delete(f"commits/{shard}.json")
+    store.delete("MANIFEST.json")
+    assert committed_files(store) != store.list("spectrum", ".parquet")
+    prepared = lay_out(config, *prepare(config))
+    assert prepared.store.base == store.base
+    generate(prepared, config)
+    check_generated(store)
+    assert store.list("spectrum", ".parquet") == [f"spectrum/{shard}.parquet"]
+    gone = {file["name"] for file in record["files"]}
+    assert not any(store.exists(name) for name in gone)  # outsiders would see its images twice
+    after = open_spectrum(store, config.filter, ["image", "file", "class_name"]).to_pylist()
+    assert [row["gid"] for row in after] == list(before)
+    for row in after:
+        again = before[row["gid"]]["file"] in gone
+        assert row["file"] == (f"spectrum/{shard}.parquet" if again else before[row["gid"]]["file"])
+        assert (row["class_name"] is not None) == again
+        images = [row["image"]["bytes"], before[row["gid"]]["image"]["bytes"]]
+        if not again:
+            assert images[0] == images[1]
+        # the CPU that made the old run may have rounded otherwise
+        pixels = [decode_image(data).astype(int) for data in images]
+        assert abs(pixels[0] - pixels[1]).max() <= 1
+    found = find_reusable(replace(prepared, store=store.within("../another")))
+    assert set(found["gid"].to_pylist()) == set(before)
+    shutil.copytree(store.base, tmp_path / "runs" / "digits_lt" / "another")
+    other = Store.at(tmp_path / "runs" / "digits_lt" / "another")
+    other.write_table(FILE, found)
+    assert {gid: image.data for gid, image in Reuse.open(other).take(before).items()} == {
+        row["gid"]: row["image"]["bytes"] for row in after
+    }
+    table = open_table(build_table(store, config.filter, config.train.image_size))
+    assert (table.lam_pct < REAL).sum() == sum(row["kept"] for row in after)
 
 
 def test_the_old_spectrum_is_trained_on_and_the_old_checkpoint_goes_on(old_run, tmp_path):

@@ -1,0 +1,138 @@
+"""What lies beside a spectrum for those who open it without us: a dataset card, and the filter's verdicts.
+
+    README.md          what it is and how it is opened; its front matter tells `datasets` the files, the columns and the class names
+    verdicts.parquet   gid, kept, reason
+
+Both are written anew by every `make generate`, if they say something new. They stand above `spectrum/`: in it they would be taken
+for data, and in the footer of every Parquet file 8,142 class names would cost .6 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from discl_ray.config import Config
+from discl_ray.core.schema import SPECTRUM, VERDICT, hf_dtype
+from discl_ray.core.storage import Store, parquet_bytes
+from discl_ray.report.acceptance import rule_words
+from discl_ray.spectrum import DATA, committed_files
+
+CARD, VERDICTS = "README.md", "verdicts.parquet"
+
+COLUMNS = {
+    "gid": "the image's own id: equal ids are equal images",
+    "shard_id": "the part of the plan it was made in, its file's name",
+    "sample_id": "the real image it was made from",
+    "label": "class",
+    "class_name": "the class by name",
+    "role": "`train`, or `probe`: made from a validation image, never to be trained on",
+    "lam_pct": "level λ in percent: 0 follows the prompt alone, 100 would be the real image",
+    "replica": "which of several images made from one real image at one level; those of a replica share their noise",
+    "attempt": "which try at that image",
+    "prompt": "what the generator was given",
+    "negative_prompt": "what it was led away from",
+    "filter_prompt": "the class prompt the image is scored against",
+    "seed": "of the noise",
+    "num_steps": "denoising steps",
+    "source_sha256": "of the real image's bytes",
+    "image": "encoded bytes; null where none could be made",
+    "status": "`ok`, `error` or `crashed`",
+    "error": "why there is no image",
+    "generator": "the diffusion model",
+    "revision": "its revision",
+    "dtype": "its precision",
+    "micro_batch": "images of its batch",
+    "text_sim": "CLIP cosine to the own class prompt",
+    "text_rank": "rank of the own among all class prompts; 1 is the closest",
+    "image_sim": "CLIP cosine to the real image",
+    "source_text_sim": "CLIP cosine of the real image to the class prompt",
+    "source_text_rank": "rank of the class prompt for the real image",
+}
+
+OPEN = """```python
+import os, datasets, duckdb, pandas, polars, pyarrow.parquet, ray
+
+here = os.getcwd()  # the folder of this card
+rows = datasets.load_dataset(here, split="train")  # images as PIL, labels with class names
+frame = pandas.read_parquet("spectrum")
+table = pyarrow.parquet.read_table("spectrum", columns=["gid", "label", "lam_pct"])
+lazy = polars.scan_parquet("spectrum/*.parquet")
+blocks = ray.data.read_parquet(f"{here}/spectrum")
+kept = duckdb.sql(
+    "select * from 'spectrum/*.parquet' join 'verdicts.parquet' using (gid) where kept and role = 'train'"
+)
+```"""
+
+OLDER = (
+    "This run, or a part of it, was made by a version that laid files into a folder for each level. There pandas and pyarrow need "
+    '`partitioning=None`, and the others `spectrum/**/*.parquet`, polars with `missing_columns="insert"`. What it made has neither '
+    "`class_name` nor `source_text_rank`.\n"
+)
+
+
+class _Quoted(str):
+    """A string that YAML writes in double quotes, where whatever is no plain character is escaped."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(_Quoted, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"'))
+
+
+def write_card(run: Store, config: Config, classes: Sequence[str], note: str = "") -> None:
+    """Writes the card of a run, complete or not; `classes` are the names by label, a `note` stands above everything."""
+    folders = {name.rpartition("/")[0] for name in committed_files(run)}
+    patterns = sorted(f"{folder}/*.parquet" for folder in folders or {DATA})
+    _write(run, CARD, card(config, classes, patterns, note).encode())
+
+
+def write_verdicts(run: Store, spectrum: pa.Table) -> None:
+    """Writes the verdicts of an opened spectrum."""
+    _write(run, VERDICTS, parquet_bytes(spectrum.select(["gid", *VERDICT.names])))
+
+
+def _write(run: Store, name: str, data: bytes) -> None:
+    if not run.exists(name) or run.read(name) != data:
+        run.write(name, data)
+
+
+def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: str = "") -> str:
+    """The dataset card: front matter for `datasets`, then words. `patterns` are the data files', relative to the card."""
+    scorer = config.scorer.model + (f" ({config.scorer.pretrained})" if config.scorer.pretrained else "")
+    rule = f"`{config.filter.mode}` ({rule_words(config.filter, config.filter.mode)})"
+    columns = "\n".join(f"| `{name}` | {COLUMNS[name]} |" for name in SPECTRUM.names)
+    parts = [
+        f"---\n{front_matter(classes, patterns)}---\n\n# Spectrum of {config.data.name}\n",
+        f"**{note}**\n" if note else "",
+        "Synthetic images made by discl-ray ([Diffusion Curriculum](https://arxiv.org/abs/2410.13674)) from the hard images of "
+        f"`{config.data.name}`, each at several levels λ between what the prompt alone gives and the real image itself. "
+        f"Generator: `{config.generator.model}`. CLIP that scored them: `{scorer}`.\n",
+        "Rejected images are in it. `verdicts.parquet` (`gid`, `kept`, `reason`) says which ones the filter keeps, here "
+        f"{rule}; it is written anew by `make generate`, with another filter too, and nothing is made again. "
+        "Rows of role `probe` come from validation images: do not train on them.\n",
+        "While `MANIFEST.json` is not there the images are still being made: each file in `spectrum/` is whole, but there are more "
+        "to come, and `verdicts.parquet` is missing or older.\n",
+        f"## Open it\n\n{OPEN}\n",
+        OLDER if any("=" in pattern for pattern in patterns) else "",
+        f"## Columns\n\n| column | |\n|---|---|\n{columns}\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def front_matter(classes: Sequence[str], patterns: Sequence[str]) -> str:
+    """YAML by which `datasets.load_dataset` on the folder finds the spectrum alone, with class names and images."""
+    names = {str(label): _Quoted(name) for label, name in enumerate(classes)}
+    kinds: dict[str, Any] = {"image": "image", "label": {"class_label": {"names": names}}}
+    features = [{"name": f.name, "dtype": kinds.get(f.name, hf_dtype(f.type))} for f in SPECTRUM]
+    files = patterns[0] if len(patterns) == 1 else list(patterns)
+    content = {
+        "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": {"config_name": "default", "features": features},
+    }
+    return yaml.dump(content, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=2**20)
