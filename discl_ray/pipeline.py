@@ -41,7 +41,7 @@ from discl_ray.generate.folder import (
 )
 from discl_ray.generate.journal import Life
 from discl_ray.generate.reuse import FILE as REUSED_FILE
-from discl_ray.generate.reuse import REUSED
+from discl_ray.generate.reuse import REUSED, gids_by_file
 from discl_ray.hard import hard_samples, predictions_folder, read_predictions
 from discl_ray.nearest import CONFIG
 from discl_ray.nearest import PLAN as PLAN_FILE
@@ -207,16 +207,14 @@ def _is_mapping(store: Store, name: str) -> bool:
 
 
 def find_reusable(prepared: Prepared) -> pa.Table:
-    """REUSED: planned images that another run of this name has made."""
+    """REUSED: planned images that another run of this name has made; what is damaged there is left out, and made again here."""
     runs = Store(prepared.store.filesystem, prepared.store.base.rsplit("/", 1)[0])
     wanted, found = set(prepared.plan["gid"].to_pylist()), {}
     for directory in runs.folders():
         if not directory.startswith(("generate-", "preview-")):
             continue
-        for record in committed(runs.within(directory)).values():
-            for file in record["files"]:
-                gids = runs.read_table(f"{directory}/{file['name']}", ["gid"])["gid"].to_pylist()
-                found.update((gid, (directory, file["name"])) for gid in gids if gid in wanted)
+        for file, gids in gids_by_file(runs.within(directory)):
+            found.update((gid, (directory, file)) for gid in gids if gid in wanted)
     rows = [{"gid": gid, "directory": directory, "file": file} for gid, (directory, file) in sorted(found.items())]
     return pa.Table.from_pylist(rows, schema=REUSED)
 
@@ -302,8 +300,8 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
             _note_rate(prepared, config, signs)
     everything = pa.concat_tables(plans)
     verify(store, everything)
+    drop_strays(store)
     if not _stands(store, MANIFEST):
-        drop_strays(store)
         table = open_spectrum(store, config.filter, columns=[])
         counts = {str(lam): dict(count) for lam, count in count_verdicts(table).items()}
         record = {

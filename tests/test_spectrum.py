@@ -2,6 +2,7 @@ import io
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from discl_ray.data.listing import inline
 from discl_ray.embedded import GENERATOR
 from discl_ray.embedded.digits import NAMES
 from discl_ray.errors import DataError, IntegrityError, ModelError
-from discl_ray.pipeline import describe, draft, generate, lay_out, prepare, summarize, warnings
+from discl_ray.pipeline import describe, draft, find_reusable, generate, lay_out, prepare, summarize, warnings
 from discl_ray.run import MANIFEST
 from discl_ray.spectrum import (
     committed,
@@ -450,6 +451,19 @@ def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(tmp_pa
     assert all(r["status"] == "ok" and r["text_sim"] is not None for r in rows)
     shutil.rmtree(first.store.base)
     assert Reuse.open(second.store).take(kept) == {}  # deleted since: made again
+
+
+def test_a_damaged_run_beside_it_lends_what_is_whole_and_stops_nothing(spectrum_run, tmp_path):
+    prepared = spectrum_run[1]
+    lender = Store.at(shutil.copytree(prepared.store.base, tmp_path / "generate-lender"))
+    here = replace(prepared, store=Store.at(tmp_path / "generate-here"))
+    assert find_reusable(here)["gid"].to_pylist() == sorted(prepared.plan["gid"].to_pylist())
+    cut, gone, *whole = committed_files(lender)
+    lender.write(cut, lender.read(cut)[:-9])
+    lender.delete(gone)
+    assert set(find_reusable(here)["file"].to_pylist()) == set(whole)
+    lender.write(lender.list("commits")[0], b"{")
+    assert find_reusable(here).num_rows == 0
 
 
 def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):

@@ -6,7 +6,7 @@ again, with the run's own scorer and class prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
+from discl_ray.spectrum import committed_files
 
 FILE = "reused.parquet"
 REUSED = pa.schema([("gid", pa.string()), ("directory", pa.string()), ("file", pa.string())])
@@ -25,6 +26,19 @@ class Image(NamedTuple):
 
     data: bytes
     micro_batch: int
+
+
+def gids_by_file(run: Store) -> Iterator[tuple[str, list[str]]]:
+    """The committed files of a run, of whatever layout, with their gids; none that is damaged, nor any if a commit record is."""
+    try:
+        files = committed_files(run)
+    except IntegrityError:
+        return
+    for file in files:
+        try:
+            yield file, run.read_table(file, ["gid"])["gid"].to_pylist()
+        except IntegrityError:
+            continue
 
 
 @dataclass
