@@ -20,30 +20,32 @@ from discl_ray.spectrum import check_generated
 if TYPE_CHECKING:  # what stands on PyTorch takes seconds to import: not before the configuration is known to be sound
     from discl_ray.experiments.rows import RowSpec
 
-LOSSES = {"ce": "CE", "balanced_softmax": "BS", "logit_adjusted": "logit-adjusted"}
+SHORT = {"ce": "CE", "balanced_softmax": "BS", "logit_adjusted": "logit-adjusted"}
 
 
 def rows_of(config: Config) -> tuple[RowSpec, RowSpec]:
     """The baseline and what was asked for."""
-    from discl_ray.experiments.rows import CE, RowSpec
+    from discl_ray.experiments.rows import CE, RowSpec, strategy_name
 
-    words = config.curriculum.strategy.split("_")
-    name = "-".join(word if word == "to" else word.capitalize() for word in words)
+    name = strategy_name(config.curriculum)
     if config.train.model == "clip":
         return RowSpec(label="FLYP", values=(("curriculum.strategy", "real_only"),)), RowSpec(label=f"FLYP + {name}")
-    return CE, RowSpec(label=f"{LOSSES[config.train.loss]} + {name}")
+    return CE, RowSpec(label=f"{SHORT[config.train.loss]} + {name}")
 
 
 def job(config: Config) -> None:
     generated = prepare(config).store
     check_generated(generated, config)
-    from discl_ray.experiments.rows import caveat, plan_run, test_row, train_row
+    from discl_ray.experiments.rows import caveat, heading, plan_run, test_row, train_row
+    from discl_ray.experiments.stages import check_stages, passed, probe_line
     from discl_ray.report.curves import curves
-    from discl_ray.report.history import PICTURE
+    from discl_ray.report.history import PICTURE, synthetic_seen
     from discl_ray.report.tables import score_table
 
     base, asked = rows_of(config)
-    plan_run(config, generated)  # refuses what cannot be, before Ray starts
+    check_stages(plan_run(config, generated), generated)  # refuses what cannot be, before Ray starts
+    if config.curriculum.strategy == "adaptive":
+        print(f"  {probe_line(passed(generated, config.filter, 'probe'))}", flush=True)
     same = base.of(config) == asked.of(config)
     needs = {"GPU" if config.train.use_gpu else "CPU": float(config.train.workers)}
     results, histories, planned = {}, {}, None
@@ -61,7 +63,9 @@ def job(config: Config) -> None:
     assert planned is not None  # the baseline is always trained
     planned.store.write("curves.png", curves(histories, note=PLUMBING if config.plumbing_test else ""))
     print(f"  {caveat(config)}".rstrip())
-    print(score_table(results, difference=None if same else (base.label, asked.label)))
+    print(f"  {heading(config)}".rstrip())
+    seen = {label: synthetic_seen(history) for label, history in histories.items()}
+    print(score_table(results, seen=seen, difference=None if same else (base.label, asked.label)))
     print(f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several.")
     more = f" and {PICTURE}" if planned.store.exists(PICTURE) else ""
     print(f"trained · look at {planned.store.path('curves.png')}{more} · next: make compare, or make help")

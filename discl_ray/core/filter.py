@@ -134,6 +134,24 @@ def verdicts(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.b
     return {name: made & mode.passes(config, scores) for name, mode in MODES.items() if there.issuperset(mode.needs)}
 
 
+def best_attempts(spectrum: pa.Table) -> NDArray[np.bool_]:
+    """One row of each image, whatever the filter says of it: of its attempts that gave one, that with the highest text_sim."""
+    return _best_of(spectrum, _made(spectrum), _column(spectrum, "text_sim", missing=-np.inf))
+
+
+def _best_of(spectrum: pa.Table, candidates: NDArray[np.bool_], text_sim: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Of the candidates for one image the one with the highest text_sim; of equals the first."""
+    names = [spectrum[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in ("sample_id", "role")]
+    keys = np.stack([*names, *(spectrum[name].to_numpy() for name in ("lam_pct", "replica"))], axis=1)
+    rows = np.flatnonzero(candidates)
+    rows = rows[np.lexsort((rows, -text_sim[rows], *keys[rows].T))]
+    first = np.ones(len(rows), bool)
+    first[1:] = (keys[rows][1:] != keys[rows][:-1]).any(1)
+    best = np.zeros(len(keys), bool)
+    best[rows[first]] = True
+    return best
+
+
 def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
     """Adds `kept` and `reason` to a spectrum table (columns VERDICT); the image column is not needed.
 
@@ -141,15 +159,10 @@ def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
     Raises DataError in mode `quantile` if no real training image has a score.
     """
     ok, scores, mode = _made(spectrum), Scores.of(spectrum), MODES[config.mode]
-    passes, text_sim = mode.passes(config, scores), scores.text_sim
-    best: dict[tuple[object, ...], int] = {}
-    names = ("sample_id", "role", "lam_pct", "replica")
-    keys = list(zip(*(spectrum[name].to_pylist() for name in names), strict=True))
-    for i in np.flatnonzero(ok & passes):
-        if keys[i] not in best or text_sim[i] > text_sim[best[keys[i]]]:
-            best[keys[i]] = int(i)
+    passes = mode.passes(config, scores)
+    best = _best_of(spectrum, ok & passes, scores.text_sim)
     reasons = [
-        (error or "error") if not ok[i] else mode.reason if not passes[i] else KEPT if best[keys[i]] == i else "attempt"
+        (error or "error") if not ok[i] else mode.reason if not passes[i] else KEPT if best[i] else "attempt"
         for i, error in enumerate(spectrum["error"].to_pylist())
     ]
     verdict = pa.table({"kept": [r == KEPT for r in reasons], "reason": reasons}, schema=VERDICT)

@@ -34,7 +34,7 @@ class ControllerActor:
         """See `Controller`."""
         return self._controller.choose(epoch, progress)
 
-    async def record(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+    async def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """See `Controller`."""
         return self._controller.record(epoch, metrics)
 
@@ -80,7 +80,7 @@ class ActorController:
         """See `Controller`."""
         return self._ask("choose", epoch, progress)
 
-    def record(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """See `Controller`."""
         self._ask("record", epoch, dict(metrics))
         past = {e: m for e, m in self.seen["history"].items() if int(e) < epoch}

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from discl_ray.core.lam import lam_to_pct
-from discl_ray.core.settings import Settings
+from discl_ray.core.settings import Settings, execution
 
 Strategy = Literal[
     "diverse_to_specific",
@@ -44,14 +44,16 @@ class CurriculumConfig(Settings):
     explore: float = Field(default=0.23, gt=0, lt=1)
     """adaptive: |D| as a share of all real training images; between training on them progress is measured (paper: 30,000 of
     129,809). Rounded to whole batches."""
+    allow_empty: bool = execution(False)
+    """Train even if the filter kept no image at all for a stage, on real images in their place."""
     explore_extra: bool = False
-    """adaptive: the steps on D come on top (the paper); by default they are part of the epoch, so every strategy takes the same
-    number of steps."""
+    """adaptive: the steps on D come on top of the epoch (the paper); by default they are part of it. While the curriculum lasts,
+    epochs of the other strategies are as much longer: all take the same number of steps."""
     apply: Literal["same", "next"] = "same"
     """adaptive: whether the level that progressed most is trained on in the same epoch (Algorithm 2) or in the next."""
     rule: Literal["margin", "strict"] = "margin"
-    """adaptive: `strict` takes the level that progressed most (the paper); `margin` keeps the one before while the lead is less
-    than one standard error."""
+    """adaptive: `strict` takes the level that progressed most (Algorithm 2); `margin` keeps the one before while the lead is less
+    than one standard error, paired by source."""
 
     @field_validator("levels")
     @classmethod

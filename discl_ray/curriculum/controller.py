@@ -26,7 +26,7 @@ class Controller(Protocol):
         """
         ...
 
-    def record(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """Notes an epoch's metrics; False, and nothing noted, if an earlier epoch is missing. Later epochs are forgotten."""
         ...
 
@@ -44,7 +44,7 @@ class LocalController:
 
     def __init__(self, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> None:
         self.config, self.levels, self.seed = config, levels, seed
-        self.history: dict[int, dict[str, float]] = {}
+        self.history: dict[int, dict[str, Any]] = {}
 
     def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
         """See `Controller`."""
@@ -62,7 +62,7 @@ class LocalController:
         )
         return STRATEGIES[self.config.strategy](situation)
 
-    def record(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """See `Controller`."""
         if any(e not in self.history for e in range(1, epoch)):
             return False

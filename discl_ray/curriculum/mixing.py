@@ -7,6 +7,7 @@ as many synthetic images more, so that every strategy takes the same number of s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,17 +37,26 @@ class Pools:
         """Sorts the rows of an image table; rows whose role is not `train` are in no pool. `hard` marks real rows."""
         train = role == "train"
         real = train & (lam_pct == REAL)
-        levels = sorted(set(lam_pct[train & (lam_pct != REAL)].tolist()))
-        labels = sorted(set(label[real & hard].tolist()))
+        made = np.flatnonzero(train & (lam_pct != REAL))
+        hard_rows = np.flatnonzero(real & hard)
+        by_class = _groups(hard_rows, label[hard_rows])
+        levels = np.unique(lam_pct[made]).tolist()
+        cells = _groups(made, label[made] * (REAL + 1) + lam_pct[made])
+        none = made[:0]
         return cls(
             nonhard=np.flatnonzero(real & ~hard),
-            hard=np.flatnonzero(real & hard),
-            synthetic={
-                (c, level): np.flatnonzero(train & (lam_pct == level) & (label == c)) for c in labels for level in levels
-            },
-            hard_by_class={c: np.flatnonzero(real & hard & (label == c)) for c in labels},
+            hard=hard_rows,
+            synthetic={(c, level): cells.get(c * (REAL + 1) + level, none) for c in by_class for level in levels},
+            hard_by_class=by_class,
             num_classes=num_classes,
         )
+
+
+def _groups(rows: Index, key: Index) -> dict[int, Index]:
+    """Rows by key, ascending, each in their order."""
+    order = np.argsort(key, kind="stable")
+    values, first = np.unique(key[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(rows[order], first[1:]), strict=True)) if len(rows) else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +69,8 @@ class EpochOrder:
     nonhard: int
     borrowed: int
     """Synthetic draws that came from another level or the real images because a cell held too few."""
+    real: int = 0
+    """Of them, those that came from the real images."""
 
     @property
     def share(self) -> float:
@@ -76,6 +88,16 @@ def sizes(pools: Pools, config: CurriculumConfig) -> tuple[int, int]:
     return n_syn, min(len(pools.nonhard), round((n_syn + hard) * (1 - share) / share))
 
 
+def _slots(pools: Pools, config: CurriculumConfig, images: int | None) -> tuple[int, int]:
+    """(What hard classes get, real or not; n_nonhard) of an epoch, in its proportions where it has another number of images."""
+    n_syn, n_nonhard = sizes(pools, config)
+    slot = n_syn + len(pools.hard)
+    if images is None or images == slot + n_nonhard:
+        return slot, n_nonhard
+    part = round(slot * images / (slot + n_nonhard))
+    return part, images - part
+
+
 def _draw(pool: Index, count: int, rng: np.random.Generator) -> Index:
     """`count` rows: whole permutations first, so that none is drawn twice before all are drawn once."""
     if count == 0 or len(pool) == 0:
@@ -84,19 +106,86 @@ def _draw(pool: Index, count: int, rng: np.random.Generator) -> Index:
     return np.concatenate(rounds)[:count]
 
 
-def _cell(pools: Pools, label: int, level: int, min_keep: int) -> tuple[Index, bool]:
-    """The kept images of a class at a level, or of the nearest higher level that has enough, in the end the real ones."""
-    levels = sorted({lv for c, lv in pools.synthetic if c == label and lv >= level})
-    for candidate in levels:
-        if len(pools.synthetic[label, candidate]) >= min_keep:
-            return pools.synthetic[label, candidate], candidate != level
-    return pools.hard_by_class[label], True
+def _cell(pools: Pools, label: int, levels: Sequence[int], min_keep: int) -> tuple[Index, int]:
+    """The kept images of a class at the first of some ascending levels that has enough, in the end the real ones; and which."""
+    for level in levels:
+        if len(pools.synthetic[label, level]) >= min_keep:
+            return pools.synthetic[label, level], level
+    return pools.hard_by_class[label], REAL
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The synthetic images of one class and level in an epoch."""
+
+    level: int
+    count: int
+    pool: Index
+    """What they are drawn from."""
+    source: int
+    """Its level; REAL where the real images stand in."""
+
+
+def _parts(pools: Pools, choice: Choice, config: CurriculumConfig, n_syn: int) -> list[_Part]:
+    """`n_syn` synthetic images by class and level."""
+    cells = [(label, level) for label in pools.hard_by_class for level in choice.synthetic]
+    weights = [1.0 if config.class_balanced else len(pools.hard_by_class[label]) for label, _ in cells]
+    quota = _apportion(n_syn, np.array(weights, np.float64))
+    there = sorted({level for _, level in pools.synthetic})
+    at_least = {level: [lv for lv in there if lv >= level] for level in choice.synthetic}
+    parts = []
+    for (label, level), count in zip(cells, quota.tolist(), strict=True):
+        pool, source = _cell(pools, label, at_least[level], config.min_keep)
+        parts.append(_Part(level, count, pool, source))
+    return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supply:
+    """What a stage asks for in an epoch, and what there is."""
+
+    levels: tuple[int, ...]
+    """The stage's synthetic levels."""
+    asked: int
+    """Synthetic images an epoch draws."""
+    kept: int
+    """Different ones that the filter kept at these levels."""
+    borrowed: int
+    """Draws that come from a higher level."""
+    real: int
+    """Draws that come from the real images."""
+
+    @property
+    def short(self) -> bool:
+        """Whether some are drawn twice in an epoch, or are not what they are called."""
+        return self.kept < self.asked or self.borrowed + self.real > 0
+
+
+def supply(pools: Pools, choice: Choice, config: CurriculumConfig, images: int | None = None) -> Supply:
+    """What a stage with synthetic images asks for in an epoch, of `images` images if not of its own number, and what there is."""
+    slot, _ = _slots(pools, config, images)
+    asked = slot - (min(slot, len(pools.hard)) if choice.hard else 0)
+    parts = _parts(pools, choice, config, asked)
+    kept = [len(rows) for (_, level), rows in pools.synthetic.items() if level in choice.synthetic]
+    return Supply(
+        levels=choice.synthetic,
+        asked=asked,
+        kept=sum(kept),
+        borrowed=sum(part.count for part in parts if part.source not in (part.level, REAL)),
+        real=sum(part.count for part in parts if part.source == REAL),
+    )
 
 
 def epoch_images(pools: Pools, config: CurriculumConfig) -> int:
-    """Images of every epoch, whatever its strategy: (1 + k) |D_h| + n_nonhard."""
+    """Images of an epoch, whatever its strategy: (1 + k) |D_h| + n_nonhard."""
     n_syn, n_nonhard = sizes(pools, config)
     return n_syn + len(pools.hard) + n_nonhard
+
+
+def budget(pools: Pools, config: CurriculumConfig, batch: int, epoch: int) -> int:
+    """Images that any strategy takes in an epoch: with `explore_extra` |D| more while the curriculum lasts."""
+    on_top = config.explore_extra and epoch <= config.epochs
+    return epoch_images(pools, config) + (explored_images(pools, config, batch) if on_top else 0)
 
 
 def explored_images(pools: Pools, config: CurriculumConfig, batch: int) -> int:
@@ -121,13 +210,9 @@ def _everything(pools: Pools, images: int, rng: np.random.Generator) -> EpochOrd
 def epoch_order(
     pools: Pools, choice: Choice, config: CurriculumConfig, *, seed: int, epoch: int, images: int | None = None
 ) -> EpochOrder:
-    """The rows of one epoch, shuffled; a function of its arguments alone. `images` shrinks an epoch, in its proportions."""
+    """The rows of one epoch, shuffled; a function of its arguments alone. `images` makes it shorter or longer, in its proportions."""
     rng = np.random.default_rng([seed, epoch, 0xE0])
-    n_syn, n_nonhard = sizes(pools, config)
-    slot = n_syn + len(pools.hard)  # what hard classes get, real or not
-    if images is not None:
-        slot = round(slot * images / (slot + n_nonhard))
-        n_nonhard = images - slot
+    slot, n_nonhard = _slots(pools, config, images)
     if not choice.levels:
         return _everything(pools, slot + n_nonhard, rng)
     nonhard = _draw(pools.nonhard, n_nonhard, rng)
@@ -137,16 +222,16 @@ def epoch_order(
         return EpochOrder(rows=rng.permutation(rows), synthetic=0, hard=len(hard), nonhard=len(nonhard), borrowed=0)
     real = _draw(pools.hard, min(slot, len(pools.hard)), rng) if choice.hard else pools.hard[:0]
     n_syn = slot - len(real)
-    classes = list(pools.hard_by_class)
-    weights = np.array([1.0 if config.class_balanced else len(pools.hard_by_class[c]) for c in classes])
-    quota = _apportion(n_syn, np.repeat(weights, len(choice.synthetic)))
-    parts, borrowed = [], 0
-    for (label, level), count in zip([(c, lv) for c in classes for lv in choice.synthetic], quota.tolist(), strict=True):
-        pool, elsewhere = _cell(pools, label, level, config.min_keep)
-        parts.append(_draw(pool, count, rng))
-        borrowed += count * elsewhere
-    rows = np.concatenate([nonhard, real, *parts])
-    return EpochOrder(rows=rng.permutation(rows), synthetic=n_syn, hard=len(real), nonhard=len(nonhard), borrowed=borrowed)
+    parts = _parts(pools, choice, config, n_syn)
+    rows = np.concatenate([nonhard, real, *(_draw(part.pool, part.count, rng) for part in parts)])
+    return EpochOrder(
+        rows=rng.permutation(rows),
+        synthetic=n_syn,
+        hard=len(real),
+        nonhard=len(nonhard),
+        borrowed=sum(part.count for part in parts if part.source != part.level),
+        real=sum(part.count for part in parts if part.source == REAL),
+    )
 
 
 def _apportion(total: int, weights: NDArray[np.float64]) -> Index:

@@ -134,7 +134,9 @@ def adaptive(at: Situation) -> Choice:
     if at.progress is None:
         return EXPLORE
     if not at.progress:
-        raise IntegrityError("adaptive: there is no probe at any level; hard.probe_sources or the filter leaves none")
+        raise IntegrityError(
+            "adaptive: there is no probe at any level; hard.probe_sources leaves none, or val has no hard image"
+        )
     decides = at.progress if at.config.apply == "same" else at.past
     if not decides:
         return Choice(levels=(REAL,), hard=False)
@@ -165,6 +167,15 @@ STRATEGIES: dict[str, Callable[[Situation], Choice]] = {
     "real_only": real_only,
 }
 """Strategies by name."""
+
+
+def stages(config: CurriculumConfig, levels: tuple[int, ...], *, seed: int, epochs: int) -> list[Choice]:
+    """What the epochs of a run may train on, each once; of an adaptive curriculum every level."""
+    if config.strategy == "adaptive":
+        return [Choice(levels=(level,), hard=False) for level in levels] if config.epochs else [AS_IS]
+    strategy = STRATEGIES[config.strategy]
+    at = (Situation(epoch=epoch, levels=levels, config=config, seed=seed) for epoch in range(1, epochs + 1))
+    return list(dict.fromkeys(map(strategy, at)))
 
 
 def curriculum_levels(config: CurriculumConfig, spectrum: tuple[int, ...]) -> tuple[int, ...]:

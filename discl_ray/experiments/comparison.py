@@ -7,21 +7,27 @@ runs/<name>/gap-<hash8>.md, .png        the same rows on the task in three looks
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
+from discl_ray.curriculum.progress import unpaired
 from discl_ray.data import read_samples
 from discl_ray.errors import ConfigError
 from discl_ray.evaluate.test_split import commit
 from discl_ray.experiments.compare import Cells, compare_hash, compare_seed, difference, openings, read_cell
 from discl_ray.experiments.identify import identify
-from discl_ray.experiments.rows import CE, caveat
+from discl_ray.experiments.rows import CE, PRIORS, RowSpec, caveat, plan_run
+from discl_ray.experiments.stages import Passed, check_stages, passed, probe_line
 from discl_ray.experiments.statistics import Interval
 from discl_ray.experiments.tables import TABLES, Table
 from discl_ray.pipeline import generate, lay_out, prepare
 from discl_ray.prompts import load_prompts
 from discl_ray.report.comparison import gap_picture, markdown, picture
-from discl_ray.report.history import within_one_se
+from discl_ray.report.history import synthetic_seen, within_one_se
+from discl_ray.report.tables import count
 from discl_ray.run import MANIFEST, locked, run_store
 from discl_ray.runtime import ray_session
 from discl_ray.spectrum import REMAKE
@@ -34,6 +40,24 @@ GAP_COLUMNS = (("top1", "few"), ("top1", "overall"))
 """What the picture of the gap shows, as differences to CE: how hard a look is in itself is another thing."""
 
 Seeded = tuple[Config, Store]
+
+
+ADAPTIVE_NOTE = (
+    "Adaptive takes the level that progressed most (Algorithm 2); Adaptive (margin) keeps its level while the lead is under one"
+    " standard error, paired by source. In the FLYP rows the steps on D come on top of the epoch, and other rows' epochs are as much"
+    " longer; in the others they are part of it."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computed:
+    """The cells of a table and what they rest on."""
+
+    cells: Cells
+    hard: list[int]
+    """Hard training images of each seed."""
+    probes: Passed
+    """What the filter would pass of all seeds' probes; empty without an adaptive row."""
 
 
 def spectrum_of(config: Config) -> Store:
@@ -51,12 +75,13 @@ def spectrum_of(config: Config) -> Store:
     return ready.store
 
 
-def cells_of(config: Config, table: Table, seeds: int) -> tuple[Cells, list[int]]:
-    """Every cell, computed if it is not there, and how many hard training images each seed has."""
+def cells_of(config: Config, table: Table, seeds: int) -> Computed:
+    """Every cell, computed if it is not there."""
     stores: dict[int, Seeded] = {}
     for seed in range(seeds):
         seeded = with_values(config, {"seed": seed})
         stores[seed] = (seeded, spectrum_of(seeded))
+        _check(table, *stores[seed])
     with ray_session(num_cpus=config.run.num_cpus or 2, needs={"CPU": 1.0}):
         import ray
 
@@ -76,11 +101,35 @@ def cells_of(config: Config, table: Table, seeds: int) -> tuple[Cells, list[int]
         store.read_table("sources.parquet", ["split"], REMAKE)["split"].to_pylist().count("train")
         for _, store in stores.values()
     ]
-    return cells, hard
+    return Computed(cells=cells, hard=hard, probes=_probes(table, list(stores.values())))
 
 
-def notes(table: Table, cells: Cells, hard: list[int], command: str, seconds: float) -> str:
+def _check(table: Table, config: Config, generated: Store) -> None:
+    """Says of a seed's rows which stages are short, each once; raises ConfigError for one that is empty."""
+    said: set[str] = set()
+    for spec in table.rows:
+        check_stages(plan_run(spec.of(config), generated), generated, said)
+
+
+def _is_adaptive(spec: RowSpec) -> bool:
+    return dict(spec.values).get("curriculum.strategy") == "adaptive"
+
+
+def _probes(table: Table, stores: Sequence[Seeded]) -> Passed:
+    """The filter's verdicts on the probes of all seeds, by level."""
+    if not any(map(_is_adaptive, table.rows)):
+        return {}
+    passes, made = Counter[int](), Counter[int]()
+    for seeded, store in stores:
+        for level, (kept, all_) in passed(store, seeded.filter, "probe").items():
+            passes[level] += kept
+            made[level] += all_
+    return {level: (passes[level], made[level]) for level in sorted(made)}
+
+
+def notes(table: Table, computed: Computed, command: str, seconds: float) -> str:
     """What the figures rest on."""
+    cells, hard = computed.cells, computed.hard
     first = cells[min(cells)]
     some = next(iter(first.values()))
     parts = some.predicted
@@ -95,20 +144,41 @@ def notes(table: Table, cells: Cells, hard: list[int], command: str, seconds: fl
         f" hard training images: {min(hard)} to {max(hard)}.",
         "- Intervals: bootstrap over seeds, then over the test images of each, 2,000 resamples; a row and its baseline see the same ones.",
         f"- Openings of the test images, from the ledgers: {opened}.",
-        "- Text-only and Fixed never see a hard real image (paper §4.1). Adaptive keeps its level while the lead is under one standard"
-        " error; the row that says so takes the argmax.",
+        "- Text-only and Fixed never see a hard real image (paper §4.1).",
     ]
+    if computed.probes:
+        lines += [f"- {ADAPTIVE_NOTE}", f"- {probe_line(computed.probes)}.".replace("probes", "Probes", 1)]
     for spec in table.rows:
         shares = [s for rows in cells.values() if (s := within_one_se(rows[spec.label].history)) is not None]
         if shares:
-            lines.append(
-                f"- {spec.label}: {100 * sum(shares) / len(shares):.0f} % of its stages were decided within one standard error."
-            )
+            share = 100 * sum(shares) / len(shares)
+            old = sum(unpaired(rows[spec.label].history) for rows in cells.values())
+            but = f"; {old} stages were recorded without differences by source, and their errors are not paired" if old else ""
+            lines.append(f"- {spec.label}: {share:.0f} % of its stages were decided within one paired standard error{but}.")
         alphas = [cell.read["alpha"] for rows in cells.values() if "alpha" in (cell := rows[spec.label]).read]
         if alphas:
             lines.append(f"- {spec.label}: α by seed, chosen on OOD val: {', '.join(f'{a:g}' for a in alphas)}.")
     lines.append(f"- Command: `{command}`, commit {commit()}. Wall time {seconds:.0f} s, without what was there already.")
     return "\n".join(lines)
+
+
+def seen_of(spec: RowSpec, cells: Cells) -> str:
+    """Synthetic images a row was trained on, the mean over seeds; a row of retrieved images saw none that was made for it."""
+    found = [synthetic_seen(rows[spec.label].history) for rows in cells.values()]
+    known = [number for number in found if number is not None]
+    mean = sum(known) / len(known) if len(known) == len(found) else None
+    return f"0, and {count(mean)} of the web" if spec.web == "retrieved" else count(mean)
+
+
+def _table_text(computed: Computed, table: Table, what: str) -> str:
+    cells = computed.cells
+    seen = {spec.label: seen_of(spec, cells) for spec in table.rows}
+    return markdown(means(cells, table), contrasts(cells, table), table.columns, what=what, seen=seen)
+
+
+def _prior_of(config: Config) -> str:
+    """For a table's first line; CLIPs have none."""
+    return "" if config.train.model == "clip" else f", prior: {PRIORS[config.train.prior]}"
 
 
 def contrasts(cells: Cells, table: Table) -> dict[tuple[str, str, tuple[str, str]], Interval]:
@@ -128,16 +198,16 @@ def means(cells: Cells, table: Table) -> dict[tuple[str, tuple[str, str]], Inter
 def compare(config: Config, seeds: int, name: str, tag: str, command: str) -> None:
     """Makes what is missing of one of TABLES, prints its table and leaves it with its picture."""
     began, table = time.monotonic(), TABLES[name]
-    cells, hard = cells_of(config, table, seeds)
-    found = contrasts(cells, table)
+    computed = cells_of(config, table, seeds)
+    found = contrasts(computed.cells, table)
     what = "test, macro F1 and top-1 [%]" if table.columns[0][0] == "macro_f1" else "test, top-1 [%]"
     text = "\n".join(
         [
-            f"# {config.run.name}: {len(table.rows)} rows, {seeds} seeds\n",
+            f"# {config.run.name}: {len(table.rows)} rows, {seeds} seeds{_prior_of(config)}\n",
             f"> {caveat(config)}\n",
-            markdown(means(cells, table), found, table.columns, what=what),
+            _table_text(computed, table, what),
             "",
-            notes(table, cells, hard, command, time.monotonic() - began),
+            notes(table, computed, command, time.monotonic() - began),
             "",
         ]
     )
@@ -160,17 +230,18 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> None:
     texts = []
     notes_ = ""
     for dose, look in GAPS.items():
-        cells, hard = cells_of(with_values(config, {"data.look": look}), table, seeds)
+        computed = cells_of(with_values(config, {"data.look": look}), table, seeds)
         values |= {
-            (dose, spec.label, column): difference(cells, spec.label, CE.label, column)
+            (dose, spec.label, column): difference(computed.cells, spec.label, CE.label, column)
             for spec in table.rows
             for column in GAP_COLUMNS
             if spec is not CE
         }
-        body = markdown(means(cells, table), contrasts(cells, table), table.columns, what="test, top-1 [%]")
+        body = _table_text(computed, table, "test, top-1 [%]")
         texts.append(f"## Gap: {dose} (look `{look}`)\n\n{body}\n")
-        notes_ = notes(table, cells, hard, command, time.monotonic() - began)
-    text = "\n".join([f"# {config.run.name}: the gap, {seeds} seeds\n", f"> {caveat(config)}\n", *texts, notes_, ""])
+        notes_ = notes(table, computed, command, time.monotonic() - began)
+    title = f"# {config.run.name}: the gap, {seeds} seeds{_prior_of(config)}\n"
+    text = "\n".join([title, f"> {caveat(config)}\n", *texts, notes_, ""])
     store = run_store(config.run.root, config.run.name, "")
     file = tag or f"gap-{compare_hash(config, 'gap')}"
     store.write(f"{file}.md", text.encode())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from discl_ray.config import PHASE_2, PLUMBING, Config, dump_config, part_hash, with_values
 from discl_ray.core.storage import Store
+from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.mixing import Pools, epoch_images
 from discl_ray.evaluate.metrics import Scores
 from discl_ray.evaluate.test_split import evaluate_test
@@ -47,6 +48,11 @@ class RowSpec:
     web: Literal["", "retrieved", "pretrained"] = ""
     """Embedded tasks: the generator's own images instead of its synthetic ones, or before everything else."""
 
+    def __post_init__(self) -> None:
+        """The prior of an adjustment afterwards is the data set's: what a stage shows only where every real image is drawn alike."""
+        if self.read == "post_hoc" and dict(self.values).get("curriculum.strategy") != "real_only":
+            raise ValueError(f"{self.label}: logits are adjusted afterwards where curriculum.strategy is real_only")
+
     def of(self, config: Config) -> Config:
         """The configuration of this row; raises pydantic's ValidationError for values that cannot be."""
         return with_values(config, dict(self.values))
@@ -73,11 +79,48 @@ class PlannedRun:
     epochs: int
 
 
+LOSSES = {"ce": "CE", "balanced_softmax": "Balanced Softmax", "logit_adjusted": "logit adjustment"}
+
+PRIORS = {"effective": "effective (what the stage trains on)", "original": "original (the data set's class frequencies)"}
+
+
+def strategy_name(curriculum: CurriculumConfig) -> str:
+    """What a strategy is called in tables: Adaptive is Algorithm 2, its argmax; another rule has a name of its own."""
+    words = curriculum.strategy.split("_")
+    name = "-".join(word if word == "to" else word.capitalize() for word in words)
+    by_margin = curriculum.strategy == "adaptive" and curriculum.rule == "margin"
+    return f"{name} (margin)" if by_margin else name
+
+
+def heading(config: Config) -> str:
+    """What decides a table besides its rows: the prior of adjusted losses, the rule of an adaptive curriculum."""
+    said = [] if config.train.model == "clip" else [f"prior: {PRIORS[config.train.prior]}"]
+    if config.curriculum.strategy == "adaptive":
+        where = (
+            "on top of the epoch, and other rows' epochs are as much longer"
+            if config.curriculum.explore_extra
+            else "part of the epoch"
+        )
+        said.append(f"rule: {config.curriculum.rule}, steps on D {where}")
+    return "; ".join(said)
+
+
+def changed(config: Config) -> tuple[str, ...]:
+    """What of a configuration is made otherwise than when its hash was first given; such runs get another name."""
+    curriculum, train = config.curriculum, config.train
+    parts = {
+        "a CLIP's crops": train.model == "clip" and train.augment.crop < 1,
+        "epochs as long as those of adaptive": curriculum.explore_extra and curriculum.strategy != "adaptive",
+    }
+    return tuple(name for name, is_so in parts.items() if is_so)
+
+
 def plan_run(config: Config, generated: Store, *, start: bool = False) -> PlannedRun:
     """The run of a configuration; `start` is the CE run that the others begin from, whose epochs its table decides."""
     if start:  # the filter has no say in it
         config = config.model_copy(update={"curriculum": START, "train": config.train.start()})
-    hash_ = part_hash(config, ("seed", "train") if start else PHASE_2, generated.name, "start" if start else "row")
+    kind = ("start",) if start else ("row", *changed(config))
+    hash_ = part_hash(config, ("seed", "train") if start else PHASE_2, generated.name, *kind)
     job = make_job(generated, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
     store = run_store(config.run.root, config.run.name, f"train-{hash_[:8]}-s{config.seed}")
     epochs = 0 if start else config.train.epochs

@@ -47,17 +47,21 @@ def markdown(
     columns: Sequence[Column],
     *,
     what: str,
+    seen: Mapping[str, str],
 ) -> str:
-    """Two tables: paired differences by (row, baseline), the first one in bold, then means by row; in the order they are given."""
+    """Two tables: paired differences by (row, baseline), the first one in bold, then means by row; in the order they are given.
+
+    `seen` is what each row saw of synthetic images, in words.
+    """
     head = " | ".join(map(column_name, columns))
     lines = [f"| paired difference on {what}, mean [95 % interval] | {head} |", "|---" * (len(columns) + 1) + "|"]
     for number, (label, base) in enumerate(dict.fromkeys((label, base) for label, base, _ in differences)):
         cells = [_signed(differences[label, base, column]) for column in columns]
         name = f"**{label} − {base}**" if number == 0 else f"{label} − {base}"
         lines.append("| " + " | ".join([name, *cells]) + " |")
-    lines += ["", f"| mean over seeds on {what} [95 % interval] | {head} |", "|---" * (len(columns) + 1) + "|"]
+    lines += ["", f"| mean over seeds on {what} [95 % interval] | {head} | synthetic seen |", "|---" * (len(columns) + 2) + "|"]
     for label in dict.fromkeys(label for label, _ in means):
-        lines.append("| " + " | ".join([label, *(_plain(means[label, column]) for column in columns)]) + " |")
+        lines.append("| " + " | ".join([label, *(_plain(means[label, column]) for column in columns), seen[label]]) + " |")
     return "\n".join(lines)
 
 

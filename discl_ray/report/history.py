@@ -45,6 +45,16 @@ def within_one_se(history: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(lead < 1 for lead in leads) / len(leads) if leads else None
 
 
+def synthetic_seen(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """Synthetic images that a run was trained on, each time one was drawn counted.
+
+    Without those drawn from the real images in their place; None if they were not told apart when it was recorded.
+    """
+    if any(row["borrowed"] and "borrowed_real" not in row for row in history):
+        return None
+    return sum(int(row["synthetic"]) - int(row.get("borrowed_real", 0)) for row in history)
+
+
 def history_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG: progress with a band of one standard error, a line a level; below it the level taken."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained")

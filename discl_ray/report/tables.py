@@ -17,16 +17,25 @@ def percent(value: float, form: str = ".1f") -> str:
     return "–" if math.isnan(value) else f"{value:{form}}"
 
 
-def score_table(rows: Mapping[str, Scores], *, difference: tuple[str, str] | None = None) -> str:
-    """Scores in percent, a line a row: by group of classes, or by domain where there are two.
+def count(number: float | None) -> str:
+    """A whole number, or a dash where it is not known."""
+    return "–" if number is None else f"{number:,.0f}"
+
+
+def score_table(
+    rows: Mapping[str, Scores], *, seen: Mapping[str, int | None], difference: tuple[str, str] | None = None
+) -> str:
+    """Scores in percent, a line a row: by group of classes, or by domain where there are two; last the synthetic images `seen`.
 
     `difference` (a, b) adds the line b - a.
     """
     first = next(iter(rows.values()))
     columns = LOW_QUALITY if LOW_QUALITY[0] in first else LONG_TAIL
     heads = [f"{metric.replace('_', ' ')} {name} (n={first[metric, name][1]})" for metric, name in columns]
-    lines = ["  " + f"{'on test [%]':<30}" + "".join(f"{head:>22}" for head in heads)]
-    lines += ["  " + f"{label:<30}" + "".join(f"{percent(row[c][0]):>22}" for c in columns) for label, row in rows.items()]
+    lines = ["  " + f"{'on test [%]':<30}" + "".join(f"{head:>22}" for head in [*heads, "synthetic seen"])]
+    for label, row in rows.items():
+        cells = [*(percent(row[c][0]) for c in columns), count(seen[label])]
+        lines.append("  " + f"{label:<30}" + "".join(f"{cell:>22}" for cell in cells))
     if difference is not None:
         base, other = (rows[label] for label in difference)
         lines.append(

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.controller import Controller
-from discl_ray.curriculum.mixing import EpochOrder, Pools, epoch_images, epoch_order, explore_order, explored_images
-from discl_ray.curriculum.progress import Progress, progress_of, to_metrics
+from discl_ray.curriculum.mixing import EpochOrder, Pools, budget, epoch_order, explore_order, explored_images
+from discl_ray.curriculum.progress import Progress, progress_of, to_metrics, unpaired
 from discl_ray.curriculum.strategies import Choice
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.evaluate.metrics import main_metric, scores
@@ -55,6 +55,7 @@ class Report:
 
     epoch: int
     metrics: dict[str, float]
+    """The numbers of the epoch's record."""
     state: dict[str, Any]
     """Tensors and JSON values from which the run can go on: model, best, optimizer, position, curriculum. Live, not copied."""
 
@@ -119,15 +120,16 @@ class _Run:
             first = resume["epoch"] + 1
             if self.world.rank == 0:
                 self.controller.load(resume["curriculum"])
+                _tell_of_unpaired(resume["curriculum"]["history"])
         for epoch in range(first, self.epochs + 1):
-            metrics = self._epoch(epoch)
+            record = self._epoch(epoch)
             reporting = epoch == self.epochs or epoch % self.job.train.eval_every == 0
             if reporting:
-                metrics |= self._evaluate(epoch)
+                record |= self._evaluate(epoch)
             if self.world.rank == 0:
-                self.controller.record(epoch, metrics)
+                self.controller.record(epoch, record)
             if reporting:
-                report(Report(epoch=epoch, metrics=metrics, state=self._state(epoch)))
+                report(Report(epoch=epoch, metrics=numbers(record), state=self._state(epoch)))
         kept = self.best["model"] if self.best is not None else model.state_dict()
         return {name: value.detach().cpu().contiguous() for name, value in kept.items()}
 
@@ -141,26 +143,26 @@ class _Run:
             "curriculum": self.controller.state() if self.world.rank == 0 else {},
         }
 
-    def _epoch(self, epoch: int) -> dict[str, float]:
+    def _epoch(self, epoch: int) -> dict[str, Any]:
         job, config = self.job, self.job.curriculum
         if job.train.augment.kind == "cuda":
             self._probe_strengths(epoch)
-        choice, progress, images, explored = self._ask(epoch, None), {}, None, None
+        choice, progress, before = self._ask(epoch, None), {}, 0
+        total = budget(self.pools, config, job.train.batch, epoch)
         if choice.explore:
-            explored, progress = self._explore(epoch)
-            images = None if config.explore_extra else epoch_images(self.pools, config) - len(explored.rows)
+            before, progress = self._explore(epoch, total)
             choice = self._ask(epoch, progress)
-        order = epoch_order(self.pools, choice, config, seed=job.seed, epoch=epoch, images=images)
-        before = 0 if explored is None else len(explored.rows)
-        loss = self._pass(order, epoch, choice, before=before, total=before + len(order.rows))
+        order = epoch_order(self.pools, choice, config, seed=job.seed, epoch=epoch, images=total - before)
+        loss = self._pass(order, epoch, choice, before=before, total=total)
         return {
             "loss": loss,
             "lam": choice.lam,
             "synthetic": order.synthetic,
             "hard": order.hard,
             "borrowed": order.borrowed,
+            "borrowed_real": order.real,
             "share": order.share,
-            "images": before + len(order.rows),
+            "images": total,
             **({} if choice.lead is None or not math.isfinite(choice.lead) else {"lead_in_se": choice.lead}),
             **to_metrics(progress),
         }
@@ -174,19 +176,17 @@ class _Run:
 
     # -- Algorithm 2
 
-    def _explore(self, epoch: int) -> tuple[EpochOrder, dict[int, Progress]]:
-        """A round on D ⊂ D_all, and the progress it made on the probes at each level."""
+    def _explore(self, epoch: int, total: int) -> tuple[int, dict[int, Progress]]:
+        """|D| of a round on D ⊂ D_all, the first of the epoch's `total` images, and the progress it made at each level."""
         config, batch = self.job.curriculum, self.job.train.batch
-        total = epoch_images(self.pools, config)
         images = explored_images(self.pools, config, batch)
         if not config.explore_extra and images + batch > total:
             raise DisclError(f"an epoch has {total} images, too few for a round of exploration and a stage; lower train.batch")
         order = explore_order(self.pools, images, seed=self.job.seed, epoch=epoch)
         before = self._true_class(self.probes)
-        whole = images + total if config.explore_extra else total
-        self._pass(order, epoch, Choice(levels=()), before=0, total=whole)
+        self._pass(order, epoch, Choice(levels=()), before=0, total=total)
         after = self._true_class(self.probes)
-        return order, progress_of(before, after, self.table.lam_pct[self.probes], self.table.sample_id[self.probes])
+        return images, progress_of(before, after, self.table.lam_pct[self.probes], self.table.sample_id[self.probes])
 
     def _true_class(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return self._probabilities(rows)[np.arange(len(rows)), self.table.label[rows]]
@@ -328,6 +328,20 @@ class _Run:
             weights = {k: v.detach().clone() for k, v in self.learner.model.state_dict().items()}
             self.best = {"epoch": epoch, "value": metrics[name], "model": weights}
         return metrics
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """What of an epoch's record is a number, and not a list of them."""
+    return {name: value for name, value in record.items() if isinstance(value, int | float)}
+
+
+def _tell_of_unpaired(history: Mapping[str, Mapping[str, Any]]) -> None:
+    if epochs := unpaired(list(history.values())):
+        print(
+            f"{epochs} epochs of this run were recorded without progress by source: leads in them are in standard errors that are"
+            " not paired; those of the epochs to come are",
+            flush=True,
+        )
 
 
 def learning_rate_factor(progress: float, step: float, *, warmup: float) -> float:

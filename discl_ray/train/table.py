@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from discl_ray.core.filter import FilterConfig
+from discl_ray.core.filter import FilterConfig, best_attempts
 from discl_ray.core.ids import stable_id
 from discl_ray.core.lam import REAL
 from discl_ray.core.settings import identity
@@ -43,8 +43,8 @@ MAX_DECODED_GB = 64.0
 
 Role = Literal["train", "probe", "val"]
 
-FORMAT = 1
-"""Part of a table's name; another number where what is written changes."""
+FORMAT = 2
+"""Part of a table's name; another number where what is written changes. 1: probes were filtered."""
 
 
 def _unknown() -> NDArray[np.str_]:
@@ -154,7 +154,7 @@ def build_table(
     max_decoded_gb: float = MAX_DECODED_GB,
     num_cpus: int | None = None,
 ) -> TableRef:
-    """The table of a complete spectrum: real training images, kept synthetic ones, probes, and val images.
+    """The table of a complete spectrum: real training images, kept synthetic ones, all probes, and val images.
 
     Made once: of several processes on one disk that ask for it, one makes it and the others wait. `auto` decodes it unless it
     comes to more than `max_decoded_gb`. Raises DataError for an image that is gone or broken.
@@ -172,7 +172,7 @@ def build_table(
     with locked(store, wait=True):
         if (known := _known(store)) is not None:
             return known
-        rows = _wanted(generated, filter_config)
+        rows = table_rows(generated, filter_config)
         size = rows.num_rows * side * side * 3
         kind: Mode = mode if mode != "auto" else "decoded" if size <= max_decoded_gb * 1e9 else "encoded"
         segments = _write_segments(rows, _WriteSegment(samples_of(generated), generated, store, side, kind), num_cpus)
@@ -205,8 +205,8 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
     return TableRef(store=ref.store, name=name, side=ref.side, mode=ref.mode, segments=segments).write(counts)
 
 
-def _wanted(generated: Store, filter_config: FilterConfig) -> pa.Table:
-    """_WANTED of the whole table, without a pixel: train, val, then what was made, source by source."""
+def table_rows(generated: Store, filter_config: FilterConfig) -> pa.Table:
+    """ROWS of the whole table, and where each image lies, without a pixel: train, val, then what was made, source by source."""
     samples = samples_of(generated)
     sources = generated.read_table("sources.parquet", ["sample_id", "domain"], REMAKE)
     ids = sources["sample_id"].combine_chunks()
@@ -218,7 +218,7 @@ def _wanted(generated: Store, filter_config: FilterConfig) -> pa.Table:
             columns = {"hard": pc.is_in(real["sample_id"], ids), "key": real["sample_id"]}
             parts.append(_rows(real, columns, known))
     spectrum = open_spectrum(generated, filter_config, ["file"])
-    spectrum = spectrum.filter(pc.and_(spectrum["kept"], pc.is_in(spectrum["role"], pa.array(get_args(Role)))))
+    spectrum = spectrum.filter(_usable(spectrum))
     # as shards are cut: the images of a segment lie in few files
     spectrum = spectrum.append_column("place", pc.index_in(spectrum["sample_id"], ids))
     order = [(name, "ascending") for name in ("place", "lam_pct", "replica", "attempt")]
@@ -229,6 +229,12 @@ def _wanted(generated: Store, filter_config: FilterConfig) -> pa.Table:
     }
     parts.append(_rows(spectrum, columns, {"hard": False, "made": True}))
     return pa.concat_tables(parts)
+
+
+def _usable(spectrum: pa.Table) -> pa.ChunkedArray | pa.Array:
+    """Kept images to train on, and probes whatever the filter says: then every level's come from the same sources."""
+    trains, probes = (pc.equal(spectrum["role"], role) for role in ("train", "probe"))
+    return pc.or_(pc.and_(trains, spectrum["kept"]), pc.and_(probes, pa.array(best_attempts(spectrum))))
 
 
 def _rows(table: pa.Table, columns: Mapping[str, Any], known: Mapping[str, Any]) -> pa.Table:

@@ -33,7 +33,7 @@ from discl_ray.train.checkpoint import MODEL, STATE, kept_weights, load_checkpoi
 from discl_ray.train.failures import Final, reason_of
 from discl_ray.train.job import history_rows
 from discl_ray.train.learner import TrainJob, World
-from discl_ray.train.loop import Report, loop
+from discl_ray.train.loop import Report, loop, numbers
 from discl_ray.train.table import TableRef, open_table
 
 METRICS = "metrics.jsonl"
@@ -247,5 +247,5 @@ def _write_tensorboard(run: Store, rows: list[dict[str, Any]]) -> None:
 
     with SummaryWriter(str(run.local / "tensorboard")) as writer:
         for row in rows:
-            for name, value in row.items():
+            for name, value in numbers(row).items():
                 writer.add_scalar(name, value, row["epoch"])

@@ -9,10 +9,13 @@ from PIL import Image
 
 from discl_ray.config import with_values
 from discl_ray.core.lam import REAL
+from discl_ray.errors import ConfigError
 from discl_ray.experiments import compare, controls
 from discl_ray.experiments.compare import compare_seed, difference, openings, read_cell
+from discl_ray.experiments.comparison import seen_of
 from discl_ray.experiments.controls import pretrain, retrieve
-from discl_ray.experiments.rows import CE, plan_run, row, table_of
+from discl_ray.experiments.rows import CE, changed, heading, plan_run, row, strategy_name, table_of
+from discl_ray.experiments.stages import check_stages, passed, probe_line, supplies
 from discl_ray.experiments.statistics import Interval
 from discl_ray.experiments.tables import LONG_TAIL, LOW_QUALITY, TABLES, ZERO_SHOT_SCORER
 from discl_ray.prompts import load_prompts
@@ -60,6 +63,10 @@ def test_rows_are_trained_once_read_in_their_ways_and_opened_once(small, monkeyp
     assert len(trained) == 7
     cells = {config.seed: {spec.label: read_cell(config, generated, spec, COLUMNS) for spec in ROWS}}
     assert dict(openings(cells)) == {1: len(ROWS)}
+    seen = {spec.label: seen_of(spec, cells) for spec in ROWS}
+    assert [seen[label] for label in ("CE", "adjusted", "pretrained", ZERO_SHOT_SCORER.label)] == ["0"] * 4
+    assert int(seen["averaged"].replace(",", "")) > 0
+    assert seen["web"].startswith("0, and ")
     rows = cells[config.seed]
     assert rows["adjusted"].read == {"tau": 1.0}
     assert 0 <= rows["averaged"].read["alpha"] <= 1
@@ -107,14 +114,90 @@ def test_every_published_row_is_a_configuration_and_has_what_it_is_compared_with
     assert next(iter(LOW_QUALITY.baselines.items())) == ("FLYP + Adaptive", "FLYP")
 
 
+def test_rows_are_named_by_what_they_are_and_controls_have_the_prior_of_the_row_beside_them(small) -> None:
+    config, _ = small
+    for name, table in TABLES.items():
+        base = with_values(config, {"train.model": "clip", "train.start_steps": 0}) if name == "low_quality" else config
+        made = {spec.label: spec.of(base) for spec in table.rows}
+        for label, found in made.items():
+            if found.curriculum.strategy == "adaptive":
+                assert ("margin" in label) is (found.curriculum.rule == "margin")
+                assert strategy_name(found.curriculum) in label
+            assert ("original prior" in label) is (found.train.prior == "original")
+            assert found.curriculum.explore_extra is (label.startswith("FLYP") and name == "low_quality")
+        for label, baseline in table.baselines.items():
+            assert made[label].train.prior == made[baseline].train.prior
+    with pytest.raises(ValueError, match=r"adjusted afterwards where curriculum\.strategy is real_only"):
+        row("adjusted", "all_level", read="post_hoc")
+    assert "prior: effective (what the stage trains on)" in heading(config)
+    paper = with_values(
+        config, {"curriculum.strategy": "adaptive", "curriculum.rule": "strict", "curriculum.explore_extra": True}
+    )
+    assert strategy_name(paper.curriculum) == "Adaptive"
+    assert "rule: strict, steps on D on top" in heading(paper)
+
+
+def test_what_is_made_otherwise_than_before_has_another_name(small) -> None:
+    config, generated = small
+    plain = plan_run(config, generated).config_hash
+    assert changed(config) == ()
+    longer = with_values(config, {"curriculum.explore_extra": True})
+    assert changed(longer) == ("epochs as long as those of adaptive",)
+    assert changed(with_values(longer, {"curriculum.strategy": "adaptive"})) == ()
+    assert plan_run(with_values(config, {"curriculum.allow_empty": True}), generated).config_hash == plain
+
+
+STRICTER = {"filter.mode": "absolute", "filter.threshold": 0.999}
+"""A filter that keeps nothing."""
+
+
+def test_a_stage_without_a_kept_image_is_refused_before_training_unless_it_is_wanted(small, capsys) -> None:
+    config, generated = small
+    empty = with_values(config, STRICTER)
+    with pytest.raises(ConfigError) as caught:
+        check_stages(plan_run(empty, generated), generated)
+    assert caught.value.exit_code == 2
+    words = str(caught.value)
+    for part in ("λ 0 ", "filter.mode = absolute, filter.threshold = 0.999", "λ 0: 0 of", "λ 0.5: 0 of", "allow_empty=true"):
+        assert part in words
+    check_stages(plan_run(with_values(empty, {"curriculum.strategy": "real_only"}), generated), generated)
+    assert capsys.readouterr().out == ""
+    allowed = with_values(empty, {"curriculum.allow_empty": True})
+    said: set[str] = set()
+    check_stages(plan_run(allowed, generated), generated, said)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(said) == 2  # a line a level
+    (found, _) = supplies(plan_run(allowed, generated), generated)
+    assert (found.kept, found.borrowed, found.real) == (0, 0, found.asked)
+    assert lines[0] == (
+        f"  stage λ 0 asks for {found.asked} synthetic images an epoch: 0 kept, 0 drawn from a higher level, "
+        f"{found.asked} from the real images"
+    )
+    check_stages(plan_run(allowed, generated), generated, said)
+    assert capsys.readouterr().out == ""
+
+
+def test_probes_are_not_filtered_and_the_filters_word_on_them_is_told(small) -> None:
+    config, generated = small
+    table = open_table(table_of(with_values(config, STRICTER), generated))
+    probes = table.role == "probe"
+    by_level = {level: sorted(table.sample_id[probes & (table.lam_pct == level)]) for level in (0, 50)}
+    assert by_level[0] == by_level[50] == sorted(table.sample_id[(table.role == "val") & table.hard])
+    assert not ((table.role == "train") & (table.lam_pct != REAL)).any()
+    found = passed(generated, with_values(config, STRICTER).filter, "probe")
+    assert found == {level: (0, len(sources)) for level, sources in by_level.items()}
+    assert probe_line(found).endswith(f"λ 0 0 % of {len(by_level[0])}, λ 0.5 0 % of {len(by_level[50])}")
+
+
 def test_the_primary_contrast_comes_first_and_pictures_are_pictures() -> None:
     value = Interval(1.0, -0.5, 2.5)
     contrasts = {("B", "A", c): value for c in COLUMNS} | {("C", "A", c): value for c in COLUMNS}
     contrasts["C", "A", ("top1", "few")] = Interval(float("nan"), float("nan"), float("nan"))
-    text = markdown({("A", c): value for c in COLUMNS}, contrasts, COLUMNS, what="test")
+    text = markdown({("A", c): value for c in COLUMNS}, contrasts, COLUMNS, what="test", seen={"A": "42"})
     lines = text.splitlines()
     assert lines[2] == "| **B − A** | " + " | ".join(["+1.0 [-0.5, +2.5]"] * 4) + " |"
     assert "| C − A | +1.0 [-0.5, +2.5] | +1.0 [-0.5, +2.5] | – |" in lines[3]
+    assert lines[-1].endswith("| 42 |")
     measured = {"progress_50": 0.1, "progress_se_50": 0.01, "progress_100": 0.0, "progress_se_100": 0.0}
     history = [{"epoch": e, "lam": 0.5, "lead_in_se": 0.3 * e, **measured} for e in (1, 2, 3, 4)]
     assert within_one_se(history) == 0.75

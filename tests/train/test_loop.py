@@ -8,7 +8,7 @@ import torch
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.curriculum.progress import from_metrics
+from discl_ray.curriculum.progress import from_metrics, most_progressed
 from discl_ray.curriculum.strategies import STRATEGIES
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.train import loop as loop_module
@@ -36,9 +36,13 @@ def make_table(noise: int = 0) -> ImageTable:
     )
 
 
-def make_job(strategy: str = "diverse_to_specific", *, explore_extra: bool = False, **train: object) -> TrainJob:
+def make_job(
+    strategy: str = "diverse_to_specific", *, explore_extra: bool = False, apply: str = "same", **train: object
+) -> TrainJob:
     config = TrainConfig.model_validate({"width": 4, "epochs": 4, "batch": 8, "eval_every": 1, "image_size": 8} | train)
-    curriculum = CurriculumConfig.model_validate({"strategy": strategy, "epochs": 3, "explore_extra": explore_extra})
+    curriculum = CurriculumConfig.model_validate(
+        {"strategy": strategy, "epochs": 3, "explore_extra": explore_extra, "apply": apply}
+    )
     groups = {0: "few", 1: "many", 2: "many"}
     names = ("zero", "one", "two")
     return TrainJob(seed=1, train=config, curriculum=curriculum, names=names, groups=groups, counts=(2, 8, 8), levels=LEVELS)
@@ -62,6 +66,7 @@ def run(
 RESUMED = [
     {},
     {"strategy": "adaptive"},
+    {"strategy": "adaptive", "apply": "next", "explore_extra": True, "learning_rate": 0.03},
     {"strategy": "fixed", "precision": "bf16"},
     {"strategy": "random", "augment": {"kind": "cuda"}, "optimizer": "adamw"},
     {"strategy": "all_level", "augment": {"mix": "mixup", "kind": "strong"}, "keep": "best", "warmup": 0.3},
@@ -105,15 +110,17 @@ def test_the_curriculum_is_followed_and_recorded() -> None:
     assert [curriculum.history[e]["synthetic"] for e in (1, 2, 3, 4)] == [6, 6, 0, 0]
 
 
+@pytest.mark.parametrize("explore_extra", [False, True])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_takes_the_same_number_of_images_and_steps(strategy: str, monkeypatch) -> None:
+def test_every_strategy_takes_the_same_number_of_images_and_steps(strategy: str, explore_extra: bool, monkeypatch) -> None:
     steps = []
     real = torch.optim.Adam.step
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a: (steps.append(1), real(self, *a))[1])
-    _, _, curriculum = run(make_job(strategy))
-    base = run(make_job("real_only"))[2]
-    assert [m["images"] for m in curriculum.history.values()] == [m["images"] for m in base.history.values()]
-    assert len(steps) == 2 * 4 * -(-int(base.history[1]["images"]) // 8)
+    _, _, curriculum = run(make_job(strategy, explore_extra=explore_extra))
+    base = run(make_job("real_only", explore_extra=explore_extra))[2]
+    images = [int(m["images"]) for m in base.history.values()]
+    assert [m["images"] for m in curriculum.history.values()] == images
+    assert len(steps) == 2 * sum(-(-count // 8) for count in images)
 
 
 def test_adaptive_takes_the_level_that_progressed_most_and_says_how_sure_it_is() -> None:
@@ -128,6 +135,32 @@ def test_adaptive_takes_the_level_that_progressed_most_and_says_how_sure_it_is()
         assert history[epoch]["lam"] == best / 100
     assert from_metrics(history[4]) == {}
     assert history[4]["lam"] == 1.0
+
+
+def test_a_checkpoint_without_progress_by_source_goes_on_unpaired_and_says_so_once(tmp_path, capsys) -> None:
+    job = make_job("adaptive", apply="next", learning_rate=0.03)
+    _, reports, _ = run(job)
+    assert capsys.readouterr().out == ""
+    state = copy.deepcopy(reports[1].state)
+    for record in state["curriculum"]["history"].values():
+        for name in [n for n in record if n.startswith("progress_sources_")]:
+            del record[name]
+    save_checkpoint(tmp_path, state)
+    _, _, curriculum = run(job, resume=load_checkpoint(tmp_path))
+    said = capsys.readouterr().out
+    assert said.count("not paired") == 1
+    assert said.startswith("2 epochs of this run")
+    assert not from_metrics(curriculum.history[2])[50].by_source
+    assert from_metrics(curriculum.history[3])[50].by_source
+
+
+def test_what_is_reported_are_numbers_and_what_is_recorded_gives_the_leads_again() -> None:
+    _, reports, curriculum = run(make_job("adaptive", learning_rate=0.03))
+    assert all(isinstance(value, int | float) for report in reports for value in report.metrics.values())
+    for epoch in (1, 2, 3):
+        progress = from_metrics(curriculum.history[epoch])
+        assert {len(found.by_source) for found in progress.values()} == {4}
+        assert most_progressed(progress)[1] == curriculum.history[epoch]["lead_in_se"]
 
 
 def test_the_papers_exploration_comes_on_top() -> None:

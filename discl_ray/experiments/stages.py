@@ -1,0 +1,110 @@
+"""What the stages of a run ask for and what the filter left of it: said before training, and refused where nothing is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from discl_ray.core.filter import FilterConfig
+from discl_ray.core.lam import REAL
+from discl_ray.core.storage import Store
+from discl_ray.curriculum.mixing import Pools, Supply, budget, explored_images, supply
+from discl_ray.curriculum.strategies import stages
+from discl_ray.errors import ConfigError
+from discl_ray.experiments.rows import PlannedRun
+from discl_ray.spectrum import open_spectrum
+from discl_ray.train.segments import ROWS
+from discl_ray.train.table import table_rows
+
+BAR = {"absolute": "threshold", "quantile": "quantile", "rank": "rank"}
+"""filter.mode -> the key beside it that says how high the bar is."""
+
+Passed = Mapping[int, tuple[int, int]]
+"""Level -> (images that pass the filter, images made)."""
+
+
+def check_stages(planned: PlannedRun, generated: Store, said: set[str] | None = None) -> None:
+    """Prints each stage that has fewer images than it asks for; lines that are in `said` not again.
+
+    Raises ConfigError if the filter kept nothing for one, unless `curriculum.allow_empty`.
+    """
+    said = set() if said is None else said
+    for short in [s for s in supplies(planned, generated) if s.short]:
+        if not short.kept and not planned.job.curriculum.allow_empty:
+            raise ConfigError(_nothing_kept(planned, generated, short))
+        line = f"  {_stage(short)} asks for {short.asked} synthetic images an epoch: {_there(short)}"
+        if line not in said:
+            said.add(line)
+            print(line, flush=True)
+
+
+def supplies(planned: PlannedRun, generated: Store) -> list[Supply]:
+    """What each synthetic stage of a run asks for and finds, a stage a set of levels."""
+    job, config = planned.job, planned.job.curriculum
+    choices = [c for c in stages(config, job.levels, seed=job.seed, epochs=planned.epochs) if c.synthetic]
+    if not choices:
+        return []
+    pools = _pools(generated, planned.config.filter, len(job.counts))
+    explored = explored_images(pools, config, job.train.batch) if config.strategy == "adaptive" else 0
+    images = budget(pools, config, job.train.batch, 1) - explored
+    return [supply(pools, choice, config, images) for choice in choices]
+
+
+_POOLS: dict[tuple[str, FilterConfig], Pools] = {}
+"""By a complete spectrum's folder, which does not change, and the filter: the rows of a table ask for the same."""
+
+
+def _pools(generated: Store, filter_config: FilterConfig, classes: int) -> Pools:
+    """Of the table that is going to be made, without making it."""
+    key = (generated.base, filter_config)
+    if key not in _POOLS:
+        _POOLS[key] = _pools_of(table_rows(generated, filter_config).select(ROWS.names), classes)
+    return _POOLS[key]
+
+
+def _pools_of(rows: pa.Table, classes: int) -> Pools:
+    return Pools.of(
+        label=rows["label"].to_numpy().astype(np.int64),
+        lam_pct=rows["lam_pct"].to_numpy().astype(np.int64),
+        role=np.array(rows["role"].to_pylist()),
+        hard=np.array(rows["hard"].to_pylist(), bool),
+        num_classes=classes,
+    )
+
+
+def passed(generated: Store, filter_config: FilterConfig, role: str) -> Passed:
+    """How many images of a role pass the filter, by level."""
+    spectrum = open_spectrum(generated, filter_config, [])
+    mine = np.array(spectrum["role"].to_pylist()) == role
+    level, kept = (spectrum[name].to_numpy(zero_copy_only=False)[mine] for name in ("lam_pct", "kept"))
+    made, passes = Counter(level.tolist()), Counter(level[kept].tolist())
+    return {lam_pct: (passes[lam_pct], made[lam_pct]) for lam_pct in sorted(made)}
+
+
+def probe_line(found: Passed) -> str:
+    """The filter's pass rate on the probes, which are all used."""
+    rates = ", ".join(f"λ {level / REAL:g} {100 * kept / made:.0f} % of {made}" for level, (kept, made) in found.items())
+    return f"probes are not filtered, so that every level's come from the same images; the filter would pass {rates or 'none'}"
+
+
+def _stage(short: Supply) -> str:
+    return "stage λ " + ", ".join(f"{level / REAL:g}" for level in short.levels)
+
+
+def _there(short: Supply) -> str:
+    return f"{short.kept} kept, {short.borrowed} drawn from a higher level, {short.real} from the real images"
+
+
+def _nothing_kept(planned: PlannedRun, generated: Store, short: Supply) -> str:
+    config, bar = planned.config.filter, BAR[planned.config.filter.mode]
+    found = passed(generated, config, "train")
+    kept = ", ".join(f"λ {level / REAL:g}: {passes} of {made}" for level, (passes, made) in found.items())
+    return (
+        f"curriculum.strategy = {planned.job.curriculum.strategy}: {_stage(short)} has no synthetic image: the filter "
+        f"(filter.mode = {config.mode}, filter.{bar} = {getattr(config, bar):g}) kept {kept}. Another filter.{bar} or filter.mode "
+        f"makes no image again; curriculum.levels leaves levels out; curriculum.allow_empty=true trains this stage all the same, "
+        f"of its {short.asked} images an epoch {short.borrowed} from a higher level and {short.real} real ones"
+    )
