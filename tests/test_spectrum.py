@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from discl_ray import spectrum
+from discl_ray.checks import check_diffusion
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import SCORED, SPECTRUM
@@ -482,6 +483,7 @@ def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
     kind, clipped = warnings(draft(other, *prepare(other)), other)
     assert "is of a PNDMScheduler: generator.sampler = ddim takes its noise schedule" in kind
     assert "clip_sample = True: not followed" in clipped
+    assert check_diffusion(other).split("\n") == [str(folder), kind, clipped]  # what the doctor says
 
 
 def test_the_embedded_generator_refuses_another_data_set_unless_it_is_told(small):

@@ -125,7 +125,7 @@ def check_generator(config: GeneratorConfig, num_steps: int, levels: Collection[
 
 def check_steps(config: GeneratorConfig, folder: Path, num_steps: int, levels: Collection[int]) -> None:
     """Raises ModelError unless the sampler can take T steps of the model's noise schedule, beginning where λ = 0 has to."""
-    SCHEDULES[config.sampler].read(stored_scheduler(folder))
+    SCHEDULES[config.sampler].read(stored_scheduler(folder), folder / "scheduler" / "scheduler_config.json")
     SAMPLERS[config.sampler](scheduler_config(folder), num_steps)
     schedule = SCHEDULES[config.sampler].read(scheduler_config(folder))
     if 0 in levels and begins_late(schedule, num_steps):

@@ -7,6 +7,7 @@ sampler that reads more of the file has a class of its own, beside its table (ge
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -64,8 +65,8 @@ class NoiseSchedule(BaseModel):
     rescale_betas_zero_snr: bool = False
 
     @classmethod
-    def read(cls, scheduler: Mapping[str, Any]) -> Self:
-        """The typed settings; null means not given.
+    def read(cls, scheduler: Mapping[str, Any], file: str | Path = "scheduler_config.json") -> Self:
+        """The typed settings of a file; null means not given.
 
         Raises ModelError naming every key that cannot be used.
         """
@@ -73,7 +74,7 @@ class NoiseSchedule(BaseModel):
             return cls.model_validate({key: value for key, value in scheduler.items() if value is not None})
         except ValidationError as error:
             found = {e["loc"][:1]: _sentence(e) for e in reversed(error.errors())}  # of a thousand betas the first
-            raise ModelError(f"scheduler_config.json: {'; '.join(reversed(found.values()))}") from error
+            raise ModelError(f"{file}: {'; '.join(reversed(found.values()))}") from error
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -210,8 +210,9 @@ def test_the_numbers_of_steps_people_use_are_accepted(sampler, num_steps):
 
 
 def test_nonsense_in_the_scheduler_file_is_refused_even_where_it_would_be_repaired(folder):
-    with pytest.raises(ModelError, match="steps_offset = '0'"):
+    with pytest.raises(ModelError, match="steps_offset = '0'") as caught:
         check_generator(GeneratorConfig(model=str(edited(folder, steps_offset="0"))), 30)
+    assert str(caught.value).startswith(f"{folder}/scheduler/scheduler_config.json: ")
 
 
 def test_a_stray_file_of_another_variant_does_not_change_the_fingerprint(folder):
