@@ -163,7 +163,7 @@ def check_data(subject: Subject) -> str:
         raise Problem(f"data.name = {config.name}: no training image among {table.num_rows}; look at its splits")
     shown = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
     shown += [f"{counts[None]:,} to be split"] * (counts[None] > 0)
-    return f"{config.name}: {', '.join(shown)}; {classes:,} classes"
+    return "\n".join([f"{config.name}: {', '.join(shown)}; {classes:,} classes", *subject.listing.notes])
 
 
 def check_class_names(subject: Subject) -> str:

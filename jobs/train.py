@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
+from discl_ray.data import check_judged
 from discl_ray.pipeline import prepare
 from discl_ray.runtime import ray_session
 from discl_ray.spectrum import check_generated
@@ -34,7 +35,9 @@ def rows_of(config: Config) -> tuple[RowSpec, RowSpec]:
 
 
 def job(config: Config) -> None:
-    generated = prepare(config).store
+    ready = prepare(config)
+    generated = ready.store
+    check_judged(ready.samples)
     check_generated(generated, config)
     from discl_ray.experiments.rows import caveat, heading, plan_run, test_row, train_row
     from discl_ray.experiments.stages import check_stages, passed, probe_line

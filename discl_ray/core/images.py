@@ -15,6 +15,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -117,6 +118,7 @@ def is_image(head: bytes) -> bool:
     return (_is_heic(head) and can_heic()) or any(Image.OPEN[kind][1](head) is True for kind in FORMATS)  # pyright: ignore
 
 
+@cache
 def can_heic() -> bool:
     """Whether the extra `heic` is installed."""
     return importlib.util.find_spec("pillow_heif") is not None

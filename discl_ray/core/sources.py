@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from discl_ray.core.images import decode_image
+from discl_ray.core.images import LARGEST, decode_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import ImageError
 
@@ -32,6 +32,14 @@ def image_bytes(image: Mapping[str, Any]) -> bytes:
     return folder.read(name)
 
 
+def image_pixels(image: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """The pixels of an `image` value of a data set that has been read: how large they may be was asked then.
+
+    Raises OSError or ImageError.
+    """
+    return decode_image(image_bytes(image), limit=LARGEST)
+
+
 def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
     """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
     with run.reading("sources.parquet", "run `make generate` again, which writes it again"):
@@ -42,7 +50,7 @@ def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]
     broken: dict[str, str] = {}
     for sample_id, image in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True):
         try:
-            pixels[sample_id] = decode_image(image_bytes(image))
+            pixels[sample_id] = image_pixels(image)
         except ImageError as error:
             broken[sample_id] = error.reason
         except OSError:

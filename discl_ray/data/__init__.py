@@ -11,7 +11,7 @@ from typing import Any
 
 from discl_ray.core.storage import Store
 from discl_ray.data.cifar100_lt import cifar100_lt
-from discl_ray.data.config import AnyDataConfig
+from discl_ray.data.config import AnyDataConfig, FilesConfig
 from discl_ray.data.digits_lt import digits_lt
 from discl_ray.data.digits_wild import digits_wild
 from discl_ray.data.huggingface import huggingface
@@ -22,8 +22,9 @@ from discl_ray.data.iwildcam import iwildcam
 from discl_ray.data.listing import Listing
 from discl_ray.data.manifest import manifest
 from discl_ray.data.parquet import parquet
-from discl_ray.data.samples import Samples, summarize_samples
+from discl_ray.data.samples import Samples, check_judged, summarize_samples
 from discl_ray.data.samples import read_samples as _read_samples
+from discl_ray.data.settle import settled
 
 READERS: dict[str, Callable[[Any, int], Listing]] = {
     "digits_lt": digits_lt,
@@ -45,7 +46,8 @@ def list_dataset(config: AnyDataConfig, seed: int) -> Listing:
 
     Raises DataError if there is nothing, or not what the layout says.
     """
-    return READERS[config.name](config, seed)  # pyright: ignore[reportAttributeAccessIssue]
+    listing = READERS[config.name](config, seed)  # pyright: ignore[reportAttributeAccessIssue]
+    return settled(listing, links=not isinstance(config, FilesConfig) or config.allow_links_outside)
 
 
 def read_samples(config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int | None = None) -> Samples:
@@ -56,4 +58,4 @@ def read_samples(config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int 
     return _read_samples(config, list_dataset(config, seed), seed=seed, run=run, num_cpus=num_cpus)
 
 
-__all__ = ["READERS", "Samples", "list_dataset", "read_samples", "summarize_samples"]
+__all__ = ["READERS", "Samples", "check_judged", "list_dataset", "read_samples", "summarize_samples"]

@@ -12,7 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from discl_ray.core.settings import Location, Settings, execution
+from discl_ray.core.images import LARGEST
+from discl_ray.core.settings import Location, Settings, added, execution
 
 MIN_IMAGES = 2
 """Training images of a class that drawing splits leaves it at the least."""
@@ -89,8 +90,13 @@ class FilesConfig(AnyDataConfig):
     """Makes the training split long-tailed; null takes all of it."""
     cross_split_duplicates: Literal["exclude", "keep"] = "exclude"
     """Files with the same bytes in two splits: only the first of test, val and train keeps them, or all do."""
+    conflicts: Literal["drop", "refuse"] = added("drop", before="drop")
+    """Files with the same bytes under two classes, so that nobody knows which: all of them are left out, or the job ends."""
     max_bad_fraction: float = execution(0.05, ge=0, le=1)
     """The job ends if more than this share of the images cannot be read."""
+    max_megapixels: int = execution(50, ge=1, le=LARGEST // 10**6)
+    """Largest image of those that have to be decoded whole: all but ordinary JPEG, which is read at a fraction. Reading one takes
+    up to 20 bytes a pixel."""
     allow_links_outside: bool = execution(False)
     """Follow symbolic links that lead out of `root`."""
 

@@ -9,9 +9,12 @@ import difflib
 import os
 import posixpath
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,23 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from discl_ray.core.ids import stable_id
+from discl_ray.core.images import HEIC_REMEDY, HEIC_SUFFIXES, SUFFIXES, can_heic
+from discl_ray.core.images import is_image as begins_as_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
-"""What counts as an image by its name, in any case."""
+SYSTEM_NAMES = frozenset(
+    (
+        *("__macosx", "network trash folder", "temporary items", "icon\r"),  # macOS
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("@eadir", "@tmp", "@synoresource", "@recycle", "@recently-snapshot", "@sharebin", "#recycle", "#snapshot"),  # NAS
+        *("lost+found", "__pycache__"),
+    )
+)
+"""What systems and NAS put among people's files, in any case; what begins with a dot is left out as well."""
+
+LINK_OUT = "is a symbolic link out of data.root; data.allow_links_outside=true follows it"
 
 SPLIT_WORDS = {
     "train": ("train", "training"),
@@ -44,7 +59,7 @@ TOLD = 20
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file under a root."""
+    """A file under a root, or, with a `/` at its end, a folder that is not entered: a link out of the root."""
 
     path: str
     """Relative to the root, with `/`."""
@@ -118,10 +133,51 @@ def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None)
         raise ValueError("leaves data.root")
     if root.local is not None:
         if not links and _escapes(root.local, plain, set() if known is None else known):
-            raise ValueError("is a symbolic link out of data.root; data.allow_links_outside=true follows it")
+            raise ValueError(LINK_OUT)
+        plain = _as_spelt(root.local, plain)
         if _special(root.local / plain):
             raise ValueError("is a pipe, a socket or a device")
     return plain
+
+
+def in_nfc(text: str) -> str:
+    """A path or a name with its accents composed, by which they are compared: macOS, zips and tables spell them differently."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def same_name(name: str) -> str:
+    """A class as it is called and compared: in NFC, without blanks at its ends."""
+    return in_nfc(name).strip() or name
+
+
+def _as_spelt(root: Path, path: str) -> str:
+    """A path as the disk spells it, where the two are the same in NFC."""
+    if path.isascii() or os.path.lexists(root / path):
+        return path
+    spelt = ""
+    for part in path.split("/"):
+        here = f"{spelt}{part}"
+        if not os.path.lexists(root / here):
+            here = f"{spelt}{_names_by_nfc(root / spelt).get(in_nfc(part), part)}"
+        spelt = f"{here}/"
+    return spelt.rstrip("/")
+
+
+def _names_by_nfc(folder: Path) -> Mapping[str, str]:
+    try:
+        return _listed_by_nfc(str(folder), os.stat(folder).st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=64)
+def _listed_by_nfc(folder: str, _mtime_ns: int) -> Mapping[str, str]:
+    return {in_nfc(name): name for name in sorted(os.listdir(folder))}
+
+
+def leads_out(root: Store, path: str, known: set[str]) -> bool:
+    """Whether a path that `guard` let pass leaves the root by a symbolic link. `known` as for `guard`."""
+    return root.local is not None and _escapes(root.local, path, known)
 
 
 def _relative(root: Store, path: str) -> str:
@@ -157,29 +213,76 @@ def _special(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def walk(root: Store, folder: str = "", *, links: bool = False) -> Iterator[File]:
-    """Every file under a folder of the root, by name, folder by folder; hidden ones (`.x`, `__MACOSX`), pipes and devices are
-    left out, loops of links end.
+@dataclass
+class LeftOut:
+    """What lies under a root and is not used."""
 
-    Raises DataError at a link out of the root unless `links` allows it, and at a folder that cannot be listed.
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Files that are no image by their name, by suffix in small letters."""
+    system: set[str] = field(default_factory=set)
+    """Paths of what systems and NAS make, and of what is hidden."""
+
+    def sentences(self) -> list[str]:
+        """What a user should know of it, a line each."""
+        said: list[str] = []
+        if self.suffixes:
+            said.append(f"left out {_files(self.suffixes.total())} that are no images: {_counted(self.suffixes)}")
+        if photos := sum(self.suffixes[suffix] for suffix in HEIC_SUFFIXES):
+            said.append(f"{_files(photos)} of telephones (HEIC) can be read after {HEIC_REMEDY}")
+        names = Counter(path.rsplit("/", 1)[-1] for path in self.system)
+        hidden = sum(count for name, count in names.items() if name.startswith("."))
+        made = Counter({name: count for name, count in names.items() if not name.startswith(".")})
+        if made:
+            said.append(f"left out what systems and NAS make: {_counted(made)}")
+        if hidden:
+            shown_ = sorted(name for name in names if name.startswith("."))
+            said.append(f"left out {hidden} hidden files and folders: {_some(shown_, 4)}")
+        return said
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' if count > 1 else ''}"
+
+
+def _counted(counts: Counter[str], limit: int = 6) -> str:
+    words = [f"{count} {shown(name, 40) or 'without suffix'}" for name, count in counts.most_common(limit)]
+    return ", ".join(words) + (f" and {len(counts) - limit} other kinds" if len(counts) > limit else "")
+
+
+def _some(names: Sequence[str], limit: int) -> str:
+    return ", ".join(shown(name, 60) for name in names[:limit]) + (", …" if len(names) > limit else "")
+
+
+def walk(root: Store, folder: str = "", *, links: bool = False, left: LeftOut | None = None) -> Iterator[File]:
+    """Every file under a folder of the root, by name, folder by folder; loops of links end.
+
+    Pipes and devices, hidden files and what systems make are left out, the latter two noted in `left`. A link out of the root is
+    a file all the same, of which reading says so, and a folder that is not entered; `links` enters it.
+
+    Raises DataError at a folder that cannot be listed.
     """
+    left = left or LeftOut()
     if root.local is not None:
-        yield from _walk_local(root.local, folder, links)
+        yield from _walk_local(root.local, folder, links, left)
         return
     selector = pafs.FileSelector(root.path(folder), recursive=True, allow_not_found=True)
     found: list[File] = []
     for info in root.filesystem.get_file_info(selector):
         path = info.path.removeprefix(root.base.rstrip("/") + "/")
-        if info.type == pafs.FileType.File and not any(_hidden(part) for part in path.split("/")):
+        parts = path.split("/")
+        if made := next((i for i, part in enumerate(parts, 1) if of_system(part)), 0):
+            left.system.add("/".join(parts[:made]))
+        elif info.type == pafs.FileType.File:
             found.append(File(path, info.size or 0, info.mtime_ns or 0))
     yield from sorted(found, key=lambda file: file.path.split("/"))
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def of_system(name: str) -> bool:
+    """Whether a file or folder is hidden, or of those that systems and NAS make."""
+    return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
-def _walk_local(root: Path, folder: str, links: bool) -> Iterator[File]:
+def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator[File]:
     # a stack of its own: folders may lie deeper than Python's calls go
     stack = [(folder, os.path.realpath(root / folder), _entries(root / folder))]
     while stack:
@@ -189,12 +292,12 @@ def _walk_local(root: Path, folder: str, links: bool) -> Iterator[File]:
             stack.pop()
             continue
         path = f"{above}/{entry.name}" if above else entry.name
-        if _hidden(entry.name):
+        if of_system(entry.name):
+            left.system.add(path)
             continue
         if entry.is_symlink() and not links and _escapes(root, path, set()):
-            raise DataError(
-                f"{shown(str(root / path))}: a symbolic link out of data.root; data.allow_links_outside=true follows it"
-            )
+            yield File(readable(path) + "/" * entry.is_dir(), -1, 0)
+            continue
         try:
             status = entry.stat()
         except OSError:  # a link to nothing; reading it says so in its row
@@ -215,32 +318,90 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         raise DataError(f"{shown(str(folder))}: cannot be listed ({error.strerror})") from error
 
 
-def pick(root: Store, wanted: Callable[[str], bool], looked_for: str, *, links: bool) -> list[File]:
-    """The files under a root whose path is wanted, by name.
+def pick(
+    root: Store, wanted: Callable[[str], bool], looked_for: str, *, links: bool, left: LeftOut | None = None
+) -> list[File]:
+    """The files under a root whose path is wanted, by name; what else there is goes into `left`.
 
-    Raises DataError if there is none, saying what was looked for and what is there; a folder with LOOK files of other kinds
-    before the first is not looked through.
+    Raises DataError if there is none, saying what was looked for and what is there (a folder with LOOK files of other kinds
+    before the first is not looked through), and if one is a link out of the root, which `links` follows.
     """
+    left = left or LeftOut()
     chosen: list[File] = []
     others: list[File] = []
-    for file in walk(root, links=links):
+    for file in walk(root, links=links, left=left):
         if wanted(file.path):
             chosen.append(file)
-        elif not chosen:
+            continue
+        left.suffixes[suffix_of(file.path)] += not file.path.endswith("/")
+        if not chosen:
             others.append(file)
             if len(others) == LOOK:
                 break
     if not chosen:
-        more = ", and did not look further" if len(others) == LOOK else ""
-        raise DataError(f"data.root = '{shown(root.base)}': looked for {looked_for}; {found_instead(others)}{more}")
+        raise DataError(_nothing(root, looked_for, others, left))
+    if out := [] if links else [file for file in chosen if leads_out(root, file.path, set())]:
+        raise DataError(f"{shown(out[0].path)}: {LINK_OUT}")
     return chosen
 
 
+def pick_images(root: Store, looked_for: str, *, links: bool, left: LeftOut) -> tuple[list[File], list[str]]:
+    """The images under a root by name, and the folders that are links out of it. What has no suffix is judged by its first bytes.
+
+    Raises DataError like `pick`; an image that is a link out of the root is listed.
+    """
+    images: list[File] = []
+    unknown: list[File] = []
+    others: list[File] = []
+    closed: list[str] = []
+    for file in walk(root, links=links, left=left):
+        suffix = suffix_of(file.path)
+        if file.path.endswith("/"):
+            closed.append(file.path.rstrip("/"))
+        elif is_image(file.path):
+            images.append(file)
+        elif not suffix:
+            unknown.append(file)
+        else:
+            left.suffixes[suffix] += 1
+            others += [file] * (not images)
+            if len(others) == LOOK:
+                break
+    with ThreadPoolExecutor(16) as pool:
+        judged = list(zip(unknown, pool.map(lambda file: _begins_as_image(root, file, links), unknown), strict=True))
+    found = [file for file, yes in judged if yes]
+    left.suffixes[""] += len(judged) - len(found)
+    left.suffixes += Counter()  # without zeros
+    images = sorted([*images, *found], key=lambda file: file.path.split("/")) if found else images
+    if not images and not closed:
+        raise DataError(_nothing(root, looked_for, [*others, *unknown], left))
+    return images, closed
+
+
+def _begins_as_image(root: Store, file: File, links: bool) -> bool:
+    if not links and leads_out(root, file.path, set()):
+        return True  # nobody may look; it is refused when it is read
+    try:
+        with root.filesystem.open_input_stream(root.path(file.path), buffer_size=0) as stream:
+            return begins_as_image(stream.read(64))
+    except (OSError, ValueError):
+        return False
+
+
+def _nothing(root: Store, looked_for: str, others: Sequence[File], left: LeftOut) -> str:
+    more = ", and did not look further" if len(others) == LOOK else ""
+    closed = [file.path for file in others if file.path.endswith("/")]
+    linked = f"; '{shown(closed[0])}' {LINK_OUT}" if closed else ""
+    heic = f"; {HEIC_REMEDY} reads HEIC" if any(left.suffixes[suffix] for suffix in HEIC_SUFFIXES) else ""
+    return f"data.root = '{shown(root.base)}': looked for {looked_for}; {found_instead(others)}{more}{linked}{heic}"
+
+
 def stat_files(root: Store, paths: Iterable[str]) -> list[File]:
-    """Size and date of each path under the root, in their order."""
+    """Size and date of each path under the root, in their order, and the path as it is spelt there."""
     if root.local is None:  # one listing instead of a request each
         there = {file.path: file for file in walk(root)}
-        return [there.get(path, File(path, -1, 0)) for path in paths]
+        spelt = {in_nfc(path): file for path, file in there.items()}
+        return [there.get(path) or spelt.get(in_nfc(path)) or File(path, -1, 0) for path in paths]
     found: list[File] = []
     for path in paths:
         try:
@@ -263,9 +424,22 @@ def shown(text: str, limit: int = 120) -> str:
     return plain if len(text) <= limit else f"{plain}… ({len(text)} characters)"
 
 
+def folders_in(root: Store, folder: str) -> list[str]:
+    """Names of the folders directly in a folder, without those of systems."""
+    if root.local is None:
+        return [name for name in root.folders(folder) if not of_system(name)]
+    return [readable(entry.name) for entry in _entries(root.local / folder) if entry.is_dir() and not of_system(entry.name)]
+
+
+def suffix_of(path: str) -> str:
+    """`.jpg`, in small letters; empty if there is none."""
+    return posixpath.splitext(path)[1].lower()
+
+
 def is_image(path: str) -> bool:
     """Whether a file is an image by its name."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
+    suffix = suffix_of(path)
+    return suffix in SUFFIXES or (suffix in HEIC_SUFFIXES and can_heic())
 
 
 def split_of(word: str) -> str | None:

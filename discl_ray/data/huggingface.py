@@ -161,7 +161,7 @@ def _same(features: Mapping[str, Features]) -> Features:
 
 def _json(root: Store, path: str, links: bool) -> dict[str, Any]:
     try:
-        value = root.read_json(guard(root, path, links=links))
+        value = json.loads(root.read(guard(root, path, links=links)))
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)}: no such file; save_to_disk writes it") from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError, too

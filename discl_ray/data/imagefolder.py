@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
+from discl_ray.core.storage import Store
 from discl_ray.data.config import ImageFolderConfig
-from discl_ray.data.files import SPLIT_WORDS, is_image, open_root, pick, shown, split_of, stamp_of
-from discl_ray.data.listing import LISTING, Listing, read_files
+from discl_ray.data.files import (
+    LINK_OUT,
+    SPLIT_WORDS,
+    LeftOut,
+    folders_in,
+    open_root,
+    pick_images,
+    shown,
+    split_of,
+    stamp_of,
+)
+from discl_ray.data.listing import LISTING, Listing, read_files, refused_files
 from discl_ray.errors import DataError
 
 LAYOUT = "root/<class>/<image> or root/{train,val,test}/<class>/<image>"
@@ -18,14 +29,16 @@ def imagefolder(config: ImageFolderConfig, _seed: int) -> Listing:
     """Every image under a class folder; classes by sorted name, as torchvision's ImageFolder has them.
 
     The folders at the top are splits if all of them that hold images are called so. Folders without an image are no classes.
+    Files are images by their suffix, or by their first bytes if they have none; what is left out is in the notes.
 
     Raises DataError if there is no image, if one lies in no class folder, or if only some folders at the top are splits.
     """
     root = open_root(config.root)
-    images = pick(root, is_image, f"images as {LAYOUT}", links=config.allow_links_outside)
+    left = LeftOut()
+    images, closed = pick_images(root, f"images as {LAYOUT}", links=config.allow_links_outside, left=left)
     parts = [f.path.split("/") for f in images]
     tops = sorted({part[0] for part in parts if len(part) > 1})
-    splits = {top: split for top in tops if (split := split_of(top))}
+    splits = {top: split for top in tops if (split := split_of(top.strip()))}
     depth = 1 if splits else 0
     where = f"data.root = '{shown(config.root)}'"
     if splits and len(splits) < len(tops):
@@ -56,7 +69,21 @@ def imagefolder(config: ImageFolderConfig, _seed: int) -> Listing:
         },
         schema=LISTING,
     )
-    return Listing(table=table, root=root, read=read_files, stamp=stamp_of(images))
+    empty = sorted(_class_folders(root, splits) - classes - {path.rsplit("/", 1)[-1] for path in closed})
+    notes = [f"no class, for no image in it is read: {_some(empty)}"] if empty else []
+    return Listing(
+        table=table,
+        root=root,
+        read=read_files,
+        stamp=stamp_of(images, *closed),
+        refused=refused_files(closed, [None] * len(closed), LINK_OUT),
+        notes=(*left.sentences(), *notes),
+    )
+
+
+def _class_folders(root: Store, splits: Iterable[str]) -> set[str]:
+    """Names of all folders at the place of classes."""
+    return {name for top in list(splits) or [""] for name in folders_in(root, top)}
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

@@ -53,7 +53,7 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
     rows: dict[str, list[tuple[str, int]]] = {}
     seen: dict[str, str] = {}
     for split, text in texts.items():
-        rows[split] = _rows(root, LISTS[split], text, classes, seen, links=config.allow_links_outside)
+        rows[split] = _rows(root, LISTS[split], text, classes, seen)
     keys = classes.in_order(rows)
     ids = [path for split in LISTS for path, _ in rows[split]]
     places: list[str] = []
@@ -182,11 +182,10 @@ class _Classes:
         return [self._id_of[label][0] for label in range(len(self._id_of))]
 
 
-def _rows(root: Store, name: str, text: str, classes: _Classes, seen: dict[str, str], *, links: bool) -> list[tuple[str, int]]:
+def _rows(root: Store, name: str, text: str, classes: _Classes, seen: dict[str, str]) -> list[tuple[str, int]]:
     """(path, label) of each line."""
     problems = Problems(name)
     rows: list[tuple[str, int]] = []
-    known: set[str] = set()
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -197,7 +196,7 @@ def _rows(root: Store, name: str, text: str, classes: _Classes, seen: dict[str, 
             )
             continue
         try:
-            path = guard(root, given, links=links, known=known)
+            path = guard(root, given, links=True)
         except ValueError as error:
             problems.add(f"line {number}", f"path '{shown(given)}' {error}")
             continue
@@ -218,9 +217,8 @@ def _places(root: Store, name: str, paths: list[str], *, links: bool) -> list[st
     if flat[0] == paths[0] or root.exists(paths[0]) or not root.exists(flat[0]):
         check_folders(root, name, paths, links=links)
         return paths
-    known: set[str] = set()
     try:
-        return [guard(root, path, links=links, known=known) for path in flat]
+        return [guard(root, path, links=True) for path in flat]
     except ValueError as error:
         raise DataError(f"{name}: an image under {posixpath.dirname(flat[0])}/ {error}") from error
 

@@ -49,7 +49,7 @@ def inaturalist(config: INaturalistConfig, _seed: int) -> Listing:
     keys: list[str] = []
     splits: list[str] = []
     for name, split in SPLITS.items():
-        found = _images(root, name, parsed[name], names, set(paths), links=links)
+        found = _images(root, name, parsed[name], names, set(paths))
         check_folders(root, name, list(found), links=links)
         paths += found
         keys += [str(category) for category in found.values()]
@@ -105,16 +105,13 @@ def _categories(file: str, value: Any) -> dict[int, str]:
     return found
 
 
-def _images(
-    root: Store, file: str, value: Any, categories: Mapping[int, str], others: set[str], *, links: bool
-) -> dict[str, int]:
+def _images(root: Store, file: str, value: Any, categories: Mapping[int, str], others: set[str]) -> dict[str, int]:
     """Path -> category id, in the order of the images."""
     problems = Problems(file)
     images: dict[int, tuple[str, str]] = {}
-    known: set[str] = set()
     for where, (id_, name) in _entries(value, "images", {"id": int, "file_name": str}, problems):
         try:
-            path = guard(root, name, links=links, known=known)
+            path = guard(root, name, links=True)
         except ValueError as error:
             problems.add(f"{where}.file_name", f"'{shown(name)}' {error}")
             continue

@@ -52,7 +52,7 @@ def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
     root = open_root(config.root)
     links = config.allow_links_outside
     data = {name: read_required(root, name, LAYOUT, links=links) for name in ("metadata.csv", "categories.csv")}
-    rows = list(_metadata(root, decoded("metadata.csv", data["metadata.csv"]), links=links))
+    rows = list(_metadata(root, decoded("metadata.csv", data["metadata.csv"])))
     classes = _classes(decoded("categories.csv", data["categories.csv"]), [y for _, y, _, _ in rows])
     paths = [path for path, _, _, _ in rows]
     check_folders(root, "metadata.csv", paths, links=links)
@@ -73,11 +73,10 @@ def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
     )
 
 
-def _metadata(root: Store, text: str, *, links: bool) -> Iterator[tuple[str, int, str, str]]:
+def _metadata(root: Store, text: str) -> Iterator[tuple[str, int, str, str]]:
     """(path, y, the data set's word for the split, location) of each row."""
     problems = Problems("metadata.csv")
     seen: dict[str, str] = {}
-    known: set[str] = set()
     for where, row in _table("metadata.csv", text, ("split", "filename", "y", "location_remapped"), problems):
         if row["split"] not in SPLITS:
             problems.add(where, f"split '{shown(row['split'])}' is none of {', '.join(SPLITS)}")
@@ -87,7 +86,7 @@ def _metadata(root: Store, text: str, *, links: bool) -> Iterator[tuple[str, int
         if not row["location_remapped"].strip():
             problems.add(where, "location_remapped is empty")
         try:
-            path = guard(root, f"train/{row['filename']}", links=links, known=known)
+            path = guard(root, f"train/{row['filename']}", links=True)
         except ValueError as error:
             problems.add(where, f"filename '{shown(row['filename'])}' {error}")
             continue

@@ -27,6 +27,9 @@ LISTING = pa.schema(
     ]
 )
 
+REJECTS = pa.schema([("sample_id", pa.string()), ("split", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+"""Images that cannot be used, and why."""
+
 Read = Callable[[Store, pa.Table], Iterator[bytes | ImageError]]
 """(root, LISTING rows) -> the encoded bytes of each, in order, or why there are none; a function of a module, so that it travels."""
 
@@ -47,11 +50,21 @@ class Listing:
     """Class keys in the order of their labels; default: sorted."""
     names: dict[str, str] = field(default_factory=dict)
     """Class key -> name for prompts and tables, where the data set knows better than its keys."""
+    refused: pa.Table = field(default_factory=REJECTS.empty_table)
+    """REJECTS: what is there and may not be read."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of what was left out, a sentence each."""
 
 
 def listing_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
     """LISTING of rows that may leave out what is null."""
     return pa.Table.from_pylist(list(rows), schema=LISTING)
+
+
+def refused_files(paths: Sequence[str], splits: Sequence[str | None], detail: str) -> pa.Table:
+    """REJECTS of files that may not be read."""
+    reasons = {"reason": ["refused"] * len(paths), "detail": [f"refused: {detail}"] * len(paths)}
+    return pa.table({"sample_id": list(paths), "split": list(splits), **reasons}, schema=REJECTS)
 
 
 def read_files(root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
@@ -60,7 +73,7 @@ def read_files(root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
         try:
             yield root.read(path)
         except FileNotFoundError:
-            yield ImageError("missing", "no such file")
+            yield ImageError("missing", "its name is not UTF-8; rename it" if "\\x" in path else "no such file")
         except OSError as error:
             yield ImageError("unreadable", str(error))
 

@@ -55,17 +55,19 @@ def manifest(config: ManifestConfig, _seed: int) -> Listing:
     text = _decoded(name, data)
     found, rows = _jsonl(text, problems) if name.lower().endswith(".jsonl") else _csv(name, text, problems)
     columns = choose_columns(config.columns, found, required=REQUIRED, optional=OPTIONAL, where=name)
-    cells = _columns(root, rows, columns, problems, links=config.allow_links_outside)
+    cells = _columns(root, rows, columns, problems)
     problems.check()
     if not cells["path"]:
         raise DataError(f"{name}: has no row")
+    files = stat_files(root, [path for path in cells["path"] if path])
+    cells["path"] = [file.path for file in files]
     listed = {column: pa.array(values, pa.string()) for column, values in cells.items()}
     listed |= {"class_key": listed.pop("label"), "row": pa.nulls(len(cells["path"]), pa.int64())}
     return Listing(
         table=pa.table({column: listed[column] for column in LISTING.names}, schema=LISTING),
         root=root,
         read=read_files,
-        stamp=stamp_of(stat_files(root, listed["path"].to_pylist()), sha256(data)),
+        stamp=stamp_of(files, sha256(data)),
     )
 
 
@@ -158,14 +160,11 @@ def _without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _columns(
-    root: Store, rows: Iterator[Row], columns: Mapping[str, str], problems: Problems, *, links: bool
-) -> dict[str, list[str | None]]:
+def _columns(root: Store, rows: Iterator[Row], columns: Mapping[str, str], problems: Problems) -> dict[str, list[str | None]]:
     """The rows that are right by column; what is wrong with the others goes to `problems`."""
     cells: dict[str, list[str | None]] = {name: [] for name in (*REQUIRED, *OPTIONAL)}
     ids: dict[str, int] = {}
     labels: dict[str, tuple[str, int]] = {}
-    known: set[str] = set()
     for line, row in rows:
         where = f"line {line}"
         values = {ours: row.get(theirs, "") for ours, theirs in columns.items()}
@@ -179,7 +178,7 @@ def _columns(
             allowed = ", ".join(word for words in SPLIT_WORDS.values() for word in words)
             problems.add(where, f"split '{shown(split)}' is none of {allowed}")
         try:
-            path = guard(root, given, links=links, known=known)
+            path = guard(root, given, links=True)
         except ValueError as error:
             problems.add(where, f"path '{shown(given)}' {error}")
             continue

@@ -148,12 +148,15 @@ def list_sources(
             one, other = kinds.values()
             raise DataError(f"{shown(one)} and {shown(other)} have images or labels of different types; make them the same")
         table = _columns(source, columns, kind, names)
-        tables.append(_with_files(root, source.path, table, links) if kind == "path" else table)
+        tables.append(_with_files(root, source.path, table) if kind == "path" else table)
     table = _labelled(pa.concat_tables(tables).combine_chunks(), [file.path for file in files])
     _check_unique(table["sample_id"])
     (kind, numbered, image), *_ = kinds
     in_files = kind == "path"
     images = stat_files(root, table["path"].to_pylist()) if in_files else []
+    if in_files:
+        spelt = pa.array([image.path for image in images], pa.string())
+        table = table.set_column(table.column_names.index("path"), LISTING.field("path"), spelt)
     return Listing(
         table=table,
         root=root,
@@ -280,13 +283,13 @@ def _splits(where: str, words: pa.Array) -> pa.Array:
     return pa.array([known[word] for word in words.to_pylist()], pa.string())
 
 
-def _with_files(root: Store, file: str, table: pa.Table, links: bool) -> pa.Table:
+def _with_files(root: Store, file: str, table: pa.Table) -> pa.Table:
     """A listing whose paths are guarded."""
-    problems, known = Problems(shown(file)), set[str]()
+    problems = Problems(shown(file))
     paths: list[str] = []
     for row, path in enumerate(table["path"].to_pylist()):
         try:
-            paths.append(guard(root, path or "", links=links, known=known))
+            paths.append(guard(root, path or "", links=True))
         except ValueError as error:
             problems.add(f"row {row}", f"path '{shown(path or '')}' {error}")
     problems.check()

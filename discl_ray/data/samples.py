@@ -13,23 +13,26 @@ What is made from the samples is named by their content.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from numpy.typing import NDArray
 
 from discl_ray.core.ids import stable_id
+from discl_ray.core.images import MAX_PIXELS, can_heic
 from discl_ray.core.schema import SAMPLES
 from discl_ray.core.settings import identity
-from discl_ray.core.storage import Store
-from discl_ray.data.config import AnyDataConfig, FilesConfig
-from discl_ray.data.listing import Listing, Read
+from discl_ray.core.storage import Store, reference
+from discl_ray.data.config import MIN_IMAGES, AnyDataConfig, FilesConfig, LongTail
+from discl_ray.data.files import same_name, shown
+from discl_ray.data.listing import REJECTS, Listing, Read
 from discl_ray.data.names import load_names
 from discl_ray.data.scan import SCANNED, scan
-from discl_ray.data.splits import SPLITS, duplicates, fill_splits, long_tail
+from discl_ray.data.splits import SPLITS, conflicts, duplicates, fill_splits, long_tail
 from discl_ray.errors import DataError, ImageError, IntegrityError
 from discl_ray.parallel import map_blocks
 from discl_ray.run import MANIFEST
@@ -40,9 +43,20 @@ PART = 2_000
 READ_AGAIN = "the data is read again"
 
 NAMED = 20
-"""Broken files the summary names; all of them are in rejects.parquet."""
+"""Broken files the summary names; all of them are in REJECTED."""
 
-REJECTS = pa.schema([("sample_id", pa.string()), ("split", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+EXAMPLES = 4
+"""Files with two labels that it names."""
+
+REJECTED = "rejects.parquet"
+
+TWO_LABELS = "two_labels"
+"""The reason why files are rejected whose bytes stand under another class as well."""
+
+USES = {"train": "train on", "val": "tune on", "test": "judge by"}
+
+RULES = 2
+"""Part of the folder's name of data sets in files; another number where others of their images are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +73,8 @@ class Samples:
     """Hash of what it holds, wherever that lies."""
     rejects: pa.Table
     """REJECTS: what cannot be used."""
+    notes: tuple[str, ...] = ()
+    """What the listing left out, in sentences."""
 
     def with_images(self, rows: pa.Table) -> pa.Table:
         """Some rows of `table`, in their order, with the bytes of images that are not files."""
@@ -78,25 +94,30 @@ class Samples:
 def read_samples(config: AnyDataConfig, listing: Listing, *, seed: int, run: Store, num_cpus: int | None = None) -> Samples:
     """The listed data set as SAMPLES under `run`; reads nothing if that was done before.
 
-    Raises DataError if it cannot be trained on: too much of it broken, no training image, fewer than two classes.
+    Raises DataError if it cannot be trained on: too much of it broken, no training image, fewer than two classes; what cannot be
+    used has been written into `rejects.parquet` by then.
     """
     keys = list(listing.classes or sorted(set(listing.table["class_key"].to_pylist())))
     names = _names(config, listing, keys)
-    place = config.root if isinstance(config, FilesConfig) and "://" in config.root else listing.root.base
+    place = config.root if isinstance(config, FilesConfig) and listing.root.local is None else listing.root.base
     where = place if listing.in_files else ""  # what is stored holds the files' place, so another place is another folder
-    store = run.within(f"samples-{stable_id(identity(config), seed, listing.stamp, keys, names, where)[:8]}")
+    rules = [RULES, config.max_megapixels, can_heic()] if isinstance(config, FilesConfig) else []
+    store = run.within(f"samples-{stable_id(identity(config), seed, listing.stamp, keys, names, where, *rules)[:8]}")
     known = _opened(store)
     if known is not None:
-        return known
-    found = _scan(listing, num_cpus)
-    _check_broken(config, listing, found)
-    table, rejects = _decide(config, listing, found, keys, names, seed)
-    images = pa.array([{"path": f"{place.rstrip('/')}/{p}"} for p in table["path"].to_pylist()], SAMPLES.field("image").type)
+        return replace(known, notes=listing.notes)
+    found = _scan(listing, num_cpus, _limit(config))
+    _check_broken(config, listing, found, store)
+    verdicts = _judge(config, listing, found, keys, names, seed)
+    rejects = verdicts.rejects(listing)
+    store.write_table(REJECTED, rejects)
+    _check_left(config, verdicts, rejects, names, store)
+    table = _used(listing, found, verdicts, names)
+    images = pa.array([{"path": reference(place, p)} for p in table["path"].to_pylist()], SAMPLES.field("image").type)
     blank = pa.nulls(table.num_rows, SAMPLES.field("image").type)
     _write(store, table.append_column("image", images if listing.in_files else blank), listing, num_cpus)
-    store.write_table("rejects.parquet", rejects)
     store.write_json(MANIFEST, {"classes": names, "keys": keys, "fingerprint": _content(table), "rows": table.num_rows})
-    return open_samples(store)
+    return replace(open_samples(store), notes=listing.notes)
 
 
 def _opened(store: Store) -> Samples | None:
@@ -144,7 +165,8 @@ def open_samples(store: Store) -> Samples:
 
 def _names(config: AnyDataConfig, listing: Listing, keys: list[str]) -> list[str]:
     """Class names by label: the user's, else the data set's, else the keys."""
-    given = load_names(config.names) if isinstance(config, FilesConfig) and config.names else {}
+    loaded = load_names(config.names) if isinstance(config, FilesConfig) and config.names else {}
+    given = {same_name(key): same_name(name) for key, name in loaded.items()}
     if unknown := sorted(set(given) - set(keys) - set(listing.names.values())):
         shown = ", ".join(keys[:5])
         raise DataError(f"data.names = '{getattr(config, 'names', '')}': no class '{unknown[0]}'; classes are {shown}, …")
@@ -159,10 +181,15 @@ def _blocks(table: pa.Table) -> list[pa.Table]:
     return [table.slice(i, PART).combine_chunks() for i in range(0, table.num_rows, PART)]
 
 
-def _scan(listing: Listing, num_cpus: int | None) -> pa.Table:
+def _limit(config: AnyDataConfig) -> int:
+    """Pixels that an image may have which is decoded whole."""
+    return config.max_megapixels * 10**6 if isinstance(config, FilesConfig) else MAX_PIXELS
+
+
+def _scan(listing: Listing, num_cpus: int | None, limit: int) -> pa.Table:
     """SCANNED of the whole listing, in its order."""
     numbered = listing.table.append_column("number", pa.array(np.arange(listing.table.num_rows)))
-    parts = map_blocks(_blocks(numbered), _Scan(listing.root, listing.read), "images read", num_cpus)
+    parts = map_blocks(_blocks(numbered), _Scan(listing.root, listing.read, limit), "images read", num_cpus)
     empty = SCANNED.empty_table().append_column("number", pa.array([], pa.int64()))
     return pa.concat_tables([empty, *parts]).sort_by("number").drop(["number"]).combine_chunks()
 
@@ -171,96 +198,175 @@ def _scan(listing: Listing, num_cpus: int | None) -> pa.Table:
 class _Scan:
     root: Store
     read: Read
+    limit: int
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        return scan(rows, self.root, self.read).append_column("number", rows["number"])
+        return scan(rows, self.root, self.read, limit=self.limit).append_column("number", rows["number"])
 
 
-def _check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table) -> None:
-    bad = found.num_rows - found["reason"].null_count
+def _check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store: Store) -> None:
+    """Raises DataError if too many images cannot be used, and writes down which."""
+    broken = found.filter(found["reason"].is_valid())
+    splits = listing.table["split"].filter(found["reason"].is_valid())
+    rejects = pa.concat_tables([listing.refused, broken.append_column("split", splits).select(REJECTS.names).cast(REJECTS)])
+    bad, total = rejects.num_rows, found.num_rows + listing.refused.num_rows
     allowed = config.max_bad_fraction if isinstance(config, FilesConfig) else 0.0
-    if bad > allowed * found.num_rows:
-        raise DataError(
-            f"{bad} of {found.num_rows} images cannot be used, more than data.max_bad_fraction = {allowed:g} allows:\n"
-            f"{_broken_words(found)}\nmend or remove them, or raise data.max_bad_fraction"
-        )
+    if bad <= allowed * total:
+        return
+    store.write_table(REJECTED, rejects)
+    good = set(listing.table["class_key"].filter(found["reason"].is_null()).to_pylist())
+    lost = sorted(set(listing.table["class_key"].to_pylist()) - good)
+    lines = [
+        f"{bad} of {total} images cannot be used, more than data.max_bad_fraction = {allowed:g} allows:",
+        *_broken_words(rejects, store),
+        *([f"    of {len(lost)} classes no image can be read: {_some(lost)}"] if lost else []),
+        *(f"    {note}" for note in listing.notes),
+        "mend or remove them, or raise data.max_bad_fraction",
+    ]
+    raise DataError("\n".join(lines))
 
 
-def _broken_words(rejects: pa.Table) -> str:
-    """Each broken image with its reason; only the first NAMED if there are many."""
-    broken = [row for row in rejects.select(["sample_id", "reason"]).to_pylist() if row["reason"]]
-    lines = [f"    {row['sample_id']}: {row['reason']}" for row in broken[:NAMED]]
-    return "\n".join([*lines, *([f"    and {len(broken) - NAMED} more, in rejects.parquet"] if len(broken) > NAMED else [])])
+def _broken_words(rejects: pa.Table, store: Store) -> list[str]:
+    """Each broken image with its reason, only the first NAMED if there are many; and where all of them stand."""
+    rows = rejects.slice(0, NAMED).to_pylist()
+    lines = [f"    {shown(row['sample_id'])}: {shown(row['detail'] or row['reason'], 240)}" for row in rows]
+    if rejects.num_rows > NAMED:
+        counts = ", ".join(f"{n} {reason}" for reason, n in Counter(rejects["reason"].to_pylist()).most_common())
+        lines.append(f"    and {rejects.num_rows - NAMED} more ({counts})")
+    return [*lines, f"    the whole list: {store.path(REJECTED)}"]
 
 
-def _decide(
-    config: AnyDataConfig, listing: Listing, found: pa.Table, keys: list[str], names: list[str], seed: int
-) -> tuple[pa.Table, pa.Table]:
-    """The rows that are used (SAMPLES without images, and LISTING's `path` and what `read` needs), and REJECTS."""
-    label = pc.index_in(listing.table["class_key"], pa.array(keys, pa.string())).to_numpy(zero_copy_only=False)
-    ids = listing.table["sample_id"].to_pylist()
-    split = np.array(listing.table["split"].to_pylist(), object)
-    good = np.array(found["reason"].is_null().to_pylist(), bool)
-    reason = np.array(found["reason"].to_pylist(), object)
-    detail = np.array(found["detail"].to_pylist(), object)
+@dataclass
+class _Verdicts:
+    """What becomes of each row of a listing, by column."""
+
+    label: NDArray[np.int64]
+    split: NDArray[np.object_]
+    good: NDArray[np.bool_]
+    """Whether it is used."""
+    reason: NDArray[np.object_]
+    """Why it is rejected; null for what is used, or left out of a long tail."""
+    detail: NDArray[np.object_]
+
+    def reject(self, row: int, reason: str, detail: str) -> None:
+        """One row is not used."""
+        self.good[row], self.reason[row], self.detail[row] = False, reason, f"{reason}: {detail}"
+
+    def rejects(self, listing: Listing) -> pa.Table:
+        """REJECTS of all that cannot be used."""
+        rows = np.flatnonzero([r is not None for r in self.reason])
+        own = {
+            "sample_id": listing.table["sample_id"].take(pa.array(rows, pa.int64())).combine_chunks(),
+            "split": self.split[rows].tolist(),
+            "reason": self.reason[rows].tolist(),
+            "detail": self.detail[rows].tolist(),
+        }
+        return pa.concat_tables([listing.refused, pa.table(own, schema=REJECTS)])
+
+
+def _judge(config: AnyDataConfig, listing: Listing, found: pa.Table, keys: list[str], names: list[str], seed: int) -> _Verdicts:
+    """Who is used, and in which split: what is broken goes, then what has two labels, then copies in other splits, then the tail."""
+    verdicts = _Verdicts(
+        label=pc.index_in(listing.table["class_key"], pa.array(keys, pa.string())).to_numpy(zero_copy_only=False),
+        split=np.array(listing.table["split"].to_pylist(), object),
+        good=np.array(found["reason"].is_null().to_pylist(), bool),
+        reason=np.array(found["reason"].to_pylist(), object),
+        detail=np.array(found["detail"].to_pylist(), object),
+    )
     if isinstance(config, FilesConfig):
-        part = np.flatnonzero(good)
-        group = np.array(listing.table["group"].to_pylist(), object)[part]
-        # copies of one image are drawn together
+        ids = listing.table["sample_id"].to_pylist()
         sha = np.array(found["sha256"].to_pylist(), object)
-        copies = {h for h, n in Counter(sha[part].tolist()).items() if n > 1}
-        group = np.array(
-            [g if g is not None else (h if h in copies else None) for g, h in zip(group, sha[part], strict=True)], object
-        )
-        split[part] = fill_splits(
-            split[part],
-            label[part].astype(np.int64),
-            group,
-            [ids[i] for i in part],
-            val_fraction=config.val_fraction,
-            test_fraction=config.test_fraction,
-            seed=seed,
-        )
+        _reject_conflicts(verdicts, ids, sha, names)
+        _split(config, verdicts, ids, sha, np.array(listing.table["group"].to_pylist(), object), seed)
         if config.cross_split_duplicates == "exclude":
-            kept_by = duplicates(split[part], sha[part])
-            for i, owner in zip(part, kept_by, strict=True):
+            part = np.flatnonzero(verdicts.good)
+            for i, owner in zip(part.tolist(), duplicates(verdicts.split[part], sha[part]), strict=True):
                 if owner is not None:
-                    good[i], reason[i], detail[i] = False, f"also_in_{owner}", "the same bytes are in another split"
+                    verdicts.reject(i, f"also_in_{owner}", "the same bytes are in another split")
         if config.long_tail is not None and config.name != "cifar100_lt":
-            train = np.flatnonzero(good & (split == "train"))
-            keep = long_tail(
-                label[train].astype(np.int64),
-                [ids[i] for i in train],
-                imbalance=config.long_tail.imbalance,
-                head=config.long_tail.head,
-                seed=seed,
-            )
-            good[train[~keep]] = False
-    if not (good & (split == "train")).any():
-        raise DataError(f"data.name = {config.name}: no training image is left; look at the splits and at what is broken")
-    if len(keys) < 2:
-        raise DataError(f"data.name = {config.name}: only one class ('{names[0]}'); at least two are needed to tell apart")
-    used = pa.array(np.flatnonzero(good))
+            _cut_tail(config.long_tail, verdicts, ids, seed)
+    return verdicts
+
+
+def _reject_conflicts(verdicts: _Verdicts, ids: list[str], sha: NDArray[np.object_], names: list[str]) -> None:
+    """The same bytes under two labels: nobody knows which is right."""
+    part = np.flatnonzero(verdicts.good)
+    for i, other in zip(part.tolist(), conflicts(verdicts.label[part], sha[part]).tolist(), strict=True):
+        if other >= 0:
+            row = part[other]
+            own, theirs = names[verdicts.label[i]], names[verdicts.label[row]]
+            verdicts.reject(i, TWO_LABELS, f"'{own}' here, and the same bytes are '{theirs}' in {ids[row]}")
+
+
+def _split(
+    config: FilesConfig, verdicts: _Verdicts, ids: list[str], sha: NDArray[np.object_], group: NDArray[np.object_], seed: int
+) -> None:
+    """Draws the splits that are open; copies of one image are drawn together."""
+    part = np.flatnonzero(verdicts.good)
+    copies = {h for h, n in Counter(sha[part].tolist()).items() if n > 1}
+    tied = [
+        g if g is not None else (h if h in copies else None)
+        for g, h in zip(group[part].tolist(), sha[part].tolist(), strict=True)
+    ]
+    verdicts.split[part] = fill_splits(
+        verdicts.split[part],
+        verdicts.label[part].astype(np.int64),
+        np.array(tied, object),
+        [ids[i] for i in part],
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        seed=seed,
+    )
+
+
+def _cut_tail(tail: LongTail, verdicts: _Verdicts, ids: list[str], seed: int) -> None:
+    train = np.flatnonzero(verdicts.good & (verdicts.split == "train"))
+    label, own = verdicts.label[train].astype(np.int64), [ids[i] for i in train]
+    keep = long_tail(label, own, imbalance=tail.imbalance, head=tail.head, seed=seed)
+    verdicts.good[train[~keep]] = False
+
+
+def _check_left(config: AnyDataConfig, verdicts: _Verdicts, rejects: pa.Table, names: list[str], store: Store) -> None:
+    """Raises DataError if what is left cannot be trained on."""
+    two = _conflict_words(rejects, store)
+    if two and isinstance(config, FilesConfig) and config.conflicts == "refuse":
+        raise DataError("\n".join([*two, "take the wrong ones away; data.conflicts=drop leaves all of them out"]))
+    wrong = ""
+    if not (verdicts.good & (verdicts.split == "train")).any():
+        wrong = "no training image is left; look at the splits and at what is broken"
+    elif len(names) < 2:
+        wrong = f"only one class ('{names[0]}'); at least two are needed to tell apart"
+    if wrong:
+        lines = [*two, *(_broken_words(rejects, store) if rejects.num_rows else [])]
+        raise DataError("\n".join([f"data.name = {config.name}: {wrong}", *lines]))
+
+
+def _conflict_words(rejects: pa.Table, store: Store) -> list[str]:
+    """What has the same bytes under two classes, with some examples."""
+    rows = rejects.filter(pc.equal(rejects["reason"], TWO_LABELS))
+    if not rows.num_rows:
+        return []
+    lines = [f"    {shown(row['sample_id'])}: {shown(row['detail'], 240)}" for row in rows.slice(0, EXAMPLES).to_pylist()]
+    more = [f"    and {rows.num_rows - EXAMPLES} more in {store.path(REJECTED)}"] if rows.num_rows > EXAMPLES else []
+    return [f"  {rows.num_rows} files have the same bytes under two classes and are left out of every split:", *lines, *more]
+
+
+def _used(listing: Listing, found: pa.Table, verdicts: _Verdicts, names: list[str]) -> pa.Table:
+    """SAMPLES without images of what is used, and LISTING's `path` and what `read` needs."""
+    used = pa.array(np.flatnonzero(verdicts.good))
     extra = [c for c in listing.table.column_names if c not in (*SAMPLES.names, "class_key")]
-    label_ = pa.array(label[good], pa.int32())
+    label = pa.array(verdicts.label[verdicts.good], pa.int32())
     columns: dict[str, Any] = {
         "sample_id": listing.table["sample_id"].take(used),
-        "label": label_,
-        "class_name": pa.array(names, pa.string()).take(label_),
-        "split": pa.array(split[good].tolist(), pa.string()),
+        "label": label,
+        "class_name": pa.array(names, pa.string()).take(label),
+        "split": pa.array(verdicts.split[verdicts.good].tolist(), pa.string()),
         "domain": listing.table["domain"].take(used),
         "group": listing.table["group"].take(used),
         **{name: found[name].take(used) for name in ("width", "height", "sha256")},
         **{name: listing.table[name].take(used) for name in extra},
     }
-    rejected = np.flatnonzero([r is not None for r in reason])
-    rejects = {
-        "sample_id": [ids[i] for i in rejected],
-        "split": split[rejected].tolist(),
-        "reason": reason[rejected].tolist(),
-        "detail": detail[rejected].tolist(),
-    }
-    return pa.table(columns), pa.table(rejects, schema=REJECTS)
+    return pa.table(columns)
 
 
 def _write(store: Store, table: pa.Table, listing: Listing, num_cpus: int | None) -> None:
@@ -307,20 +413,37 @@ def _content(table: pa.Table) -> str:
 
 def summarize_samples(samples: Samples) -> str:
     """Images and classes by split, what is broken by name, and which classes are too small to be judged, in words."""
-    table = samples.table
+    table, reasons = samples.table, samples.rejects["reason"]
     counts = {s: Counter(table.filter(pc.equal(table["split"], s))["label"].to_pylist()) for s in SPLITS}
     sizes = ", ".join(f"{s} {sum(c.values())}" for s, c in counts.items())
-    lines = [f"  {len(samples.classes)} classes · images: {sizes}"]
-    broken = samples.rejects.filter(pc.invert(pc.starts_with(samples.rejects["reason"], "also_in_")))
+    lines = [f"  {len(samples.classes)} classes · images: {sizes}", *(f"  {note}" for note in samples.notes)]
+    copied = pc.starts_with(reasons, "also_in_")
+    broken = samples.rejects.filter(pc.invert(pc.or_(copied, pc.equal(reasons, TWO_LABELS))))
     if broken.num_rows:
-        lines += [f"  {broken.num_rows} images cannot be used:", _broken_words(broken)]
-    if copies := samples.rejects.num_rows - broken.num_rows:
-        lines.append(f"  {copies} images left out because the same bytes are in another split (rejects.parquet)")
-    for split, what in (("train", "train on"), ("val", "tune on"), ("test", "judge by")):
+        lines += [f"  {broken.num_rows} images cannot be used:", *_broken_words(broken, samples.store)]
+    lines += _conflict_words(samples.rejects, samples.store)
+    if copies := pc.sum(copied).as_py():
+        lines.append(f"  {copies} images left out because the same bytes are in another split ({REJECTED})")
+    for split, what in USES.items():
         lacking = [name for label, name in enumerate(samples.classes) if not counts[split][label]]
-        if lacking and counts[split]:
+        if not counts[split]:
+            lines.append(f"  {_none_words(split)}")
+        elif lacking:
             lines.append(f"  {len(lacking)} classes without an image to {what} ({split}): {_some(lacking)}")
     return "\n".join(lines)
+
+
+def check_judged(samples: Samples) -> None:
+    """Raises DataError if there is no test image: every figure of a table would be a dash."""
+    if not pc.any(pc.equal(samples.table["split"], "test")).as_py():
+        raise DataError(_none_words("test"))
+
+
+def _none_words(split: str) -> str:
+    return (
+        f"no {split} image to {USES[split]}: raise data.{split}_fraction (a class of up to {MIN_IMAGES} images gives none), "
+        f"or bring a {split} split"
+    )
 
 
 def _some(names: list[str], limit: int = 8) -> str:

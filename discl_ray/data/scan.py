@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from discl_ray.core.ids import sha256
-from discl_ray.core.images import decode_image
+from discl_ray.core.images import MAX_PIXELS, decode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.listing import Read
 from discl_ray.errors import ImageError
@@ -22,14 +22,14 @@ SCANNED = pa.schema(
 )
 
 
-def scan(rows: pa.Table, root: Store, read: Read) -> pa.Table:
-    """SCANNED of LISTING rows, in their order; one bad image becomes a row with a reason."""
+def scan(rows: pa.Table, root: Store, read: Read, *, limit: int = MAX_PIXELS) -> pa.Table:
+    """SCANNED of LISTING rows, in their order; one bad image becomes a row with a reason. `limit` as for `decode_image`."""
     found: list[dict[str, object]] = []
     for sample_id, data in zip(rows["sample_id"].to_pylist(), read(root, rows), strict=True):
         try:
             if isinstance(data, ImageError):
                 raise data
-            height, width, _ = decode_image(data).shape
+            height, width, _ = decode_image(data, limit=limit).shape
             row = {"width": width, "height": height, "sha256": sha256(data)}
         except ImageError as error:
             row = {"reason": error.reason, "detail": str(error)[:300]}

@@ -117,6 +117,18 @@ def fill_splits(
     return full
 
 
+def conflicts(label: NDArray[np.int64], sha256: Strings) -> NDArray[np.int64]:
+    """For each row another one with its bytes and another label; -1 if there is none."""
+    labels: dict[str, dict[int, int]] = {}
+    for row, (h, c) in enumerate(zip(sha256.tolist(), label.tolist(), strict=True)):
+        labels.setdefault(h, {}).setdefault(c, row)
+    other = np.full(len(label), -1, np.int64)
+    for row, (h, c) in enumerate(zip(sha256.tolist(), label.tolist(), strict=True)):
+        if len(labels[h]) > 1:
+            other[row] = next(first for theirs, first in labels[h].items() if theirs != c)
+    return other
+
+
 def duplicates(split: Strings, sha256: Strings) -> Strings:
     """For each row null, or the split that keeps its bytes because an earlier one of OWNERS has them, too."""
     owner: dict[str, str] = {}

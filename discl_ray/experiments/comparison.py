@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.progress import unpaired
-from discl_ray.data import read_samples
+from discl_ray.data import check_judged, read_samples
 from discl_ray.errors import ConfigError
 from discl_ray.evaluate.test_split import commit
 from discl_ray.experiments.compare import Cells, compare_hash, compare_seed, difference, openings, read_cell
@@ -68,6 +68,7 @@ def spectrum_of(config: Config) -> Store:
         )
         identify(config, samples, load_prompts(config.prompts))
     ready = prepare(config)
+    check_judged(ready.samples)
     if not ready.store.exists(MANIFEST):
         with locked(ready.store):
             print(f"spectrum of seed {config.seed} · {ready.store.base}", flush=True)

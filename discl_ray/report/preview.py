@@ -52,7 +52,7 @@ def preview_sheet(spectrum: pa.Table, sources: pa.Table, config: FilterConfig, n
         middle = top + (len(replicas) - 1) * ROW // 2  # one real image for all replicas of its row
         name = fill(str(source["class_name"]), 12)
         draw.text((LEFT - 14, middle + SIDE // 2), name, INK, font=font_of(13), anchor="rm", align="right")
-        _image(sheet, draw, (LEFT + len(levels) * COLUMN, middle), image_bytes(source["image"]), "no image")
+        _image(sheet, draw, (LEFT + len(levels) * COLUMN, middle), _bytes_of(source["image"]), "unreadable")
         _score(draw, (LEFT + len(levels) * COLUMN, middle), real.get(source["sample_id"]), None)
         for line, replica in enumerate(replicas):
             for column, lam_pct in enumerate(levels):
@@ -76,6 +76,14 @@ def _image(sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], d
     except ImageError:
         draw.rectangle((*at, at[0] + SIDE - 1, at[1] + SIDE - 1), fill=PALE)
         draw.text((at[0] + SIDE // 2, at[1] + SIDE // 2), reason.replace("_", "\n"), FAINT, font=font_of(11), anchor="mm")
+
+
+def _bytes_of(image: Mapping[str, Any]) -> bytes | None:
+    """A real image's bytes; none if they cannot be read any more."""
+    try:
+        return image_bytes(image)
+    except OSError:
+        return None
 
 
 def _score(draw: ImageDraw.ImageDraw, at: tuple[int, int], text_sim: float | None, rank: int | None) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from textwrap import wrap
 
 import matplotlib
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from discl_ray.core.images import decode_image
+from discl_ray.core.images import LARGEST, decode_image
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.sources import image_bytes
+from discl_ray.errors import ImageError
 from discl_ray.spectrum import KEPT
 
 CELL, GAP, LEFT, TOP = 72, 4, 92, 34
@@ -54,7 +56,8 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = MAX_
             if cell["reason"] != KEPT:
                 draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), outline=RED, width=3)
                 draw.line((x, y, x + CELL - 1, y + CELL - 1), RED, width=3)
-        sheet.paste(thumbnail(image_bytes(sample["image"])), (LEFT + len(levels) * (CELL + GAP), y))
+        with suppress(OSError, ImageError):  # its place stays empty
+            sheet.paste(thumbnail(image_bytes(sample["image"])), (LEFT + len(levels) * (CELL + GAP), y))
     draw.text((LEFT, sheet.height - 11), "crossed out: rejected by the filter", FAINT, font=font_of(11), anchor="lm")
     return png_of(with_note(sheet, note))
 
@@ -109,6 +112,6 @@ def fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 def thumbnail(data: bytes, side: int = CELL) -> Image.Image:
     """Encoded bytes as a square picture in its own proportions; small images keep their pixels."""
-    image = Image.fromarray(decode_image(data))
+    image = Image.fromarray(decode_image(data, limit=LARGEST))
     method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.LANCZOS
     return ImageOps.pad(image, (side, side), method, color=PAPER)

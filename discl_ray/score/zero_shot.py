@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from discl_ray.core.images import decode_image
 from discl_ray.core.predictions import predictions_of
-from discl_ray.core.sources import image_bytes
+from discl_ray.core.sources import image_pixels
 from discl_ray.errors import ImageError
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
@@ -55,6 +54,6 @@ class ZeroShotActor:
 
 def _pixels(image: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     try:
-        return decode_image(image_bytes(image))
+        return image_pixels(image)
     except (OSError, ImageError):
         return None

@@ -21,8 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from discl_ray.core.images import decode_image
-from discl_ray.core.sources import image_bytes
+from discl_ray.core.sources import image_bytes, image_pixels
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, ImageError, IntegrityError
 
@@ -84,7 +83,7 @@ def load_pixels(image: Mapping[str, Any], side: int) -> NDArray[np.uint8]:
 
     Raises DataError if the file is gone or broken since it was read first.
     """
-    pixels = _readable(image, lambda: decode_image(image_bytes(image)))
+    pixels = _readable(image, lambda: image_pixels(image))
     if pixels.shape[:2] == (side, side):
         return pixels
     return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BICUBIC))

@@ -10,6 +10,7 @@ from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.data.config import ImageFolderConfig
 from discl_ray.data.imagefolder import imagefolder
+from discl_ray.data.settle import settled
 from discl_ray.errors import ConfigError, DataError
 from tests.conftest import promptly
 
@@ -69,7 +70,7 @@ def test_every_column_is_what_a_listing_says(tmp_path):
     ],
 )
 def test_folders_called_like_splits_are_splits(tmp_path, folders, splits):
-    lay(tmp_path, *(f"{folder}/{c}/{i}.png" for folder in folders for c in ("ant", "bee") for i in range(2)), "README")
+    lay(tmp_path, *(f"{folder}/{c}/{i}.png" for folder in folders for c in ("ant", "bee") for i in range(2)), "README.md")
     lay(tmp_path, f"{folders[0]}/cat/deep/1.png", "docs/notes.txt")
     found = {(path.split("/")[0], split) for path, split in rows(tmp_path, "path", "split")}
     assert found == set(zip(folders, splits, strict=True))
@@ -127,8 +128,11 @@ def test_links_inside_are_followed_and_links_outside_are_not(tmp_path):
     (tmp_path / "root" / "c").symlink_to("a")
     assert ("c/1.png", "c") in rows(tmp_path / "root", "path", "class_key")
     (tmp_path / "root" / "d").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"/d: a symbolic link out of data\.root"):
-        listed(tmp_path / "root")
+    (tmp_path / "root" / "a" / "out.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    refused = settled(listed(tmp_path / "root"), links=False)
+    assert refused.refused["sample_id"].to_pylist() == ["d", "a/out.png", "c/out.png"]
+    assert all("data.allow_links_outside=true" in detail for detail in refused.refused["detail"].to_pylist())
+    assert set(refused.table["class_key"].to_pylist()) == {"a", "b", "c"}
     assert ("d/1.png", "d") in rows(tmp_path / "root", "path", "class_key", allow_links_outside=True)
 
 
@@ -171,3 +175,69 @@ def test_the_configurations_for_own_data_need_only_the_root(tmp_path, name):
     assert config.prompts.filter == "a photo of a {name}"
     with pytest.raises(ConfigError, match=r"data\.root"):
         load_config(ROOT / "conf" / f"{name}.yaml")
+
+
+def test_what_is_read_and_what_is_left_out_by_suffix(tmp_path, monkeypatch):
+    lay(tmp_path, "a/1.JFIF", "a/2.pjpeg", "a/3.apng", "a/plain", "b/4.j2k", "a/x.mp4", "a/y.MP4", "b/z.tar.gz", "c/5.heic")
+    (tmp_path / "a" / "LICENSE").write_text("MIT")
+    (tmp_path / "void").mkdir()
+    monkeypatch.setattr("discl_ray.data.files.can_heic", lambda: False)
+    listing = listed(tmp_path)
+    assert listing.table["path"].to_pylist() == ["a/1.JFIF", "a/2.pjpeg", "a/3.apng", "a/plain", "b/4.j2k"]
+    said = "\n".join(listing.notes)
+    for words in (
+        "left out 5 files that are no images: 2 .mp4, 1 .gz, 1 .heic, 1 without suffix",
+        "1 file of telephones (HEIC) can be read after pip install 'discl-ray[heic]'",
+        "no class, for no image in it is read: 'c', 'void'",
+    ):
+        assert words in said
+    monkeypatch.setattr("discl_ray.data.files.can_heic", lambda: True)
+    assert "c/5.heic" in listed(tmp_path).table["path"].to_pylist()
+
+
+SYSTEM = (
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "lost+found",
+    ".thumbnails",
+    "__MACOSX",
+    "System Volume Information",
+    "@Recycle",
+)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_systems_and_nas_make_is_left_out_at_any_depth_and_said(tmp_path, remote):
+    paths = [f"{top}{name}/1.jpg/x.jpg" for top in ("", "a/", "a/deep/") for name in SYSTEM]
+    paths += ["a/1.png", "a/deep/2.png", "b/3.png", "a/Thumbs.db", "b/._3.png"]
+    if remote:
+        fsspec.filesystem("memory").pipe({f"/nas{tmp_path.name}/{path}": PNG for path in paths})
+    listing = listed(f"memory://nas{tmp_path.name}" if remote else lay(tmp_path, *paths))
+    assert listing.table["path"].to_pylist() == ["a/1.png", "a/deep/2.png", "b/3.png"]
+    said = "\n".join(listing.notes)
+    assert "left out what systems and NAS make: " in said
+    assert "3 @eaDir" in said
+    assert "4 hidden files and folders: ._3.png, .thumbnails" in said
+
+
+def test_names_compare_in_nfc_and_files_are_found_as_they_are_spelt(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    lay(tmp_path, f"{composed}/1.png", f"{apart}/2.png", f"{apart}/{apart}.png", "red fox /3.png", "red fox/4.png", "b/5.png")
+    lay(tmp_path, f"b/{composed}.png", f"b/{apart}.png")
+    listing = settled(listed(tmp_path), links=False)
+    assert set(listing.table["class_key"].to_pylist()) == {composed, "red fox", "b"}
+    assert list(listing.read(listing.root, listing.table)) == [PNG] * 8
+    ids = listing.table["sample_id"].to_pylist()
+    assert {f"{composed}/2.png", f"{composed}/{composed}.png"} < set(ids)
+    assert len(set(ids)) == 8  # two that are the same in NFC stay as they are
+    assert "'red fox' and 'red fox ' are 'red fox'" in listing.notes[-1]
+
+
+def test_a_folder_of_links_alone_lists_them_all_as_refused(tmp_path):
+    lay(tmp_path / "elsewhere", "a/1.png", "b/2.png")
+    (tmp_path / "root").mkdir()
+    for name in "ab":
+        (tmp_path / "root" / name).symlink_to(tmp_path / "elsewhere" / name)
+    listing = listed(tmp_path / "root")
+    assert (listing.table.num_rows, listing.refused["sample_id"].to_pylist()) == (0, ["a", "b"])

@@ -13,6 +13,7 @@ from discl_ray.config import load_config
 from discl_ray.data.config import ManifestConfig
 from discl_ray.data.files import TOLD
 from discl_ray.data.manifest import manifest
+from discl_ray.data.settle import settled
 from discl_ray.errors import ConfigError, DataError
 from tests.conftest import promptly
 
@@ -178,8 +179,10 @@ def test_links_out_of_the_root_are_refused(read, tmp_path, tmp_path_factory):
     (tmp_path / "out").symlink_to(outside)
     (tmp_path / "s.png").symlink_to(outside / "s.png")
     for path in ("out/s.png", "s.png"):
-        with pytest.raises(DataError, match=rf"line 2: path '{path}' is a symbolic link out of data\.root"):
-            read(f"path,label\n{path},cat\n")
+        kept = settled(read(f"path,label\n{path},cat\nnone.png,cat\n"), links=False)
+        assert kept.table["path"].to_pylist() == ["none.png"]
+        assert kept.refused.to_pylist()[0]["sample_id"] == path
+        assert "is a symbolic link out of data.root" in kept.refused["detail"][0].as_py()
         listing = read(f"path,label\n{path},cat\n", allow_links_outside=True)
         assert list(listing.read(listing.root, listing.table)) == [b"s"]
     os.mkfifo(tmp_path / "pipe.png")
@@ -258,3 +261,14 @@ def test_a_remote_manifest_reads_the_same(read, tmp_path):
             manifest(ManifestConfig(root="memory://listed", file="none.csv"), 0)
     finally:
         filesystem.rm("/listed", recursive=True)
+
+
+def test_paths_are_found_as_the_disk_spells_them(read, tmp_path):
+    for folder, file in (("cafe\u0301", "u\u0308.png"), ("caf\u00e8", "\u00fc.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_bytes(file.encode())
+    rows = "caf\u00e9/\u00fc.png,cat\ncafe\u0300/u\u0308.png,dog\ncaf\u00e9/none.png,dog\n"
+    listing = settled(read(f"path,label\n{rows}"), links=False)
+    first, second, missing = listing.read(listing.root, listing.table)
+    assert (first, second, missing.reason) == ("u\u0308.png".encode(), "\u00fc.png".encode(), "missing")
+    assert cells(listing, "sample_id")[:2] == [("caf\u00e9/\u00fc.png",), ("caf\u00e8/\u00fc.png",)]

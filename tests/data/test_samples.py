@@ -1,5 +1,6 @@
 import shutil
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,13 +10,14 @@ from PIL import Image
 from discl_ray import parallel
 from discl_ray.core.images import decode_image, encode_image
 from discl_ray.core.schema import SAMPLES
-from discl_ray.core.sources import image_bytes
+from discl_ray.core.sources import image_bytes, image_pixels
 from discl_ray.core.storage import Store
+from discl_ray.data import list_dataset
 from discl_ray.data import samples as module
 from discl_ray.data.config import AnyDataConfig, ImageFolderConfig, LongTail
 from discl_ray.data.files import open_root, stamp_of, walk
 from discl_ray.data.listing import Listing, inline, listing_table, read_files
-from discl_ray.data.samples import read_samples, summarize_samples
+from discl_ray.data.samples import check_judged, read_samples, summarize_samples
 from discl_ray.errors import DataError
 
 
@@ -67,10 +69,12 @@ def test_too_many_broken_images_end_the_job_by_name(folder, tmp_path):
     for i in range(10):
         (folder / "ant" / f"{i:02d}.png").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"10 of 40 images cannot be used(?s:.)*ant/00\.png: not_an_image(?s:.)*max_bad_fraction"
+        DataError, match=r"10 of 40 images cannot be used(?s:.)*ant/00\.png: not_an_image(?s:.)*rejects(?s:.)*max_bad_fraction"
     ):
         read(folder, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    (list_,) = (tmp_path / "run").rglob("*.*")
+    rejects = Store.at(list_.parent).read_table("rejects.parquet")
+    assert rejects["sample_id"].to_pylist() == [f"ant/{i:02d}.png" for i in range(10)]
 
 
 def test_what_was_read_is_not_read_again_until_a_file_changes(folder, tmp_path, monkeypatch):
@@ -167,3 +171,84 @@ def test_one_class_and_no_training_image_are_refused(tmp_path):
     rows = [{**row, "split": "test"}, {**row, "sample_id": "b", "class_key": "y", "split": "val"}]
     with pytest.raises(DataError, match="no training image"):
         read_samples(AnyDataConfig(), inline(rows, Store.at(".")), seed=0, run=Store.at(tmp_path))
+
+
+def whole(root, run, **config):
+    settings = ImageFolderConfig.model_validate({"root": str(root), **config})
+    return read_samples(settings, list_dataset(settings, 0), seed=0, run=Store.at(run))
+
+
+def test_the_same_bytes_under_two_labels_are_named_and_in_no_split(folder, tmp_path):
+    for i in range(3):
+        shutil.copy(folder / "ant" / f"{i:02d}.png", folder / "bee" / f"copy{i}.png")
+    shutil.copy(folder / "ant" / "00.png", folder / "ant" / "twin.png")
+    samples = whole(folder, tmp_path / "run")
+    two = {*(f"ant/{i:02d}.png" for i in range(3)), *(f"bee/copy{i}.png" for i in range(3)), "ant/twin.png"}
+    assert set(samples.rejects["sample_id"].to_pylist()) == two
+    assert samples.rejects["reason"].unique().to_pylist() == ["two_labels"]
+    assert not two & set(samples.table["sample_id"].to_pylist())
+    words = summarize_samples(samples)
+    assert "7 files have the same bytes under two classes" in words
+    assert "ant/00.png: two_labels: 'ant' here, and the same bytes are 'bee' in bee/copy0.png" in words
+    with pytest.raises(DataError, match=r"7 files have the same bytes under two classes(?s:.)*data\.conflicts=drop"):
+        whole(folder, tmp_path / "again", conflicts="refuse")
+    assert list((tmp_path / "again").rglob("rejects.parquet"))
+
+
+def test_links_out_of_the_root_are_rejects_and_a_few_end_no_job(folder, tmp_path):
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(encode_image(picture(900), "png"))
+    (folder / "ant" / "link.png").symlink_to(outside)
+    (tmp_path / "wasps").mkdir()
+    (folder / "wasp").symlink_to(tmp_path / "wasps")
+    samples = whole(folder, tmp_path / "run")
+    assert set(samples.rejects["sample_id"].to_pylist()) == {"ant/link.png", "wasp"}
+    assert "wasp: refused: is a symbolic link out of data.root; data.allow_links_outside=true follows it" in summarize_samples(
+        samples
+    )
+    followed = whole(folder, tmp_path / "run", allow_links_outside=True)
+    assert "ant/link.png" in followed.table["sample_id"].to_pylist()
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "ant").symlink_to(folder / "ant")
+    with pytest.raises(DataError, match=r"1 of 1 images cannot be used(?s:.)*ant: refused: .*data\.allow_links_outside=true"):
+        whole(links, tmp_path / "run2")
+
+
+def test_a_large_image_is_read_where_it_is_allowed_and_named_where_not(folder, tmp_path):
+    Image.new("L", (9_000, 6_000)).save(folder / "ant" / "scan.png")
+    samples = whole(folder, tmp_path / "run")
+    assert (
+        "ant/scan.png: too_large: 54.0 megapixels, at most 50 are read; data.max_megapixels=54 reads it"
+        in summarize_samples(samples)
+    )
+    allowed = whole(folder, tmp_path / "run", max_megapixels=54)
+    row = allowed.table.filter(pc.equal(allowed.table["sample_id"], "ant/scan.png")).to_pylist()[0]
+    assert (row["width"], row["height"]) == (4_500, 3_000)
+    assert image_pixels(row["image"]).shape == (3_000, 4_500, 3)
+
+
+def test_no_val_and_no_test_image_are_said_with_what_mends_it(folder, tmp_path):
+    samples = whole(folder, tmp_path / "run", val_fraction=0, test_fraction=0)
+    words = summarize_samples(samples)
+    assert "no val image to tune on: raise data.val_fraction" in words
+    assert "no test image to judge by: raise data.test_fraction" in words
+    with pytest.raises(DataError, match=r"no test image .*data\.test_fraction"):
+        check_judged(samples)
+    check_judged(whole(folder, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("form", ["file://{}", "{}"])
+def test_images_under_a_uri_are_read_again_whatever_their_folders_are_called(tmp_path, form):
+    root = tmp_path / "Photos #2 50% é"
+    for c, name in enumerate(("C#", "why?", "100%", "%20", "a=b&c", "red fox")):
+        (root / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(picture(10 * c + i)).save(root / name / f"{i}?.png")
+    samples = whole(form.format(root), tmp_path / "run")
+    for row in samples.table.to_pylist():
+        assert image_pixels(row["image"]).shape[:2] == (row["height"], row["width"])
+    fsspec.filesystem("memory").put(str(root), f"/bucket{tmp_path.name}", recursive=True)
+    remote = whole(f"memory://bucket{tmp_path.name}", tmp_path / "remote")
+    assert remote.fingerprint == samples.fingerprint
+    assert all(image_pixels(row["image"]).any() for row in remote.table.to_pylist())
