@@ -17,6 +17,7 @@ import yaml
 from discl_ray.command import DEFAULT, run_job
 from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
+from discl_ray.data import check_judged
 from discl_ray.errors import ConfigError, SetupError
 from discl_ray.experiments.space import Dimension, Point, check_sweep, made_levels, needs, nested, text
 from discl_ray.pipeline import prepare
@@ -30,7 +31,9 @@ def seeds_of(config: Config) -> list[tuple[Config, Store]]:
     seeds, missing = [], []
     for seed in range(config.seed, config.seed + config.tune.seeds):
         own = with_values(config, {"seed": seed})
-        generated = prepare(own).store
+        ready = prepare(own)
+        check_judged(ready.samples, "val")
+        generated = ready.store
         try:
             check_generated(generated, own)
         except SetupError as error:

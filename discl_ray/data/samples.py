@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -219,7 +219,7 @@ def _check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, stor
     lines = [
         f"{bad} of {total} images cannot be used, more than data.max_bad_fraction = {allowed:g} allows:",
         *_broken_words(rejects, store),
-        *([f"    of {len(lost)} classes no image can be read: {_some(lost)}"] if lost else []),
+        *([f"    classes of which no image can be read: {_some(lost)}"] if lost else []),
         *(f"    {note}" for note in listing.notes),
         "mend or remove them, or raise data.max_bad_fraction",
     ]
@@ -330,14 +330,15 @@ def _check_left(config: AnyDataConfig, verdicts: _Verdicts, rejects: pa.Table, n
     """Raises DataError if what is left cannot be trained on."""
     two = _conflict_words(rejects, store)
     if two and isinstance(config, FilesConfig) and config.conflicts == "refuse":
-        raise DataError("\n".join([*two, "take the wrong ones away; data.conflicts=drop leaves all of them out"]))
+        raise DataError("\n".join([*two, "data.conflicts = refuse: take the wrong ones away, or data.conflicts=drop"]).lstrip())
     wrong = ""
     if not (verdicts.good & (verdicts.split == "train")).any():
         wrong = "no training image is left; look at the splits and at what is broken"
     elif len(names) < 2:
         wrong = f"only one class ('{names[0]}'); at least two are needed to tell apart"
     if wrong:
-        lines = [*two, *(_broken_words(rejects, store) if rejects.num_rows else [])]
+        others = rejects.filter(pc.not_equal(rejects["reason"], TWO_LABELS))
+        lines = [*two, *(_broken_words(others, store) if others.num_rows else [])]
         raise DataError("\n".join([f"data.name = {config.name}: {wrong}", *lines]))
 
 
@@ -433,10 +434,10 @@ def summarize_samples(samples: Samples) -> str:
     return "\n".join(lines)
 
 
-def check_judged(samples: Samples) -> None:
-    """Raises DataError if there is no test image: every figure of a table would be a dash."""
-    if not pc.any(pc.equal(samples.table["split"], "test")).as_py():
-        raise DataError(_none_words("test"))
+def check_judged(samples: Samples, split: Literal["val", "test"] = "test") -> None:
+    """Raises DataError if there is no image of the split: every figure of a table would be a dash."""
+    if not pc.any(pc.equal(samples.table["split"], split)).as_py():
+        raise DataError(_none_words(split))
 
 
 def _none_words(split: str) -> str:
