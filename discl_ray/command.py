@@ -1,39 +1,83 @@
-"""What every job's command line shares: `--config`, `key=value`, errors as one report, exit codes.
+"""What every job's command line shares: `--config`, `key=value`, errors as one report, signals, exit codes.
 
-Exit codes: 0 done, 1 failed underway (what is committed stays), 2 refused before any work, 143 stopped by SIGTERM.
+Exit codes: 0 done, 1 failed underway (what is committed stays), 2 refused before any work, 130 ended by Ctrl-C, 143 by SIGTERM,
+129 by a terminal that was closed, 141 by a reader of the output that went away.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Sequence
 
+from discl_ray import stopping
+from discl_ray.calls import DEFAULT, Call
 from discl_ray.config import Config, load_config
-from discl_ray.errors import DisclError
+from discl_ray.errors import StorageError, reported
+from discl_ray.ray_start import check_ray_start, set_environment
+from discl_ray.run import check_root
 from discl_ray.runtime import check_versions
 
-DEFAULT = "conf/digits_lt.yaml"
+
+def prepare_terminal() -> None:
+    """What a terminal cannot show is replaced, here and in the processes to come, whose output goes to files."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+    os.environ["PYTHONIOENCODING"] = "utf-8"
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    print(f"stopped; resume with: {sys.executable} {' '.join(sys.argv)}", file=sys.stderr, flush=True)
-    raise SystemExit(143)
-
-
-def run_job(description: str | None, job: Callable[[Config], None]) -> None:
-    """Parses the command line, loads the configuration and runs a job; ends the process with its exit code."""
+def arguments(description: str | None, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's `config` (files) and `overrides`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     help_ = f"YAML file; several are laid one over the other (default: {DEFAULT})"
     parser.add_argument("--config", action="append", metavar="FILE", help=help_)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, e.g. plan.replicas=4")
-    args = parser.parse_args()
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
+    return parser.parse_args(words)
+
+
+def run_job(description: str | None, job: Callable[[Config], None], words: Sequence[str] | None = None) -> None:
+    """Parses the command line, loads the configuration and runs a job; ends the process with its exit code.
+
+    `words`: the command line without what the job itself has read.
+    """
+
+    def run() -> None:
+        prepare_terminal()
+        asked = arguments(description, words)
+        set_environment()
         check_versions()
-        job(load_config(args.config or DEFAULT, args.overrides))
-    except DisclError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
+        config = load_config(asked.config or DEFAULT, asked.overrides)
+        check_root(config.run.root)
+        check_ray_start()
+        job(config)
+
+    stopping.listen()
+    finished(run)
+
+
+def finished(run: Callable[[], None]) -> None:
+    """Runs to the end, and ends the process with its exit code and one line, whatever happened that a user can mend."""
+    try:
+        run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        print(f"nobody reads this output any more; go on with: {Call.this().command()}", file=sys.stderr)
+        stopping.leave(141)
+    except KeyboardInterrupt:  # from a library that for a while has a handler of its own
+        stopping.end(signal.SIGINT)
+    except SystemExit:
+        if not stopping.told():
+            raise
+    except Exception as error:
+        report = reported(error)
+        if report is None and not stopping.told():
+            raise
+        if report is not None and not stopping.told():
+            again = f"; then go on with: {Call.this().command()}" if isinstance(report, StorageError) else ""
+            print(f"error: {report}{again}", file=sys.stderr)
+            stopping.leave(report.exit_code)
+    if stopping.told():
+        stopping.leave(128 + stopping.told())

@@ -6,10 +6,17 @@
     |- ModelError      a model folder that cannot be used (exit code 2)
     |- DataError       a data set or an image that cannot be used
     |    `- ImageError   one image; becomes a row with a reason, never the end of a job
-    `- IntegrityError  tables on disk that contradict each other
+    |- IntegrityError  tables on disk that contradict each other
+    `- StorageError    a folder that cannot be written: full, read-only, away
 
 Messages name the key or file, the value, what is allowed and how to mend it.
 """
+
+from __future__ import annotations
+
+import errno
+import os
+import re
 
 
 class DisclError(Exception):
@@ -52,3 +59,72 @@ class ImageError(DataError):
 
 class IntegrityError(DisclError):
     """Committed tables contradict each other or their manifest."""
+
+
+class StorageError(DisclError):
+    """What was made cannot be written; what is committed stays."""
+
+
+_ROOM = "make room there, or name a folder on another disk"
+_RIGHTS = "name a folder you may write"
+_AWAY = "its disk or server does not answer as it should; mend that, or name another folder"
+REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.ENOTDIR: "a file stands where a folder should be; move it, or name another folder",
+    errno.EIO: _AWAY,
+    errno.ESTALE: _AWAY,
+    errno.ENOTCONN: _AWAY,
+    errno.ETIMEDOUT: _AWAY,
+    errno.ENODEV: _AWAY,
+    errno.ENXIO: _AWAY,
+    errno.EHOSTDOWN: _AWAY,
+    errno.EHOSTUNREACH: _AWAY,
+    errno.EMFILE: "too many files are open at once; raise the limit: ulimit -n 65536",
+    errno.ENFILE: "too many files are open on this machine",
+}
+"""What can be done about an error of the operating system at a file."""
+
+
+def unwritable(path: str, error: OSError, key: str = "run.root") -> StorageError:
+    """What a user reads when a file below `key` cannot be written."""
+    text = error.strerror or " ".join(str(error).split())[:200]
+    remedy = REMEDIES.get(error.errno or 0, "name a folder you may write")
+    return StorageError(f"{path}: cannot be written ({text}); {remedy} ({key})")
+
+
+def reported(error: BaseException) -> DisclError | None:
+    """What a user is meant to read of an error, wherever it was raised; None if it is a fault of the program.
+
+    Out of a worker an error comes wrapped by Ray, often as text alone: its last lines are read, which begin with the error's class.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        within = getattr(seen, "cause", None)  # Ray's wrapper looks like what it wraps
+        if within is None and isinstance(seen, DisclError):
+            return seen
+        if within is None and isinstance(seen, OSError) and seen.errno in REMEDIES:
+            return _of_system(seen.errno, seen.filename)
+        seen = within if isinstance(within, BaseException) else seen.__cause__
+    return _in_text(str(error))
+
+
+def _of_system(number: int, path: str | None) -> StorageError:
+    return StorageError(f"{path or 'a file'}: {os.strerror(number)}; {REMEDIES[number]}")
+
+
+def _in_text(text: str) -> DisclError | None:
+    """The last error of ours, or of the operating system, that a traceback in words ends with."""
+    for line in reversed(text.splitlines()):
+        if ours := re.match(r"discl_ray\.errors\.(\w+): (.*)", line):
+            return globals().get(ours[1], DisclError)(ours[2])
+        system = re.match(r"\w*Error: \[[Ee]rrno (\d+)\][^:]*(?:: '(.*)')?", line)
+        if system and int(system[1]) in REMEDIES:
+            return _of_system(int(system[1]), system[2])
+    if re.search("No space left on device|StorageFull|OutOfDiskError", text):
+        return _of_system(errno.ENOSPC, None)
+    return None

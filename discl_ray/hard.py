@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
+from discl_ray.calls import advice
 from discl_ray.core.ids import stable_id
 from discl_ray.core.schema import PREDICTIONS, SAMPLES
 from discl_ray.core.settings import Settings
@@ -128,7 +129,7 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
     Raises DataError if predictions are missing or belong to other samples.
     """
     if predictions is None:
-        raise DataError("hard.rule = confidence needs the predictions of a classifier; run `make identify`")
+        raise DataError(f"hard.rule = confidence needs the predictions of a classifier; {advice('identify')}")
     guesses = _guesses(rows, predictions)
     own, sure = (guesses[name].to_numpy(zero_copy_only=False) for name in ("prob_true", "prob_pred"))
     wrong = pc.fill_null(pc.not_equal(guesses["pred"], rows["label"]), False).to_numpy(zero_copy_only=False)
@@ -142,7 +143,7 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
     if not len(pool):
         raise DataError(
             "no training image is left to be hard: all are suspects, of hard.exclude_classes, or without a prediction; "
-            "see `make identify`"
+            f"to see them, {advice('identify')}"
         )
     if config.threshold is not None:
         hard = usable & (own < np.float32(config.threshold))
@@ -236,8 +237,8 @@ def read_predictions(store: Store) -> pa.Table:
     Raises DataError if they are not there, or not complete.
     """
     if not store.exists(MANIFEST):
-        raise DataError(f"{store.base}: no predictions for these images; run `make identify` with the same CONF and ARGS")
-    return store.read_table(PREDICTIONS_FILE, remedy="run `make identify` with the same CONF and ARGS, which predicts again")
+        raise DataError(f"{store.base}: no predictions for these images; {advice('identify')}")
+    return store.read_table(PREDICTIONS_FILE, remedy=f"{advice('identify')}, which predicts again")
 
 
 def _usable_split(samples: pa.Table) -> pa.ChunkedArray:
@@ -269,7 +270,7 @@ def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
 
     Raises DataError for rows without a prediction, predictions for another set of classes, and numbers that are no probabilities.
     """
-    again = "run `make identify` with the same CONF and ARGS"
+    again = advice("identify")
     place = pc.index_in(rows["sample_id"], predictions["sample_id"].combine_chunks())
     if place.null_count:
         lacking = rows.filter(pc.is_null(place))["sample_id"][0].as_py()

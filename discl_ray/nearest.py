@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from discl_ray.calls import advice
 from discl_ray.config import PHASE_1, Config
 from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
@@ -15,7 +16,6 @@ from discl_ray.errors import IntegrityError
 from discl_ray.run import MANIFEST, holder
 
 CONFIG, PLAN = "config.yaml", "plan.parquet"
-MAKE = "run `make generate` with the same CONF and ARGS"
 
 NAMED = 6
 """Keys a message names."""
@@ -27,7 +27,7 @@ def describe_nearest(generated: Store, wanted: Config) -> str:
     if who:
         return f"{who} is making it: wait for it, then run this command again"
     if generated.exists(PLAN):
-        return f"{len(generated.list('commits', '.json'))} shards of it are committed: {MAKE}, which goes on"
+        return f"{len(generated.list('commits', '.json'))} shards of it are committed: {advice('generate')}, which goes on"
     beside = Store(generated.filesystem, generated.base.rpartition("/")[0])
     found: dict[str, dict[str, tuple[Any, Any]]] = {}
     for folder in beside.folders():
@@ -35,9 +35,9 @@ def describe_nearest(generated: Store, wanted: Config) -> str:
         if recorded is not None:
             found[folder] = differences(recorded, wanted)
     if not found:
-        return MAKE
+        return advice("generate")
     nearest = min(found, key=lambda folder: (len(found[folder]), folder))
-    return f"the nearest is {nearest}, {_said(found[nearest])}; use that configuration, or {MAKE}"
+    return f"the nearest is {nearest}, {_said(found[nearest])}; use that configuration, or {advice('generate')}"
 
 
 def differences(there: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:

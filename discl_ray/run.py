@@ -13,21 +13,47 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from discl_ray.calls import in_submitted_job
 from discl_ray.core.storage import Store
-from discl_ray.errors import IntegrityError, SetupError
+from discl_ray.errors import REMEDIES, IntegrityError, SetupError
 
 MANIFEST = "MANIFEST.json"
 
 
-def in_submitted_job() -> bool:
-    """Whether this process is the driver of a `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+ANSWER_S = 20.0
+"""Seconds within which the run root has to answer; a server that is away may answer never."""
+
+
+def check_root(root: str) -> None:
+    """Raises SetupError unless runs can be written below `run.root`; leaves nothing behind."""
+    found: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            Store.at(root).probe()
+        except BaseException as error:  # told in the thread that waits
+            found.append(error)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(ANSWER_S)
+    named = f"run.root = '{root}'"
+    if thread.is_alive():
+        raise SetupError(f"{named}: does not answer within {ANSWER_S:g} s; mend the mount or the address, or set run.root")
+    if not found:
+        return
+    error = found[0]
+    known = error.errno if isinstance(error, OSError) else None
+    why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:300]
+    remedy = REMEDIES.get(known or 0, "set run.root to a folder you may write").replace("name a", "set run.root to a")
+    raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
 
 
 def run_store(root: str, name: str, directory: str) -> Store:

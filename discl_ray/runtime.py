@@ -12,25 +12,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from discl_ray.errors import SetupError
-
-ENVIRONMENT = {
-    "RAY_DATA_USE_DATASOURCE_V2": "0",  # its reader starts 32 actors per execution
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report blocks until the controller polls; the default is 2 s
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would copy the working directory
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we print our own
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-"""What Ray and the model libraries are told, unless the user's environment says otherwise."""
-
-UNSAFE = ("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA")
-"""Variables that let Ray unpickle what a Parquet file holds."""
+from discl_ray.ray_start import OWN, TOKEN_ADVICE, check_ray_start, cluster_address, set_environment, token_file
+from discl_ray.stopping import hold, muted
 
 
 def check_versions(version_of: Callable[[str], str] = importlib.metadata.version) -> None:
@@ -49,35 +35,15 @@ def check_versions(version_of: Callable[[str], str] = importlib.metadata.version
 def ray_session(*, num_cpus: int | None, needs: dict[str, float], dashboard: bool = False) -> Iterator[None]:
     """Ray for the length of a job; `needs` is what the job places at once ({"CPU": 2, "GPU": 1}).
 
-    Raises SetupError if the cluster has less than that, or refuses the connection.
+    Raises SetupError if the cluster has less than that, or cannot be started or joined.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for name in UNSAFE:
-        if os.environ.get(name):
-            raise SetupError(f"{name} is set: it lets Ray run code found in data files; unset it")
+    set_environment()
     import ray
 
     joined = ray.is_initialized()
     if not joined:
-        joining = "RAY_ADDRESS" in os.environ
-        try:
-            if joining:
-                ray.init(logging_level=logging.ERROR, log_to_driver=False)
-            else:
-                cpus = num_cpus or max(4, os.cpu_count() or 1)
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=dashboard,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                )
-        except Exception as error:
-            raise SetupError(_connection_advice(error)) from error
-        token = Path.home() / ".ray" / "auth_token"
-        if token.is_file():
-            token.chmod(0o600)  # Ray writes it readable for everyone on the machine
+        check_ray_start()
+        _start(num_cpus, dashboard)
     try:
         have = ray.cluster_resources()
         short = {k: (v, have.get(k, 0.0)) for k, v in needs.items() if v > have.get(k, 0.0)}
@@ -88,6 +54,44 @@ def ray_session(*, num_cpus: int | None, needs: dict[str, float], dashboard: boo
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _start(num_cpus: int | None, dashboard: bool) -> None:
+    """Joins the cluster, or starts a local one; raises SetupError if neither can be."""
+    import ray
+
+    address = cluster_address()
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is not None:
+            ray.init(**quiet)
+        else:
+            with muted():  # Ray's dump, should a signal come before it is taken back
+                cpus = num_cpus or max(4, os.cpu_count() or 1)
+                ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
+                hold()
+    except Exception as error:
+        raise SetupError(_connection_advice(error)) from error
+    hold()
+    file = token_file()
+    if file is not None and address is None and file.is_file():
+        file.chmod(0o600)  # Ray writes it readable for everyone on the machine
+    _hear_once()
+
+
+class _Nothing:
+    def __init__(self, _: Any) -> None: ...
+
+
+def _hear_once() -> None:
+    """Lets Ray say here, where nobody hears it, what it says once in a process: that arguments of an actor that is restarted must not
+    go away meanwhile. Ray Data, whose actors it means, holds on to them.
+    """
+    import ray
+
+    with muted():
+        actor: Any = ray.remote(num_cpus=0, max_restarts=1)(_Nothing)
+        ray.kill(actor.remote(ray.put(None)))
 
 
 def start_beside_driver(kind: type) -> Any:
@@ -102,6 +106,9 @@ def start_beside_driver(kind: type) -> Any:
 
 def _connection_advice(error: Exception) -> str:
     text = " ".join(str(error).split())[:300]
+    address = cluster_address()
+    if address is None:
+        return f"Ray could not be started: {text}"
     if "uthent" in text or "401" in text:
-        return f"Ray refused the connection: {text} -- export RAY_AUTH_MODE=token (or disabled, if the cluster runs open) and retry"
-    return f"Ray could not be started or joined: {text}"
+        return f"RAY_ADDRESS = '{address}': Ray refused the connection: {text}; {TOKEN_ADVICE}; {OWN}"
+    return f"RAY_ADDRESS = '{address}': cannot be joined: {text}; start the cluster, correct the address, {OWN}"

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from discl_ray.calls import advice
 from discl_ray.config import Config
 from discl_ray.core.filter import KEPT, FilterConfig, judge
 from discl_ray.core.ids import sha256
@@ -53,7 +54,7 @@ READERS = 16
 T = TypeVar("T")
 
 
-REMAKE = "run `make generate` with the same CONF and ARGS, which makes it again"
+REMAKE = f"{advice('generate')}, which makes it again"
 """What to do about a file that is gone; one that is damaged is deleted before, or found damaged and written anew."""
 
 SAMPLES_AGAIN = "run the command again, which reads the data again"
@@ -66,16 +67,14 @@ def check_generated(generated: Store, wanted: Config | None = None) -> None:
     """Raises SetupError unless the spectrum is complete; with the configuration it is for, that says what there is instead."""
     if not generated.exists(MANIFEST):
         found = "" if wanted is None else describe_nearest(generated, wanted)
-        raise SetupError(
-            f"{generated.base}: no complete spectrum for this configuration; {found or 'run `make generate` with the same CONF and ARGS'}"
-        )
+        raise SetupError(f"{generated.base}: no complete spectrum for this configuration; {found or advice('generate')}")
     with generated.reading(MANIFEST, f"delete it and {REMAKE}; no image is"):
         shards = int(generated.read_json(MANIFEST)["shards"])
     there = len(generated.list(COMMITS, ".json"))
     if there < shards:
         raise SetupError(
             f"{generated.path(COMMITS)}: {shards - there} of {shards} shards have no commit record any more; "
-            "run `make generate` with the same CONF and ARGS, which makes their images again"
+            f"{advice('generate')}, which makes their images again"
         )
 
 
@@ -145,7 +144,7 @@ def _read_commit(run: Store, name: str) -> dict[str, Any]:
 
     Raises IntegrityError for one that is damaged, or of a layout that is not known here.
     """
-    remedy = "delete it and run `make generate` with the same CONF and ARGS, which makes its images again"
+    remedy = f"delete it and {advice('generate')}, which makes its images again"
     with run.reading(name, remedy):
         record = run.read_json(name, remedy)
         if not all({"name", "rows", "sha256"} <= file.keys() for file in record["files"]) or "shard_id" not in record:
@@ -158,7 +157,7 @@ def make_again(run: Store, *shards: str) -> str:
     names = ", ".join(run.path(f"{COMMITS}/{shard}.json") for shard in shards[:NAMED])
     more = f" and the records of {len(shards) - NAMED} more" if len(shards) > NAMED else ""
     which = "its" if len(shards) == 1 else "their"
-    return f"delete {names}{more} and run `make generate` with the same CONF and ARGS, which makes {which} images again"
+    return f"delete {names}{more} and {advice('generate')}, which makes {which} images again"
 
 
 def shard_of(file: str) -> str:

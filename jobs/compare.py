@@ -11,8 +11,12 @@ to a CPU. Resumable: finished cells are not computed again. Leaves compare-<hash
 looks). Default: long_tail, or low_quality where train.model is clip. --tag says what one file is called.
 """
 
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
 import argparse
-import sys
 
 from discl_ray.command import run_job
 from discl_ray.config import Config
@@ -28,7 +32,6 @@ def main() -> None:
     table = ["--table", known.table] if known.table else []
     asked = [word for word in rest if not word.startswith("run.root=")]  # where it lies decides nothing
     command = " ".join(["python", "jobs/compare.py", "--seeds", str(known.seeds), *table, *asked])
-    sys.argv[1:] = rest
 
     def job(config: Config) -> None:
         if known.seeds < 1:
@@ -45,7 +48,7 @@ def main() -> None:
         else:
             compare(config, known.seeds, name, known.tag, command)
 
-    run_job(f"{__doc__}\nBesides the options below: --seeds N (default 10), --table NAME, --tag NAME.", job)
+    run_job(f"{__doc__}\nBesides the options below: --seeds N (default 10), --table NAME, --tag NAME.", job, rest)
 
 
 if __name__ == "__main__":

@@ -5,27 +5,29 @@
 Starts, writes and downloads nothing. Exit code 0 if all is well, else 2.
 """
 
-import argparse
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
 import os
 
-from discl_ray.command import DEFAULT
+from discl_ray.calls import DEFAULT, next_command
+from discl_ray.command import arguments, finished, prepare_terminal
 from discl_ray.doctor import examine
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    help_ = f"YAML file; several are laid one over the other (default: {DEFAULT})"
-    parser.add_argument("--config", action="append", metavar="FILE", help=help_)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, e.g. run.root=/shared/runs")
-    args = parser.parse_args()
+    prepare_terminal()
+    asked = arguments(__doc__)
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not here yet is a finding, not a download
     problems = 0
-    for finding in examine(args.config or [DEFAULT], args.overrides):
+    for finding in examine(asked.config or [DEFAULT], asked.overrides):
         print(finding, flush=True)
         problems += not (finding.ok or finding.skipped)
-    print(f"{problems} problem{'s' * (problems > 1)}" if problems else "all is well · next: make generate")
+    print(f"{problems} problem{'s' * (problems > 1)}" if problems else f"all is well · next: {next_command('generate')}")
     raise SystemExit(2 if problems else 0)
 
 
 if __name__ == "__main__":
-    main()
+    finished(main)

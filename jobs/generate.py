@@ -6,6 +6,12 @@
 The default takes under two minutes on two cores. Rerunning resumes; rerunning a finished run makes nothing.
 """
 
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
+from discl_ray.calls import next_command
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import FILE
@@ -42,7 +48,8 @@ def job(config: Config) -> None:
         print(real_words(spectrum, config.filter))
         if note:
             print(f"  {note}")
-        print(f"{spectrum.num_rows} images made, {kept} kept · look at {store.path('contact_sheet.png')} · next: make train")
+        seen = f"{spectrum.num_rows} images made, {kept} kept · look at {store.path('contact_sheet.png')}"
+        print(f"{seen} · next: {next_command('train')}")
         if empty := nothing_kept_words(spectrum, config.filter):
             print(empty)
 

@@ -9,9 +9,15 @@ By class count this only counts. By confidence a classifier predicts every train
 is written here. Another cut is another query: it predicts nothing again.
 """
 
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl_ray.calls import next_command
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.data import Samples, read_samples, summarize_samples
@@ -46,7 +52,7 @@ def job(config: Config) -> None:
     place.write(SHEET, _sheet(config, samples, judged, rule))
     probes = sources["split"].to_pylist().count("val")
     words = f"{sources.num_rows - probes} hard training images, {probes} val images for probes"
-    print(f"{words} · look at {place.path(SHEET)} · next: make preview, then make generate")
+    print(f"{words} · look at {place.path(SHEET)} · next: {next_command('preview')}")
 
 
 def _sheet(config: Config, samples: Samples, judged: pa.Table, rule: str) -> bytes:

@@ -7,6 +7,12 @@ Takes the same configuration as generate and leaves its directory alone. The def
 resumes; rerunning a finished preview makes nothing and forecasts anew.
 """
 
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
+from discl_ray.calls import next_command
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import SPECTRUM
@@ -44,7 +50,7 @@ def job(config: Config) -> None:
     print(real_words(spectrum, config.filter))
     if empty := nothing_kept_words(spectrum, config.filter):
         print(empty)
-    print(f"look at {store.path(SHEET)} · next: make generate, with the same CONF and ARGS")
+    print(f"look at {store.path(SHEET)} · next: {next_command('generate')}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,14 @@ Rerunning resumes; finished runs are not trained again, only evaluated.
 
 from __future__ import annotations
 
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
 from typing import TYPE_CHECKING
 
+from discl_ray.calls import next_command
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.data import check_judged
@@ -71,7 +77,7 @@ def job(config: Config) -> None:
     print(score_table(results, seen=seen, difference=None if same else (base.label, asked.label)))
     print(f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several.")
     more = f" and {PICTURE}" if planned.store.exists(PICTURE) else ""
-    print(f"trained · look at {planned.store.path('curves.png')}{more} · next: make compare, or make help")
+    print(f"trained · look at {planned.store.path('curves.png')}{more} · next: {next_command('compare')}")
 
 
 if __name__ == "__main__":

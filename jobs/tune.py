@@ -8,13 +8,18 @@ are checked before the first trial. Killed, it goes on by the same command. Leav
 <root>/<name>/tune-<hash8>/; best.yaml is laid over the configuration. Validation images decide; test images are not opened.
 """
 
-import argparse
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
 import os
 from collections.abc import Sequence
 
 import yaml
 
-from discl_ray.command import DEFAULT, run_job
+from discl_ray.calls import DEFAULT, Call
+from discl_ray.command import run_job
 from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
 from discl_ray.data import check_judged
@@ -46,13 +51,10 @@ def seeds_of(config: Config) -> list[tuple[Config, Store]]:
 
 def next_command(swept: Sequence[str], best: str) -> str:
     """The command that trains with the best values: the files and overrides of this one, without what the sweep decided."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config", action="append")
-    known, rest = parser.parse_known_args()
-    kept = [o for o in rest if not o.startswith("tune.") and o.partition("=")[0] not in swept]
-    arguments = f' ARGS="{" ".join(kept)}"' if kept else ""
+    call = Call.this()
+    kept = [word for word in call.rest if not word.startswith("tune.") and word.partition("=")[0] not in swept]
     near = os.path.relpath(best)
-    return f'make train CONF="{" ".join([*(known.config or [DEFAULT]), best if near.startswith("..") else near])}"{arguments}'
+    return call.command("train", files=[*(call.files or [DEFAULT]), best if near.startswith("..") else near], rest=kept)
 
 
 def write_results(config: Config, store: Store, dimensions: Sequence[Dimension]) -> None:

@@ -2,12 +2,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from discl_ray import run
 from discl_ray.core.storage import Store
 from discl_ray.errors import SetupError
-from discl_ray.run import in_submitted_job, locked, run_store
+from discl_ray.run import check_root, in_submitted_job, locked, run_store
 from discl_ray.runtime import check_versions
 
 HOLD = (
@@ -63,6 +65,24 @@ def test_a_root_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SetupError, match="cannot be written"), locked(run_store(str(tmp_path / "file"), "n", "d")):
         pass
+
+
+@pytest.mark.parametrize("root", ["{tmp}/file", "{tmp}/file/x", "/proc/nowhere", "nothing://here"])
+def test_a_root_that_cannot_be_written_is_named_with_what_to_do(root, tmp_path):
+    (tmp_path / "file").write_text("x")
+    root = root.format(tmp=tmp_path)
+    with pytest.raises(SetupError, match=r"cannot be written \(.*set run.root") as caught:
+        check_root(root)
+    assert str(caught.value).startswith(f"run.root = '{root}': ")
+    check_root(str(tmp_path / "new" / "runs"))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_root_that_does_not_answer_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "ANSWER_S", 0.2)
+    monkeypatch.setattr(Store, "probe", lambda _: time.sleep(2))
+    with pytest.raises(SetupError, match="does not answer within"):
+        check_root(str(tmp_path))
 
 
 def test_a_relative_root_is_refused_in_a_submitted_job_only(monkeypatch, tmp_path):

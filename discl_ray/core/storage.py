@@ -8,9 +8,11 @@ attempts at one name write the same bytes, so it does not matter which of them e
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,10 +28,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from discl_ray.errors import IntegrityError
+from discl_ray.errors import IntegrityError, unwritable
 
 ROW_GROUP = 64
 """Images per Parquet row group: small enough for random access."""
+
+PROBED = 1 << 16
+"""Bytes by which it is found out whether a folder can be written."""
 
 TEMPORARY = ".{name}.{token}.tmp"
 """A file that is being written."""
@@ -80,6 +85,21 @@ def reference(location: str, name: str) -> str:
         return f"{location.rstrip('/')}/{name}"
     folder = _Uri.of(location)
     return str(folder._replace(path=f"{folder.path.rstrip('/')}/{name}".lstrip("/")))
+
+
+def probe(folder: Path) -> Path:
+    """Writes a file without a name into a folder, or into the one it would be made in, which is returned.
+
+    Raises OSError if that cannot be done.
+    """
+    place = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    with tempfile.TemporaryFile(dir=place) as file:
+        file.write(b"." * PROBED)
+        file.flush()
+        os.fsync(file.fileno())
+    return place
 
 
 @dataclass(frozen=True)
@@ -155,7 +175,13 @@ class Store:
             return stream.read()
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file whole or not at all."""
+        """Writes a file whole or not at all; raises StorageError if it cannot be written."""
+        try:
+            self._write(name, data)
+        except OSError as error:
+            raise unwritable(self.path(name), error) from error
+
+    def _write(self, name: str, data: bytes) -> None:
         if self.local is None:
             with self.filesystem.open_output_stream(self.path(name)) as stream:
                 stream.write(data)
@@ -163,11 +189,24 @@ class Store:
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(TEMPORARY.format(name=target.name, token=uuid.uuid4().hex[:8]))
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def probe(self) -> None:
+        """Raises OSError unless a file can be written here; leaves none behind, nor a folder."""
+        if self.local is not None:
+            probe(self.local)
+            return
+        name = TEMPORARY.format(name="probe", token=uuid.uuid4().hex[:8])
+        self._write(name, b"")
+        self.filesystem.delete_file(self.path(name))
 
     def sweep(self) -> None:
         """Deletes what killed writes left behind, here and in all subfolders; not while somebody writes."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from discl_ray.calls import advice
 from discl_ray.core.lam import REAL, lam_to_pct
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.progress import Progress, most_progressed
@@ -194,7 +195,7 @@ def curriculum_levels(config: CurriculumConfig, spectrum: tuple[int, ...]) -> tu
             if missing := [level for level in levels if level not in spectrum]:
                 there = ", ".join(f"{level / REAL:g}" for level in spectrum) or "none"
                 raise ConfigError(
-                    f"{key}: no image was made at λ = {missing[0] / REAL:g}; there are {there}. Add it to plan.lams and run "
-                    "`make generate`, which makes only what is new"
+                    f"{key}: no image was made at λ = {missing[0] / REAL:g}; there are {there}. Add it to plan.lams and "
+                    f"{advice('generate')}, which makes only what is new"
                 )
     return (*wanted, REAL)

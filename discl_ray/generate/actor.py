@@ -138,7 +138,7 @@ class GenerateActor:
 
     def _make(self, rows: list[dict[str, Any]], reasons: dict[str, str]) -> Iterator[tuple[Made, Box]]:
         """Images of PLAN rows, with the box to cut from each; rows without a source get a reason instead."""
-        sources, broken = read_sources(self.run, pa.array(sorted({row["sample_id"] for row in rows})))
+        sources, broken = read_sources(self.run, pa.array(sorted({row["sample_id"] for row in rows}), pa.string()))
         reasons.update({row["gid"]: broken[row["sample_id"]] for row in rows if row["sample_id"] in broken})
         fitted = {name: fit_image(pixels, self.engine.model.size, self.config.fit) for name, pixels in sources.items()}
         boxes: dict[str, Box] = {}

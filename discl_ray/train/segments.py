@@ -21,6 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from discl_ray.calls import advice
 from discl_ray.core.sources import image_bytes, image_pixels
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, ImageError, IntegrityError
@@ -101,7 +102,7 @@ def _readable(image: Mapping[str, Any], read: Any) -> Any:
         return read()
     except (OSError, ImageError) as error:
         raise DataError(
-            f"{image['path'] or 'an image in a table'}: {error}; it was readable before, run make generate"
+            f"{image['path'] or 'an image in a table'}: {error}; it was readable before; {advice('generate')}"
         ) from error
 
 

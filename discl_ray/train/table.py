@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from discl_ray.calls import advice
 from discl_ray.core.filter import FilterConfig, best_attempts
 from discl_ray.core.ids import stable_id
 from discl_ray.core.lam import REAL
@@ -305,4 +306,4 @@ class _WriteSegment:
                         if (place := places.pop(name, None)) is not None:
                             yield place, batch.column("image")[i].as_py()
             if places:
-                raise IntegrityError(f"{store.path(file)}: {len(places)} images are gone; run make generate")
+                raise IntegrityError(f"{store.path(file)}: {len(places)} images are gone; {advice('generate')}")

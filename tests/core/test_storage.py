@@ -1,4 +1,7 @@
+import errno
 import os
+import shutil
+import subprocess
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -7,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes, reference
+from discl_ray.core.storage import ROW_GROUP, TEMPORARY, Store, parquet_bytes, probe, reference
+from discl_ray.errors import StorageError
 
 
 @pytest.fixture(params=["path", "uri", "other_filesystem"])
@@ -45,27 +49,23 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, monkeypatch, b
     store.write("data.bin", b"old")
 
     def fail(*_):
-        raise OSError("killed here")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, broken, fail)
-    with pytest.raises(OSError, match="killed here"):
-        store.write("data.bin", b"new and longer")
-    with pytest.raises(OSError, match="killed here"):
-        store.write("new.bin", b"new")
+    for name in ("data.bin", "new.bin"):
+        with pytest.raises(StorageError, match=rf"{name}: cannot be written \(No space left on device\); make room"):
+            store.write(name, b"new and longer")
+    assert [p.name for p in tmp_path.iterdir()] == ["data.bin"]
     assert store.read("data.bin") == b"old"
     assert not store.exists("new.bin")
 
 
-def test_readers_of_a_folder_do_not_see_what_a_killed_write_left(tmp_path, monkeypatch):
+def test_readers_of_a_folder_do_not_see_what_a_killed_write_left(tmp_path):
     store = Store.at(tmp_path)
     store.write_table("spectrum/lam_pct=0/a.parquet", pa.table({"x": [1]}))
 
-    def fail(*_):
-        raise OSError("killed here")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="killed here"):
-        store.write("spectrum/lam_pct=0/b.parquet", b"PAR1 half a file")
+    left = TEMPORARY.format(name="b.parquet", token="0123abcd")
+    (tmp_path / "spectrum" / "lam_pct=0" / left).write_bytes(b"PAR1 half a file")
     assert store.list("spectrum/lam_pct=0") == ["spectrum/lam_pct=0/a.parquet"]
     found = pads.dataset(str(tmp_path / "spectrum"), format="parquet", partitioning="hive")
     assert found.to_table()["x"].to_pylist() == [1]
@@ -77,6 +77,38 @@ def test_readers_of_a_folder_do_not_see_what_a_killed_write_left(tmp_path, monke
 def test_no_temporary_file_stays_after_a_write(tmp_path):
     Store.at(tmp_path).write("a/b.bin", b"1")
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["b.bin"]
+
+
+def test_whether_a_folder_can_be_written_is_found_out_without_a_trace(tmp_path):
+    assert probe(tmp_path / "not" / "yet") == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    for store in (Store.at(tmp_path / "x"), Store(pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "x")):
+        if store.local is None:
+            store.filesystem.create_dir("x")
+        store.probe()
+    assert [p.name for p in tmp_path.rglob("*")] == ["x"]
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place in (tmp_path / "file", tmp_path / "file" / "x", tmp_path / "link", "/proc/nowhere"):
+        with pytest.raises(OSError, match=r"a directory|such file"):
+            Store.at(place).probe()
+
+
+def test_a_disk_that_is_full_leaves_no_half_file(tmp_path):
+    small = ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(small, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        store = Store.at(tmp_path)
+        store.write("a/first.bin", b"." * 60_000)
+        with pytest.raises(StorageError, match="No space left on device"):
+            store.write("a/second.bin", b"." * 100_000)
+        assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["first.bin"]
+        store.write("a/filler.bin", b"." * 60_000)
+        with pytest.raises(OSError, match="No space left on device"):
+            store.probe()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def image_table(rows, chunks=1):

@@ -1,0 +1,61 @@
+"""What a job prints as the next command calls that job with the same words, whatever is in them."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discl_ray.calls import BY_MAKE, Call, advice, next_command
+
+MADE = {BY_MAKE: "1"}
+WORDS = ("run.root=/data/my runs", "plan.lams=[0,0.5]", "data.root=/a#b", "prompts.caption=a 'photo' of $5 \"x\" `y` \\ !")
+words = st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(lambda s: f"key={s}"), max_size=3)
+MAKEFILE = "x:\n\t@$(PYTHON) -c 'import sys; print(ascii(sys.argv[1:]))' $(addprefix --config ,$(CONF)) $(ARGS)\n"
+
+
+def call(*rest, script="jobs/generate.py", files=("a.yaml", "b.yaml"), environment=None):
+    configured = [word for file in files for word in ("--config", file)]
+    return Call.of([script, *configured, *rest], environment or {}, "python")
+
+
+@given(words)
+def test_a_call_by_python_is_pasted_back_word_for_word(rest):
+    again = shlex.split(call(*rest).command())
+    assert again == ["python", "jobs/generate.py", "--config", "a.yaml", "--config", "b.yaml", *rest]
+    assert Call.of(again[1:], {}, "python") == call(*rest)
+
+
+@pytest.mark.parametrize("rest", [WORDS, WORDS[:1], ("#x=1",), ("a=$HOME", "b=$(shell ls)"), ("c=*",), ()])
+def test_a_call_by_make_reaches_python_word_for_word_through_two_shells_and_make(rest, tmp_path):
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    command = call(*rest, environment=MADE).command("x" if not rest else "")
+    assert command.startswith("make ")
+    pasted = command.replace("make generate", "make x", 1) + f" PYTHON={sys.executable}"
+    done = subprocess.run(["bash", "-c", pasted], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ascii(["--config", "a.yaml", "--config", "b.yaml", *rest])
+
+
+def test_the_form_is_the_one_of_the_call():
+    assert call("seed=1", environment=MADE).command("train") == 'make train CONF="a.yaml b.yaml" ARGS=seed=1'
+    assert call(files=(), environment=MADE).command("train") == "make train"
+    default = ("conf/digits_lt.yaml", "conf/tune_digits_lt.yaml")
+    assert call(script="jobs/tune.py", files=default, environment=MADE).command() == "make tune"
+    submitted = call("seed=1", files=(), environment={"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}).command("train")
+    assert submitted == "ray job submit --working-dir . -- python jobs/train.py seed=1"
+
+
+def test_options_of_a_job_are_repeated_for_it_and_left_out_for_others():
+    compare = call("--seeds", "5", "--tag=x", "seed=1", script="jobs/compare.py", files=())
+    assert compare.command() == "python jobs/compare.py --seeds 5 --tag=x seed=1"
+    assert compare.command("generate") == "python jobs/generate.py seed=1"
+
+
+def test_what_is_no_job_is_told_make(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "tests"])
+    assert next_command("train") == "make train"
+    assert advice("train") == "run `make train` with the same CONF and ARGS"
+    monkeypatch.setattr(sys, "argv", ["jobs/preview.py", "seed=1"])
+    assert advice("train").endswith("jobs/train.py seed=1`")

@@ -1,0 +1,59 @@
+"""What a user reads of an error, wherever it was raised and however it came wrapped."""
+
+import copy
+import errno
+import os
+
+import pytest
+
+from discl_ray.errors import ConfigError, ModelError, StorageError, reported, unwritable
+
+
+class Wrapped(Exception):
+    """As Ray's: the error of a worker is its `cause`, its words are the worker's traceback."""
+
+    def __init__(self, text, cause=None):
+        super().__init__(text)
+        self.cause = cause
+
+
+def wrapped_from(error):
+    try:
+        raise ValueError("in between") from error
+    except ValueError as outer:
+        return outer
+
+
+def test_an_error_of_ours_is_found_behind_what_wraps_it_and_keeps_its_exit_code():
+    ours = ConfigError("two problems\n  a\n  b")
+    for error in (ours, Wrapped("Traceback ...", ours), wrapped_from(ours), Wrapped("x", wrapped_from(ours))):
+        assert reported(error) is ours
+    text = "ray::MapWorker()\n  File x\ndiscl_ray.errors.ModelError: scorer.model = 'x': cut short\n\nThe above exception was\nlast"
+    found = reported(Wrapped(text))
+    assert (type(found), str(found)) == (ModelError, "scorer.model = 'x': cut short")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_disk_that_cannot_be_written_is_said_with_its_path(number):
+    error = OSError(number, os.strerror(number), "/runs/file")
+    text = f"Traceback\nOSError: [Errno {number}] {os.strerror(number)}: '/runs/file'\n\nray.exceptions.UserCodeException: UDF failed"
+    if type(error) is not OSError:
+        text = text.replace("OSError", type(error).__name__)
+    for case in (error, wrapped_from(error), Wrapped(text)):
+        found = reported(case)
+        assert isinstance(found, StorageError)
+        assert str(found).startswith(f"/runs/file: {os.strerror(number)}; ")
+        assert found.exit_code == 1
+    assert isinstance(reported(RuntimeError("IoError(Os { code: 28, message: No space left on device })")), StorageError)
+
+
+def test_a_fault_of_the_program_is_not_explained_away():
+    assert reported(KeyError("x")) is None
+    assert reported(Wrapped("ray::f()\nKeyError: 'No space for this'")) is None
+    assert reported(FileNotFoundError(errno.ENOENT, "no such file", "x")) is None
+
+
+def test_it_travels_between_processes():
+    error = unwritable("/runs/x", OSError(errno.ENOSPC, "No space left on device"))
+    assert str(copy.copy(error)) == str(error)  # by what pickles it
+    assert "run.root" in str(error)

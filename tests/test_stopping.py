@@ -1,0 +1,177 @@
+"""A job that is told to end: one line with the command that goes on, its exit code, within seconds, and nothing left behind."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from discl_ray.stopping import _stat, descendants
+from tests.conftest import ROOT, TINY
+
+LISTENS = """
+import signal, sys, time
+from discl_ray import stopping
+stopping.PATIENCE_S = 1.0
+stopping.listen()
+signal.signal(signal.SIGINT, lambda *_: None)   # as Ray Train does
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))   # as Ray does
+print("ready", flush=True)
+{body}
+"""
+SWALLOWS = """
+while True:
+    try:
+        time.sleep(60)
+    except BaseException:
+        print("never said")
+"""
+CHILD = """
+import subprocess
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def start(body: str, **how) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTENS.format(body=body)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_process_whatever_handlers_libraries_put_in_place(number):
+    process = start("time.sleep(60)")
+    process.send_signal(number)
+    said, complained = process.communicate(timeout=10)
+    assert (process.returncode, said) == (128 + number, "")
+    assert complained == "stopped\n"
+
+
+def test_a_process_that_does_not_end_is_ended_and_says_no_more():
+    process = start(SWALLOWS)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    said, complained = process.communicate(timeout=10)
+    assert (process.returncode, said, complained.count("\n")) == (143, "", 1)
+    assert time.monotonic() - began < 4
+
+
+def test_a_second_signal_ends_it_at_once_and_a_doubled_one_does_not():
+    process = start(SWALLOWS.replace("while", "stopping.PATIENCE_S = 30\nwhile"))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 130
+
+
+def test_what_it_started_ends_with_it():
+    process = start(CHILD + "\n")
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    (started,) = {when for number, when in descendants() if number == child}
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert not _lives(child, started)
+
+
+def test_a_job_that_was_started_deaf_stays_deaf():
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    process = start("time.sleep(1)", preexec_fn=ignore)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == ("", "")
+    assert process.returncode == 0
+
+
+def _lives(process: int, started: str) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return _stat(process)[1] == started and state != "Z"
+    except OSError:
+        return False
+
+
+def _family(process: int) -> set[tuple[int, str]]:
+    mine, found = {process}, set()
+    for number, started in descendants():  # of the test, parents before their children
+        if _stat_or_none(number) in mine or number in mine:
+            mine.add(number)
+            found.add((number, started))
+    return found
+
+
+def _stat_or_none(process: int) -> int | None:
+    try:
+        return _stat(process)[0]
+    except OSError:
+        return None
+
+
+MOMENTS = (
+    (signal.SIGINT, "at the imports", lambda said, family: True),
+    (signal.SIGTERM, "while Ray starts", lambda said, family: "gcs_server" in family),
+    (signal.SIGINT, "while actors load", lambda said, family: "GenerateStage" in family),
+    (signal.SIGTERM, "underway", lambda said, family: "images ·" in said),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "moment", "reached"), MOMENTS, ids=[m[1] for m in MOMENTS])
+def test_make_generate_ends_at_any_moment_with_one_line_that_goes_on(number, moment, reached, tmp_path):
+    root = f"run.root={tmp_path}/my runs"
+    command = [sys.executable, "jobs/generate.py", root, *TINY, "plan.replicas=12"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("w") as said, err.open("w") as complained:
+        job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=complained, start_new_session=True)
+    try:
+        family = _wait_for(job, out, reached)
+        began = time.monotonic()
+        job.send_signal(number)
+        assert job.wait(timeout=30) == 128 + number
+        assert time.monotonic() - began < 10
+    finally:
+        job.kill()
+        job.wait()
+    lines = err.read_text().splitlines()
+    assert len(lines) == 1, lines
+    assert shlex.split(lines[0].removeprefix("stopped; go on with: "))[1:] == command[1:]
+    deadline = time.monotonic() + 5  # for the operating system to take down what has been killed
+    while any(_lives(*one) for one in family) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_lives(*one) for one in family)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def _wait_for(job: subprocess.Popen, out: Path, reached) -> set[tuple[int, str]]:
+    """Until a moment is reached; all processes of the job at that moment."""
+    time.sleep(0.15)  # a Python that has only begun to start ends as any other does
+    while job.poll() is None:
+        family = _family(job.pid)
+        names = []
+        for number, _ in family:
+            try:
+                names.append(Path(f"/proc/{number}/cmdline").read_text())
+            except OSError:
+                continue
+        if reached(out.read_text(), " ".join(names)):
+            return family
+        time.sleep(0.05)
+    raise AssertionError(out.read_text())
