@@ -182,15 +182,17 @@ def write_folder(spec: Spec, folder: Path) -> Path:
 @contextmanager
 def random_weights(device: torch.device) -> Iterator[None]:
     """`from_pretrained` makes random weights in place, on the device and in the dtype asked for, from the folder's config."""
+    nothing_missing = {"missing_keys": (), "mismatched_keys": ()}
 
-    def maker(cls: Any) -> Callable[..., torch.nn.Module]:
-        def from_pretrained(folder: Path, *, dtype: torch.dtype, **_: Any) -> torch.nn.Module:
+    def maker(cls: Any) -> Callable[..., Any]:
+        def from_pretrained(folder: Path, *, dtype: torch.dtype, **_: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
             config = json.loads((folder / "config.json").read_text())
             usual = torch.get_default_dtype()
             torch.set_default_dtype(dtype)
             try:
                 with device:
-                    return cls.from_config(config) if hasattr(cls, "from_config") else cls(CLIPTextConfig(**config))
+                    made = cls.from_config(config) if hasattr(cls, "from_config") else cls(CLIPTextConfig(**config))
+                return made, nothing_missing
             finally:
                 torch.set_default_dtype(usual)
 

@@ -13,7 +13,7 @@ from discl_ray.errors import ModelError
 from discl_ray.generate.folder import check_generator, scheduler_notes
 from discl_ray.prompts import load_prompts
 from discl_ray.run import run_store
-from discl_ray.score.folder import open_clip_name
+from discl_ray.score.folder import check_scorer, scorer_warnings
 
 Check = Callable[[Config], str]
 
@@ -41,9 +41,9 @@ def check_diffusion(config: Config) -> str:
 
 
 def check_clip(config: Config) -> str:
-    """Whether the CLIP model that scores is here."""
-    name = open_clip_name(config.scorer)
-    return config.scorer.model + ("" if name.startswith("local-dir:") else ", which open_clip looks for when it starts")
+    """Whether the CLIP model that scores is here and complete."""
+    check_scorer(config.scorer)
+    return "\n".join([config.scorer.model, *scorer_warnings(config.scorer)])
 
 
 def check_run_root(config: Config) -> str:

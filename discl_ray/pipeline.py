@@ -50,7 +50,7 @@ from discl_ray.preview import pick_sources, preview_plan
 from discl_ray.prompts import Prompts, load_prompts
 from discl_ray.run import MANIFEST, run_store
 from discl_ray.runtime import ray_session, start_beside_driver
-from discl_ray.score.folder import scorer_fingerprint
+from discl_ray.score.folder import scorer_fingerprint, scorer_warnings
 from discl_ray.spectrum import SAMPLES_AT, committed, count_verdicts, drop_strays, open_spectrum, verify, write_shard
 from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
@@ -248,9 +248,9 @@ def describe(prepared: Prepared, config: Config) -> str:
 def warnings(prepared: Prepared, config: Config) -> list[str]:
     """What is allowed but worth knowing before a long job, in sentences."""
     folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)
-    side = native_side(folder)
+    side = native_side(folder) or min(working_size(config.generator, folder))
     shorter = [min(w, h) for w, h in zip(*(prepared.hard[c].to_pylist() for c in ("width", "height")), strict=True)]
-    found = scheduler_notes(config.generator, folder)
+    found = [*scheduler_notes(config.generator, folder), *scorer_warnings(config.scorer)]
     if small := sum(s < side / 2 for s in shorter):
         found.append(f"{small} of {len(shorter)} sources are smaller than half the generator's native side of {side} pixels")
     cut, limit = count_truncated(folder, [p for c in ("prompt", "negative_prompt") for p in prepared.plan[c].to_pylist()])

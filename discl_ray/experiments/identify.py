@@ -31,7 +31,7 @@ from discl_ray.pipeline import predictions_store
 from discl_ray.prompts import Prompts
 from discl_ray.run import MANIFEST, locked
 from discl_ray.runtime import ray_session, start_beside_driver
-from discl_ray.score.folder import scorer_fingerprint
+from discl_ray.score.folder import check_scorer, scorer_fingerprint
 from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def zero_shot(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
     from discl_ray.score.zero_shot import ZeroShotActor
 
     scorer, gpus = config.scorer, config.scorer.num_gpus
+    check_scorer(scorer)
     # a GPU actor reserves no CPU, so that it can never wait for one
     each: dict[str, Any] = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}
     needs = {"CPU": 1.0, "GPU": scorer.actors * gpus} if gpus else {"CPU": 1.0 + scorer.actors}

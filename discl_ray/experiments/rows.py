@@ -20,6 +20,7 @@ from discl_ray.evaluate.metrics import Scores
 from discl_ray.evaluate.test_split import evaluate_test
 from discl_ray.report.history import write_history_report
 from discl_ray.run import locked, run_store
+from discl_ray.train.flyp import check_student
 from discl_ray.train.job import START, make_job, start_epochs
 from discl_ray.train.learner import TrainJob
 from discl_ray.train.table import ImageTable, TableRef, build_table, open_table
@@ -116,7 +117,12 @@ def changed(config: Config) -> tuple[str, ...]:
 
 
 def plan_run(config: Config, generated: Store, *, start: bool = False) -> PlannedRun:
-    """The run of a configuration; `start` is the CE run that the others begin from, whose epochs its table decides."""
+    """The run of a configuration; `start` is the CE run that the others begin from, whose epochs its table decides.
+
+    Raises ConfigError, or ModelError if the CLIP to be trained is not there or not complete.
+    """
+    if config.train.model == "clip":
+        check_student(config.train.clip)
     if start:  # the filter has no say in it
         config = config.model_copy(update={"curriculum": START, "train": config.train.start()})
     kind = ("start",) if start else ("row", *changed(config))

@@ -8,32 +8,71 @@ The engine sees `encode_source`, `encode_prompts`, `denoise` and `decode`; which
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from discl_ray.core.weights import read_json
+from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.folder import FAMILIES, SDXL, read_json, scheduler_config, working_size
+from discl_ray.generate.folder import scheduler_config, working_size
+from discl_ray.generate.parts import FAMILIES, SDXL, text_parts
 
 Conditioning = tuple[Tensor, ...]
 """What the UNet is told besides latent and timestep; in every tensor first for the negative prompt, then for the prompt."""
+
+PARTS: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
+"""The class each part with weights is loaded as."""
+
+META = torch.device("meta")
+"""Where tensors have a shape and a type, and no numbers."""
+
+
+def empty_part(folder: Path, part: str) -> Any:
+    """A part's architecture by its config.json, on the meta device."""
+    cls, place = PARTS[part], folder / part
+    with META:
+        if part in ("unet", "vae"):
+            return cls.from_config(cls.load_config(place))
+        return cls(cls.config_class.from_pretrained(place))
+
+
+def load_part(folder: Path, part: str, variant: str | None, dtype: torch.dtype, device: torch.device) -> Any:
+    """A part in eval mode; on the meta device its architecture alone.
+
+    Raises ModelError if weights are missing, which the library would leave random.
+    """
+    if device == META:
+        return nn.Module.to(empty_part(folder, part), dtype).eval()  # the class's own `to` warns of nothing
+    options = {"low_cpu_mem_usage": False} if part in ("unet", "vae") else {}
+    loaded, info = PARTS[part].from_pretrained(
+        folder / part, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True, **options
+    )
+    if lost := sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])}):
+        raise ModelError(f"{folder / part}: {len(lost)} weights are missing ({', '.join(lost[:3])})")
+    return loaded.to(device).eval()
 
 
 class StableDiffusion:
     """Stable Diffusion 1.x and 2.x: one CLIP text encoder, the last hidden state."""
 
     def __init__(self, folder: Path, config: GeneratorConfig, device: torch.device) -> None:
-        """Loads the parts of a folder that `check_generator` found in order."""
+        """Loads the parts of a folder that `check_generator` found in order; on the meta device their architectures alone."""
         self.device, self.config, self.dtype = device, config, getattr(torch, config.dtype)
         self.index = read_json(folder / "model_index.json")
         self.size = working_size(config, folder)
         self.scheduler = scheduler_config(folder)
-        options = {"use_safetensors": True, "low_cpu_mem_usage": False, "variant": config.variant}
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=self.dtype, **options).to(device).eval()
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, **options).to(device).eval()
+        self.unet = load_part(folder, "unet", config.variant, self.dtype, device)
+        self.vae = load_part(folder, "vae", config.variant, torch.float32, device)
         self._decoder_to(getattr(torch, config.vae_dtype))
         if device.type == "cuda":
             for module in (self.unet, self.vae):
@@ -50,10 +89,7 @@ class StableDiffusion:
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        encoder = CLIPTextModel.from_pretrained(
-            folder / "text_encoder", dtype=torch.float32, use_safetensors=True, variant=variant
-        )
-        self.text_encoder = encoder.to(self.device).eval()
+        self.text_encoder = load_part(folder, "text_encoder", variant, torch.float32, self.device)
 
     def _decoder_to(self, dtype: torch.dtype) -> None:
         """The encoder stays in float32: it runs once per source, and SDXL's overflows in float16."""
@@ -108,13 +144,10 @@ class StableDiffusionXL(StableDiffusion):
     """SDXL base and refiner: penultimate hidden states, a pooled embedding, and numbers about size and aesthetics."""
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
-        options = {"dtype": torch.float32, "use_safetensors": True, "variant": variant}
         self.text = []
-        if (folder / "text_encoder").is_dir():
-            encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", **options)
-            self.text.append((CLIPTokenizer.from_pretrained(folder / "tokenizer"), encoder.to(self.device).eval()))
-        encoder = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", **options)
-        self.text.append((CLIPTokenizer.from_pretrained(folder / "tokenizer_2"), encoder.to(self.device).eval()))
+        for part, tokenizer in zip(*text_parts(self.index), strict=True):
+            encoder = load_part(folder, part, variant, torch.float32, self.device)
+            self.text.append((CLIPTokenizer.from_pretrained(folder / tokenizer), encoder))
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
         outputs = [encoder(self._tokens(tokenizer, [text]), output_hidden_states=True) for tokenizer, encoder in self.text]

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from discl_ray.core.apart import check_apart
 from discl_ray.core.ids import file_hash, stable_id
+from discl_ray.core.weights import indexed_files, outline, read_header, read_json
 from discl_ray.embedded import GENERATOR
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
+from discl_ray.generate.parts import FAMILIES, SD, check_parts, parts_of
 from discl_ray.generate.samplers import SAMPLERS, SCHEDULES
 from discl_ray.generate.schedule import begins_late, nearest_good, plain_timesteps, timesteps
 
-SD, SDXL = "Stable Diffusion", "Stable Diffusion XL"
-FAMILIES = {
-    "StableDiffusionPipeline": SD,
-    "StableDiffusionImg2ImgPipeline": SD,
-    "StableDiffusionXLPipeline": SDXL,
-    "StableDiffusionXLImg2ImgPipeline": SDXL,
-}
-"""`_class_name` in model_index.json -> family. The refiner is an SDXL folder without a first text encoder."""
-
 WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2")
 """Parts that hold weights, where a family has them."""
+
+CHECKED = {"cf032c8c605318ef987d77d07f6b48e3"}
+"""Outlines of models whose names and shapes were found in order: the embedded one's when it was committed, and this process's."""
+
+SINGLE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+"""How files end that hold a whole model, as other programs want it."""
 
 
 def find_model(model: str, revision: str | None = None, variant: str | None = None) -> Path:
@@ -41,6 +39,8 @@ def find_model(model: str, revision: str | None = None, variant: str | None = No
         return GENERATOR
     if Path(model).is_dir():
         return Path(model)
+    if Path(model).suffix in SINGLE:
+        raise ModelError(_single_file(Path(model)))
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise ModelError(f"generator.model = '{model}': no such folder (a Hugging Face id reads 'owner/name')")
     from huggingface_hub import snapshot_download
@@ -57,12 +57,21 @@ def find_model(model: str, revision: str | None = None, variant: str | None = No
         ) from error
 
 
-def parts_of(index: dict[str, Any]) -> tuple[str, ...]:
-    """The parts a folder with this model_index.json must have."""
-    optional = ("text_encoder", "tokenizer") if FAMILIES[index["_class_name"]] == SDXL else ()
-    second = ("text_encoder_2", "tokenizer_2") if FAMILIES[index["_class_name"]] == SDXL else ()
-    absent = {name for name in optional if index.get(name) in (None, [None, None])}
-    return tuple(n for n in ("unet", "vae", "scheduler", "text_encoder", "tokenizer", *second) if n not in absent)
+def _single_file(file: Path) -> str:
+    """What to do about a checkpoint that is one file."""
+    if not file.is_file():
+        return f"generator.model = '{file}': no such file, and a folder in diffusers' format is needed"
+    keys = read_header(file) if file.suffix == ".safetensors" else {}
+    xl = any(name.startswith("conditioner.") for name in keys)
+    pipeline = "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
+    other = "" if keys else " (StableDiffusionXLPipeline if it is an SDXL)"
+    folder = file.with_suffix("")
+    return (
+        f"generator.model = '{file}': a single file; make a folder of it once, on a connected machine, and name that:\n"
+        f'  python -c "from diffusers import {pipeline} as P; '
+        f"P.from_single_file('{file}').save_pretrained('{folder}')\"{other}\n"
+        f"  generator.model={folder}"
+    )
 
 
 def weight_files(folder: Path, part: str, variant: str | None) -> list[Path]:
@@ -72,8 +81,46 @@ def weight_files(folder: Path, part: str, variant: str | None) -> list[Path]:
     return sorted(p for p in (folder / part).glob("*.safetensors") if name.fullmatch(p.name))
 
 
+def loaded_files(folder: Path, part: str, variant: str | None) -> list[Path]:
+    """Of those, the files a part is loaded from: all its shards, if an index names some, or the one that holds everything.
+
+    Raises ModelError if there are none, or not all.
+    """
+    place, files = folder / part, weight_files(folder, part, variant)
+    there = sorted(p.name for p in place.glob("*.safetensors"))
+    if not there:
+        raise ModelError(f"{place}: no *.safetensors file; pickled weights are not loaded, convert them first")
+    if not files:
+        raise ModelError(
+            f"{place}: nothing of generator.variant = {variant}; there are {', '.join(there)} (model.fp16.safetensors is of "
+            "generator.variant=fp16)"
+        )
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    dot = f".{variant}" if variant else ""
+    whole = [p for p in files if p.name == f"{stem}{dot}.safetensors"]
+    names = (f"{stem}.safetensors.index{dot}.json", f"{stem}.safetensors{dot}.index.json")
+    index = [place / name for name in names if (place / name).is_file()]
+    if index and not (whole and stem == "model"):  # of both, diffusers takes the shards and transformers the one file
+        return indexed_files(index[0])
+    if not whole:
+        raise ModelError(
+            f"{place}: {', '.join(p.name for p in files[:2])} and no {names[0]}, which says what is in which; copy it too, "
+            f"or name a single file {stem}{dot}.safetensors"
+        )
+    return whole
+
+
 def check_folder(folder: Path, variant: str | None = None) -> None:
-    """Raises ModelError unless the folder is of a known family, complete, readable, and nothing in it is beyond the adapters."""
+    """Raises ModelError unless the folder is of a known family, complete, readable, and nothing in it is beyond the adapters.
+
+    Weights are compared with what config.json asks for by name and shape; none is read.
+    """
+    _check_files(folder, variant)
+    _check_weights(folder, variant)
+
+
+def _check_files(folder: Path, variant: str | None) -> None:
+    """What files and configs tell by themselves."""
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         raise ModelError(f"{folder}: no model_index.json; a diffusers-format folder has one")
@@ -83,32 +130,17 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     for part in parts_of(index):
         if not (folder / part).is_dir():
             raise ModelError(f"{folder}: part '{part}' is missing; needed are {', '.join(parts_of(index))}")
-        if part in WEIGHTED:
-            _check_weights(folder, part, variant)
-    unet, vae = read_json(folder / "unet" / "config.json"), read_json(folder / "vae" / "config.json")
-    if unet.get("in_channels") != vae.get("latent_channels", 4):
-        raise ModelError(
-            f"{folder}: the UNet takes {unet.get('in_channels')} channels and the VAE makes {vae.get('latent_channels', 4)}; "
-            "inpainting, depth and upscaling models cannot do img2img"
-        )
-    if unet.get("time_cond_proj_dim") is not None:
-        raise ModelError(f"{folder}: a distilled model that embeds its guidance (LCM); take the base model")
-    if vae.get("latents_mean") is not None or vae.get("shift_factor"):
-        raise ModelError(f"{folder}/vae: shifted latents (latents_mean, shift_factor) are not supported")
+        for file in loaded_files(folder, part, variant) if part in WEIGHTED else []:
+            read_header(file)
+    check_parts(folder, index)
 
 
-def _check_weights(folder: Path, part: str, variant: str | None) -> None:
-    files, there = weight_files(folder, part, variant), sorted(p.name for p in (folder / part).glob("*.safetensors"))
-    if not there:
-        raise ModelError(f"{folder / part}: no *.safetensors file; pickled weights are not loaded, convert them first")
-    if not files:
-        raise ModelError(f"{folder / part}: nothing of generator.variant = {variant}; there are {', '.join(there)}")
-    for file in files:
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file}: damaged or cut short ({error}); download or copy it again") from error
+def _check_weights(folder: Path, variant: str | None) -> None:
+    """What takes PyTorch to know, unless it is known already."""
+    known = outline(model_files(folder, variant))
+    if known not in CHECKED:
+        check_apart("discl_ray.generate.weights:check_weights", str(folder), variant)
+        CHECKED.add(known)
 
 
 def check_generator(config: GeneratorConfig, num_steps: int, levels: Collection[int] = ()) -> Path:
@@ -117,9 +149,10 @@ def check_generator(config: GeneratorConfig, num_steps: int, levels: Collection[
     `levels` are the λ to be made, in percent. Raises ModelError.
     """
     folder = find_model(config.model, config.revision, config.variant)
-    check_folder(folder, config.variant)
+    _check_files(folder, config.variant)
     working_size(config, folder)
     check_steps(config, folder, num_steps, levels)
+    _check_weights(folder, config.variant)
     return folder
 
 
@@ -139,12 +172,28 @@ def check_steps(config: GeneratorConfig, folder: Path, num_steps: int, levels: C
 
 def vae_factor(folder: Path) -> int:
     """Pixels per latent along a side."""
-    return 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
+    return 2 ** (len(read_json(folder / "vae" / "config.json").get("block_out_channels") or [64]) - 1)
 
 
-def native_side(folder: Path) -> int:
-    """The side in pixels the UNet was trained at."""
-    return read_json(folder / "unet" / "config.json")["sample_size"] * vae_factor(folder)
+def native_size(folder: Path) -> tuple[int, int] | None:
+    """(height, width) in pixels that the UNet was trained at; None if its config does not say.
+
+    Raises ModelError if it says something else than a side or a pair.
+    """
+    file = folder / "unet" / "config.json"
+    said = read_json(file).get("sample_size")
+    if said is None:
+        return None
+    pair = said if isinstance(said, list) else [said, said]
+    if len(pair) != 2 or not all(type(x) is int and x > 0 for x in pair):
+        raise ModelError(f"{file}: sample_size = {said!r}; allowed: a side, [height, width] or null")
+    return pair[0] * vae_factor(folder), pair[1] * vae_factor(folder)
+
+
+def native_side(folder: Path) -> int | None:
+    """The shorter side in pixels the UNet was trained at, as far as its config says."""
+    size = native_size(folder)
+    return min(size) if size else None
 
 
 def working_size(config: GeneratorConfig, folder: Path) -> tuple[int, int]:
@@ -152,8 +201,10 @@ def working_size(config: GeneratorConfig, folder: Path) -> tuple[int, int]:
 
     Raises ModelError unless both are multiples of the VAE's factor.
     """
-    side, factor = native_side(folder), vae_factor(folder)
-    size = config.size or side
+    factor, native = vae_factor(folder), native_size(folder)
+    size = config.size or native
+    if size is None:
+        raise ModelError(f"{folder}: the UNet's config.json names no sample_size; set generator.size, e.g. generator.size=512")
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < factor or height % factor or width % factor:
         near = [max(factor, round(x / factor) * factor) for x in (height, width)]
@@ -190,17 +241,6 @@ def scheduler_notes(config: GeneratorConfig, folder: Path) -> list[str]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises ModelError if the file is missing or holds something else."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds {type(value).__name__}, a JSON object is needed")
-    return value
-
-
 def count_truncated(folder: Path, prompts: Sequence[str]) -> tuple[int, int]:
     """How many distinct prompts are longer than the model's tokenizer takes, and how many tokens it takes."""
     from transformers import CLIPTokenizer
@@ -211,14 +251,19 @@ def count_truncated(folder: Path, prompts: Sequence[str]) -> tuple[int, int]:
     return sum(n > tokenizer.model_max_length for n in lengths), tokenizer.model_max_length
 
 
-def fingerprint(config: GeneratorConfig, folder: Path, num_steps: int) -> str:
-    """Everything besides the row that decides an image's bytes: weights, sampler, T, guidance, size, precision, codec, libraries."""
+def model_files(folder: Path, variant: str | None) -> dict[str, Path]:
+    """Every file that decides what the model is, by its name in the folder."""
     index = read_json(folder / "model_index.json")
     files = [folder / "model_index.json"]
     for part in parts_of(index):
         files += sorted(p for p in (folder / part).iterdir() if p.is_file() and p.suffix != ".safetensors")
-        files += weight_files(folder, part, config.variant) if part in WEIGHTED else []
-    contents = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+        files += weight_files(folder, part, variant) if part in WEIGHTED else []
+    return {file.relative_to(folder).as_posix(): file for file in files}
+
+
+def fingerprint(config: GeneratorConfig, folder: Path, num_steps: int) -> str:
+    """Everything besides the row that decides an image's bytes: weights, sampler, T, guidance, size, precision, codec, libraries."""
+    contents = {name: file_hash(file) for name, file in model_files(folder, config.variant).items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "pillow")}
     fields = (
         config.sampler, num_steps, config.cfg_scale, config.text_only, working_size(config, folder), config.fit,

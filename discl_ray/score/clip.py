@@ -1,6 +1,6 @@
 # pyright: reportCallIssue=false
 # (the library's own annotations are wider or narrower than what it takes and returns)
-"""The only place in phase 1 that imports open_clip: prompts and images become unit vectors, their cosines are the scores."""
+"""Prompts and images become unit vectors, their cosines are the scores."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
-import open_clip
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from discl_ray.clip import REFUSED, load
 from discl_ray.core.images import MAX_PIXELS
 from discl_ray.errors import ModelError
 from discl_ray.score.config import ScorerConfig
@@ -31,13 +30,10 @@ class ClipScorer:
         name = open_clip_name(config)
         self.config, self.device = config, device
         try:
-            model, _, self.transform = open_clip.create_model_and_transforms(
-                name, pretrained=config.pretrained, device=device, require_pretrained=True
-            )
-            self.tokenizer = open_clip.get_tokenizer(name)
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+            model, self.transform, self.tokenizer = load(name, config.pretrained, device)
+        except REFUSED as error:
             raise self._refusal(error) from error
-        self.model = model.eval()
+        self.model = cast(Any, model.eval())
         self.steps: dict[str, Any] = cast(Any, model.visual).preprocess_cfg
         self.side = _batched_side(self.steps)
 

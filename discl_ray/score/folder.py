@@ -5,13 +5,39 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
+from discl_ray.core.apart import check_apart
 from discl_ray.core.ids import file_hash, stable_id
+from discl_ray.core.weights import outline, read_header, read_json
 from discl_ray.embedded import SCORER
 from discl_ray.errors import ModelError
 from discl_ray.score.config import ScorerConfig
 
 FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 """What open_clip takes from a folder before it looks at pickled weights."""
+
+QUICKGELU = "-quickgelu"
+"""Ends the name of a definition with that activation."""
+
+CHECKED = {"19f4dabd20bb3986e09986578aeb7fb5", "0c7e3dfa5e3f825d4051c5cf48b1dd62"}
+"""What was found in order: outlines of the embedded CLIPs, when they were committed, and this process's folders, files and tags."""
+
+QUICK = {
+    "RN50": ("openai", "yfcc15m", "cc12m"),
+    "RN101": ("openai", "yfcc15m"),
+    "RN50x4": ("openai",),
+    "RN50x16": ("openai",),
+    "RN50x64": ("openai",),
+    "ViT-B-32": ("openai", "laion400m_e31", "laion400m_e32", "metaclip_400m", "metaclip_fullcc"),
+    "ViT-B-16": ("openai", "dfn2b", "metaclip_400m", "metaclip_fullcc"),
+    "ViT-L-14": ("openai", "dfn2b", "metaclip_400m", "metaclip_fullcc"),
+    "ViT-L-14-336": ("openai",),
+    "ViT-H-14": ("metaclip_fullcc", "dfn5b"),
+    "ViT-H-14-378": ("dfn5b",),
+    "ViT-bigG-14": ("metaclip_fullcc",),
+    "ViT-H-14-worldwide": ("metaclip2_worldwide",),
+}
+"""Definitions with GELU -> the tags whose weights open_clip 3.3 says were trained with QuickGELU. Scores made before that was heeded
+are others, and go by another fingerprint."""
 
 
 def open_clip_name(config: ScorerConfig) -> str:
@@ -38,17 +64,81 @@ def open_clip_name(config: ScorerConfig) -> str:
     return f"local-dir:{folder}"
 
 
+def check_scorer(config: ScorerConfig) -> None:
+    """Raises ModelError unless the configured model is there and complete, and its weights are its own; loads nothing.
+
+    What a tag names is downloaded if it is not on this machine yet.
+    """
+    name = open_clip_name(config)
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        read_json(folder / "open_clip_config.json")
+        for file in folder.glob("*.safetensors"):
+            read_header(file)
+    elif config.pretrained and Path(config.pretrained).is_file():
+        read_header(Path(config.pretrained))
+        _check_activation(config.model, Path(config.pretrained))
+    files = _files(config, name)
+    known = outline(files) if name.startswith("local-dir:") else stable_id(name, config.pretrained, outline(files))
+    if known in CHECKED:
+        return
+    where = f"scorer.model = '{config.model}'" + (f", pretrained = {config.pretrained}" if config.pretrained else "")
+    check_apart("discl_ray.clip:check_clip", name, config.pretrained, where)
+    CHECKED.add(known)
+
+
+def scorer_warnings(config: ScorerConfig) -> list[str]:
+    """What is allowed but worth knowing."""
+    name, file = definition(config.model), Path(config.pretrained or "")
+    if Path(config.model).is_dir() or not file.is_file() or name.removesuffix(QUICKGELU) not in QUICK:
+        return []
+    if (file.parent / "open_clip_config.json").is_file():
+        return []
+    quick = name.endswith(QUICKGELU)
+    other = name.removesuffix(QUICKGELU) if quick else name + QUICKGELU
+    return [
+        f"scorer.pretrained is a file, which does not say what it was trained with; scorer.model = {config.model} takes "
+        f"{'QuickGELU, as OpenAI and MetaCLIP did' if quick else 'GELU, as LAION and DataComp did'}; else set scorer.model={other}"
+    ]
+
+
+def definition(model: str) -> str:
+    """What open_clip calls a name: `ViT-B/32` is ViT-B-32 there."""
+    return model.replace("/", "-")
+
+
 def scorer_fingerprint(config: ScorerConfig) -> str:
     """Everything that decides a score: the weights if they are here, else the name they are loaded under.
 
     Raises ModelError like `open_clip_name`.
     """
     name = open_clip_name(config)
+    contents = {file.name: file_hash(file) for file in _files(config, name).values()}
+    version = importlib.metadata.version("open_clip_torch")
+    tag = (config.pretrained or "").lower().replace("-", "_")
+    if tag in QUICK.get(definition(name), ()):
+        name += QUICKGELU
+    return stable_id(contents or [name, config.pretrained], version)
+
+
+def _files(config: ScorerConfig, name: str) -> dict[str, Path]:
+    """The files here that decide a score."""
     files = sorted(Path(name.removeprefix("local-dir:")).iterdir()) if name.startswith("local-dir:") else []
     files += [Path(config.pretrained)] if config.pretrained and Path(config.pretrained).is_file() else []
-    contents = {file.name: file_hash(file) for file in files if file.is_file()}
-    version = importlib.metadata.version("open_clip_torch")
-    return stable_id(contents or [name, config.pretrained], version)
+    return {file.name: file for file in files if file.is_file()}
+
+
+def _check_activation(model: str, file: Path) -> None:
+    """A file beside an open_clip_config.json was trained with what that says."""
+    beside = file.parent / "open_clip_config.json"
+    if not beside.is_file():
+        return
+    said = bool(read_json(beside).get("model_cfg", {}).get("quick_gelu", False))
+    if said != definition(model).endswith(QUICKGELU) and definition(model).removesuffix(QUICKGELU) in QUICK:
+        raise ModelError(
+            f"scorer.pretrained = '{file}': {beside.name} beside it says quick_gelu = {str(said).lower()}, and scorer.model = "
+            f"'{model}' is another activation; set scorer.model={file.parent}, which has both"
+        )
 
 
 def _check_checkpoint(pretrained: str | None) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 import open_clip
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from discl_ray.clip import LOCAL, REFUSED, check_clip, load
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.errors import ModelError
 from discl_ray.train.augment import CROP
@@ -82,17 +82,27 @@ def _channels_first(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
-def load_clip(model: str = "embedded") -> Clip:
-    """A folder's CLIP; raises ModelError if there is none or its weights do not fit."""
+def student_folder(model: str) -> Path:
+    """Where the CLIP to be trained lies; raises ModelError if it is not an open_clip folder."""
     folder = EMBEDDED.get(model) or Path(model)
     if not (folder / "open_clip_config.json").is_file() or not (folder / "open_clip_model.safetensors").is_file():
         raise ModelError(f"train.clip = '{model}': {folder} lacks open_clip_config.json or open_clip_model.safetensors")
-    name = f"local-dir:{folder}"
+    return folder
+
+
+def check_student(model: str) -> None:
+    """Raises ModelError unless the CLIP to be trained is there and its weights are its own; loads nothing."""
+    check_clip(f"{LOCAL}{student_folder(model)}", None, f"train.clip = '{model}'")
+
+
+def load_clip(model: str = "embedded") -> Clip:
+    """A folder's CLIP; raises ModelError if there is none or its weights do not fit."""
+    folder = student_folder(model)
     try:
-        loaded = cast(open_clip.CLIP, open_clip.create_model(name, require_pretrained=True))
-        clip = Clip(loaded, cast(Any, open_clip.get_tokenizer(name)), dict(cast(Any, loaded.visual).preprocess_cfg))
-    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        loaded, _, tokenizer = load(f"{LOCAL}{folder}", None, "cpu")
+    except REFUSED as error:
         raise ModelError(f"train.clip = '{model}': {error}") from error
+    clip = Clip(cast(open_clip.CLIP, loaded), tokenizer, dict(cast(Any, loaded.visual).preprocess_cfg))
     if (how := clip.preprocess["interpolation"]) not in RESIZES:
         raise ModelError(
             f"train.clip = '{model}': its open_clip_config.json resizes by preprocess_cfg.interpolation = '{how}'; "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from discl_ray.core.weights import read_header, read_json
 from discl_ray.embedded import GENERATOR
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
@@ -16,11 +17,10 @@ from discl_ray.generate.folder import (
     find_model,
     fingerprint,
     native_side,
-    parts_of,
-    read_json,
     scheduler_notes,
     working_size,
 )
+from discl_ray.generate.parts import parts_of
 from discl_ray.generate.samplers import SAMPLERS
 
 
@@ -233,7 +233,9 @@ def test_a_variant_that_is_not_there_is_named(folder):
 
 def test_sharded_weights_are_weights(folder):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    file.rename(file.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
+    shard = file.rename(file.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
+    index = {"metadata": {}, "weight_map": dict.fromkeys(read_header(shard), shard.name)}
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     check_folder(folder)
 
 
