@@ -68,8 +68,9 @@ def check_generated(generated: Store, wanted: Config | None = None) -> None:
     if not generated.exists(MANIFEST):
         found = "" if wanted is None else describe_nearest(generated, wanted)
         raise SetupError(f"{generated.base}: no complete spectrum for this configuration; {found or advice('generate')}")
-    with generated.reading(MANIFEST, f"delete it and {REMAKE}; no image is"):
-        shards = int(generated.read_json(MANIFEST)["shards"])
+    remedy = f"{REMAKE}, without making an image again"
+    with generated.reading(MANIFEST, remedy):
+        shards = int(generated.read_json(MANIFEST, remedy)["shards"])
     there = len(generated.list(COMMITS, ".json"))
     if there < shards:
         raise SetupError(

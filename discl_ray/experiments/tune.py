@@ -51,6 +51,7 @@ REDUCTION = 3
 
 RAY_TUNE = "ray_tune"
 CLOCK = "clock.json"
+TRAIN_AGAIN = "its trial is trained again"
 ROWS = "rows.json"
 
 
@@ -101,6 +102,13 @@ class Outcome:
     """What it was to train."""
     reason: str = ""
     """Why it failed."""
+    judged: bool = False
+    """Whether the scheduler has stopped it."""
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.status == "finished" or self.judged
 
     @property
     def epoch(self) -> int:
@@ -129,13 +137,15 @@ def sweep_store(config: Config, generated: Sequence[Store]) -> Store:
 
 
 def run_trial(parameters: Mapping[str, Any], *, sweep: Sweep) -> None:
-    """One trial, in the process that Ray Tune gave it; a finished one only says again what it said."""
+    """One trial, in the process that Ray Tune gave it; one that is over only says again what it said."""
     point = sweep.point(parameters)
     name = sweep.record(point)
-    if sweep.store.exists(name) and (before := _outcome(sweep.store, name)).status == "finished":
-        for row in before.rows:
-            tune.report(row)
-        return
+    if sweep.store.exists(name):
+        before = _outcome(sweep.store, name)
+        if before.over:
+            for row in before.rows:
+                tune.report(row)
+            return
     epochs = with_values(sweep.config, point).train.epochs
     try:
         if sweep.config.train.workers == 1:
@@ -285,6 +295,64 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
 # -- the sweep
 
 
+class Rungs(ASHAScheduler):
+    """ASHA that does not forget: a sweep that is taken up again judges its trials by all that were ever at a rung.
+
+    Ray Tune keeps no scheduler's state. The trials' records hold every report, so a rung is filled from them when Ray Tune adds its
+    trials; the first report of one that goes on takes back what its record was ahead of its checkpoint, to be judged again. A verdict
+    is written into the trial's record at once, and holds.
+    """
+
+    def __init__(self, sweep: Sweep, **settings: Any) -> None:
+        super().__init__(time_attr="epoch", reduction_factor=REDUCTION, **settings)
+        self.sweep = sweep
+        self._heard: set[str] = set()
+        self._over: set[str] = set()
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A new trial, or one of before, whose place at each rung is taken from its record."""
+        super().on_trial_add(tune_controller, trial)
+        before = self._before(trial)
+        if before is None:
+            return
+        if before.over:
+            self._over.add(trial.trial_id)
+        for row in before.rows:
+            self._trial_info[trial.trial_id].on_result(trial, row["epoch"], row[DEV])
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Ray Tune's verdict on a report; none on what a trial that is over says again."""
+        if trial.trial_id in self._over:
+            return self.CONTINUE
+        if trial.trial_id not in self._heard and "epoch" in result:
+            self._heard.add(trial.trial_id)
+            self._take_back(trial, result["epoch"])
+        verdict = super().on_trial_result(tune_controller, trial, result)
+        if verdict == self.STOP and "epoch" in result:
+            self._write(trial, result["epoch"])
+        return verdict
+
+    def _take_back(self, trial: Any, epoch: int) -> None:
+        """Empties the trial's places at rungs that it had not reached before a report of this epoch."""
+        before = self._before(trial)
+        reached = max((row["epoch"] for row in (before.rows if before else ()) if row["epoch"] < epoch), default=0)
+        for milestone, recorded in self._trial_info[trial.trial_id]._rungs:
+            if milestone > reached:
+                recorded.pop(trial.trial_id, None)
+
+    def _before(self, trial: Any) -> Outcome | None:
+        name = self.sweep.record(self.sweep.point(trial.config))
+        return _outcome(self.sweep.store, name) if self.sweep.store.exists(name) else None
+
+    def _write(self, trial: Any, epoch: int) -> None:
+        """Notes a verdict before anything else can happen; not that of a trial that came to its end."""
+        name = self.sweep.record(self.sweep.point(trial.config))
+        record = self.sweep.store.read_json(name)
+        if epoch < record["epochs"]:
+            rows = [row for row in record["rows"] if row["epoch"] <= epoch]
+            self.sweep.store.write_json(name, {**record, "rows": rows, "judged": True})
+
+
 class _Deadline(tune.Stopper):
     """Ends the sweep when its time is spent, counted over all resumptions; looks even if no trial reports."""
 
@@ -379,45 +447,93 @@ def run_sweep(sweep: Sweep) -> bool:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # what is not noted when the driver is killed is run again
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the trials' own records say the same
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # _Told speaks
-    for name in ("ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # likewise of what fails
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
     store, settings = sweep.store, sweep.config.tune
-    before = store.read_json(CLOCK) if store.exists(CLOCK) else {"limit_s": None, "spent_s": 0.0}
+    before = _clock(store)
     clock = {"limit_s": settings.time_limit_s, "spent_s": before["spent_s"]}
     if _is_over(clock):
         return False
-    if _is_over(before):  # Ray Tune does not take up what was stopped; what finished is known by its record
+    # Ray Tune does not take up what was stopped, nor what was damaged; what is over is known by its record
+    if RAY_TUNE in store.folders() and (_is_over(before) or not _can_go_on(sweep)):
         store.filesystem.delete_dir(store.path(RAY_TUNE))
     store.write_json(CLOCK, clock)
     trainable = tune.with_resources(tune.with_parameters(run_trial, sweep=sweep), _resources(sweep.config))
-    path, filesystem = store.path(RAY_TUNE), None if store.local is not None else store.filesystem
-    if tune.Tuner.can_restore(path, storage_filesystem=filesystem):
-        tuner = tune.Tuner.restore(path, trainable, storage_filesystem=filesystem)
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={"point": tune.grid_search(list(range(len(sweep.points))))} if sweep.points else _domains(sweep),
-            tune_config=tune.TuneConfig(
-                metric=DEV,
-                mode="max",
-                num_samples=1 if sweep.points else settings.trials,
-                max_concurrent_trials=settings.concurrent,
-                scheduler=_scheduler(sweep),
-                search_alg=_search(sweep),
-                reuse_actors=sweep.config.train.workers == 1,
-            ),
-            run_config=tune.RunConfig(
-                name=RAY_TUNE,
-                storage_path=store.base,
-                storage_filesystem=filesystem,
-                stop=_Deadline(store),
-                callbacks=[_Told(sweep)],
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                verbose=0,
-            ),
+    (_taken_up(sweep, trainable) or _begun(sweep, trainable)).fit()
+    return not _is_over(_clock(store))
+
+
+def _taken_up(sweep: Sweep, trainable: Any) -> tune.Tuner | None:
+    """Ray Tune where it was; None if it has not begun, or cannot read what it wrote."""
+    path, filesystem = sweep.store.path(RAY_TUNE), _filesystem(sweep)
+    if not tune.Tuner.can_restore(path, storage_filesystem=filesystem):
+        return None
+    try:
+        return tune.Tuner.restore(path, trainable, storage_filesystem=filesystem)
+    except Exception as error:  # whatever garbage leads to when it is unpickled
+        print(f"  {path}: cannot be read ({_said(error)[:120]}); trials that are not over start over", flush=True)
+        sweep.store.filesystem.delete_dir(path)
+        return None
+
+
+def _begun(sweep: Sweep, trainable: Any) -> tune.Tuner:
+    """Ray Tune from the beginning; trials that are over say so by their records."""
+    store, settings = sweep.store, sweep.config.tune
+    return tune.Tuner(
+        trainable,
+        param_space={"point": tune.grid_search(list(range(len(sweep.points))))} if sweep.points else _domains(sweep),
+        tune_config=tune.TuneConfig(
+            metric=DEV,
+            mode="max",
+            num_samples=1 if sweep.points else settings.trials,
+            max_concurrent_trials=settings.concurrent,
+            scheduler=_scheduler(sweep),
+            search_alg=_search(sweep),
+            reuse_actors=sweep.config.train.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name=RAY_TUNE,
+            storage_path=store.base,
+            storage_filesystem=_filesystem(sweep),
+            stop=_Deadline(store),
+            callbacks=[_Told(sweep)],
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            verbose=0,
+        ),
+    )
+
+
+def _filesystem(sweep: Sweep) -> Any:
+    """Ray's own for a local disk, else the store's."""
+    return None if sweep.store.local is not None else sweep.store.filesystem
+
+
+def _clock(store: Store) -> dict[str, Any]:
+    """The time a sweep has taken; counted anew if the record is damaged."""
+    anew = {"limit_s": None, "spent_s": 0.0}
+    known = store.read_json(CLOCK) if store.sound(CLOCK) else anew
+    return known if isinstance(known, dict) and anew.keys() <= known.keys() else anew
+
+
+def _can_go_on(sweep: Sweep) -> bool:
+    """Whether Ray Tune's own state, and every trial's record, can be read; says so where it is begun anew, and strikes damaged records."""
+    store, whole = sweep.store, True
+    for name in store.list("trials", ".json"):
+        try:
+            _outcome(store, name)
+        except IntegrityError as error:
+            print(f"  {error}", flush=True)
+            store.delete(name)
+            whole = False
+    states = store.list(RAY_TUNE, ".json")
+    unread = [name for name in states if not store.sound(name)]
+    if unread or not states:
+        print(
+            f"  {store.path(unread[0] if unread else RAY_TUNE)}: is cut short or gone; trials that are not over start over",
+            flush=True,
         )
-    tuner.fit()
-    return not _is_over(store.read_json(CLOCK))
+    return whole and bool(states) and not unread
 
 
 def _resources(config: Config) -> Any:
@@ -452,15 +568,22 @@ def _scheduler(sweep: Sweep) -> Any:
         return None
     swept = (v for d in sweep.dimensions if d.key == "train.epochs" for v in d.values)
     longest = max([sweep.config.train.epochs, *swept])
-    return ASHAScheduler(time_attr="epoch", max_t=longest, grace_period=settings.grace, reduction_factor=REDUCTION)
+    return Rungs(sweep, max_t=longest, grace_period=settings.grace)
 
 
 # -- what came out
 
 
 def _outcome(store: Store, name: str) -> Outcome:
-    found = store.read_json(name)
-    return Outcome(point=found["point"], rows=tuple(found["rows"]), epochs=found["epochs"], reason=found["reason"])
+    with store.reading(name, TRAIN_AGAIN):
+        found = store.read_json(name, TRAIN_AGAIN)
+        return Outcome(
+            point=found["point"],
+            rows=tuple(found["rows"]),
+            epochs=found["epochs"],
+            reason=found["reason"],
+            judged=found.get("judged", False),
+        )
 
 
 def read_outcomes(store: Store) -> list[Outcome]:

@@ -24,6 +24,7 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState, _TrainingResultState
 
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import ActorController, start_controller
@@ -37,6 +38,11 @@ from discl_ray.train.loop import Report, loop, numbers
 from discl_ray.train.table import TableRef, open_table
 
 METRICS = "metrics.jsonl"
+
+RAY_TRAIN = "ray_train"
+LIST = f"{RAY_TRAIN}/checkpoint_manager_snapshot.json"
+
+FROM_CHECKPOINT = "it is made again from the run's last checkpoint"
 
 KEPT = 2
 """Checkpoints: the last, and the one before in case the last was cut short."""
@@ -70,8 +76,10 @@ def train(
     Raises DisclError if training failed more than `train.max_failures` times, or once for a reason that another attempt would meet
     again: a loss that is not finite, checkpoints that are all damaged.
     """
-    if not run.exists(MANIFEST):
+    left = _left_weights(run)
+    if left is None:
         logging.getLogger("ray.train").setLevel(logging.ERROR)
+        _say_where_it_goes_on(run, label, epochs)
         if guarded:
             _name_the_cluster()
         controller = start_controller(run.name, job.curriculum, job.levels, job.seed)
@@ -85,7 +93,7 @@ def train(
                 resources_per_worker={"GPU": 1} if job.train.use_gpu else {"CPU": 1},
             ),
             run_config=RunConfig(
-                name="ray_train",
+                name=RAY_TRAIN,
                 storage_path=run.base,
                 storage_filesystem=None if run.local is not None else run.filesystem,
                 # a worker group that cannot be placed is tried again, but not for ever; preempted nodes cost no failure
@@ -114,7 +122,75 @@ def train(
             MANIFEST,
             {"epochs": state["epoch"], "best": state["best"], "label": label, "table": f"{table.store.name}/{table.name}"},
         )
-    return load_weights(run)
+    return load_weights(run) if left is None else left
+
+
+def _left_weights(run: Store) -> dict[str, torch.Tensor] | None:
+    """A finished run's weights; None for one that is not finished, or left something that cannot be read any more."""
+    if not run.exists(MANIFEST):
+        return None
+    try:
+        run.read_json(MANIFEST, FROM_CHECKPOINT)
+        read_history(run)
+        return load_weights(run)
+    except IntegrityError as error:
+        print(f"  {error}", flush=True)
+        return None
+
+
+def _say_where_it_goes_on(run: Store, label: str, epochs: int) -> None:
+    """Prints from which checkpoint a run that was begun goes on, and which are damaged.
+
+    Raises IntegrityError if all are.
+    """
+    newest = mend_list(run)
+    if newest is None:
+        return
+    name, state = _newest_readable(Checkpoint(run.path(f"{RAY_TRAIN}/{newest}"), run.filesystem))
+    done = state["epoch"]
+    where = (
+        f"goes on at epoch {done + 1} of {epochs}" if done < epochs else f"all {epochs} epochs are done, its weights are taken"
+    )
+    print(f"  {label}: {where} from {name}", flush=True)
+
+
+def mend_list(run: Store) -> str | None:
+    """The newest checkpoint on Ray Train's list, None if there is none.
+
+    Ray Train cannot go on without its list, and goes on with none that names what is gone: a list that is damaged or has been deleted
+    is written anew from the checkpoints that lie beside it.
+    """
+    names = [name for name in run.folders(RAY_TRAIN) if name.startswith("checkpoint_")]
+    if run.exists(LIST):
+        try:
+            with run.reading(LIST, "it is written again from the checkpoints beside it"):
+                listed = _CheckpointManagerState.model_validate(
+                    run.read_json(LIST, "it is written again from the checkpoints beside it")
+                )
+                known = [result.checkpoint_dir_name for result in listed.checkpoint_results]
+                latest = listed.latest_checkpoint_result
+                if latest is not None and {*known, latest.checkpoint_dir_name} <= set(names):
+                    return latest.checkpoint_dir_name
+                raise ValueError("it names checkpoints that are gone")
+        except IntegrityError as error:
+            print(f"  {error}", flush=True)
+    if not names:
+        run.delete(LIST)
+        return None
+    results = [_TrainingResultState(checkpoint_dir_name=name, metrics={}) for name in names]
+    state = _CheckpointManagerState(
+        checkpoint_results=results,
+        checkpoint_report_indices=list(range(len(names))),
+        latest_checkpoint_result=results[-1],
+        pending_training_results=[],
+        pending_validation_specs=[],
+        current_report_index=len(names),
+        validated_checkpoint_dir_names=[],
+        timed_out_validation_checkpoint_dir_names=[],
+        failed_validation_checkpoint_dir_names=[],
+    )
+    run.write_json(LIST, state.model_dump(mode="json"))
+    return names[-1]
 
 
 def _name_the_cluster() -> None:
@@ -143,7 +219,11 @@ def _followed(run: Store, label: str, epochs: int) -> Iterator[None]:
     stop, seen = threading.Event(), set[int]()
 
     def show() -> None:
-        for row in read_history(run) if run.exists(METRICS) else []:
+        try:
+            rows = read_history(run) if run.exists(METRICS) else []
+        except IntegrityError:  # damaged before this start; the next report writes all of it
+            return
+        for row in rows:
             values = [(key, row[key]) for key in ("val_macro_f1_ood", "val_top1_overall") if key in row]
             if values and row["epoch"] not in seen:
                 seen.add(row["epoch"])
@@ -167,14 +247,23 @@ def _followed(run: Store, label: str, epochs: int) -> Iterator[None]:
 
 def load_weights(run: Store) -> dict[str, torch.Tensor]:
     """A finished run's weights."""
+    import safetensors
     import safetensors.torch
 
-    return safetensors.torch.load(run.read(MODEL))
+    with run.reading(MODEL, FROM_CHECKPOINT):
+        try:
+            return safetensors.torch.load(run.read(MODEL))
+        except safetensors.SafetensorError as error:
+            raise ValueError(error) from error
 
 
 def read_history(run: Store) -> list[dict[str, Any]]:
     """A run's metrics by epoch."""
-    return [json.loads(line) for line in run.read(METRICS).decode().splitlines()]
+    with run.reading(METRICS, FROM_CHECKPOINT):
+        rows = [json.loads(line) for line in run.read(METRICS).decode().splitlines()]
+        if not all(row["epoch"] for row in rows) or not rows:
+            raise ValueError("no epochs")
+        return rows
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -216,6 +305,11 @@ def last_readable(newest: Checkpoint) -> dict[str, Any]:
 
     Raises IntegrityError if all are damaged.
     """
+    return _newest_readable(newest)[1]
+
+
+def _newest_readable(newest: Checkpoint) -> tuple[str, dict[str, Any]]:
+    """A checkpoint's name and its state."""
     filesystem, path = newest.filesystem or pafs.LocalFileSystem(), newest.path.rstrip("/")
     parent, name = path.rsplit("/", 1)
     there = filesystem.get_file_info(pafs.FileSelector(parent))
@@ -229,8 +323,8 @@ def last_readable(newest: Checkpoint) -> dict[str, Any]:
                 problems.append(str(error))
             else:
                 for problem in problems:
-                    print(f"warning: {problem}; the one before is taken", flush=True)
-                return state
+                    print(f"  warning: {problem}; the one before is taken", flush=True)
+                return candidate, state
     raise IntegrityError("; ".join(problems) + "; delete the run's directory to train it again")
 
 

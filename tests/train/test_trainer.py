@@ -1,12 +1,20 @@
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import ray
+import torch
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal import constants
+from safetensors.torch import save_file
 
+from discl_ray.core.storage import Store
+from discl_ray.run import MANIFEST
+from discl_ray.train import trainer
+from discl_ray.train.checkpoint import save_checkpoint
 from discl_ray.train.trainer import _name_the_cluster, _Unguarded
 
 
@@ -31,3 +39,70 @@ def test_the_guard_asks_this_ray_and_no_other(ray_local: None, monkeypatch: pyte
     monkeypatch.setattr(constants, "ENV_VARS_TO_PROPAGATE", set(constants.ENV_VARS_TO_PROPAGATE))
     _name_the_cluster()
     assert constants.get_env_vars_to_propagate()["RAY_ADDRESS"] == ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Store:
+    """A run that was killed with two checkpoints, of epochs 1 and 2."""
+    for epoch in (1, 2):
+        folder = tmp_path / trainer.RAY_TRAIN / f"checkpoint_{epoch}"
+        folder.mkdir(parents=True)
+        state = {"epoch": epoch, "curriculum": {}, "strength": [], "best": None, "optimizer": {}}
+        save_checkpoint(folder, {**state, "model": {"weight": torch.zeros(2)}})
+    store = Store.at(tmp_path)
+    assert trainer.mend_list(store) == "checkpoint_2"  # there was no list at all
+    return store
+
+
+def test_a_whole_list_of_checkpoints_is_left_alone(begun: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    before = begun.read(trainer.LIST)
+    assert trainer.mend_list(begun) == "checkpoint_2"
+    assert begun.read(trainer.LIST) == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"ray_version": "2.5', b"\x00\xff" * 40, b"[]", b'{"checkpoint_results": []}'])
+def test_a_damaged_list_of_checkpoints_is_written_again(
+    begun: Store, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = begun.read(trainer.LIST)
+    begun.write(trainer.LIST, damage)
+    trainer._say_where_it_goes_on(begun, "tiny", 5)
+    said = capsys.readouterr().out
+    assert f"{begun.path(trainer.LIST)}: is cut short or garbled" in said
+    assert "tiny: goes on at epoch 3 of 5 from checkpoint_2" in said
+    assert begun.read(trainer.LIST) == before
+
+
+def test_a_list_that_names_what_is_gone_is_written_again(begun: Store, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / trainer.RAY_TRAIN / "checkpoint_2")
+    assert trainer.mend_list(begun) == "checkpoint_1"
+    shutil.rmtree(tmp_path / trainer.RAY_TRAIN / "checkpoint_1")
+    assert trainer.mend_list(begun) is None
+    assert not begun.exists(trainer.LIST)  # Ray Train begins anew
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(begun: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    begun.write(f"{trainer.RAY_TRAIN}/checkpoint_2/model.safetensors", b"no weights")
+    trainer._say_where_it_goes_on(begun, "tiny", 5)
+    said = capsys.readouterr().out
+    assert "checkpoint_2: the checkpoint is damaged" in said
+    assert "tiny: goes on at epoch 2 of 5 from checkpoint_1" in said
+
+
+@pytest.mark.parametrize("name", [trainer.MODEL, trainer.METRICS, MANIFEST])
+@pytest.mark.parametrize("damage", [None, b"", b"\x00" * 20])
+def test_what_a_finished_run_left_is_made_again_if_it_is_damaged(
+    tmp_path: Path, name: str, damage: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Store.at(tmp_path)
+    save_file({"weight": torch.ones(2)}, tmp_path / trainer.MODEL)
+    run.write(trainer.METRICS, b'{"epoch": 1}\n')
+    run.write_json(MANIFEST, {})
+    assert trainer._left_weights(run) is not None
+    if damage is None:
+        run.delete(name)
+    else:
+        run.write(name, damage)
+    assert trainer._left_weights(run) is None
+    assert (run.path(name) in capsys.readouterr().out) == (damage is not None or name != MANIFEST)

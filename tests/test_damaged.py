@@ -1,0 +1,117 @@
+"""Every file of a run's folder, damaged in every way: it is made again, or named with what to delete; nothing wrong passes."""
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from discl_ray.config import Config, load_config
+from discl_ray.core.storage import Store
+from discl_ray.errors import DisclError, SetupError
+from discl_ray.nearest import describe_nearest
+from discl_ray.pipeline import Ready, generate, lay_out, prepare
+from discl_ray.run import locked
+from discl_ray.spectrum import check_generated, open_spectrum
+from discl_ray.train.job import make_job
+from discl_ray.train.table import build_table, open_table
+from tests.golden.test_golden import GENERATED, OLD, VERSIONS
+
+SAMPLES = "samples-313c0f92"
+FILES = sorted(
+    str(path.relative_to(OLD / "digits_lt"))
+    for folder in (GENERATED, SAMPLES)
+    for path in (OLD / "digits_lt" / folder).rglob("*.*")
+)
+SAMPLED = [name for name in FILES if "spectrum/" not in name and "commits/" not in name]
+SAMPLED += [next(name for name in FILES if part in name) for part in ("lam_pct=0/", "lam_pct=50/", "commits/")]
+
+
+KEPT, WHOLE_TABLE = 25, 170
+
+
+class MustStartRay(Exception):
+    """Images have to be made."""
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSIONS.get(name) or version(name))
+
+    def refuse(**_: object) -> None:
+        raise MustStartRay
+
+    monkeypatch.setattr("discl_ray.pipeline.ray_session", refuse)
+    shutil.copytree(OLD, tmp_path / "runs")
+    file = tmp_path / "recorded.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load((OLD / "digits_lt" / GENERATED / "config.yaml").read_text())))
+    return load_config(file, [f"run.root={tmp_path / 'runs'}"]), tmp_path / "runs" / "digits_lt"
+
+
+def made(config: Config) -> int:
+    """What `make generate` does, as far as it gets without Ray."""
+    ready: Ready = prepare(config)
+    with locked(ready.store):
+        generate(lay_out(config, *ready), config)
+        return sum(open_spectrum(ready.store, config.filter)["kept"].to_pylist())
+
+
+def trained(config: Config) -> int:
+    """What `make train` reads; images in its table."""
+    store = prepare(config).store
+    check_generated(store, config)
+    make_job(store, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    return len(open_table(build_table(store, config.filter, config.train.image_size)).label)
+
+
+def outcome(job: Callable[[Config], int], config: Config) -> int | str:
+    """What a job came to: a number, what it refused, or that it would start Ray; anything else is a fault."""
+    try:
+        return job(config)
+    except DisclError as error:
+        return str(error)
+    except MustStartRay:
+        return "Ray"
+
+
+JOBS = (trained, made)
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbled"])
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_damaged_file_is_made_again_or_named(runs: tuple[Config, Path], name: str, damage: str) -> None:
+    config, root = runs
+    path = root / name
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(os.urandom(200))
+    said = [outcome(job, config) for job in JOBS]
+    expected = {trained: WHOLE_TABLE, made: KEPT}
+    for job, found in zip(JOBS, said, strict=True):
+        named = (GENERATED in str(found) or SAMPLES in str(found)) and ("again" in str(found) or "make generate" in str(found))
+        made_again = found == "Ray" and "commits/" in name
+        assert found == expected[job] or named or made_again, found
+
+
+def test_the_nearest_spectrum_is_named_with_the_keys_that_differ(runs: tuple[Config, Path]) -> None:
+    config, _ = runs
+    other = config.model_copy(update={"plan": config.plan.model_copy(update={"replicas": 7})})
+    with pytest.raises(SetupError) as caught:
+        check_generated(prepare(other).store, other)
+    assert f"the nearest is {GENERATED}, which differs in plan.replicas (1 there, 7 here)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_who_is_making_the_spectrum_is_named(runs: tuple[Config, Path]) -> None:
+    config, _ = runs
+    store = Store.at(config.run.root).within("digits_lt/generate-00000000")
+    with locked(store):
+        assert f"process {os.getpid()} on" in describe_nearest(store, config)
+    assert "process" not in describe_nearest(store, config)
+    store.write_json(".holder", {"pid": 2**22 + 1, "host": os.uname().nodename, "since": "then"})  # was killed
+    assert "process" not in describe_nearest(store, config)
