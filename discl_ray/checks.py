@@ -1,7 +1,7 @@
 """What a job refuses before it begins, one check after the other; the doctor runs the same ones and reports each.
 
 A check returns what it found in a sentence, or raises a DisclError that names the key and the remedy. It reads a configuration and
-looks at this machine; no image is opened, no model loaded, nothing written.
+looks at this machine; no image is opened, no model loaded, nothing written that stays.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from discl_ray.config import Config
 from discl_ray.errors import ModelError
 from discl_ray.generate.folder import check_generator, scheduler_notes
 from discl_ray.prompts import load_prompts
-from discl_ray.run import run_store
+from discl_ray.ray_start import check_ray_start, set_environment
+from discl_ray.run import check_root, run_store
 from discl_ray.score.folder import check_scorer, scorer_warnings
 
 Check = Callable[[Config], str]
@@ -47,17 +48,29 @@ def check_clip(config: Config) -> str:
 
 
 def check_run_root(config: Config) -> str:
-    """Whether runs can lie where they are to."""
+    """Whether runs can be written where they are to lie."""
     run_store(config.run.root, config.run.name, "")
-    return config.run.root
+    check_root(config.run.root)
+    return f"{config.run.root}: can be written"
 
+
+def check_ray(_: Config) -> str:
+    """Whether Ray can be started or joined."""
+    set_environment()
+    return check_ray_start()
+
+
+PLACES: tuple[tuple[str, Check], ...] = (
+    ("run root", check_run_root),
+    ("Ray", check_ray),
+)
+"""Of every job, before anything else."""
 
 MODELS: tuple[tuple[str, Check], ...] = (
     ("prompts", check_prompts),
     ("plumbing", check_plumbing),
     ("generator", check_diffusion),
     ("scorer", check_clip),
-    ("run root", check_run_root),
 )
 """Of every job that makes a spectrum or needs its name; in the order in which a later one needs an earlier one."""
 

@@ -16,8 +16,7 @@ from discl_ray import stopping
 from discl_ray.calls import DEFAULT, Call
 from discl_ray.config import Config, load_config
 from discl_ray.errors import StorageError, reported
-from discl_ray.ray_start import check_ray_start, set_environment
-from discl_ray.run import check_root
+from discl_ray.ray_start import set_environment
 from discl_ray.runtime import check_versions
 
 
@@ -50,8 +49,9 @@ def run_job(description: str | None, job: Callable[[Config], None], words: Seque
         set_environment()
         check_versions()
         config = load_config(asked.config or DEFAULT, asked.overrides)
-        check_root(config.run.root)
-        check_ray_start()
+        from discl_ray.checks import PLACES, refuse  # not before the configuration is known to be sound
+
+        refuse(config, PLACES)
         job(config)
 
     stopping.listen()

@@ -326,10 +326,10 @@ def every_check() -> Iterator[tuple[str, Check]]:
     """In the order in which a later one needs an earlier one; the jobs' own are in the middle."""
     yield from MACHINE
     try:
-        from discl_ray.checks import MODELS
+        from discl_ray.checks import MODELS, PLACES
     except ImportError:  # "packages" and "configuration" have said so
         return
-    for name, check in MODELS:
+    for name, check in (*PLACES, *MODELS):
         yield name, of_job(check)
     yield from SUBJECT
 

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, TINY
 LISTENS = """
 import signal, sys, time
 from discl_ray import stopping
-stopping.PATIENCE_S = 1.0
+stopping.PATIENCE_S = {patience}
 stopping.listen()
 signal.signal(signal.SIGINT, lambda *_: None)   # as Ray Train does
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))   # as Ray does
@@ -38,9 +38,9 @@ time.sleep(60)
 """
 
 
-def start(body: str, **how) -> subprocess.Popen[str]:
+def start(body: str, patience: float = 1.0, **how) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", LISTENS.format(body=body)],
+        [sys.executable, "-c", LISTENS.format(body=body, patience=patience)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how,
     )  # fmt: skip
     assert process.stdout is not None
@@ -67,7 +67,7 @@ def test_a_process_that_does_not_end_is_ended_and_says_no_more():
 
 
 def test_a_second_signal_ends_it_at_once_and_a_doubled_one_does_not():
-    process = start(SWALLOWS.replace("while", "stopping.PATIENCE_S = 30\nwhile"))
+    process = start(SWALLOWS, patience=30.0)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
