@@ -240,14 +240,15 @@ def report(run: Run, whole: Run, kills: list[dict[str, Any]], seed: int) -> str:
     return "\n".join(
         [
             f"# {len(kills)} kills of `make generate`, {shards} shards of {len(made)} images\n",
-            "| kill | victim | s after a shard was begun | committed | lost underway | begun again |",
+            "| kill | victim | s after a shard was begun | committed | underway | begun again |",
             "| --: | --- | --: | --: | --: | --: |",
             *rows,
             "",
             f"- Killed with SIGKILL: {victims} (the driver alone, one generator, or every process of the job at once).",
             f"- Images that differ from those of a run nobody disturbed: {sum(made.get(g) != v for g, v in expected.items())} of"
             f" {len(expected)}. Status: {', '.join(f'{n} {s}' for s, n in sorted(statuses.items()))}; `crashed`: {statuses['crashed']}.",
-            f"- Shards lost while they were underway: {lost}; begun again for them: {sum(again)}; begun in all: {len(begun)}"
+            f"- Shards underway at the kills (begun, not committed; at a worker's, those it had begun): {lost}; begun again of them:"
+            f" {sum(again)}, the others had left the killed generator for the scorer; begun in all: {len(begun)}"
             f" for {shards} shards.",
             f"- Begun in smaller parts: {sum(line['alone'] for line in begun)}, all in a killed worker's hands before but"
             f" {unexplained(kills, begun)}.",
