@@ -6,6 +6,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOGETHER := -n 2 --dist loadfile # two files of tests at once: most of their time is Ray's start, which waits more than it works
 
 .DEFAULT_GOAL := help
 .PHONY: help venv identify preview generate train compare tune test check doctor bench embedded
@@ -46,8 +47,8 @@ tune: $(STAMP) ## sweep schedules under Ray Tune; best.yaml is then laid over CO
 
 test: $(STAMP) ## the fast tests, then the slow ones; fails if either does
 	@fast=0; slow=0; \
-	$(BIN)/python -m pytest || fast=$$?; \
-	$(BIN)/python -m pytest -m slow || slow=$$?; \
+	$(BIN)/python -m pytest $(TOGETHER) || fast=$$?; \
+	$(BIN)/python -m pytest $(TOGETHER) -m slow || slow=$$?; \
 	echo "fast tests: exit $$fast, slow tests: exit $$slow"; \
 	test $$fast -eq 0 && test $$slow -eq 0
 

@@ -141,8 +141,7 @@ def best_attempts(spectrum: pa.Table) -> NDArray[np.bool_]:
 
 def _best_of(spectrum: pa.Table, candidates: NDArray[np.bool_], text_sim: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Of the candidates for one image the one with the highest text_sim; of equals the first."""
-    names = [spectrum[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in ("sample_id", "role")]
-    keys = np.stack([*names, *(spectrum[name].to_numpy() for name in ("lam_pct", "replica"))], axis=1)
+    keys = np.stack([_codes(spectrum[name]) for name in ("sample_id", "role", "lam_pct", "replica")], axis=1)
     rows = np.flatnonzero(candidates)
     rows = rows[np.lexsort((rows, -text_sim[rows], *keys[rows].T))]
     first = np.ones(len(rows), bool)
@@ -150,6 +149,12 @@ def _best_of(spectrum: pa.Table, candidates: NDArray[np.bool_], text_sim: NDArra
     best = np.zeros(len(keys), bool)
     best[rows[first]] = True
     return best
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """An integer for each distinct value, null being one of them; shape (rows,)."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    return encoded.indices.to_numpy().astype(np.int64)
 
 
 def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
