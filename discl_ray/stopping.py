@@ -124,8 +124,8 @@ def muted() -> Iterator[None]:
         os.close(kept)
 
 
-def descendants() -> frozenset[tuple[int, str]]:
-    """All processes that this one started, and that those did: (number, when it was started). Empty where there is no /proc."""
+def descendants(ancestor: int | None = None) -> frozenset[tuple[int, str]]:
+    """All processes that one (default: this) started, and that those did: (number, when started). Empty where there is no /proc."""
     parents: dict[int, list[int]] = {}
     started: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -134,7 +134,7 @@ def descendants() -> frozenset[tuple[int, str]]:
             parent, started[process] = _stat(process)
             parents.setdefault(parent, []).append(process)
     found: list[int] = []
-    waiting = parents.get(os.getpid(), [])
+    waiting = parents.get(ancestor or os.getpid(), [])
     while waiting:
         found += waiting
         waiting = [child for process in waiting for child in parents.get(process, [])]

@@ -26,6 +26,7 @@ print("ready", flush=True)
 SWALLOWS = """
 while True:
     try:
+        print("inside", flush=True)
         time.sleep(60)
     except BaseException:
         print("never said")
@@ -59,6 +60,8 @@ def test_a_signal_ends_a_process_whatever_handlers_libraries_put_in_place(number
 
 def test_a_process_that_does_not_end_is_ended_and_says_no_more():
     process = start(SWALLOWS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "inside\n"
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     said, complained = process.communicate(timeout=10)
@@ -68,6 +71,8 @@ def test_a_process_that_does_not_end_is_ended_and_says_no_more():
 
 def test_a_second_signal_ends_it_at_once_and_a_doubled_one_does_not():
     process = start(SWALLOWS, patience=30.0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "inside\n"
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -85,7 +90,7 @@ def test_what_it_started_ends_with_it():
     (started,) = {when for number, when in descendants() if number == child}
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
-    assert not _lives(child, started)
+    _wait_until_gone({(child, started)})
 
 
 def test_a_job_that_was_started_deaf_stays_deaf():
@@ -108,20 +113,12 @@ def _lives(process: int, started: str) -> bool:
         return False
 
 
-def _family(process: int) -> set[tuple[int, str]]:
-    mine, found = {process}, set()
-    for number, started in descendants():  # of the test, parents before their children
-        if _stat_or_none(number) in mine or number in mine:
-            mine.add(number)
-            found.add((number, started))
-    return found
-
-
-def _stat_or_none(process: int) -> int | None:
-    try:
-        return _stat(process)[0]
-    except OSError:
-        return None
+def _wait_until_gone(processes: set[tuple[int, str]]) -> None:
+    """The operating system takes its time to take down what has been killed."""
+    deadline = time.monotonic() + 5
+    while any(_lives(*one) for one in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 MOMENTS = (
@@ -153,10 +150,7 @@ def test_make_generate_ends_at_any_moment_with_one_line_that_goes_on(number, mom
     lines = err.read_text().splitlines()
     assert len(lines) == 1, lines
     assert shlex.split(lines[0].removeprefix("stopped; go on with: "))[1:] == command[1:]
-    deadline = time.monotonic() + 5  # for the operating system to take down what has been killed
-    while any(_lives(*one) for one in family) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(_lives(*one) for one in family)
+    _wait_until_gone(family)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -164,7 +158,7 @@ def _wait_for(job: subprocess.Popen, out: Path, reached) -> set[tuple[int, str]]
     """Until a moment is reached; all processes of the job at that moment."""
     time.sleep(0.15)  # a Python that has only begun to start ends as any other does
     while job.poll() is None:
-        family = _family(job.pid)
+        family = set(descendants(job.pid))
         names = []
         for number, _ in family:
             try:
