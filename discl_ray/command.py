@@ -49,9 +49,12 @@ def run_job(description: str | None, job: Callable[[Config], None], words: Seque
         set_environment()
         check_versions()
         config = load_config(asked.config or DEFAULT, asked.overrides)
-        from discl_ray.checks import PLACES, refuse  # not before the configuration is known to be sound
+        from discl_ray.checks import PLACES, refuse, settled  # not before the configuration is known to be sound
 
         refuse(config, PLACES)
+        config, changed = settled(config)
+        for sentence in changed:
+            print(f"  {sentence}", flush=True)
         job(config)
 
     stopping.listen()

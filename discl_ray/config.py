@@ -41,7 +41,9 @@ class RunConfig(Settings):
     root: Location = execution("runs", min_length=1)
     """Folder of all runs. Inside a submitted job it must be absolute and shared by all nodes."""
     num_cpus: int | None = execution(None, ge=1)
-    """Logical CPUs of a Ray started here; default: at least 4. Ignored when a cluster is joined."""
+    """Logical CPUs of a Ray started here; default: two more than there are cores. Ignored when a cluster is joined."""
+    gpus: int | None = execution(None, ge=1)
+    """GPUs that a cluster may start by itself, where it does not tell Ray so (KubeRay); default: what Ray knows."""
     stall_warning_s: float = execution(120.0, gt=0)
     """Seconds without progress until a warning names what is waited for."""
     stall_limit_s: float | None = execution(None, gt=0)

@@ -65,9 +65,10 @@ class Subject:
 
         Raises ConfigError if it is not valid.
         """
+        from discl_ray.checks import settled
         from discl_ray.config import load_config
 
-        return load_config(self.paths, self.overrides)
+        return settled(load_config(self.paths, self.overrides))[0]
 
     @cached_property
     def listing(self) -> Listing:
@@ -181,7 +182,7 @@ def check_class_names(subject: Subject) -> str:
     prompts.check(list(subject.class_names.values()))
     local = open_clip_name(config).startswith("local-dir:")
     try:
-        scorer = ClipScorer(config, "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu")
+        scorer = ClipScorer(config, "cuda" if torch.cuda.is_available() else "cpu")
     except ModelError:
         if local:
             raise
@@ -289,18 +290,27 @@ def check_shared_memory(_: Subject) -> str:
     return f"{size:.0f} GB"
 
 
-def check_processors(subject: Subject) -> str:
-    """CPU cores and GPUs, against what the configuration asks for."""
+def check_processors(_: Subject) -> str:
+    """CPU cores and GPUs of this machine."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    config = subject.config
-    wanted = [k for k, v in (("generator", config.generator.num_gpus), ("scorer", config.scorer.num_gpus)) if v]
-    asking = [f"{name}.num_gpus=0" for name in wanted] + ["train.use_gpu=false"] * config.train.use_gpu
-    if asking and not gpus and "RAY_ADDRESS" not in os.environ:
-        raise Problem(f"a GPU is asked for and none is here; join a cluster that has one, or set {' '.join(asking)}")
     return f"{cores} CPU cores, {', '.join(gpus) or 'no GPU'}"
+
+
+def check_memory(subject: Subject) -> str:
+    """What the generator's weights take, against the memory of the cards there are."""
+    from discl_ray.checks import cards_of, weights_gb
+
+    config = subject.config
+    need, cards = weights_gb(config), cards_of(config)
+    small = [f"{name} ({size:g} GB)" for name, size in cards.items() if size < need]
+    model = f"{config.generator.model}: {need:.2g} GB of weights, and activations that grow with generator.micro_batch"
+    if small and config.generator.num_gpus:
+        raise Problem(f"{model}; more than there is on {', '.join(small)}: take a smaller generator.model")
+    shown = ", ".join(f"{name} {size:g} GB" for name, size in cards.items())
+    return f"{model}; cards: {shown or 'none that is known'}"
 
 
 MACHINE: tuple[tuple[str, Check], ...] = (
@@ -318,6 +328,7 @@ SUBJECT: tuple[tuple[str, Check], ...] = (
     ("disk", check_disk),
     ("shared memory", check_shared_memory),
     ("processors", check_processors),
+    ("memory", check_memory),
 )
 """What no job asks before it begins."""
 
@@ -326,10 +337,10 @@ def every_check() -> Iterator[tuple[str, Check]]:
     """In the order in which a later one needs an earlier one; the jobs' own are in the middle."""
     yield from MACHINE
     try:
-        from discl_ray.checks import MODELS, PLACES
+        from discl_ray.checks import MAKING, MODELS, PLACES, TRAINING
     except ImportError:  # "packages" and "configuration" have said so
         return
-    for name, check in (*PLACES, *MODELS):
+    for name, check in (*PLACES, *MODELS, *MAKING, *TRAINING):
         yield name, of_job(check)
     yield from SUBJECT
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from discl_ray.checks import MODELS, refuse
+from discl_ray.checks import MODELS, Check, crew, refuse
 from discl_ray.config import PHASE_1, Config, dump_config, part_hash
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import pct_to_lam
@@ -28,6 +29,7 @@ from discl_ray.core.settings import identity
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples, read_samples
+from discl_ray.demand import Demand
 from discl_ray.errors import IntegrityError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.folder import (
@@ -45,6 +47,7 @@ from discl_ray.generate.reuse import REUSED, gids_by_file
 from discl_ray.hard import hard_samples, predictions_folder, read_predictions
 from discl_ray.nearest import CONFIG
 from discl_ray.nearest import PLAN as PLAN_FILE
+from discl_ray.placement import Placement, placed
 from discl_ray.plan import PlanSize, make_plan, next_attempt
 from discl_ray.preview import pick_sources, preview_plan
 from discl_ray.prompts import Prompts, load_prompts
@@ -72,7 +75,6 @@ class Prepared:
     plan: pa.Table
     class_prompts: tuple[str, ...]
     fingerprint: str
-    rate_key: str
 
 
 class Ready(NamedTuple):
@@ -85,12 +87,12 @@ class Ready(NamedTuple):
     prompts: Prompts
 
 
-def prepare(config: Config) -> Ready:
-    """The run's store, the generator's fingerprint and the samples; checks the models without loading them, then reads the data.
+def prepare(config: Config, also: Sequence[tuple[str, Check]] = ()) -> Ready:
+    """The run's store, the generator's fingerprint and the samples; first what the job refuses (`also` its own checks), then the data.
 
     Raises ModelError, SetupError, DataError, or ConfigError if the prompts' file or the class names cannot be used.
     """
-    refuse(config, MODELS)
+    refuse(config, (*MODELS, *also))
     prompts = load_prompts(config.prompts)
     folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)
     print_ = fingerprint(config.generator, folder, config.plan.num_steps)
@@ -139,7 +141,6 @@ def draft(config: Config, store: Store, generator_fingerprint: str, samples: Sam
         plan=plan,
         class_prompts=tuple(prompts.filter(name) for name in samples.classes),
         fingerprint=generator_fingerprint,
-        rate_key=f"{generator_fingerprint[:16]}-b{config.generator.micro_batch}-a{config.generator.actors}",
     )
 
 
@@ -226,13 +227,13 @@ def lay_out(config: Config, store: Store, generator_fingerprint: str, samples: S
     return prepared
 
 
-def describe(prepared: Prepared, config: Config) -> str:
-    """The plan in words: rows, steps, time, disk."""
+def describe(prepared: Prepared, config: Config, hands: Demand | None = None) -> str:
+    """The plan in words: rows, steps, time with so many generators, disk."""
     size = PlanSize.of(prepared.plan)
     generator = config.generator
     height, width = working_size(generator, find_model(generator.model, generator.revision, generator.variant))
     megabytes = size.rows * height * width * 3 / 1e6  # an upper bound: margins are cut off, and pixels are compressed
-    rate = _rates(config).get(prepared.rate_key)
+    rate = _rates(config).get(rate_key(prepared, config, hands)) if hands else None
     when = (
         f"about {size.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before"
         if rate
@@ -295,9 +296,11 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
             if attempt:
                 print(f"  attempt {attempt + 1} of {config.plan.attempts}: {todo.num_rows} images fell short")
             if not signs:
-                session.enter_context(ray_session(num_cpus=config.run.num_cpus, needs=_needs(config)))
-            signs = _run_graph(prepared, todo, config)
-            _note_rate(prepared, config, signs)
+                session.enter_context(ray_session(num_cpus=config.run.num_cpus, needs={}))
+            hands = crew(config, limit=len(todo["shard_id"].unique()))
+            print(f"  {hands.words('generator', 'scorer')}", flush=True)
+            signs = _run_graph(prepared, todo, staffed(config, hands), hands)
+            _note_rate(prepared, config, hands, signs)
     everything = pa.concat_tables(plans)
     verify(store, everything)
     drop_strays(store)
@@ -314,21 +317,26 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
     return signs
 
 
-def _needs(config: Config) -> dict[str, float]:
-    """What the graph places at once at the least, by resource."""
-    stages = (config.generator, config.scorer)
-    needs = {
-        "CPU": 1.0 + sum(c.actors for c in stages if not c.num_gpus),
-        "GPU": sum(c.actors * c.num_gpus for c in stages),
+def staffed(config: Config, hands: Demand) -> Config:
+    """The configuration with numbers where it leaves open how many processes there are, and on what."""
+    generator, scorer = ({"actors": part.actors, "num_gpus": part.num_gpus} for part in hands.parts)
+    parts = {
+        "generator": config.generator.model_copy(update=generator),
+        "scorer": config.scorer.model_copy(update=scorer),
     }
-    return {name: amount for name, amount in needs.items() if amount}
+    return config.model_copy(update=parts)
 
 
-def _note_rate(prepared: Prepared, config: Config, signs: list[dict[str, Any]]) -> None:
+def rate_key(prepared: Prepared, config: Config, hands: Demand) -> str:
+    """What a measured rate is of: weights, micro-batch, number of generators."""
+    return f"{prepared.fingerprint[:16]}-b{config.generator.micro_batch}-a{hands.parts[0].actors}"
+
+
+def _note_rate(prepared: Prepared, config: Config, hands: Demand, signs: list[dict[str, Any]]) -> None:
     """Keeps the steps per second of the generators' working time, for the next estimate."""
     rate = sum(s["steps"] / s["seconds"] for s in signs if s.get("seconds"))
     if rate:
-        Store.at(config.run.root).write_json(RATES, {**_rates(config), prepared.rate_key: round(rate, 1)})
+        Store.at(config.run.root).write_json(RATES, {**_rates(config), rate_key(prepared, config, hands): round(rate, 1)})
 
 
 def _rates(config: Config) -> dict[str, float]:
@@ -374,10 +382,42 @@ class ScoreStage:
         return self.actor(batch)
 
 
-def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[str, Any]]:
+class Step(NamedTuple):
+    """A class that Ray Data makes actors of, and what it is made with."""
+
+    kind: Any
+    arguments: tuple[Any, ...]
+
+
+def spectrum_graph(
+    blocks: list[pa.Table], *, make: Step, score: Step, commit: Any, in_flight: int, placement: Placement
+) -> Any:
+    """The Ray Data graph over packed shards: generators, scorers, and what writes; each process on its place."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    generators, scorers = placement.demand.parts
+    making = ActorPoolStrategy(
+        min_size=generators.actors,
+        max_size=generators.actors,
+        max_tasks_in_flight_per_actor=in_flight,
+        max_concurrent_calls_per_actor=in_flight,
+        enable_true_multi_threading=True,
+    )
+    scoring = ActorPoolStrategy(min_size=scorers.actors, max_size=scorers.actors)
+    shards: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+    return (
+        ray.data.from_arrow(blocks)
+        .map_batches(make.kind, fn_constructor_args=make.arguments, compute=making, **shards, **placement.resources(0))
+        .map_batches(score.kind, fn_constructor_args=score.arguments, compute=scoring, **shards, **placement.resources(1))
+        .map_batches(commit, **shards, num_cpus=0.5)
+    )
+
+
+def _run_graph(prepared: Prepared, todo: pa.Table, config: Config, hands: Demand) -> list[dict[str, Any]]:
     """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -397,40 +437,22 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
         smallest = min(table["micro_batch"].to_pylist())
         return pa.table({"rows": [table.num_rows], "failed": [table.num_rows - status["ok"]], "micro_batch": [smallest]})
 
-    dataset = (
-        ray.data.from_arrow([pack(shard_id, table) for shard_id, table in shards])
-        .map_batches(
-            GenerateStage,
-            fn_constructor_args=(generator, config.plan.num_steps, store, session, pulse),
-            compute=ActorPoolStrategy(
-                min_size=generator.actors,
-                max_size=max(generator.actors, generator.max_actors or 0),
-                max_tasks_in_flight_per_actor=generator.shards_in_flight,
-                max_concurrent_calls_per_actor=generator.shards_in_flight,
-                enable_true_multi_threading=True,
-            ),
-            batch_size=1,
-            batch_format="pyarrow",
-            **_resources(generator.num_gpus),
-        )
-        .map_batches(
-            ScoreStage,
-            fn_constructor_args=(scorer, prepared.class_prompts, store, pulse),
-            compute=ActorPoolStrategy(min_size=scorer.actors, max_size=max(scorer.actors, scorer.max_actors or 0)),
-            batch_size=1,
-            batch_format="pyarrow",
-            **_resources(scorer.num_gpus),
-        )
-        .map_batches(commit, batch_size=1, batch_format="pyarrow", num_cpus=0.5)
-    )
     progress, batch = Progress(todo.num_rows, "images"), generator.micro_batch
 
     def look() -> Sight:
         signs, refusal = ray.get([pulse.read.remote(), pulse.refusal.remote()], timeout=10)
         return sight_of(signs, progress.done, config.run.stall_warning_s)._replace(refusal=refusal)
 
+    make = Step(GenerateStage, (generator, config.plan.num_steps, store, session, pulse))
+    score = Step(ScoreStage, (scorer, prepared.class_prompts, store, pulse))
+    blocks = [pack(shard_id, table) for shard_id, table in shards]
     try:
-        with Watchdog(look, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s):
+        with (
+            placed(hands) as placement,
+            Watchdog(look, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s),
+        ):
+            in_flight = generator.shards_in_flight
+            dataset = spectrum_graph(blocks, make=make, score=score, commit=commit, in_flight=in_flight, placement=placement)
             for row in dataset.iter_rows():
                 if row["micro_batch"] < batch:
                     batch = row["micro_batch"]
@@ -441,11 +463,6 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config) -> list[dict[
     finally:
         progress.close()
     return [s for s in ray.get(pulse.read.remote()).values() if "steps" in s]
-
-
-def _resources(num_gpus: float) -> dict[str, Any]:
-    """An actor's demand: a GPU actor reserves no CPU, so that it can never wait for one."""
-    return {"num_gpus": num_gpus, "num_cpus": 0} if num_gpus else {"num_cpus": 1}
 
 
 def summarize(prepared: Prepared, config: Config) -> str:

@@ -31,6 +31,18 @@ def check_versions(version_of: Callable[[str], str] = importlib.metadata.version
         )
 
 
+def joining() -> bool:
+    """Whether a cluster is joined; else a local Ray is started."""
+    return cluster_address() is not None
+
+
+def local_cpus(num_cpus: int | None) -> int:
+    """Logical CPUs of a local Ray: beside as many generators as there are cores, the driver and a scorer, which wait for most of
+    the time.
+    """
+    return num_cpus or max(4, (os.cpu_count() or 1) + 2)
+
+
 @contextmanager
 def ray_session(*, num_cpus: int | None, needs: dict[str, float], dashboard: bool = False) -> Iterator[None]:
     """Ray for the length of a job; `needs` is what the job places at once ({"CPU": 2, "GPU": 1}).
@@ -67,7 +79,7 @@ def _start(num_cpus: int | None, dashboard: bool) -> None:
             ray.init(**quiet)
         else:
             with muted():  # Ray's dump, should a signal come before it is taken back
-                cpus = num_cpus or max(4, os.cpu_count() or 1)
+                cpus = local_cpus(num_cpus)
                 ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
                 hold()
     except Exception as error:

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
 from discl_ray.calls import next_command
+from discl_ray.checks import MAKING, crew
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import FILE
@@ -25,13 +26,13 @@ from discl_ray.spectrum import open_spectrum, with_images
 
 
 def job(config: Config) -> None:
-    ready = prepare(config)
+    ready = prepare(config, MAKING)
     store, samples = ready.store, ready.samples
     print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
     prepared = draft(config, *ready)
     with locked(store):
         write_layout(prepared, config)
-        print(f"plan · {store.base}\n{describe(prepared, config)}", flush=True)
+        print(f"plan · {store.base}\n{describe(prepared, config, crew(config))}", flush=True)
         for warning in warnings(prepared, config):
             print(f"  warning: {warning}", flush=True)
         note = PLUMBING if config.plumbing_test else ""

@@ -13,10 +13,11 @@ if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
 from discl_ray.calls import next_command
+from discl_ray.checks import MAKING, crew
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import SPECTRUM
-from discl_ray.pipeline import describe, draft, draft_preview, generate, prepare, warnings, write_layout
+from discl_ray.pipeline import describe, draft, draft_preview, generate, prepare, staffed, warnings, write_layout
 from discl_ray.preview import Speed, forecast
 from discl_ray.report.acceptance import nothing_kept_words, real_words
 from discl_ray.report.card import write_card, write_verdicts
@@ -28,25 +29,26 @@ FIGURES, SHEET = "preview.json", "preview.png"
 
 
 def job(config: Config) -> None:
-    full = draft(config, *prepare(config))
+    full = draft(config, *prepare(config, MAKING))
+    hands = crew(config)
     prepared, small = draft_preview(full, config)
     store = prepared.store
     with locked(store):
         write_layout(prepared, small)
-        print(f"preview · {store.base}\n{describe(prepared, small)}", flush=True)
+        print(f"preview · {store.base}\n{describe(prepared, small, hands)}", flush=True)
         for warning in warnings(full, config):
             print(f"  warning: {warning}", flush=True)
         speed = Speed.of(generate(prepared, small))
         if speed is None and store.sound(FIGURES) and (measured := store.read_json(FIGURES)["speed"]):
             speed = Speed(**measured)  # nothing was made now: what was measured when it was
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
-        seen = forecast(spectrum, config.filter, full.plan, generators=config.generator.actors, speed=speed)
+        seen = forecast(spectrum, config.filter, full.plan, generators=hands.parts[0].actors, speed=speed)
         note = PLUMBING if config.plumbing_test else ""
         write_card(store, small, full.samples.classes, note)
         write_verdicts(store, spectrum)
         store.write(SHEET, preview_sheet(spectrum, prepared.hard, config.filter, note))
         store.write_json(FIGURES, preview_figures(seen))
-    print(preview_words(seen, config) + (f"\n  {note}" if note else ""))
+    print(preview_words(seen, staffed(config, hands)) + (f"\n  {note}" if note else ""))
     print(real_words(spectrum, config.filter))
     if empty := nothing_kept_words(spectrum, config.filter):
         print(empty)

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from typing import TYPE_CHECKING
 
 from discl_ray.calls import next_command
+from discl_ray.checks import TRAINING
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.data import check_judged
@@ -41,11 +42,11 @@ def rows_of(config: Config) -> tuple[RowSpec, RowSpec]:
 
 
 def job(config: Config) -> None:
-    ready = prepare(config)
+    ready = prepare(config, TRAINING)
     generated = ready.store
     check_judged(ready.samples)
     check_generated(generated, config)
-    from discl_ray.experiments.rows import caveat, heading, plan_run, test_row, train_row
+    from discl_ray.experiments.rows import caveat, division, heading, plan_run, test_row, train_row
     from discl_ray.experiments.stages import check_stages, passed, probe_line
     from discl_ray.report.curves import curves
     from discl_ray.report.history import PICTURE, synthetic_seen
@@ -56,17 +57,18 @@ def job(config: Config) -> None:
     if config.curriculum.strategy == "adaptive":
         print(f"  {probe_line(passed(generated, config.filter, 'probe'))}", flush=True)
     same = base.of(config) == asked.of(config)
-    needs = {"GPU" if config.train.use_gpu else "CPU": float(config.train.workers)}
     results, histories, planned = {}, {}, None
-    with ray_session(num_cpus=config.run.num_cpus, needs=needs):
+    with ray_session(num_cpus=config.run.num_cpus, needs={}):
         from discl_ray.train.trainer import read_history
 
         print(f"train · spectrum {generated.base}", flush=True)
         start = None
         if config.train.start_steps:
             _, start = train_row(config, generated, label="start (CE)", start=None, is_start=True)
+        runs = []
         for spec in (base,) if same else (base, asked):
             planned, weights = train_row(spec.of(config), generated, label=spec.label, start=start)
+            runs.append(planned)
             results[spec.label] = test_row(planned, weights, generated)
             histories[spec.label] = read_history(planned.store)
     assert planned is not None  # the baseline is always trained
@@ -75,6 +77,7 @@ def job(config: Config) -> None:
     print(f"  {heading(config)}".rstrip())
     seen = {label: synthetic_seen(history) for label, history in histories.items()}
     print(score_table(results, seen=seen, difference=None if same else (base.label, asked.label)))
+    print(f"  trained by {division(runs)}")
     print(f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several.")
     more = f" and {PICTURE}" if planned.store.exists(PICTURE) else ""
     print(f"trained · look at {planned.store.path('curves.png')}{more} · next: {next_command('compare')}")

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 import yaml
 
 from discl_ray.calls import DEFAULT, Call
+from discl_ray.checks import training
+from discl_ray.cluster import present
 from discl_ray.command import run_job
 from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
@@ -98,7 +100,22 @@ def write_results(config: Config, store: Store, dimensions: Sequence[Dimension])
     print(f"  {next_command(list(point), store.path('best.yaml'))}")
 
 
+def settled_sweep(config: Config) -> Config:
+    """The configuration with the workers of a trial, one unless more are asked for, and as many trials at a time as there are GPUs."""
+    number = 1 if config.train.workers == "auto" else config.train.workers
+    asked = with_values(config, {"train.workers": number})
+    found, gpus = training(asked), present(config.run).gpus
+    concurrent = config.tune.concurrent
+    if found.gpu and concurrent * number > gpus:
+        concurrent = max(1, gpus // number)
+        print(
+            f"  {concurrent} trial{'s' * (concurrent > 1)} at a time: tune.concurrent = {config.tune.concurrent}, {gpus} GPUs"
+        )
+    return with_values(asked, {"train.use_gpu": found.gpu, "tune.concurrent": concurrent})
+
+
 def job(config: Config) -> None:
+    config = settled_sweep(config)
     seeds = seeds_of(config)
     made = set.intersection(*(set(made_levels(generated)) for _, generated in seeds))
     dimensions = check_sweep(config, tuple(sorted(made)))
@@ -107,7 +124,7 @@ def job(config: Config) -> None:
     for own, generated in seeds:
         plan_run(own, generated)
     # a stopped Ray Train run lets go of its workers only where there is a dashboard
-    with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=config.train.workers > 1):
+    with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone):
         from discl_ray.experiments.tune import lay_out_sweep, run_sweep, sweep_store
 
         store = sweep_store(config, [generated for _, generated in seeds])

@@ -61,8 +61,8 @@ CLUSTER = """
 from ray.cluster_utils import Cluster
 from pathlib import Path
 import ray
-cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 4, "object_store_memory": 150 * 2**20}})
-nodes = [cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=150 * 2**20) for _ in range(2)]
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 2, "object_store_memory": 150 * 2**20}})
+nodes = [cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20) for _ in range(2)]
 os.environ["RAY_ADDRESS"] = cluster.address
 def kill_one():
     while not list(Path("{root}").glob("digits_lt/generate-*/commits/*.json")):
@@ -132,9 +132,7 @@ def test_a_hung_generator_is_named_and_given_up_a_slow_first_step_is_not_and_too
 
 
 def test_a_node_lost_midway_costs_no_image_and_changes_no_byte(undisturbed, tmp_path):
-    output = run(
-        CLUSTER.format(root=tmp_path), tmp_path, "generator.num_gpus=1", "generator.max_actors=2", "plan.shard_steps=12"
-    )
+    output = run(CLUSTER.format(root=tmp_path), tmp_path, "generator.actors=2", "plan.shard_steps=12")
     assert "killed a node" in output
     assert bytes_of(tmp_path) == bytes_of(undisturbed)
     store = run_of(tmp_path)

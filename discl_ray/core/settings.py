@@ -7,9 +7,9 @@ run may be continued with others. A field is identity unless it says otherwise.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticUndefined
 
 Location = Annotated[str, AfterValidator(os.path.expanduser)]
@@ -48,3 +48,30 @@ def identity(settings: Settings) -> dict[str, Any]:
             continue
         plain[name] = shown
     return plain
+
+
+def _whole(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("auto, or a whole number of at least 1, is needed")
+
+
+def _share(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+        return value
+    raise ValueError("auto, or a number from 0 (the CPU) to 1 (a whole GPU), is needed; more GPUs are more actors")
+
+
+def _yes_or_no(value: Any) -> Any:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError("auto, true or false is needed")
+
+
+Count = Annotated[int | Literal["auto"], BeforeValidator(_whole)]
+"""How many processes; `auto` takes what there is."""
+
+Share = Annotated[float | Literal["auto"], BeforeValidator(_share)]
+"""Part of a GPU that a process reserves."""
+
+Switch = Annotated[bool | Literal["auto"], BeforeValidator(_yes_or_no)]

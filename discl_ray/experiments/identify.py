@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl_ray.checks import judging_crew
 from discl_ray.config import Config
 from discl_ray.core.schema import PREDICTIONS
 from discl_ray.core.storage import Store
@@ -28,6 +29,7 @@ from discl_ray.data import Samples
 from discl_ray.evaluate.predict import Decode, FoldActor, Weights, assign_folds, fold_job, train_folds
 from discl_ray.hard import PREDICTIONS_FILE, read_predictions
 from discl_ray.pipeline import predictions_store
+from discl_ray.placement import placed
 from discl_ray.prompts import Prompts
 from discl_ray.run import MANIFEST, locked
 from discl_ray.runtime import ray_session, start_beside_driver
@@ -65,24 +67,26 @@ def zero_shot(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
     """PREDICTIONS by the scorer."""
     from discl_ray.score.zero_shot import ZeroShotActor
 
-    scorer, gpus = config.scorer, config.scorer.num_gpus
-    check_scorer(scorer)
-    # a GPU actor reserves no CPU, so that it can never wait for one
-    each: dict[str, Any] = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}
-    needs = {"CPU": 1.0, "GPU": scorer.actors * gpus} if gpus else {"CPU": 1.0 + scorer.actors}
-    with ray_session(num_cpus=config.run.num_cpus, needs=needs):
+    check_scorer(config.scorer)
+    with ExitStack() as session:
+        session.enter_context(ray_session(num_cpus=config.run.num_cpus, needs={}))
         import ray
         from ray.data import ActorPoolStrategy
 
+        hands = judging_crew(config)
+        placement = session.enter_context(placed(hands))
+        (part,) = hands.parts
+        scorer = config.scorer.model_copy(update={"actors": part.actors, "num_gpus": part.num_gpus})
+        print(f"  {hands.words('scorer')}", flush=True)
         pulse = start_beside_driver(Pulse)
         texts = [prompts.filter(name) for name in samples.classes]
         predicted = _rows(samples).map_batches(
             ZeroShotActor,
             fn_constructor_args=(scorer, texts, scorer_fingerprint(scorer)[:16], pulse),
-            compute=ActorPoolStrategy(min_size=scorer.actors, max_size=max(scorer.actors, scorer.max_actors or 0)),
+            compute=ActorPoolStrategy(min_size=part.actors, max_size=part.actors),
             batch_size=ROWS,
             batch_format="pyarrow",
-            **each,
+            **placement.resources(0),
         )
 
         def look(progress: Progress) -> Sight:

@@ -6,20 +6,27 @@ same number of optimizer steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import yaml
 from torch import Tensor
 
+from discl_ray.checks import training
+from discl_ray.cluster import present
 from discl_ray.config import PHASE_2, PLUMBING, Config, dump_config, part_hash, with_values
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.mixing import Pools, epoch_images
+from discl_ray.demand import Workers
+from discl_ray.device import training_device
+from discl_ray.errors import DisclError
 from discl_ray.evaluate.metrics import Scores
 from discl_ray.evaluate.test_split import evaluate_test
 from discl_ray.report.history import write_history_report
-from discl_ray.run import locked, run_store
+from discl_ray.run import MANIFEST, locked, run_store
 from discl_ray.train.flyp import check_student
 from discl_ray.train.job import START, make_job, start_epochs
 from discl_ray.train.learner import TrainJob
@@ -30,6 +37,10 @@ DIGITS = (
     "Shows the machinery and its controls; no evidence for photographs."
 )
 """What every table on an embedded task says about itself."""
+
+
+WORKERS = "workers.json"
+"""By how many workers a run was trained, start by start."""
 
 
 def caveat(config: Config) -> str:
@@ -78,6 +89,8 @@ class PlannedRun:
     config: Config
     config_hash: str
     epochs: int
+    workers: tuple[Workers, ...] = ()
+    """What it was trained by, in the order of its starts; the last is the one in `job` and `config`."""
 
 
 LOSSES = {"ce": "CE", "balanced_softmax": "Balanced Softmax", "logit_adjusted": "logit adjustment"}
@@ -149,6 +162,52 @@ def count_epochs(planned: PlannedRun, table: ImageTable) -> PlannedRun:
     return replace(planned, epochs=start_epochs(planned.job, epoch_images(pools, planned.job.curriculum)))
 
 
+def divided(planned: PlannedRun, label: str) -> PlannedRun:
+    """The run with its workers: what it was begun with, where that fits; else what is there, which is said and recorded.
+
+    Raises SetupError if what is asked for does not fit.
+    """
+    before = read_workers(planned.store)
+    last = before[-1] if before else None
+    finished = planned.store.exists(MANIFEST)
+    now = last if last is not None and finished else training(planned.config, last)
+    if not before or now != before[-1]:
+        planned.store.write_json(WORKERS, {"starts": [w._asdict() for w in (*before, now)]})
+        if before:
+            print(f"  {label}: goes on with {now}; it was begun with {before[0]}. {_matters(planned.config, now)}".rstrip())
+        before = (*before, now)
+    train = planned.config.train.model_copy(update={"workers": now.number, "use_gpu": now.gpu})
+    config = planned.config.model_copy(update={"train": train})
+    return replace(planned, config=config, job=replace(planned.job, train=train), workers=before)
+
+
+def read_workers(run: Store) -> tuple[Workers, ...]:
+    """What a run was trained by, start by start; of a run made before that was recorded, what its configuration says."""
+    if run.exists(WORKERS):
+        return tuple(Workers(**start) for start in run.read_json(WORKERS)["starts"])
+    if not run.exists("config.yaml"):
+        return ()
+    train = yaml.safe_load(run.read("config.yaml"))["train"]
+    return (Workers(train["workers"], train["use_gpu"]),)
+
+
+def _matters(config: Config, now: Workers) -> str:
+    """Where the number of workers has a say in what is learned."""
+    train = config.train
+    if train.model == "clip" or train.norm != "batch":
+        return ""
+    share = train.batch // now.number
+    return f"Batch normalisation goes by the {share} images of a worker, so another number gives other figures; train.norm=group does not."
+
+
+def division(planned: Sequence[PlannedRun]) -> str:
+    """By how many workers the rows of a table were trained, and whether it matters, in sentences."""
+    found = list(dict.fromkeys(", then ".join(map(str, run.workers)) for run in planned if run.workers))
+    several = max((w.number for run in planned for w in run.workers), default=1) > 1
+    last = planned[-1]
+    return f"{'; '.join(found)}. {_matters(last.config, last.workers[-1]) if several else ''}".rstrip()
+
+
 def train_row(
     config: Config, generated: Store, *, label: str, start: dict[str, Tensor] | None, is_start: bool = False
 ) -> tuple[PlannedRun, dict[str, Tensor]]:
@@ -157,6 +216,7 @@ def train_row(
 
     planned = plan_run(config, generated, start=is_start)
     with locked(planned.store):
+        planned = divided(planned, label)
         table = table_of(planned.config, generated)
         if is_start:
             planned = count_epochs(planned, open_table(table))
@@ -171,11 +231,18 @@ def test_row(planned: PlannedRun, weights: dict[str, Tensor], generated: Store) 
     judge = partial(
         evaluate_test, planned.job, weights, generated=generated, run=planned.store, config_hash=planned.config_hash
     )
-    if not planned.config.train.use_gpu:
+    train = planned.config.train
+    if not train.on_gpu or not present(planned.config.run).gpus:
         return judge()
     import ray
+    from ray.exceptions import RayTaskError
 
     def on_gpu() -> Scores:
-        return judge(device="cuda")
+        return judge(device=training_device(True, train.precision))
 
-    return ray.get(ray.remote(num_gpus=1)(on_gpu).remote())
+    try:
+        return ray.get(ray.remote(num_gpus=1)(on_gpu).remote())
+    except RayTaskError as error:
+        if isinstance(error.cause, DisclError):
+            raise error.cause from None
+        raise

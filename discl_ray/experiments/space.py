@@ -21,6 +21,7 @@ from discl_ray.config import Config, sentences, with_values
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.strategies import curriculum_levels
 from discl_ray.errors import ConfigError
+from discl_ray.runtime import local_cpus
 from discl_ray.spectrum import REMAKE
 from discl_ray.train.config import AUGMENT_OF_START, OF_START
 
@@ -188,9 +189,9 @@ def made_levels(generated: Store) -> tuple[int, ...]:
 def needs(config: Config) -> dict[str, float]:
     """What the trials of a sweep hold at once."""
     train, concurrent = config.train, config.tune.concurrent
-    if train.workers == 1:
-        return {"CPU": float(concurrent)} | ({"GPU": float(concurrent)} if train.use_gpu else {})
-    workers = {"GPU" if train.use_gpu else "CPU": float(concurrent * train.workers)}
+    if train.workers in ("auto", 1):
+        return {"CPU": float(concurrent)} | ({"GPU": float(concurrent)} if train.on_gpu else {})
+    workers = {"GPU" if train.on_gpu else "CPU": float(concurrent * train.workers)}
     return {**workers, "CPU": workers.get("CPU", 0.0) + concurrent * DRIVER}
 
 
@@ -273,11 +274,11 @@ def _wrong_settings(config: Config, dimensions: Sequence[Dimension]) -> list[str
     longest = max([train.epochs, *(v for d in dimensions if d.key == "train.epochs" for v in d.values)])
     if tune.scheduler == "asha" and tune.grace > longest:
         problems.append(f"tune.grace = {tune.grace}: more than the {longest} epochs of a trial; lower it")
-    if train.workers > 1 and tune.seeds > 1:
+    if not train.alone and tune.seeds > 1:
         problems.append(
             f"tune.seeds = {tune.seeds}: with train.workers = {train.workers} a trial is one run; one of them must be 1"
         )
-    cpus, asked = config.run.num_cpus or max(4, os.cpu_count() or 1), needs(config)["CPU"]
+    cpus, asked = local_cpus(config.run.num_cpus), needs(config)["CPU"]
     if "RAY_ADDRESS" not in os.environ and asked > cpus:
         problems.append(
             f"tune.concurrent = {tune.concurrent}: needs {asked:g} CPUs and there are {cpus} (run.num_cpus); lower it"

@@ -33,6 +33,7 @@ from discl_ray.config import PHASE_2, Config, dump_config, part_hash, with_value
 from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
+from discl_ray.device import training_device
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.experiments.rows import PlannedRun, plan_run, table_of, train_row
 from discl_ray.experiments.space import DRIVER, Dimension, Point, draw_points, shown
@@ -148,7 +149,7 @@ def run_trial(parameters: Mapping[str, Any], *, sweep: Sweep) -> None:
             return
     epochs = with_values(sweep.config, point).train.epochs
     try:
-        if sweep.config.train.workers == 1:
+        if sweep.config.train.alone:
             _in_process(sweep, point, epochs)
         else:
             _under_ray_train(sweep, point, epochs)
@@ -207,7 +208,7 @@ class _SeedRun:
             raise _Paused(report)
 
         start = self.start if state is None else None
-        device = "cuda" if job.train.use_gpu else "cpu"
+        device = training_device(job.train.on_gpu, job.train.precision)
         try:
             loop(job, self.table, controller, pause, start=start, resume=state, epochs=self.planned.epochs, device=device)
         except _Paused as paused:
@@ -490,7 +491,7 @@ def _begun(sweep: Sweep, trainable: Any) -> tune.Tuner:
             max_concurrent_trials=settings.concurrent,
             scheduler=_scheduler(sweep),
             search_alg=_search(sweep),
-            reuse_actors=sweep.config.train.workers == 1,
+            reuse_actors=sweep.config.train.alone,
         ),
         run_config=tune.RunConfig(
             name=RAY_TUNE,
@@ -537,9 +538,9 @@ def _can_go_on(sweep: Sweep) -> bool:
 
 
 def _resources(config: Config) -> Any:
-    if config.train.workers > 1:
+    if not config.train.alone:
         return {"CPU": DRIVER}
-    return {"CPU": 1, "GPU": 1} if config.train.use_gpu else {"CPU": 1}
+    return {"CPU": 1, "GPU": 1} if config.train.on_gpu else {"CPU": 1}
 
 
 def _domains(sweep: Sweep) -> dict[str, Any]:

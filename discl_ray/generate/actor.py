@@ -24,7 +24,8 @@ from discl_ray.core.schema import MADE
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
-from discl_ray.generate.config import GeneratorConfig
+from discl_ray.device import check_bf16, device_of
+from discl_ray.generate.config import FALLBACK, GeneratorConfig
 from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Made, Row
 from discl_ray.generate.fit import Box, fit_image
@@ -40,7 +41,10 @@ PULSE_S = 1.0
 def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
     """The configured engine on this process's device."""
     torch.set_num_threads(config.threads)
-    device = torch.device("cuda" if config.num_gpus and torch.cuda.is_available() else "cpu")
+    device = torch.device(device_of(config.on_gpu, "generator.num_gpus=0 scorer.num_gpus=0"))
+    asked = {name: to for name, to in FALLBACK.items() if getattr(config, name) == "bfloat16"}
+    if device.type == "cuda" and asked:
+        check_bf16(" ".join(f"generator.{name}={to}" for name, to in asked.items()))
     model = load_model(find_model(config.model, config.revision, config.variant), config, device)
     table = SAMPLERS[config.sampler](model.scheduler, num_steps)
     return Engine(model, table, cfg_scale=config.cfg_scale, micro_batch=config.micro_batch, decode_batch=config.decode_batch)

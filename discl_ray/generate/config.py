@@ -7,7 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from discl_ray.core.images import Codec
-from discl_ray.core.settings import Location, Settings, execution
+from discl_ray.core.settings import Count, Location, Settings, Share, execution
+
+FALLBACK = {"dtype": "float16", "vae_dtype": "float32"}
+"""Precisions on a card that does not compute in bfloat16; some VAEs overflow in float16."""
 
 
 class GeneratorConfig(Settings):
@@ -51,12 +54,17 @@ class GeneratorConfig(Settings):
     """Images the VAE decodes at once."""
     shards_in_flight: int = execution(2, ge=1)
     """Shards an actor works on at once, so that one's end overlaps the next one's start."""
-    actors: int = execution(1, ge=1)
-    """Generator processes."""
+    actors: Count = execution("auto")
+    """Generator processes; `auto`: as many as the GPUs hold, or as CPUs and memory allow."""
     max_actors: int | None = execution(None, ge=1)
-    """Up to how many may be started while the cluster has room; default: `actors`."""
+    """At most so many of `auto`."""
     threads: int = execution(1, ge=1)
     """CPU threads of each generator process; fixed, so that the number of actors cannot change a byte. On a CPU, one thread each
     and as many actors as there are cores is the fastest: a small UNet's threads spend much of their time waiting for each other."""
-    num_gpus: float = execution(0.0, ge=0)
-    """GPUs (or a part of one) each generator process asks Ray for; 0 runs on the CPU."""
+    num_gpus: Share = execution("auto")
+    """Part of a GPU that each process reserves; 0 is the CPU. `auto`: 0.8 if the cluster has a GPU or may start one, else 0."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a process reserves a GPU; not before it is decided how many there are."""
+        return self.num_gpus != "auto" and self.num_gpus > 0

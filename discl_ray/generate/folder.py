@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -141,6 +142,29 @@ def _check_weights(folder: Path, variant: str | None) -> None:
     if known not in CHECKED:
         check_apart("discl_ray.generate.weights:check_weights", str(folder), variant)
         CHECKED.add(known)
+
+
+PUBLISHED_GB = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": 2.4,
+    "stabilityai/stable-diffusion-xl-refiner-1.0": 7.5,
+    "stabilityai/stable-diffusion-xl-base-1.0": 8.6,
+}
+"""Weights of the presets' models on a card, UNet and VAE at two bytes a number, text encoders at four: what their files say."""
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def weight_bytes(config: GeneratorConfig, folder: Path) -> int:
+    """Memory that the weights take once loaded: the UNet and the VAE in their precision, the text encoders in float32."""
+    precision = {"unet": config.dtype, "vae": config.vae_dtype}
+    parts = [part for part in parts_of(read_json(folder / "model_index.json")) if part in WEIGHTED]
+    files = [(file, precision.get(part, "float32")) for part in parts for file in weight_files(folder, part, config.variant)]
+    return sum(_count(file) * BYTES[dtype] for file, dtype in files)
+
+
+def _count(file: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    return sum(math.prod(weight.shape) for weight in read_header(file).values())
 
 
 def check_generator(config: GeneratorConfig, num_steps: int, levels: Collection[int] = ()) -> Path:

@@ -25,6 +25,7 @@ from discl_ray.core.schema import SCORED, SCORES
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
+from discl_ray.device import device_of
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
 from discl_ray.watch import telling
@@ -38,11 +39,11 @@ class ScoreActor:
 
     def __init__(self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, pulse: Any = None) -> None:
         torch.set_num_threads(config.threads)
-        device = "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
         self.run, self.batch = run, config.batch
         self.place = {prompt: i for i, prompt in reversed(list(enumerate(class_prompts)))}
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
         with telling(pulse, name):
+            device = device_of(config.on_gpu, "scorer.num_gpus=0")
             self.scorer = ClipScorer(config, device)
             self.texts = self.scorer.embed_texts(class_prompts)
         if pulse is not None:

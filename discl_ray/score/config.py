@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from discl_ray.core.settings import Location, Settings, execution
+from discl_ray.core.settings import Count, Location, Settings, Share, execution
 
 
 class ScorerConfig(Settings):
@@ -15,13 +15,18 @@ class ScorerConfig(Settings):
     pretrained: Location | None = None
     """Weights for a name: open_clip's tag, e.g. `openai`, or the path of a *.safetensors file. A file says nothing of its images'
     size and normalisation; where those are not open_clip's defaults, give a folder."""
-    actors: int = execution(1, ge=1)
-    """Scorer processes."""
+    actors: Count = execution("auto")
+    """Scorer processes; `auto`: one beside each generator on a GPU, as far as there is room, and few on a CPU."""
     max_actors: int | None = execution(None, ge=1)
-    """Up to how many may be started while the cluster has room; default: `actors`."""
+    """At most so many of `auto`."""
     threads: int = execution(1, ge=1)
     """CPU threads of each."""
-    num_gpus: float = execution(0.0, ge=0)
-    """GPUs (or a part of one) each asks Ray for."""
+    num_gpus: Share = execution("auto")
+    """Part of a GPU that each reserves; 0 is the CPU. `auto`: 0.2 if the cluster has a GPU or may start one, else 0."""
     batch: int = Field(default=64, ge=1, json_schema_extra={"kind": "execution"})
     """Images embedded at once."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a process reserves a GPU; not before it is decided how many there are."""
+        return self.num_gpus != "auto" and self.num_gpus > 0

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from discl_ray.core.settings import Location, Settings, execution, identity
+from discl_ray.core.settings import Count, Location, Settings, Switch, execution, identity
 from discl_ray.train.augment_config import AugmentConfig
 
 OF_START = (
@@ -72,17 +72,29 @@ class TrainConfig(Settings):
     """Weights of the last epoch, or of the one that was best on val; of equals the first."""
     eval_every: int = Field(default=5, ge=1)
     """Epochs between evaluations on val, each of which ends in a checkpoint."""
-    workers: int = execution(1, ge=1)
-    """Ray Train workers; the batch is divided between them."""
+    workers: Count = execution("auto")
+    """Ray Train workers; the batch is divided between them. `auto`: one on the CPU; on GPUs the most that divide the batch, and what
+    the run was begun with when it goes on elsewhere."""
     accumulate: int = execution(1, ge=1)
     """Parts a worker cuts its share of a batch into, one after the other, to need less memory."""
     threads: int = execution(2, ge=1)
     """CPU threads of each worker."""
-    use_gpu: bool = execution(False)
+    use_gpu: Switch = execution("auto")
+    """Whether each worker has a GPU; `auto`: if the cluster has one or may start one."""
     max_failures: int = execution(2, ge=0)
     """How often a run whose worker died is taken up again from its last checkpoint."""
     max_decoded_gb: float = execution(64.0, gt=0)
     """Images are held decoded up to this size; larger sets stay encoded and are decoded batch by batch."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether one worker is asked for, or none is named."""
+        return self.workers in ("auto", 1)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU is asked for by name."""
+        return self.use_gpu is True
 
     def start(self) -> TrainConfig:
         """Of the run that this one starts from: plain cross-entropy; equal for all runs that differ in later matters only."""
@@ -117,7 +129,7 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.batch % self.workers:
+        if self.workers != "auto" and self.batch % self.workers:
             raise ValueError(f"batch = {self.batch} cannot be divided between workers = {self.workers}")
         if self.model == "clip":
             other = {"loss": "ce", "start_steps": 0, "accumulate": 1}

@@ -28,6 +28,7 @@ from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _Chec
 
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import ActorController, start_controller
+from discl_ray.device import training_device
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.run import MANIFEST
 from discl_ray.train.checkpoint import MODEL, STATE, kept_weights, load_checkpoint, save_checkpoint
@@ -88,9 +89,9 @@ def train(
             _worker,
             train_loop_config={"arguments": ray.put(arguments)},  # not looked into, nor imported for, by Ray Train's controller
             scaling_config=ScalingConfig(
-                num_workers=job.train.workers,
-                use_gpu=job.train.use_gpu,
-                resources_per_worker={"GPU": 1} if job.train.use_gpu else {"CPU": 1},
+                num_workers=1 if job.train.workers == "auto" else job.train.workers,
+                use_gpu=job.train.on_gpu,
+                resources_per_worker={"GPU": 1} if job.train.on_gpu else {"CPU": 1},
             ),
             run_config=RunConfig(
                 name=RAY_TRAIN,
@@ -271,6 +272,7 @@ def _worker(config: dict[str, Any]) -> None:
     arguments: WorkerArguments = ray.get(config["arguments"])
     job, context = arguments.job, ray.train.get_context()
     torch.set_num_threads(job.train.threads)
+    training_device(job.train.on_gpu, job.train.precision)
     world = World(rank=context.get_world_rank(), size=context.get_world_size())
     checkpoint = ray.train.get_checkpoint()
     resume = None if checkpoint is None else last_readable(checkpoint)
@@ -296,7 +298,7 @@ def _worker(config: dict[str, Any]) -> None:
         resume=resume,
         world=world,
         epochs=arguments.epochs,
-        device=ray.train.torch.get_device() if job.train.use_gpu else "cpu",
+        device=ray.train.torch.get_device() if job.train.on_gpu else "cpu",
     )
 
 

@@ -1,0 +1,81 @@
+"""Sleeping generators and scorers, placed as a job's are, on a Ray with logical GPUs. Run as a script: it has a Ray of its own.
+
+python -m tests.placed → one JSON line: for each number of GPUs, which GPU each generator and each scorer was on.
+"""
+
+import json
+import os
+import signal
+import time
+
+import pyarrow as pa
+
+from discl_ray.core.shards import pack, unpack
+from discl_ray.demand import Cluster, Node, Stage, demand
+from discl_ray.pipeline import Step, spectrum_graph
+from discl_ray.placement import placed
+
+GPUS = 8
+
+
+class Sleeping:
+    """Adds the process it is in, and its GPU, to a shard; the first call of the one named `dies` ends its process."""
+
+    def __init__(self, column, dies=""):
+        import ray
+
+        self.column, self.dies = column, dies
+        self.gpu = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+
+    def __call__(self, batch):
+        shard_id, table = unpack(batch)
+        if self.dies and not os.path.exists(self.dies):
+            open(self.dies, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.3)
+        return pack(shard_id, table.append_column(self.column, pa.array([f"{os.getpid()}:{','.join(self.gpu)}"])))
+
+
+def run(gpus, stages, dies=("", "")):
+    """{column: {(process, gpu)}} of a graph on so many GPUs."""
+    hands = demand(stages, Cluster((Node(cpus=6, gpus=gpus),)))
+    blocks = [pack(f"{i:03d}", pa.table({"i": [i]})) for i in range(6 * hands.parts[0].actors)]
+    make, score = (Step(Sleeping, (name, died)) for name, died in zip(("generator", "scorer"), dies, strict=True))
+    with placed(hands) as placement:
+        graph = spectrum_graph(blocks, make=make, score=score, commit=lastly, in_flight=1, placement=placement)
+        rows = list(graph.iter_rows())
+    seen = {name: sorted({row[name] for row in rows}) for name in ("generator", "scorer")}
+    return {"rows": len(rows), "expected": len(blocks), "actors": [part.actors for part in hands.parts], **seen}
+
+
+def lastly(batch):
+    return unpack(batch)[1]
+
+
+def main(scratch):
+    import ray
+
+    ray.init(address="local", num_cpus=6, num_gpus=GPUS, include_dashboard=False, object_store_memory=150 * 2**20,
+             log_to_driver=False, logging_level="ERROR")  # fmt: skip
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    preset = (Stage(name="generator", num_gpus=0.8), Stage(name="scorer", num_gpus=0.2))
+    found = {}
+    for gpus in (1, 2, 4, 8):
+        others = ray.util.placement_group([{"GPU": 1}] * (GPUS - gpus)) if gpus < GPUS else None  # somebody else's
+        if others is not None:
+            ray.get(others.ready())
+        if gpus == 2:
+            for i, name in enumerate(("generator", "scorer")):
+                dies = ["", ""]
+                dies[i] = f"{scratch}/{name}"
+                found[f"{name} dies"] = run(gpus, preset, dies)
+        found[str(gpus)] = run(gpus, preset)
+        if others is not None:
+            ray.util.remove_placement_group(others)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1])
