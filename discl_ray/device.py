@@ -10,6 +10,9 @@ from discl_ray.errors import ModelError
 
 Device = Literal["cuda", "cpu"]
 
+CPU_ONLY = "generator.num_gpus=0 scorer.num_gpus=0"
+"""What makes a spectrum without a GPU."""
+
 
 def device_of(gpu: bool, keys: str) -> Device:
     """`cuda` for a process that has reserved a GPU, else `cpu`; `keys` are those that make do without.

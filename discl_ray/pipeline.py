@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+import warnings as warnings_
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -405,6 +406,8 @@ def spectrum_graph(
         enable_true_multi_threading=True,
     )
     scoring = ActorPoolStrategy(min_size=scorers.actors, max_size=scorers.actors)
+    # said of the places of each actor; Ray 2.60 has nothing in its stead
+    warnings_.filterwarnings("ignore", message=".*ray_remote_args_fn.*")
     shards: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     return (
         ray.data.from_arrow(blocks)

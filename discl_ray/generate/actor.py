@@ -24,7 +24,7 @@ from discl_ray.core.schema import MADE
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
-from discl_ray.device import check_bf16, device_of
+from discl_ray.device import CPU_ONLY, check_bf16, device_of
 from discl_ray.generate.config import FALLBACK, GeneratorConfig
 from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Made, Row
@@ -41,7 +41,7 @@ PULSE_S = 1.0
 def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
     """The configured engine on this process's device."""
     torch.set_num_threads(config.threads)
-    device = torch.device(device_of(config.on_gpu, "generator.num_gpus=0 scorer.num_gpus=0"))
+    device = torch.device(device_of(config.on_gpu, CPU_ONLY))
     asked = {name: to for name, to in FALLBACK.items() if getattr(config, name) == "bfloat16"}
     if device.type == "cuda" and asked:
         check_bf16(" ".join(f"generator.{name}={to}" for name, to in asked.items()))

@@ -25,7 +25,7 @@ from discl_ray.core.schema import SCORED, SCORES
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
-from discl_ray.device import device_of
+from discl_ray.device import CPU_ONLY, device_of
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
 from discl_ray.watch import telling
@@ -43,7 +43,7 @@ class ScoreActor:
         self.place = {prompt: i for i, prompt in reversed(list(enumerate(class_prompts)))}
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
         with telling(pulse, name):
-            device = device_of(config.on_gpu, "scorer.num_gpus=0")
+            device = device_of(config.on_gpu, CPU_ONLY)
             self.scorer = ClipScorer(config, device)
             self.texts = self.scorer.embed_texts(class_prompts)
         if pulse is not None:

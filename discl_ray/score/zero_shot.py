@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from discl_ray.core.predictions import predictions_of
 from discl_ray.core.sources import image_pixels
-from discl_ray.device import device_of
+from discl_ray.device import CPU_ONLY, device_of
 from discl_ray.errors import ImageError
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
@@ -31,7 +31,7 @@ class ZeroShotActor:
         self.batch, self.fingerprint = config.batch, fingerprint
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
         with telling(pulse, name):
-            device = device_of(config.on_gpu, "scorer.num_gpus=0")
+            device = device_of(config.on_gpu, CPU_ONLY)
             self.scorer = ClipScorer(config, device)
             self.texts = self.scorer.embed_texts(class_prompts)
         if pulse is not None:
