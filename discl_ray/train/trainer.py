@@ -162,7 +162,9 @@ def mend_list(run: Store) -> str | None:
     is written anew from the checkpoints that lie beside it.
     """
     names = [name for name in run.folders(RAY_TRAIN) if name.startswith("checkpoint_")]
-    if run.exists(LIST):
+    if not run.exists(LIST):
+        names = _finished(run, names)
+    else:
         try:
             with run.reading(LIST, "it is written again from the checkpoints beside it"):
                 listed = _CheckpointManagerState.model_validate(
@@ -192,6 +194,24 @@ def mend_list(run: Store) -> str | None:
     )
     run.write_json(LIST, state.model_dump(mode="json"))
     return names[-1]
+
+
+def _finished(run: Store, names: list[str]) -> list[str]:
+    """Checkpoints that no list names; none, and their folders are deleted, if no copy is whole.
+
+    Ray Train lists a checkpoint once it is copied: a run that was killed, or whose disk was full, over its first one has no list, and
+    nothing to go on from.
+    """
+    if not names:
+        return []
+    try:
+        _newest_readable(Checkpoint(run.path(f"{RAY_TRAIN}/{names[-1]}"), run.filesystem))
+    except IntegrityError:
+        print(f"  {run.path(RAY_TRAIN)}: ended over its first checkpoint; begins anew", flush=True)
+        for name in names:
+            run.filesystem.delete_dir(run.path(f"{RAY_TRAIN}/{name}"))
+        return []
+    return names
 
 
 def _name_the_cluster() -> None:

@@ -82,6 +82,20 @@ def test_a_list_that_names_what_is_gone_is_written_again(begun: Store, tmp_path:
     assert not begun.exists(trainer.LIST)  # Ray Train begins anew
 
 
+@pytest.mark.parametrize("cut", ["model.safetensors", "optimizer.pt", "state.json"])
+def test_a_run_that_ended_over_its_first_checkpoint_begins_anew(
+    begun: Store, cut: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed, or the disk was full: part of a folder, and no list yet."""
+    begun.delete(trainer.LIST)
+    begun.filesystem.delete_dir(begun.path(f"{trainer.RAY_TRAIN}/checkpoint_1"))
+    begun.write(f"{trainer.RAY_TRAIN}/checkpoint_2/{cut}", b"")
+    trainer._say_where_it_goes_on(begun, "tiny", 5)
+    assert capsys.readouterr().out == f"  {begun.path(trainer.RAY_TRAIN)}: ended over its first checkpoint; begins anew\n"
+    assert begun.folders(trainer.RAY_TRAIN) == []
+    assert not begun.exists(trainer.LIST)
+
+
 def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(begun: Store, capsys: pytest.CaptureFixture[str]) -> None:
     begun.write(f"{trainer.RAY_TRAIN}/checkpoint_2/model.safetensors", b"no weights")
     trainer._say_where_it_goes_on(begun, "tiny", 5)
