@@ -57,6 +57,15 @@ class Hung(Real):
 module.GenerateStage = Hung
 """
 
+UNLOADABLE = """
+Scorer = module.ScoreStage
+class Unloadable(Scorer):
+    def __init__(self, config, *args):
+        os.truncate(config.model + "/open_clip_model.safetensors", 1000)  # whole when the job looked
+        Scorer.__init__(self, config, *args)
+module.ScoreStage = Unloadable
+"""
+
 CLUSTER = """
 from ray.cluster_utils import Cluster
 from pathlib import Path
@@ -141,8 +150,10 @@ def test_a_node_lost_midway_costs_no_image_and_changes_no_byte(undisturbed, tmp_
 
 def test_a_scorer_that_cannot_be_loaded_ends_the_job_with_one_sentence(tmp_path):
     folder = shutil.copytree(SCORER, tmp_path / "scorer")
-    with (folder / "open_clip_model.safetensors").open("r+b") as file:
-        file.truncate(1000)
-    output = run("", tmp_path, f"scorer.model={folder}", code=2)
+    output = run(UNLOADABLE, tmp_path, f"scorer.model={folder}", code=2)
     assert f"error: scorer.model = '{folder}'" in output
+    assert "Traceback" not in output
+    # now it is seen before anything is started
+    output = run("", tmp_path / "again", f"scorer.model={folder}", code=2)
+    assert "open_clip_model.safetensors: damaged or cut short" in output
     assert "Traceback" not in output
