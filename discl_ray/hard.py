@@ -26,6 +26,7 @@ from discl_ray.core.ids import stable_id
 from discl_ray.core.schema import PREDICTIONS, SAMPLES
 from discl_ray.core.settings import Settings
 from discl_ray.core.storage import Store
+from discl_ray.data.files import same_name
 from discl_ray.errors import DataError
 from discl_ray.run import MANIFEST
 
@@ -85,9 +86,15 @@ class HardConfig(Settings):
     @field_validator("exclude_classes")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        same = [same_name(name) for name in names]
+        if twice := sorted({name for name in same if same.count(name) > 1}):
             raise ValueError(f"'{twice[0]}' is in it twice")
         return names
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """`exclude_classes` as classes are compared."""
+        return tuple(same_name(name) for name in self.exclude_classes)
 
 
 class Verdicts(NamedTuple):
@@ -253,12 +260,12 @@ def _rank(order: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _excluded(rows: pa.Table, config: HardConfig) -> NDArray[np.bool_]:
-    return pc.is_in(rows["class_name"], pa.array(config.exclude_classes, pa.string())).to_numpy(zero_copy_only=False)
+    return pc.is_in(rows["class_name"], pa.array(config.excluded, pa.string())).to_numpy(zero_copy_only=False)
 
 
 def _check_excluded(samples: pa.Table, config: HardConfig) -> None:
     known = samples["class_name"].unique().to_pylist()
-    for name in config.exclude_classes:
+    for name in config.excluded:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"classes are {', '.join(sorted(known)[:5])}, …"

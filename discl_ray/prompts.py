@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from discl_ray.core.ids import stable_id
 from discl_ray.core.settings import Location, Settings, execution
+from discl_ray.data.files import same_name
 from discl_ray.data.names import code_like
 from discl_ray.errors import ConfigError
 
@@ -162,11 +163,14 @@ class _Loader(yaml.BaseLoader):
 
 
 def _without_twice(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The mapping of a file, its keys as classes are compared."""
     found: dict[Any, Any] = {}
     for key, value in pairs:
-        if not isinstance(key, str) or key in found:
-            raise ValueError(f"key {key!r} stands twice" if isinstance(key, str) else f"key {key!r}: text is needed")
-        found[key] = value
+        if not isinstance(key, str):
+            raise ValueError(f"key {key!r}: text is needed")
+        if (name := same_name(key)) in found:
+            raise ValueError(f"key {key!r} stands twice")
+        found[name] = value
     return found
 
 

@@ -93,6 +93,11 @@ def test_an_excluded_class_is_never_hard_and_a_misspelt_one_is_named():
     predictions = predictions_of(samples, {"a": 0.5, "b": 0.6, "c": (0, 0.99, 0.1), "v": 0.1})
     assert ids(hard_samples(samples, config, predictions)) == ["a", "b"]
     assert not any(hardness(samples, config, predictions)["suspect"].to_pylist())  # nor is anything said of its labels
+    apart, composed = "cafe\u0301", "caf\u00e9"
+    cafes = samples.set_column(
+        2, "class_name", pa.array([composed if n == "empty" else n for n in samples["class_name"].to_pylist()])
+    )
+    assert ids(hard_samples(cafes, HardConfig(below=2, exclude_classes=(apart,)))) == ["a", "b"]
     with pytest.raises(DataError, match=r"hard\.exclude_classes = 'emtpy'.*did you mean 'empty'"):
         hard_samples(samples, HardConfig(exclude_classes=("emtpy",)))
 

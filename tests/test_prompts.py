@@ -167,6 +167,15 @@ def test_yaml_holds_no_code_and_reads_every_class_as_text(tmp_path):
     assert list(prompts.by_class) == ["no", "17", "1.0", "null"]
 
 
+def test_classes_are_compared_in_nfc(tmp_path):
+    apart, composed = "cafe\u0301", "caf\u00e9"
+    prompts = load_prompts(written(tmp_path, {"classes": {apart: ["a warm {name}"]}}))
+    prompts.check([composed])
+    assert prompts.generation(composed, 0) == f"a warm {composed}"
+    both = {"classes": {apart: ["x"], composed: ["y"]}}
+    assert "stands twice" in refused(written(tmp_path, both))
+
+
 def test_a_relative_path_is_one_from_the_working_directory(tmp_path, monkeypatch):
     written(tmp_path, {"any": ["an {name}"]})
     monkeypatch.chdir(tmp_path)

@@ -114,14 +114,17 @@ def open_root(root: str) -> Store:
 
 def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None) -> str:
     """A path a manifest names, relative to the root and in its plain form; absolute ones are taken if they lie under the root.
+    Blanks at its ends belong to it only where there is such a file.
 
     Raises ValueError with the rule that is broken. `links` allows symbolic links out of the root. Nothing is opened. `known`
     is a set that a caller with many paths keeps for one root: folders that were looked at before.
     """
-    if not path or path != path.strip():
-        raise ValueError("is empty or has blanks around it")
+    if not path.strip():
+        raise ValueError("is empty")
     if "\0" in path or len(path) > LONGEST:
         raise ValueError(f"holds a NUL byte or more than {LONGEST} characters")
+    if root.local is None or not os.path.lexists(root.local / path):
+        path = path.strip()
     if "://" in path or path.lower().startswith("file:"):
         raise ValueError("is a URI; paths under data.root are allowed")
     if path.endswith(("/", "\\")):

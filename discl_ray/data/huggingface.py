@@ -161,7 +161,11 @@ def _same(features: Mapping[str, Features]) -> Features:
 
 def _json(root: Store, path: str, links: bool) -> dict[str, Any]:
     try:
-        value = json.loads(root.read(guard(root, path, links=links)))
+        path = guard(root, path, links=links)
+    except ValueError as error:
+        raise DataError(f"'{shown(path)}' {error}") from error
+    try:
+        value = json.loads(root.read(path))
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)}: no such file; save_to_disk writes it") from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError, too

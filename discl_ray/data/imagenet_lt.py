@@ -71,7 +71,7 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
         read=read_files,
         stamp=stamp_of(folders_of(root, places), [sha256(text.encode()) for text in texts.values()]),
         classes=keys,
-        names=_names(root, keys),
+        names=_names(root, keys, links=config.allow_links_outside),
     )
 
 
@@ -223,12 +223,13 @@ def _places(root: Store, name: str, paths: list[str], *, links: bool) -> list[st
         raise DataError(f"{name}: an image under {posixpath.dirname(flat[0])}/ {error}") from error
 
 
-def _names(root: Store, keys: Sequence[str]) -> dict[str, str]:
+def _names(root: Store, keys: Sequence[str], *, links: bool) -> dict[str, str]:
     """WordNet id -> name: those of a list of names that no other class has, and WordNet's."""
     file = next((name for name in NAME_LISTS if root.exists(name)), None)
     given: dict[str, str] = {}
     problems = Problems(file or "")
-    for number, line in enumerate(decoded(file, root.read(file)).split("\n") if file else (), 1):
+    text = decoded(file, read_required(root, file, LAYOUT, links=links)) if file else ""
+    for number, line in enumerate(text.split("\n") if file else (), 1):
         key, _, words = line.strip().partition(" ")
         if key and not words.strip():
             problems.add(f"line {number}", f"'{shown(key)}' has no name; a line reads: n01440764 tench")

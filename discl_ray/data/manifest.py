@@ -27,6 +27,7 @@ from discl_ray.data.files import (
     choose_columns,
     guard,
     open_root,
+    same_name,
     shown,
     split_of,
     stamp_of,
@@ -186,7 +187,7 @@ def _columns(root: Store, rows: Iterator[Row], columns: Mapping[str, str], probl
         if ids.setdefault(sample_id, line) != line:
             problems.add(where, f"sample_id '{shown(sample_id)}' stands in line {ids[sample_id]} already")
         other, first = labels.setdefault(path, (label, line))
-        if other != label:
+        if same_name(other) != same_name(label):
             problems.add(where, f"'{shown(path)}' is '{shown(label)}' here and '{shown(other)}' in line {first}")
         mended = {**values, "path": path, "sample_id": sample_id, "split": split_of(split)}
         for name, column in cells.items():
@@ -202,6 +203,4 @@ def _is_text(value: Any) -> bool:
 def _broken_label(label: str) -> str | None:
     if not label.strip():
         return "is empty"
-    if label != label.strip():
-        return "has blanks around it"
-    return "holds a control character" if any(unicodedata.category(c) == "Cc" for c in label) else None
+    return "holds a control character" if any(unicodedata.category(c) == "Cc" for c in label.strip()) else None

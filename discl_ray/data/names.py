@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from discl_ray.core.storage import Store
-from discl_ray.data.files import Problems, shown
+from discl_ray.data.files import Problems, same_name, shown
 from discl_ray.errors import DataError
 
 LONGEST = 200
@@ -24,7 +24,7 @@ LONGEST = 200
 
 
 def load_names(path: str) -> dict[str, str]:
-    """Class key -> name, from a local file or a URI. Names lose blanks around them.
+    """Class key -> name, from a local file or a URI. Keys are as classes are compared, names lose blanks around them.
 
     Raises DataError with line and rule: a key that stands twice, a name that is empty, holds a control character or has more
     than LONGEST characters, a line without a name, a file that cannot be read or is not UTF-8.
@@ -34,7 +34,8 @@ def load_names(path: str) -> dict[str, str]:
     suffix = path.lower().rsplit(".", 1)[-1]
     entries = {"csv": _from_csv, "json": _from_json}.get(suffix, _from_lines)(text, problems)
     found: dict[str, tuple[str, str]] = {}
-    for where, key, name in entries:
+    for where, spelt, name in entries:
+        key = same_name(spelt)
         if key in found:
             problems.add(where, f"class '{shown(key)}' stands in {found[key][0]} already")
         elif rule := _broken_rule(name):

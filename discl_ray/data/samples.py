@@ -166,7 +166,7 @@ def open_samples(store: Store) -> Samples:
 def _names(config: AnyDataConfig, listing: Listing, keys: list[str]) -> list[str]:
     """Class names by label: the user's, else the data set's, else the keys."""
     loaded = load_names(config.names) if isinstance(config, FilesConfig) and config.names else {}
-    given = {same_name(key): same_name(name) for key, name in loaded.items()}
+    given = {key: same_name(name) for key, name in loaded.items()}
     if unknown := sorted(set(given) - set(keys) - set(listing.names.values())):
         shown = ", ".join(keys[:5])
         raise DataError(f"data.names = '{getattr(config, 'names', '')}': no class '{unknown[0]}'; classes are {shown}, …")

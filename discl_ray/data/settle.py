@@ -8,6 +8,7 @@ which they are found.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -54,7 +55,7 @@ def _one_name_each(listing: Listing) -> Listing:
         table=listing.table.set_column(at, "class_key", pa.array(list(names.values()), pa.string()).take(places)),
         classes=listing.classes and list(dict.fromkeys(names[key] for key in listing.classes)),
         names={names[key]: same_name(name) for key, name in listing.names.items()},
-        notes=(*listing.notes, *_merged(names)),
+        notes=(*listing.notes, *_merged(names), *_trimmed(names)),
     )
 
 
@@ -69,6 +70,15 @@ def _merged(names: Mapping[str, str]) -> list[str]:
     shown_ = [f"{' and '.join(ascii(key) for key in keys)} are '{shown(name)}'" for name, keys in several.items()]
     more = ", …" if len(shown_) > NAMED else ""
     return [f"one class each, for they differ by blanks or accents' encoding alone: {', '.join(shown_[:NAMED])}{more}"]
+
+
+def _trimmed(names: Mapping[str, str]) -> list[str]:
+    """A sentence if classes lose blanks at their ends, and are no others by it."""
+    spellings = Counter(names.values())
+    lost = [key for key, name in names.items() if key != key.strip() and spellings[name] == 1]
+    more = ", …" if len(lost) > NAMED else ""
+    shown_ = ", ".join(f"'{shown(key)}'" for key in lost[:NAMED])
+    return [f"blanks at the ends of a class are no part of its name: {shown_}{more}"] if lost else []
 
 
 def _without_links(listing: Listing) -> Listing:

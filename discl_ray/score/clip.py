@@ -99,13 +99,19 @@ def _alike(shapes: Sequence[tuple[int, ...]], side: int) -> Iterator[list[int]]:
 
 
 def _middle(image: NDArray[np.uint8], size: int | Sequence[int]) -> NDArray[np.uint8]:
-    """An image without the ends that are cut off anyway, where it is so long that scaled whole it had more than MAX_PIXELS."""
-    height, width = image.shape[:2]
-    side, kept = size if isinstance(size, int) else max(size), 3 * min(height, width)
+    """An image without the ends that are cut off anyway, where it is so long that scaled whole it had more than MAX_PIXELS.
+
+    Each end loses a multiple of twice the shorter side. So the scaled image loses whole pixels there, an even number of them, and
+    its middle lies on the same fractions of a pixel as that of the image scaled whole: the model sees the same.
+    """
+    side = size if isinstance(size, int) else max(size)
     if _scaled(image.shape, side) <= MAX_PIXELS:
         return image
-    top, left = max(0, height - kept) // 2, max(0, width - kept) // 2
-    return image[top : top + kept, left : left + kept]
+    shorter, longer = sorted(image.shape[:2])
+    step = 2 * shorter
+    cut = -(-(longer - MAX_PIXELS * shorter // side**2) // (2 * step)) * step
+    middle = slice(cut, longer - cut)
+    return image[middle] if image.shape[0] == longer else image[:, middle]
 
 
 def _batched_side(steps: dict[str, Any]) -> int | None:

@@ -74,6 +74,16 @@ def test_a_saved_single_set_is_open_or_of_its_split(tmp_path):
     assert set(listed(tmp_path / "one").table["split"].to_pylist()) == {"val"}
 
 
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
+def test_a_file_that_is_a_link_out_of_the_root_is_refused(tmp_path, name):
+    made(2).save_to_disk(tmp_path / "root")
+    (tmp_path / "root" / name).rename(tmp_path / name)
+    (tmp_path / "root" / name).symlink_to(tmp_path / name)
+    with pytest.raises(DataError, match=r"is a symbolic link out of data\.root; data\.allow_links_outside=true follows it$"):
+        listed(tmp_path / "root")
+    assert listed(tmp_path / "root", allow_links_outside=True).table.num_rows == 2
+
+
 def test_rows_chosen_and_shuffled_before_saving_are_those(tmp_path):
     made(12).shuffle(seed=1).select(range(5)).save_to_disk(tmp_path)
     assert same(listed(tmp_path), (None, datasets.load_from_disk(str(tmp_path))))
@@ -181,7 +191,7 @@ def test_two_data_sets_in_one_folder(tmp_path):
         ("dataset_dict.json", '{"splits": "train"}', "'splits' is no list of names"),
         ("dataset_dict.json", '{"splits": []}', "'splits' is no list of names"),
         ("dataset_dict.json", '{"splits": ["train", "test"]}', r"test/state\.json: no such file"),
-        ("dataset_dict.json", '{"splits": ["../train"]}', r"\.\./train/state\.json: cannot be read as JSON: leaves data\.root"),
+        ("dataset_dict.json", '{"splits": ["../train"]}', r"'\.\./train/state\.json' leaves data\.root"),
         ("train/state.json", "{}", r"train/state\.json: '_data_files' is no list of file names"),
         ("train/state.json", '{"_data_files": [{"filename": 5}]}', "'_data_files' is no list of file names"),
         ("train/state.json", '{"_data_files": [{"filename": "../../x"}]}', r"a path in '_data_files' leaves data\.root"),

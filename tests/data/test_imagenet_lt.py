@@ -250,6 +250,16 @@ def test_links_out_of_the_root_are_followed_only_if_allowed(tmp_path):
     assert listed(root, allow_links_outside=True).table.num_rows == 31
 
 
+@pytest.mark.parametrize("name", ["ImageNet_LT_val.txt", "classnames.txt"])
+def test_a_list_that_is_a_link_out_of_the_root_is_refused(tmp_path, name):
+    root = lay(tmp_path / "root")
+    (root / name).unlink(missing_ok=True)
+    (tmp_path / name).write_text("".join(f"{line}\n" for line in lists_of()["val"]))
+    (root / name).symlink_to(tmp_path / name)
+    assert refused(root) == f"'{name}' is a symbolic link out of data.root; data.allow_links_outside=true follows it"
+    assert listed(root, allow_links_outside=True).table.num_rows
+
+
 def test_links_out_of_a_flat_folder_are_refused_too(tmp_path):
     lay(tmp_path, flat=True)
     image = next((tmp_path / "val").iterdir())

@@ -54,6 +54,36 @@ def test_all_columns_in_any_order_and_by_other_names(read):
     ]
 
 
+BLANKS = {"1.png": "red fox", "2.png ": "red fox ", " 3.png": "\u00a0red fox", "4.png": "caf\u00e9 ", "5.png": "owl"}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_blanks_at_the_ends_of_labels_and_paths_are_no_part_of_them(read, tmp_path, form):
+    for name in ("1.png", "2.png ", "3.png", "4.png", "5.png"):
+        (tmp_path / name).touch()
+    table = "path,label\n" + "".join(f'"{path}","{label}"\n' for path, label in BLANKS.items())
+    lines = "\n".join(json.dumps({"path": path, "label": label}) for path, label in BLANKS.items())
+    listing = settled(read(table if form == "csv" else lines, f"manifest.{form}"), links=False)
+    assert listing.table["path"].to_pylist() == ["1.png", "2.png ", "3.png", "4.png", "5.png"]  # one is spelt so
+    assert listing.table["class_key"].to_pylist() == ["red fox"] * 3 + ["caf\u00e9", "owl"]
+    merged, trimmed = listing.notes
+    assert "'red fox' and 'red fox ' and '\\xa0red fox' are 'red fox'" in merged
+    assert trimmed == "blanks at the ends of a class are no part of its name: 'caf\u00e9 '"
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "list.jsonl"])
+def test_a_manifest_that_is_a_link_out_of_the_root_is_refused(tmp_path, name):
+    (tmp_path / "root").mkdir()
+    (tmp_path / name).write_text("path,label\na,b\n" if name.endswith("csv") else '{"path": "a", "label": "b"}')
+    (tmp_path / "root" / name).symlink_to(tmp_path / name)
+    config = ManifestConfig(root=str(tmp_path / "root"), file=name)
+    with pytest.raises(DataError) as caught:
+        manifest(config, 0)
+    where = f"data.file = '{name}'"
+    assert str(caught.value) == f"{where}: is a symbolic link out of data.root; data.allow_links_outside=true follows it"
+    assert manifest(config.model_copy(update={"allow_links_outside": True}), 0).table.num_rows == 1
+
+
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_three_forms_say_the_same(read, bom, end):
@@ -97,7 +127,7 @@ def test_any_label_comes_back(tmp_path_factory, labels):
         ("path,label\na\n", "line 2: has 1 fields, the header has 2"),
         ("path,label\na,\n", "line 2: label '' is empty"),
         ('path,label\na,"  "\n', "line 2: label '  ' is empty"),
-        ("path,label\na,cat \n", "line 2: label 'cat ' has blanks around it"),
+        ("path,label\na,cat \n\na, dog\n", "line 4: 'a' is 'dog' here and 'cat ' in line 2"),
         ('path,label\na,"cat\nb,dog"\n', r"line 2: label 'cat\\nb,dog' holds a control character"),
         ("path,label\na,cat\n\na,dog\n", "line 4: 'a' is 'dog' here and 'cat' in line 2"),
         ("path,label\na,cat\n./a,cat\n", "line 3: sample_id 'a' stands in line 2 already"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from discl_ray.config import load_config
 from discl_ray.data.config import ParquetConfig
 from discl_ray.data.parquet import parquet, split_of_path
+from discl_ray.data.settle import settled
 from discl_ray.errors import ConfigError, DataError, ImageError
 from tests.conftest import promptly
 
@@ -273,8 +274,8 @@ def test_a_file_damaged_anywhere_ends_in_a_dataerror_or_rows(tmp_path):
         ({"image": [b"x"], "label": [1.0]}, "the column for label is of type double; needed: text or whole numbers"),
         ({"image": [b"x"], "label": [True]}, "the column for label is of type bool"),
         ({"image": [b"x"], "label": [[1]]}, "the column for label is of type list"),
-        ({"image": [b"x"], "label": [" a"]}, "row 0: label ' a' is empty or has blanks"),
-        ({"image": [b"x", b"y"], "label": ["a", ""]}, "row 1: label '' is empty or has blanks"),
+        ({"image": [b"x", b"y"], "label": ["a", ""]}, "row 1: label '' is empty"),
+        ({"image": [b"x", b"y"], "label": [" a", " "]}, "row 1: label ' ' is empty"),
         ({"image": [b"x"], "label": [1], "split": ["holdout"]}, "split 'holdout' is none of train"),
         ({"image": [b"x"], "label": [1], "split": [3]}, "split '3' is none of train"),
         ({"image": [b"x", b"y"], "label": [1, 1], "sample_id": ["a", "a"]}, "sample_id 'a' stands in several rows"),
@@ -291,6 +292,25 @@ def test_what_is_wrong_is_told(tmp_path, columns, message):
     write(tmp_path / "a.parquet", **columns)
     with pytest.raises(DataError, match=message):
         listed(tmp_path)
+
+
+def test_blanks_at_the_ends_of_labels_are_no_part_of_them(tmp_path):
+    write(tmp_path / "a.parquet", image=[b"x", b"y", b"z", b"w"], label=[" a", "a", "b ", "caf\u0065\u0301"])
+    listing = settled(listed(tmp_path), links=False)
+    assert listing.table["class_key"].to_pylist() == ["a", "a", "b", "caf\u00e9"]
+    assert len(listing.notes) == 2
+    assert "' a' and 'a' are 'a'" in listing.notes[0]
+
+
+def test_a_file_that_is_a_link_out_of_the_root_is_refused(tmp_path):
+    write(tmp_path / "a.parquet", image=[b"x"], label=["a"])
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.parquet").symlink_to(tmp_path / "a.parquet")
+    with pytest.raises(
+        DataError, match=r"^a\.parquet: is a symbolic link out of .* data\.allow_links_outside=true follows it$"
+    ):
+        listed(tmp_path / "root")
+    assert listed(tmp_path / "root", allow_links_outside=True).table.num_rows == 1
 
 
 def test_files_that_do_not_belong_together_are_named(tmp_path):
