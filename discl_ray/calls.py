@@ -96,6 +96,12 @@ def advice(job: str) -> str:
     return f"run `make {job}` with the same CONF and ARGS"
 
 
+def again() -> str:
+    """This process's own command, in words that end a sentence; without it if this is no job."""
+    call = Call.this()
+    return f"go on with: {call.command()}" if call.script else "run the command again"
+
+
 def split_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files that `--config` names, and all other words."""
     files: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from discl_ray.calls import advice
+from discl_ray.calls import advice, again
 from discl_ray.config import PHASE_1, Config
 from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
@@ -25,7 +25,7 @@ def describe_nearest(generated: Store, wanted: Config) -> str:
     """What there is instead of a complete spectrum, and what to do, in words that follow a semicolon."""
     who = holder(generated)
     if who:
-        return f"{who} is making it: wait for it, then run this command again"
+        return f"{who} is making it: wait for it, then {again()}"
     if generated.exists(PLAN):
         return f"{len(generated.list('commits', '.json'))} shards of it are committed: {advice('generate')}, which goes on"
     beside = Store(generated.filesystem, generated.base.rpartition("/")[0])

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from discl_ray.calls import in_submitted_job
+from discl_ray.calls import again, in_submitted_job
 from discl_ray.core.storage import Store
 from discl_ray.errors import REMEDIES, IntegrityError, SetupError
 
@@ -84,7 +84,9 @@ def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
             lock.acquire()
         except Timeout as error:
             if not wait:
-                raise SetupError(f"{run.local}: in use by {_holder(run)}; wait for it, or name another run.name") from error
+                raise SetupError(
+                    f"{run.local}: in use by {_holder(run)}; name another run.name, or wait for it, then {again()}"
+                ) from error
             print(f"  {run.local}: in use by {_holder(run)}; waiting for it", flush=True)
             lock.acquire(timeout=-1)
     except OSError as error:

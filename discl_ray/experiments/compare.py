@@ -2,11 +2,13 @@
 
 A seed redraws the writers' roles, which digits are rare, which images a rare class keeps, initialisation and generation noise; the
 rows of one seed share all of that, their start and their spectrum. Each seed is one Ray task on one CPU, running the loop that
-Ray Train runs, in process. Finished cells lie on disk and are not computed again, so each model sees the test images once.
+Ray Train runs, in process. Finished cells lie on disk and are not computed again, so each model sees the test images once; one of
+which a file is gone or damaged is computed again. Of two comparisons at once one computes a run, and the other waits for it.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from discl_ray.config import Config, dump_config, part_hash
 from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
+from discl_ray.errors import IntegrityError
 from discl_ray.evaluate.ensemble import choose_alpha, ensembled
 from discl_ray.evaluate.metrics import DOMAINS
 from discl_ray.evaluate.test_split import LEDGER, PREDICTED, SCORED, evaluate_test
@@ -28,7 +32,7 @@ from discl_ray.experiments.controls import pretrain, retrieve
 from discl_ray.experiments.rows import PlannedRun, RowSpec, count_epochs, plan_run, table_of
 from discl_ray.experiments.statistics import Interval, Predicted, interval
 from discl_ray.prompts import load_prompts
-from discl_ray.run import run_store
+from discl_ray.run import locked, run_store
 from discl_ray.train.job import history_rows
 from discl_ray.train.learner import TrainJob
 from discl_ray.train.loop import LEARNERS, Report, loop
@@ -37,6 +41,8 @@ from discl_ray.train.table import ImageTable, open_table
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 READ = "read.json"
+
+AGAIN = "it is computed again"
 
 Columns = Sequence[tuple[str, str]]
 
@@ -74,9 +80,12 @@ class _Seed:
 
     def cell(self, spec: RowSpec) -> None:
         planned = plan_run(spec.of(self.config), self.generated)
+        with locked(run_of(planned, spec), wait=True):
+            if not is_finished(planned, spec):
+                self._compute(planned, spec)
+
+    def _compute(self, planned: PlannedRun, spec: RowSpec) -> None:
         store = cell_store(planned, spec)
-        if store.exists(SCORED):
-            return
         table = self._table(planned, spec)
         start = self._start(planned, spec)
         weights = start if spec.read == "untrained" else self._trained(planned, spec, table, start)
@@ -107,22 +116,36 @@ class _Seed:
         store = run_store(self.config.run.root, self.config.run.name, f"compare/{first.store.name}-{spec.web or 'start'}")
         if spec.web == "retrieved":
             return self._start(planned, replace(spec, web=""))
-        if not store.exists(WEIGHTS):
-            table = self._table(first, replace(spec, web=""))
-            begin = pretrain(first.job) if spec.web == "pretrained" else None
-            weights, _ = train_in_process(count_epochs(first, table), table, begin)
-            store.write(WEIGHTS, safetensors.torch.save(weights))
-        return safetensors.torch.load(store.read(WEIGHTS))
+        with locked(store, wait=True):
+            weights = _left_weights(store)
+            if weights is None:
+                table = self._table(first, replace(spec, web=""))
+                begin = pretrain(first.job) if spec.web == "pretrained" else None
+                weights, _ = train_in_process(count_epochs(first, table), table, begin)
+                store.write(WEIGHTS, safetensors.torch.save(weights))
+        return weights
 
     def _trained(self, planned: PlannedRun, spec: RowSpec, table: ImageTable, start: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a run, which several rows may read in their own ways."""
         store = run_of(planned, spec)
-        if not store.exists(HISTORY):
+        weights = _left_weights(store) if store.sound(HISTORY) else None
+        if weights is None:
             weights, history = train_in_process(planned, table, start)
             store.write("config.yaml", dump_config(planned.config).encode())
             store.write(WEIGHTS, safetensors.torch.save(weights))
             store.write_json(HISTORY, history)
-        return safetensors.torch.load(store.read(WEIGHTS))
+        return weights
+
+
+def _left_weights(store: Store) -> dict[str, Tensor] | None:
+    """A run's weights; None if there are none, or they cannot be read any more."""
+    from discl_ray.train.trainer import load_weights
+
+    try:
+        return load_weights(store, AGAIN) if store.exists(WEIGHTS) else None
+    except IntegrityError as error:
+        print(f"  {error}", flush=True)
+        return None
 
 
 def run_of(planned: PlannedRun, spec: RowSpec) -> Store:
@@ -155,22 +178,59 @@ def _ignore(_report: Report) -> None:
     """Cells are short: a killed one is computed again from its start."""
 
 
+def is_finished(planned: PlannedRun, spec: RowSpec) -> bool:
+    """Whether a cell has been computed and all that is asked of it can be read; says which file cannot."""
+    store = cell_store(planned, spec)
+    if not (store.exists(SCORED) and store.exists(LEDGER)):
+        return False
+    try:
+        store.read_table(SCORED, remedy=AGAIN)
+        _read(planned, spec)
+    except IntegrityError as error:
+        print(f"  {error}", flush=True)
+        return False
+    return True
+
+
+class _Written(NamedTuple):
+    """A finished cell's files."""
+
+    label: NDArray[np.int64]
+    guess: NDArray[np.int64]
+    domain: NDArray[np.str_]
+    history: list[dict[str, Any]]
+    read: dict[str, float]
+
+
+def _read(planned: PlannedRun, spec: RowSpec) -> _Written:
+    """Raises IntegrityError for a file that is gone or damaged."""
+    store, run = cell_store(planned, spec), run_of(planned, spec)
+    with store.reading(PREDICTED, AGAIN):
+        said = store.read_table(PREDICTED, remedy=AGAIN)
+        label, guess = (said[name].to_numpy() for name in ("label", "pred"))
+        domain = np.array(said["domain"].to_pylist())
+    history = [] if spec.read == "untrained" else run.read_json(HISTORY, AGAIN)
+    return _Written(label, guess, domain, history, store.read_json(READ, AGAIN))
+
+
 def read_cell(config: Config, generated: Store, spec: RowSpec, columns: Columns) -> Cell:
     """A finished cell from disk."""
     planned = plan_run(spec.of(config), generated)
-    store, run = cell_store(planned, spec), run_of(planned, spec)
-    said = store.read_table(PREDICTED)
-    label, guess = (said[name].to_numpy() for name in ("label", "pred"))
-    domain = np.array(said["domain"].to_pylist())
-    group = np.array([planned.job.groups[int(c)] for c in label])
+    found = _read(planned, spec)
+    group = np.array([planned.job.groups[int(c)] for c in found.label])
+    whole = np.ones(len(found.label), bool)
     parts = {}
     for metric, name in columns:
-        whole = np.ones(len(label), bool)
-        parts[metric, name] = Predicted(
-            label, guess, domain == name if name in DOMAINS else whole if name == "overall" else group == name
-        )
-    history = run.read_json(HISTORY) if spec.read != "untrained" else []
-    return Cell(parts, history, len(store.read(LEDGER).decode().splitlines()), store.read_json(READ))
+        where = found.domain if name in DOMAINS else group
+        part = whole if name == "overall" else where == name
+        parts[metric, name] = Predicted(found.label, found.guess, part)
+    return Cell(parts, found.history, _count_openings(cell_store(planned, spec)), found.read)
+
+
+def _count_openings(store: Store) -> int:
+    """Lines of a cell's ledger; raises IntegrityError if it is damaged, as nobody knows then."""
+    with store.reading(LEDGER):
+        return len([json.loads(line) for line in store.read(LEDGER).decode().splitlines()])
 
 
 # -- the table

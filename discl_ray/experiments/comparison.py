@@ -15,7 +15,7 @@ from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.progress import unpaired
 from discl_ray.data import check_judged, read_samples
-from discl_ray.errors import ConfigError
+from discl_ray.errors import ConfigError, IntegrityError, SetupError
 from discl_ray.evaluate.test_split import commit
 from discl_ray.experiments.compare import Cells, compare_hash, compare_seed, difference, openings, read_cell
 from discl_ray.experiments.identify import identify
@@ -28,9 +28,9 @@ from discl_ray.prompts import load_prompts
 from discl_ray.report.comparison import gap_picture, markdown, picture
 from discl_ray.report.history import synthetic_seen, within_one_se
 from discl_ray.report.tables import count
-from discl_ray.run import MANIFEST, locked, run_store
+from discl_ray.run import locked, run_store
 from discl_ray.runtime import ray_session
-from discl_ray.spectrum import REMAKE
+from discl_ray.spectrum import REMAKE, check_generated
 from discl_ray.watch import Progress
 
 GAPS = {"none": "web", "medium": "sepia", "large": "ochre"}
@@ -69,11 +69,20 @@ def spectrum_of(config: Config) -> Store:
         identify(config, samples, load_prompts(config.prompts))
     ready = prepare(config)
     check_judged(ready.samples)
-    if not ready.store.exists(MANIFEST):
+    if not _is_complete(ready.store):
         with locked(ready.store):
             print(f"spectrum of seed {config.seed} · {ready.store.base}", flush=True)
             generate(lay_out(config, *ready), config)
     return ready.store
+
+
+def _is_complete(generated: Store) -> bool:
+    """Whether there is nothing to make or to mend about a spectrum."""
+    try:
+        check_generated(generated)
+    except (SetupError, IntegrityError):
+        return False
+    return True
 
 
 def cells_of(config: Config, table: Table, seeds: int) -> Computed:

@@ -266,12 +266,12 @@ def _followed(run: Store, label: str, epochs: int) -> Iterator[None]:
         show()
 
 
-def load_weights(run: Store) -> dict[str, torch.Tensor]:
-    """A finished run's weights."""
+def load_weights(run: Store, remedy: str = FROM_CHECKPOINT) -> dict[str, torch.Tensor]:
+    """A finished run's weights; raises IntegrityError with the remedy if they cannot be read."""
     import safetensors
     import safetensors.torch
 
-    with run.reading(MODEL, FROM_CHECKPOINT):
+    with run.reading(MODEL, remedy):
         try:
             return safetensors.torch.load(run.read(MODEL))
         except safetensors.SafetensorError as error:

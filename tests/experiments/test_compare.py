@@ -9,7 +9,7 @@ from PIL import Image
 
 from discl_ray.config import with_values
 from discl_ray.core.lam import REAL
-from discl_ray.errors import ConfigError
+from discl_ray.errors import ConfigError, IntegrityError
 from discl_ray.experiments import compare, controls
 from discl_ray.experiments.compare import compare_seed, difference, openings, read_cell
 from discl_ray.experiments.comparison import seen_of
@@ -77,6 +77,38 @@ def test_rows_are_trained_once_read_in_their_ways_and_opened_once(small, monkeyp
     assert {e["images"] for spec in ROWS for e in rows[spec.label].history} == {rows["CE"].history[0]["images"]}
     gain = difference(cells, "CE", "CE", ("top1", "overall"))
     assert gain == (0, 0, 0)
+
+
+DAMAGED = ("test_predictions.parquet", "metrics.parquet", "read.json", "history.json", "model.safetensors", "test_ledger.jsonl")
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbled"])
+def test_a_cell_of_which_a_file_is_damaged_is_computed_again_or_named(small, damage, capsys) -> None:
+    config, generated = small
+    compare_seed(config, generated, [CE])
+    cell = read_cell(config, generated, CE, COLUMNS)
+    run = compare.run_of(plan_run(CE.of(config), generated), CE).local
+    for name in DAMAGED:
+        path = run / name if (run / name).exists() else run / CE.read / name
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(b"\xff" + np.random.default_rng(0).bytes(199))
+        try:
+            compare_seed(config, generated, [CE])
+            found = read_cell(config, generated, CE, COLUMNS)
+        except IntegrityError as error:
+            assert name == "test_ledger.jsonl", error
+            assert f"{path}: is cut short or garbled" in str(error)
+            assert "delete it" in str(error)
+            path.unlink()
+            continue
+        assert found.history == cell.history
+        for column in COLUMNS:
+            assert all((a == b).all() for a, b in zip(found.predicted[column], cell.predicted[column], strict=True))
+        said = capsys.readouterr().out
+        silent = name == "model.safetensors" or (damage == "gone" and name in ("metrics.parquet", "test_ledger.jsonl"))
+        assert str(path) in said or silent
 
 
 def test_retrieved_web_images_stand_in_for_as_many_synthetic_ones(small, monkeypatch) -> None:
