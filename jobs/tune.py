@@ -26,7 +26,7 @@ from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
 from discl_ray.data import check_judged
 from discl_ray.errors import ConfigError, SetupError
-from discl_ray.experiments.space import Dimension, Point, check_sweep, made_levels, needs, nested, text
+from discl_ray.experiments.space import Dimension, Point, check_sweep, draw_points, made_levels, needs, nested, text
 from discl_ray.pipeline import prepare
 from discl_ray.run import MANIFEST, locked
 from discl_ray.runtime import ray_session
@@ -64,6 +64,7 @@ def write_results(config: Config, store: Store, dimensions: Sequence[Dimension])
     from discl_ray.experiments.rows import caveat
     from discl_ray.experiments.tune import best_of, read_outcomes
     from discl_ray.report.sweep import sweep_picture, sweep_table
+    from discl_ray.report.tables import count
 
     outcomes = read_outcomes(store)
     best = outcomes[0] if outcomes and outcomes[0].status == "finished" else None
@@ -71,7 +72,11 @@ def write_results(config: Config, store: Store, dimensions: Sequence[Dimension])
     rows = [
         {"rank": str(number) if o.status == "finished" else "–", f"{metric} on val [%]": f"{o.dev:.2f}" if o.rows else "–"}
         | {d.key: text(o.point[d.key]) for d in dimensions}
-        | {"epochs": f"{o.epoch}/{o.epochs}", "status": f"{o.status}: {o.reason}" if o.reason else o.status}
+        | {
+            "synthetic seen": count(o.seen),
+            "epochs": f"{o.epoch}/{o.epochs}",
+            "status": f"{o.status}: {o.reason}" if o.reason else o.status,
+        }
         for number, o in enumerate(outcomes, 1)
     ]
     counts = {status: sum(o.status == status for o in outcomes) for status in ("finished", "stopped", "failed")}
@@ -120,9 +125,11 @@ def job(config: Config) -> None:
     made = set.intersection(*(set(made_levels(generated)) for _, generated in seeds))
     dimensions = check_sweep(config, tuple(sorted(made)))
     from discl_ray.experiments.rows import plan_run
+    from discl_ray.experiments.stages import check_points
 
     for own, generated in seeds:
         plan_run(own, generated)
+    check_points(seeds, draw_points(dimensions, config.tune.trials, config.tune.seed))
     # a stopped Ray Train run lets go of its workers only where there is a dashboard
     with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone):
         from discl_ray.experiments.tune import lay_out_sweep, run_sweep, sweep_store

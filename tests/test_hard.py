@@ -94,9 +94,9 @@ def test_an_excluded_class_is_never_hard_and_a_misspelt_one_is_named():
     assert ids(hard_samples(samples, config, predictions)) == ["a", "b"]
     assert not any(hardness(samples, config, predictions)["suspect"].to_pylist())  # nor is anything said of its labels
     apart, composed = "cafe\u0301", "caf\u00e9"
-    cafes = samples.set_column(
-        2, "class_name", pa.array([composed if n == "empty" else n for n in samples["class_name"].to_pylist()])
-    )
+    at = samples.column_names.index("class_name")
+    names = [composed if name == "empty" else name for name in samples["class_name"].to_pylist()]
+    cafes = samples.set_column(at, "class_name", pa.array(names))
     assert ids(hard_samples(cafes, HardConfig(below=2, exclude_classes=(apart,)))) == ["a", "b"]
     with pytest.raises(DataError, match=r"hard\.exclude_classes = 'emtpy'.*did you mean 'empty'"):
         hard_samples(samples, HardConfig(exclude_classes=("emtpy",)))

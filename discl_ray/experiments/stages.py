@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from discl_ray.config import Config, with_values
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import REAL
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.mixing import Pools, Supply, budget, explored_images, supply
 from discl_ray.curriculum.strategies import stages
 from discl_ray.errors import ConfigError
-from discl_ray.experiments.rows import PlannedRun
+from discl_ray.experiments.rows import PlannedRun, plan_run
+from discl_ray.experiments.space import Point, shown
 from discl_ray.spectrum import open_spectrum
 from discl_ray.train.segments import ROWS
 from discl_ray.train.table import table_rows
@@ -26,19 +29,54 @@ Passed = Mapping[int, tuple[int, int]]
 """Level -> (images that pass the filter, images made)."""
 
 
-def check_stages(planned: PlannedRun, generated: Store, said: set[str] | None = None) -> None:
-    """Prints each stage that has fewer images than it asks for; lines that are in `said` not again.
+def check_kept(planned: PlannedRun, generated: Store) -> list[Supply]:
+    """The stages that have fewer images than they ask for.
 
     Raises ConfigError if the filter kept nothing for one, unless `curriculum.allow_empty`.
     """
+    short = [s for s in supplies(planned, generated) if s.short]
+    empty = next((s for s in short if not s.kept), None)
+    if empty is not None and not planned.job.curriculum.allow_empty:
+        raise ConfigError(_nothing_kept(planned, generated, empty))
+    return short
+
+
+def check_stages(planned: PlannedRun, generated: Store, said: set[str] | None = None) -> None:
+    """Prints each stage that has fewer images than it asks for; lines that are in `said` not again.
+
+    Raises ConfigError like `check_kept`.
+    """
     said = set() if said is None else said
-    for short in [s for s in supplies(planned, generated) if s.short]:
-        if not short.kept and not planned.job.curriculum.allow_empty:
-            raise ConfigError(_nothing_kept(planned, generated, short))
+    for short in check_kept(planned, generated):
         line = f"  {_stage(short)} asks for {short.asked} synthetic images an epoch: {_there(short)}"
         if line not in said:
             said.add(line)
             print(line, flush=True)
+
+
+def check_points(seeds: Sequence[tuple[Config, Store]], points: Sequence[Point]) -> None:
+    """Raises ConfigError if no point can be trained for want of synthetic images, with what the first of them says.
+
+    A trial of one that cannot, among others that can, fails by itself.
+    """
+    said: list[str] = []
+    tried: set[tuple[Any, ...]] = set()
+    for point in points:
+        made = [(with_values(config, point), generated) for config, generated in seeds]
+        key = tuple((config.curriculum, config.filter, config.train.epochs) for config, _ in made)
+        if key in tried:
+            continue
+        tried.add(key)
+        try:
+            for config, generated in made:
+                check_kept(plan_run(config, generated), generated)
+        except ConfigError as error:
+            said.append(f"{error}; drawn with {shown(point)}")
+        else:
+            return
+    if said:
+        every = f"none of the {len(points)} points has a synthetic image for each stage; the first: " if len(said) > 1 else ""
+        raise ConfigError(f"{every}{said[0]}")
 
 
 def supplies(planned: PlannedRun, generated: Store) -> list[Supply]:

@@ -37,6 +37,8 @@ from discl_ray.device import training_device
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.experiments.rows import PlannedRun, plan_run, table_of, train_row
 from discl_ray.experiments.space import DRIVER, Dimension, Point, draw_points, shown
+from discl_ray.experiments.stages import check_kept
+from discl_ray.report.history import synthetic_seen
 from discl_ray.run import run_store
 from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
 from discl_ray.train.loop import Report, loop
@@ -46,6 +48,9 @@ DEV = "dev"
 """What a sweep goes by, under this name to Ray Tune: the first of METRICS that a task has, the mean over seeds."""
 
 METRICS = ("val_macro_f1_ood", "val_top1_overall")
+
+SEEN = "synthetic_seen"
+"""In a trial's record: synthetic images up to an epoch, the mean over seeds; null where they were not told apart."""
 
 REDUCTION = 3
 """ASHA: of so many trials that reach a rung, one goes on."""
@@ -110,6 +115,11 @@ class Outcome:
     def over(self) -> bool:
         """Whether there is nothing left to train."""
         return self.status == "finished" or self.judged
+
+    @property
+    def seen(self) -> float | None:
+        """Synthetic images it was trained on, the mean over seeds; None if that was not recorded."""
+        return self.rows[-1].get(SEEN) if self.rows else None
 
     @property
     def epoch(self) -> int:
@@ -224,6 +234,7 @@ def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
     for seeded in sweep.seeded:
         config = with_values(seeded.config, point)
         planned = plan_run(config, seeded.generated)
+        check_kept(planned, seeded.generated)
         start = None if seeded.start is None else load_weights(seeded.start)
         runs.append(_SeedRun(planned=planned, table=open_table(table_of(config, seeded.generated)), start=start))
     states, rows = _resumed(len(runs))
@@ -232,7 +243,8 @@ def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
         reports = [run.up_to_report(state) for run, state in zip(runs, states, strict=True)]
         states = [report.state for report in reports]
         name, value = measured([report.metrics for report in reports], [state["best"] for state in states if state])
-        rows = [*rows, {DEV: value, "metric": name, "epoch": reports[0].epoch, "lam": reports[0].metrics["lam"]}]
+        seen = _seen([list(report.state["curriculum"]["history"].values()) for report in reports])
+        rows = [*rows, {DEV: value, "metric": name, "epoch": reports[0].epoch, "lam": reports[0].metrics["lam"], SEEN: seen}]
         with tempfile.TemporaryDirectory() as folder:
             for number, report in enumerate(reports):
                 (part := Path(folder) / str(number)).mkdir()
@@ -240,6 +252,13 @@ def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
             (Path(folder) / ROWS).write_text(json.dumps(rows))
             _note(sweep, point, rows=rows, epochs=epochs)
             tune.report(rows[-1], checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _seen(histories: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:
+    """Synthetic images of an epoch's records, the mean over seeds."""
+    found = [synthetic_seen(history) for history in histories]
+    known = [number for number in found if number is not None]
+    return sum(known) / len(known) if len(known) == len(found) else None
 
 
 def _resumed(seeds: int) -> tuple[list[Mapping[str, Any] | None], list[dict[str, Any]]]:
@@ -264,6 +283,7 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
     (seeded,) = sweep.seeded
     config = with_values(seeded.config, point)
     planned = plan_run(config, seeded.generated)
+    check_kept(planned, seeded.generated)
     run = sweep.store.within(f"trials/{planned.store.name}")
     start = None if seeded.start is None else load_weights(seeded.start)
     rows: list[dict[str, Any]] = []
@@ -276,7 +296,8 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
         while not ended:
             ended = training.done()
             best: float | None = None
-            for found in read_history(run) if run.exists(WRITTEN) else []:
+            history = read_history(run) if run.exists(WRITTEN) else []
+            for number, found in enumerate(history, 1):
                 if not any(name in found for name in METRICS):
                     continue
                 _, value = measured([found], [None])
@@ -284,7 +305,8 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
                 if rows and found["epoch"] <= rows[-1]["epoch"]:
                     continue
                 name, value = measured([found], [{"value": best} if config.train.keep == "best" else None])
-                rows.append({DEV: value, "metric": name, "epoch": found["epoch"], "lam": found["lam"]})
+                seen = _seen([history[:number]])
+                rows.append({DEV: value, "metric": name, "epoch": found["epoch"], "lam": found["lam"], SEEN: seen})
                 _note(sweep, point, rows=rows, epochs=epochs)
                 tune.report(rows[-1])
             time.sleep(0.0 if ended else 0.5)

@@ -15,7 +15,7 @@ from discl_ray.experiments.compare import compare_seed, difference, openings, re
 from discl_ray.experiments.comparison import seen_of
 from discl_ray.experiments.controls import pretrain, retrieve
 from discl_ray.experiments.rows import CE, changed, heading, plan_run, row, strategy_name, table_of
-from discl_ray.experiments.stages import check_stages, passed, probe_line, supplies
+from discl_ray.experiments.stages import check_kept, check_points, check_stages, passed, probe_line, supplies
 from discl_ray.experiments.statistics import Interval
 from discl_ray.experiments.tables import LONG_TAIL, LOW_QUALITY, TABLES, ZERO_SHOT_SCORER
 from discl_ray.prompts import load_prompts
@@ -215,6 +215,20 @@ def test_a_stage_without_a_kept_image_is_refused_before_training_unless_it_is_wa
     )
     check_stages(plan_run(allowed, generated), generated, said)
     assert capsys.readouterr().out == ""
+
+
+def test_a_sweep_is_refused_where_no_point_has_an_image_for_each_stage(small) -> None:
+    config, generated = small
+    full = with_values(config, {"filter.mode": "absolute", "filter.threshold": -1.0})
+    seeds = [(full, generated)]
+    strict, loose = {"filter.threshold": 0.999}, {"filter.threshold": -1.0}
+    check_points(seeds, [strict, loose])
+    check_kept(plan_run(with_values(full, loose), generated), generated)
+    with pytest.raises(ConfigError, match=r"^curriculum\.strategy = .* drawn with filter\.threshold=0\.999"):
+        check_points(seeds, [strict, strict | {"train.learning_rate": 0.1}])
+    with pytest.raises(ConfigError, match=r"^none of the 2 points has a synthetic image for each stage; the first: "):
+        check_points(seeds, [strict, {"filter.threshold": 0.998}])
+    check_points(seeds, [strict, {"filter.threshold": 0.999, "curriculum.strategy": "real_only"}])
 
 
 def test_probes_are_not_filtered_and_the_filters_word_on_them_is_told(small) -> None:

@@ -386,6 +386,8 @@ def test_a_sweep_with_failing_trials_is_killed_resumed_and_names_a_good_one(spec
     (sweep,) = tmp_path.glob("runs/digits_lt/tune-*")
     table = (sweep / "tune.md").read_text()
     assert "2 finished, 0 stopped, 4 failed" in table
+    assert "| synthetic seen |" in table
+    assert all(0 < r["rows"][0]["synthetic_seen"] < r["rows"][-1]["synthetic_seen"] for r in good)
     assert (sweep / "tune.png").stat().st_size > 10_000
     best = yaml.safe_load((sweep / "best.yaml").read_text())
     top = max(good, key=lambda r: r["rows"][-1]["dev"])
