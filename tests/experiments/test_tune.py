@@ -395,5 +395,5 @@ def test_a_sweep_with_failing_trials_is_killed_resumed_and_names_a_good_one(spec
     assert top["rows"][-1]["dev"] == max(r["rows"][-1]["dev"] for r in good)
     loaded = load_config([ROOT / "conf" / "digits_lt.yaml", sweep / "best.yaml"])
     assert loaded.curriculum.strategy == "diverse_to_specific"
-    assert re.search(r'make train CONF="conf/digits_lt.yaml \S+ \S+best.yaml"', resumed.stdout)
+    assert re.search(r"jobs/train\.py --config conf/digits_lt\.yaml --config \S+ --config \S+best\.yaml ", resumed.stdout)
     assert not list(tmp_path.glob("runs/digits_lt/**/test_ledger.jsonl"))
