@@ -131,7 +131,7 @@ class Stock:
 
     def __init__(self, spec: Spec, folder: Path, device: torch.device, dtype: torch.dtype, num_steps: int) -> None:
         with random_weights(device):
-            part = lambda cls, name: cls.from_pretrained(folder / name, dtype=dtype).eval()  # noqa: E731
+            part = lambda cls, name: cls.from_pretrained(folder / name, dtype=dtype)[0].eval()  # noqa: E731
             parts: Config = {"unet": part(UNet2DConditionModel, "unet"), "vae": part(AutoencoderKL, "vae")}
             for i, (suffix, config) in enumerate(zip(("", "_2"), spec.text, strict=True)):
                 cls = CLIPTextModelWithProjection if i else CLIPTextModel

@@ -12,7 +12,7 @@ if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
 from discl_ray.calls import next_command
-from discl_ray.checks import MAKING, crew
+from discl_ray.checks import MAKING, crew, refuse
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import FILE
@@ -21,18 +21,21 @@ from discl_ray.pipeline import describe, draft, generate, prepare, summarize, wa
 from discl_ray.report.acceptance import nothing_kept_words, real_words
 from discl_ray.report.card import write_card, write_verdicts
 from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
-from discl_ray.run import locked
+from discl_ray.run import MANIFEST, locked
 from discl_ray.spectrum import open_spectrum, with_images
 
 
 def job(config: Config) -> None:
-    ready = prepare(config, MAKING)
+    ready = prepare(config)
     store, samples = ready.store, ready.samples
+    finished = store.exists(MANIFEST)
+    if not finished:  # a finished run needs no room: it is looked at, on whatever machine
+        refuse(config, MAKING)
     print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
     prepared = draft(config, *ready)
     with locked(store):
         write_layout(prepared, config)
-        print(f"plan · {store.base}\n{describe(prepared, config, crew(config))}", flush=True)
+        print(f"plan · {store.base}\n{describe(prepared, config, None if finished else crew(config))}", flush=True)
         for warning in warnings(prepared, config):
             print(f"  warning: {warning}", flush=True)
         note = PLUMBING if config.plumbing_test else ""

@@ -39,7 +39,7 @@ class Sleeping:
 def run(gpus, stages, dies=("", "")):
     """{column: {(process, gpu)}} of a graph on so many GPUs."""
     hands = demand(stages, Cluster((Node(cpus=6, gpus=gpus),)))
-    blocks = [pack(f"{i:03d}", pa.table({"i": [i]})) for i in range(6 * hands.parts[0].actors)]
+    blocks = [pack(f"{i:03d}", pa.table({"i": [i]})) for i in range(12 * hands.parts[0].actors)]
     make, score = (Step(Sleeping, (name, died)) for name, died in zip(("generator", "scorer"), dies, strict=True))
     with placed(hands) as placement:
         graph = spectrum_graph(blocks, make=make, score=score, commit=lastly, in_flight=1, placement=placement)

@@ -198,7 +198,7 @@ def test_a_broken_image_is_named(spectrum_run, tmp_path, monkeypatch, mode, by_r
 def test_an_image_that_is_in_no_file_is_told(spectrum_run, tmp_path):
     generated = copied(spectrum_run, tmp_path)
     samples = samples_of(generated)
-    rows = table._wanted(generated, spectrum_run[0].filter)
+    rows = table.table_rows(generated, spectrum_run[0].filter)
     name = samples.list("train", ".parquet")[0]
     samples.write_table(name, samples.read_table(name).slice(1))
     work = table._WriteSegment(samples, generated, generated.within("t"), SIDE, "decoded")

@@ -221,7 +221,7 @@ def test_on_one_process_it_is_open_clips_own(name: str, root: Path) -> None:
     said = [job.train.captions[int(u * len(job.train.captions))] for u in batch.parameters[:, SAID]]
     texts = [caption.format(name=job.names[label]) for caption, label in zip(said, batch.labels, strict=True)]
     learner.model.train()
-    image, text, scale = learner.model(learner.clip.pixels(batch.images), learner.clip.tokenizer(texts))[:3]
+    image, text, scale = learner.model(learner._pixels(batch), learner.clip.tokenizer(texts))[:3]
     expected = open_clip.ClipLoss()(image, text, scale)
     loss, gradients = clip_step(job, ALONE)
     assert float(loss) == pytest.approx(float(expected.detach()), abs=1e-6)
