@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from discl_ray.core.weights import Weight, compare, read_header, vocabulary_fits
 from discl_ray.errors import ModelError
+from discl_ray.finite import check_finite
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 """How open_clip tells a folder and a hub id from the name of a definition."""
@@ -43,7 +44,7 @@ def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
 def load(name: str, pretrained: str | None, device: torch.device | str) -> tuple[nn.Module, Any, Any]:
     """A model with all its weights, its image transform and its tokenizer.
 
-    Raises what open_clip raises, see REFUSED.
+    Raises what open_clip raises, see REFUSED, and ValueError for weights that are no numbers.
     """
     model, _, transform = open_clip.create_model_and_transforms(
         name,
@@ -52,6 +53,7 @@ def load(name: str, pretrained: str | None, device: torch.device | str) -> tuple
         force_quick_gelu=trained_with_quick_gelu(name, pretrained),
         require_pretrained=True,
     )
+    check_finite(model)
     return model, transform, open_clip.get_tokenizer(name)
 
 

@@ -276,6 +276,24 @@ def test_weights_that_cannot_be_downloaded_are_told_where_they_are():
     assert "hf download timm/vit_large_patch14_clip_224.openai" in said
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_when_they_are_loaded(folder, value):
+    def change(state):
+        state["text_projection"][0, 0] = value
+        return state
+
+    rewrite(folder, change)
+    with pytest.raises(ModelError, match=r"1 of \d+ weights hold NaN or infinity \(text_projection\)"):
+        ClipScorer(ScorerConfig(model=str(folder)))
+
+
+def test_weights_beside_a_folder_are_said_not_to_be_used(folder):
+    for model in (str(folder), "embedded"):
+        (said,) = scorer_warnings(ScorerConfig(model=model, pretrained="openai"))
+        assert f"scorer.pretrained = openai is not used: scorer.model = {model} " in said
+        assert not scorer_warnings(ScorerConfig(model=model))
+
+
 def test_a_file_says_nothing_of_its_activation_unless_a_config_lies_beside_it(folder, tmp_path):
     file = tmp_path / "some.safetensors"
     shutil.copy(folder / WEIGHTS, file)

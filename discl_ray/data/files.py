@@ -229,7 +229,10 @@ class LeftOut:
         """What a user should know of it, a line each."""
         said: list[str] = []
         if self.suffixes:
-            said.append(f"left out {_files(self.suffixes.total())} that are no images: {_counted(self.suffixes)}")
+            count = self.suffixes.total()
+            said.append(
+                f"left out {_files(count)} that {'are no images' if count > 1 else 'is no image'}: {_counted(self.suffixes)}"
+            )
         if photos := sum(self.suffixes[suffix] for suffix in HEIC_SUFFIXES):
             said.append(f"{_files(photos)} of telephones (HEIC) can be read after {HEIC_REMEDY}")
         names = Counter(path.rsplit("/", 1)[-1] for path in self.system)

@@ -2,8 +2,8 @@
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
 """What holds for every listing, whoever made it: names compare in NFC, and no link leads out of the root. Pure but for links.
 
-Two classes whose names are the same in NFC and without blanks at their ends are one, and that is said. Files keep the path under
-which they are found.
+Two classes whose names are the same in NFC and without blanks at their ends are one, and that is said; so is it if two differ by
+case alone. Files keep the path under which they are found.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMED = 5
 
 def settled(listing: Listing, *, links: bool) -> Listing:
     """The listing with its names as they are compared; `links` allows files that are links out of the root."""
-    listing = _one_name_each(_composed(listing))
+    listing = _alike(_one_name_each(_composed(listing)))
     return listing if links or not listing.in_files else _without_links(listing)
 
 
@@ -79,6 +79,20 @@ def _trimmed(names: Mapping[str, str]) -> list[str]:
     more = ", …" if len(lost) > NAMED else ""
     shown_ = ", ".join(f"'{shown(key)}'" for key in lost[:NAMED])
     return [f"blanks at the ends of a class are no part of its name: {shown_}{more}"] if lost else []
+
+
+def _alike(listing: Listing) -> Listing:
+    """Classes that differ by case alone stay apart, and that is said: CLIP reads them as one."""
+    keys = listing.classes or sorted(listing.table["class_key"].unique().to_pylist())
+    folded: dict[str, list[str]] = {}
+    for name in (listing.names.get(key, key) for key in keys):
+        folded.setdefault(name.casefold(), []).append(name)
+    several = [" and ".join(f"'{shown(name, 60)}'" for name in names) for names in folded.values() if len(names) > 1]
+    if not several:
+        return listing
+    more = ", …" if len(several) > NAMED else ""
+    note = f"classes of their own that differ by case alone: {', '.join(several[:NAMED])}{more}; if they are one, give them one name"
+    return replace(listing, notes=(*listing.notes, note))
 
 
 def _without_links(listing: Listing) -> Listing:

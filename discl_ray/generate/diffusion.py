@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from discl_ray.core.weights import read_json
 from discl_ray.errors import ModelError
+from discl_ray.finite import check_finite
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.folder import scheduler_config, working_size
 from discl_ray.generate.parts import FAMILIES, SDXL, text_parts
@@ -49,7 +50,7 @@ def empty_part(folder: Path, part: str) -> Any:
 def load_part(folder: Path, part: str, variant: str | None, dtype: torch.dtype, device: torch.device) -> Any:
     """A part in eval mode; on the meta device its architecture alone.
 
-    Raises ModelError if weights are missing, which the library would leave random.
+    Raises ModelError if weights are missing, which the library would leave random, or are no numbers.
     """
     if device == META:
         return nn.Module.to(empty_part(folder, part), dtype).eval()  # the class's own `to` warns of nothing
@@ -59,7 +60,12 @@ def load_part(folder: Path, part: str, variant: str | None, dtype: torch.dtype, 
     )
     if lost := sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])}):
         raise ModelError(f"{folder / part}: {len(lost)} weights are missing ({', '.join(lost[:3])})")
-    return loaded.to(device).eval()
+    loaded = loaded.to(device).eval()
+    try:
+        check_finite(loaded)
+    except ValueError as error:
+        raise ModelError(f"{folder / part}: {error}") from error
+    return loaded
 
 
 class StableDiffusion:

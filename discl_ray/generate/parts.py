@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,9 @@ def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
         raise ModelError(f"{folder}: a distilled model that embeds its guidance (LCM); take the base model")
     if vae.get("latents_mean") is not None or vae.get("shift_factor"):
         raise ModelError(f"{folder}/vae: shifted latents (latents_mean, shift_factor) are not supported")
+    scaling = vae.get("scaling_factor", 0.18215)
+    if type(scaling) not in (int, float) or not 0 < scaling < math.inf:
+        raise ModelError(f"{folder / 'vae' / 'config.json'}: scaling_factor = {scaling!r}; a number above 0 is needed")
     for name in UNFED:
         if unet.get(name) is not None:
             raise ModelError(f"{folder}/unet: {name} = {unet[name]} wants an input that is not given; take a model without it")

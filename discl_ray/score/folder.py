@@ -90,7 +90,11 @@ def check_scorer(config: ScorerConfig) -> None:
 def scorer_warnings(config: ScorerConfig) -> list[str]:
     """What is allowed but worth knowing."""
     name, file = definition(config.model), Path(config.pretrained or "")
-    if Path(config.model).is_dir() or not file.is_file() or name.removesuffix(QUICKGELU) not in QUICK:
+    if config.model == "embedded" or Path(config.model).is_dir():
+        what = "the CLIP for digits" if config.model == "embedded" else "a folder"
+        own = f"scorer.model = {config.model} is {what}, with weights of its own"
+        return [f"scorer.pretrained = {config.pretrained} is not used: {own}"] if config.pretrained else []
+    if not file.is_file() or name.removesuffix(QUICKGELU) not in QUICK:
         return []
     if (file.parent / "open_clip_config.json").is_file():
         return []

@@ -234,6 +234,14 @@ def test_names_compare_in_nfc_and_files_are_found_as_they_are_spelt(tmp_path):
     assert "'red fox' and 'red fox ' are 'red fox'" in listing.notes[-1]
 
 
+def test_classes_that_differ_by_case_alone_stay_apart_and_are_said(tmp_path):
+    listing = settled(listed(lay(tmp_path, "Fox/1.png", "fox/2.png", "FOX/3.png", "otter/4.png")), links=False)
+    assert set(listing.table["class_key"].to_pylist()) == {"Fox", "fox", "FOX", "otter"}
+    (note,) = listing.notes
+    assert "differ by case alone: 'FOX' and 'Fox' and 'fox'" in note
+    assert "otter" not in note
+
+
 def test_a_folder_of_links_alone_lists_them_all_as_refused(tmp_path):
     lay(tmp_path / "elsewhere", "a/1.png", "b/2.png")
     (tmp_path / "root").mkdir()

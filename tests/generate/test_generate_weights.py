@@ -329,3 +329,24 @@ def test_a_single_file_is_told_how_to_become_a_folder(tmp_path, monkeypatch, nam
     file.unlink()
     with pytest.raises(ModelError, match="no such file"):
         find_model(name)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_no_numbers_are_refused_when_they_are_loaded(copy, part):
+    folder, broken = copy("sd1"), []
+
+    def change(state):
+        broken.append(sorted(state)[0])
+        state[broken[0]].view(-1)[0] = float("nan")
+        return state
+
+    rewrite(folder, part, change)
+    with pytest.raises(ModelError, match=rf"{part}: 1 of \d+ weights hold NaN or infinity"):
+        load_model(folder, GeneratorConfig(model=str(folder)), CPU)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, None, "0.18215", True, float("inf")])
+def test_a_vae_whose_scale_is_none_is_refused(copy, scale):
+    folder = copy("sd1")
+    edit(folder, "vae/config.json", scaling_factor=scale)
+    assert "a number above 0 is needed" in refusal(folder)
