@@ -235,7 +235,7 @@ class LeftOut:
             )
         if photos := sum(self.suffixes[suffix] for suffix in HEIC_SUFFIXES):
             said.append(f"{_files(photos)} of telephones (HEIC) can be read after {HEIC_REMEDY}")
-        names = Counter(path.rsplit("/", 1)[-1] for path in self.system)
+        names = Counter(path.rsplit("/", 1)[-1] for path in sorted(self.system))
         hidden = sum(count for name, count in names.items() if name.startswith("."))
         made = Counter({name: count for name, count in names.items() if not name.startswith(".")})
         if made:
