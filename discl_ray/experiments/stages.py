@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from discl_ray.calls import advice
 from discl_ray.config import Config, with_values
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import REAL
@@ -32,13 +33,26 @@ Passed = Mapping[int, tuple[int, int]]
 def check_kept(planned: PlannedRun, generated: Store) -> list[Supply]:
     """The stages that have fewer images than they ask for.
 
-    Raises ConfigError if the filter kept nothing for one, unless `curriculum.allow_empty`.
+    Raises ConfigError if the filter kept nothing for one, unless `curriculum.allow_empty`, and if there is no probe to measure an
+    adaptive curriculum's progress on.
     """
+    _check_probes(planned, generated)
     short = [s for s in supplies(planned, generated) if s.short]
     empty = next((s for s in short if not s.kept), None)
     if empty is not None and not planned.job.curriculum.allow_empty:
         raise ConfigError(_nothing_kept(planned, generated, empty))
     return short
+
+
+def _check_probes(planned: PlannedRun, generated: Store) -> None:
+    config = planned.job.curriculum
+    if config.strategy != "adaptive" or not config.epochs or _table(planned, generated).probes:
+        return
+    raise ConfigError(
+        f"curriculum.strategy = adaptive: there is no probe at any level to measure progress on (hard.probe_sources = "
+        f"{planned.config.hard.probe_sources}, and val may have no image of a hard class); raise hard.probe_sources and "
+        f"{advice('generate')}, bring val images, or take another curriculum.strategy"
+    )
 
 
 def check_stages(planned: PlannedRun, generated: Store, said: set[str] | None = None) -> None:
@@ -85,22 +99,31 @@ def supplies(planned: PlannedRun, generated: Store) -> list[Supply]:
     choices = [c for c in stages(config, job.levels, seed=job.seed, epochs=planned.epochs) if c.synthetic]
     if not choices:
         return []
-    pools = _pools(generated, planned.config.filter, len(job.counts))
+    pools = _table(planned, generated).pools
     explored = explored_images(pools, config, job.train.batch) if config.strategy == "adaptive" else 0
     images = budget(pools, config, job.train.batch, 1) - explored
     return [supply(pools, choice, config, images) for choice in choices]
 
 
-_POOLS: dict[tuple[str, FilterConfig], Pools] = {}
-"""By a complete spectrum's folder, which does not change, and the filter: the rows of a table ask for the same."""
+class _Table(NamedTuple):
+    """What a table is going to hold, without making it."""
+
+    pools: Pools
+    probes: int
 
 
-def _pools(generated: Store, filter_config: FilterConfig, classes: int) -> Pools:
-    """Of the table that is going to be made, without making it."""
-    key = (generated.base, filter_config)
-    if key not in _POOLS:
-        _POOLS[key] = _pools_of(table_rows(generated, filter_config).select(ROWS.names), classes)
-    return _POOLS[key]
+_TABLES: dict[tuple[str, FilterConfig], _Table] = {}
+"""By a complete spectrum's folder, which does not change, and the filter: the rows of a comparison ask for the same."""
+
+
+def _table(planned: PlannedRun, generated: Store) -> _Table:
+    key = (generated.base, planned.config.filter)
+    if key not in _TABLES:
+        rows = table_rows(generated, planned.config.filter).select(ROWS.names)
+        role, hard = np.array(rows["role"].to_pylist()), np.array(rows["hard"].to_pylist(), bool)
+        probes = (role == "probe") | ((role == "val") & hard)
+        _TABLES[key] = _Table(_pools_of(rows, len(planned.job.counts)), int(probes.sum()))
+    return _TABLES[key]
 
 
 def _pools_of(rows: pa.Table, classes: int) -> Pools:

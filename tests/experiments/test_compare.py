@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from PIL import Image
@@ -215,6 +216,22 @@ def test_a_stage_without_a_kept_image_is_refused_before_training_unless_it_is_wa
     )
     check_stages(plan_run(allowed, generated), generated, said)
     assert capsys.readouterr().out == ""
+
+
+def test_an_adaptive_curriculum_without_a_probe_is_refused_before_training(small, monkeypatch) -> None:
+    from discl_ray.experiments import stages
+
+    config, generated = small
+    config = with_values(config, {"curriculum.strategy": "adaptive"})
+    check_kept(plan_run(config, generated), generated)
+    rows = stages.table_rows(generated, config.filter)
+    left = rows.filter(pc.equal(rows["role"], "train"))
+    monkeypatch.setattr(stages, "table_rows", lambda *_: left)
+    monkeypatch.setattr(stages, "_TABLES", {})
+    with pytest.raises(ConfigError, match=r"no probe at any level.*raise hard\.probe_sources") as caught:
+        check_kept(plan_run(config, generated), generated)
+    assert caught.value.exit_code == 2
+    check_kept(plan_run(with_values(config, {"curriculum.strategy": "random"}), generated), generated)
 
 
 def test_a_sweep_is_refused_where_no_point_has_an_image_for_each_stage(small) -> None:
