@@ -16,7 +16,7 @@ FALLBACK = {"dtype": "float16", "vae_dtype": "float32"}
 class GeneratorConfig(Settings):
     """The generator. Identity fields enter every image's id; execution fields do not."""
 
-    model: Location = Field("embedded", min_length=1)
+    model: Location = Field(default="embedded", min_length=1)
     """`embedded`, a diffusers-format folder, or a Hugging Face id."""
     revision: str | None = None
     """Commit or tag of a Hugging Face id."""

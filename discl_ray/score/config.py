@@ -10,7 +10,7 @@ from discl_ray.core.settings import Count, Location, Settings, Share, execution
 class ScorerConfig(Settings):
     """The scorer."""
 
-    model: Location = Field("embedded", min_length=1)
+    model: Location = Field(default="embedded", min_length=1)
     """`embedded`, an open_clip folder (open_clip_config.json beside its safetensors), or an open_clip name such as ViT-B-32."""
     pretrained: Location | None = None
     """Weights for a name: open_clip's tag, e.g. `openai`, or the path of a *.safetensors file. A file says nothing of its images'
