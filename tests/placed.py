@@ -6,6 +6,7 @@ python -m tests.placed → one JSON line: for each number of GPUs, which GPU eac
 import json
 import os
 import signal
+import tempfile
 import time
 
 import pyarrow as pa
@@ -19,19 +20,29 @@ GPUS = 8
 
 
 class Sleeping:
-    """Adds the process it is in, and its GPU, to a shard; the first call of the one named `dies` ends its process."""
+    """Adds the process it is in, and its GPU, to a shard; the first call of the one named `dies` ends its process.
 
-    def __init__(self, column, dies=""):
+    No call returns before all processes of both stages are up: on a busy machine the last ones would find no shard left.
+    """
+
+    def __init__(self, column, meeting, everyone, dies=""):
         import ray
 
-        self.column, self.dies = column, dies
+        self.column, self.meeting, self.everyone, self.dies = column, meeting, everyone, dies
         self.gpu = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        open(f"{meeting}/{column}-{os.getpid()}", "w").close()
+
+    def meet(self):
+        until = time.monotonic() + 180
+        while len(os.listdir(self.meeting)) < self.everyone and time.monotonic() < until:
+            time.sleep(0.05)
 
     def __call__(self, batch):
         shard_id, table = unpack(batch)
         if self.dies and not os.path.exists(self.dies):
             open(self.dies, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
+        self.meet()
         time.sleep(0.3)
         return pack(shard_id, table.append_column(self.column, pa.array([f"{os.getpid()}:{','.join(self.gpu)}"])))
 
@@ -40,7 +51,9 @@ def run(gpus, stages, dies=("", "")):
     """{column: {(process, gpu)}} of a graph on so many GPUs."""
     hands = demand(stages, Cluster((Node(cpus=6, gpus=gpus),)))
     blocks = [pack(f"{i:03d}", pa.table({"i": [i]})) for i in range(12 * hands.parts[0].actors)]
-    make, score = (Step(Sleeping, (name, died)) for name, died in zip(("generator", "scorer"), dies, strict=True))
+    meeting, everyone = tempfile.mkdtemp(), sum(part.actors for part in hands.parts)
+    names = zip(("generator", "scorer"), dies, strict=True)
+    make, score = (Step(Sleeping, (name, meeting, everyone, died)) for name, died in names)
     with placed(hands) as placement:
         graph = spectrum_graph(blocks, make=make, score=score, commit=lastly, in_flight=1, placement=placement)
         rows = list(graph.iter_rows())
