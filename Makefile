@@ -23,8 +23,8 @@ help: ## show this page
 	@echo 'Generate and train share ARGS: what decides the spectrum must be the same for both.'
 	@echo 'PYTHON names the interpreter .venv is made with (now $(PYTHON); 3.11 or newer).'
 
-# so that the commands a job prints are make's
-identify preview generate train compare tune doctor: export DISCL_RAY_BY_MAKE := 1
+# so that the commands a job prints are make's, with the targets that were typed
+identify preview generate train compare tune doctor embedded: export DISCL_RAY_BY_MAKE = $(or $(MAKECMDGOALS),$@)
 
 preview: $(STAMP) ## a look before a long generate: a few images, what the filters accept, hours, memory, disk
 	$(BIN)/python jobs/preview.py $(addprefix --config ,$(CONF)) $(ARGS)

@@ -16,7 +16,7 @@ from pathlib import Path
 JOBS = ("identify", "preview", "generate", "train", "compare", "tune", "doctor")
 
 BY_MAKE = "DISCL_RAY_BY_MAKE"
-"""Set by the Makefile for the jobs it calls."""
+"""Set by the Makefile for the jobs it calls: the targets that make was called with."""
 
 DEFAULT = "conf/digits_lt.yaml"
 """The configuration of a job that is not told one."""
@@ -41,7 +41,8 @@ class Call:
     rest: tuple[str, ...]
     """Overrides and options, in order."""
     python: str = "python"
-    by_make: bool = False
+    targets: tuple[str, ...] = ()
+    """What make was called with, if it was make that was called."""
     submitted: bool = False
 
     @classmethod
@@ -55,7 +56,7 @@ class Call:
             files=files,
             rest=rest,
             python=_near(python),
-            by_make=bool(environment.get(BY_MAKE)),
+            targets=tuple(environment.get(BY_MAKE, "").split()),
             submitted="RAY_JOB_CONFIG_JSON_ENV_VAR" in environment,
         )
 
@@ -75,9 +76,10 @@ class Call:
         words = self.rest if rest is None else tuple(rest)
         if job and job != self.job:
             words = tuple(word for word in words if "=" in word and not word.startswith("--"))  # not this job's options
+        targets = (job,) if job else self.targets or (self.job,)
         job = job or self.job
-        if self.by_make or not self.script:
-            return " ".join(["make", job, *_variable("CONF", _files_of(job, files)), *_variable("ARGS", words)])
+        if self.targets or not self.script:
+            return " ".join(["make", *targets, *_variable("CONF", _files_of(job, files)), *_variable("ARGS", words)])
         configured = [word for file in files for word in ("--config", file)]
         plain = shlex.join([self.python, str(Path(self.script).with_name(f"{job}.py")), *configured, *words])
         return f"ray job submit --working-dir . -- {plain}" if self.submitted else plain

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed underway (what is committed stays), 2 refused befor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from discl_ray import stopping
 from discl_ray.calls import DEFAULT, Call
 from discl_ray.config import Config, load_config
-from discl_ray.errors import StorageError, reported
+from discl_ray.errors import DisclError, StorageError, reported
 from discl_ray.ray_start import set_environment
 from discl_ray.runtime import check_versions
 
@@ -64,23 +65,55 @@ def run_job(description: str | None, job: Callable[[Config], None], words: Seque
 def finished(run: Callable[[], None]) -> None:
     """Runs to the end, and ends the process with its exit code and one line, whatever happened that a user can mend."""
     try:
-        run()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        print(f"nobody reads this output any more; go on with: {Call.this().command()}", file=sys.stderr)
-        stopping.leave(141)
+        _written(run)
     except KeyboardInterrupt:  # from a library that for a while has a handler of its own
         stopping.end(signal.SIGINT)
     except SystemExit:
         if not stopping.told():
             raise
     except Exception as error:
-        report = reported(error)
-        if report is None and not stopping.told():
-            raise
-        if report is not None and not stopping.told():
-            again = f"; then go on with: {Call.this().command()}" if isinstance(report, StorageError) else ""
-            print(f"error: {report}{again}", file=sys.stderr)
-            stopping.leave(report.exit_code)
+        if not stopping.told():
+            _fail(error)
     if stopping.told():
         stopping.leave(128 + stopping.told())
+
+
+def _written(run: Callable[[], None]) -> None:
+    """Runs, and raises OSError if not all that was printed could be written."""
+    try:
+        run()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _fail(error: Exception) -> None:
+    """Ends the process with one line on what went wrong; raises what is a fault of the program."""
+    go_on = f"go on with: {Call.this().command()}"
+    lost = None if isinstance(error, DisclError) else _output_error(error)
+    if isinstance(lost, BrokenPipeError):
+        _say(f"nobody reads this output any more; {go_on}")
+        stopping.leave(141)
+    report = reported(error) if lost is None else StorageError(f"standard output: cannot be written ({lost.strerror})")
+    if report is None:
+        raise error
+    _say(f"error: {report}" + (f"; then {go_on}" if isinstance(report, StorageError) else ""))
+    stopping.leave(report.exit_code)
+
+
+def _output_error(error: Exception) -> OSError | None:
+    """Why nothing can be printed any more, found out by an empty line; None if it can be."""
+    if isinstance(error, BrokenPipeError):
+        return error
+    try:
+        sys.stdout.flush()
+        os.write(1, b"\n")
+    except OSError as again:
+        return again
+    return None
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads stderr either
+        print(line, file=sys.stderr, flush=True)

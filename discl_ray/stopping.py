@@ -60,11 +60,11 @@ def listen() -> None:
     if _told.listening:
         return
     _told.listening = True
+    _open_closed()
     call = Call.this()
     _told.line = f"stopped; go on with: {call.command()}" if call.script else "stopped"
-    atexit.register(_leave_if_told)  # the first, so the last to be run
-    with contextlib.suppress(OSError):  # started without a stderr
-        _told.stderr = os.dup(2)
+    atexit.register(_close)  # the first, so the last to be run
+    _told.stderr = os.dup(2)
     heard, rung = socket.socketpair()
     rung.setblocking(False)
     signal.set_wakeup_fd(rung.detach(), warn_on_full_buffer=False)
@@ -98,6 +98,10 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+    _go(code)
+
+
+def _go(code: int) -> NoReturn:
     for process, started in _told.children | descendants():
         with contextlib.suppress(OSError):
             if _stat(process)[1] == started:  # not another process with the same number
@@ -141,6 +145,15 @@ def descendants(ancestor: int | None = None) -> frozenset[tuple[int, str]]:
     return frozenset((process, started[process]) for process in found)
 
 
+def _open_closed() -> None:
+    """A process started without stdin, stdout or stderr gets them: files would be opened in their places, and be written into."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def _stat(process: int) -> tuple[int, str]:
     """A process's parent and when it was started; raises OSError if there is no such process."""
     fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -153,12 +166,15 @@ def _end(number: int, _frame: FrameType | None) -> None:
         _tell(number)
         raise Stopped(128 + number)
     if time.monotonic() - _told.since > AGAIN_S:
-        leave(128 + number)
+        _go(128 + number)
 
 
-def _leave_if_told() -> None:
+def _close() -> None:
+    """The last before Python is taken down: a job that was told to end does so; another has ended, and has its own exit code."""
     if _told.signal:
         leave(128 + _told.signal)
+    for number in SIGNALS:
+        _set(number, signal.SIG_IGN)
 
 
 def _leave_ours(number: int, handler: Any) -> Any:
@@ -200,4 +216,4 @@ def _watch(heard: socket.socket) -> None:
             if heard.recv(1)[0] in SIGNALS and time.monotonic() - since > AGAIN_S:
                 break
     _tell(number)
-    leave(128 + number)
+    _go(128 + number)  # without a flush: the main thread may be waiting for a reader that has stopped

@@ -7,6 +7,11 @@ Recognition: λ = 0 images of every class, read by the independent judge. Gap: o
 images against one trained on the same number of real task images per class, everything else equal.
 """
 
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
 import argparse
 from pathlib import Path
 
@@ -15,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from discl_ray.command import finished
 from discl_ray.embedded import digits
 from discl_ray.embedded.judge import load_judge, read
 from discl_ray.evaluate.test_split import commit
@@ -138,4 +144,4 @@ Command: `python jobs/{command}`, commit {commit()}.
 
 
 if __name__ == "__main__":
-    main()
+    finished(main)

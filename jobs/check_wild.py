@@ -7,6 +7,11 @@ bar is chance < zero-shot < FLYP, and 8 points between the two kinds of places. 
 places with digits of the dev writers.
 """
 
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
+
 import argparse
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from discl_ray.command import finished
 from discl_ray.core.images import decode_image
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
@@ -196,4 +202,4 @@ Command: `python jobs/check_wild.py --seeds {args.seeds} --epochs {args.epochs} 
 
 
 if __name__ == "__main__":
-    main()
+    finished(main)

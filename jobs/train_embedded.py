@@ -7,7 +7,10 @@ Killed and started again it goes on where it was (state in --work). Users never 
 are worth is measured by `jobs/check_embedded.py`.
 """
 
-from __future__ import annotations
+from discl_ray.stopping import listen
+
+if __name__ == "__main__":
+    listen()  # before the imports, which take their time
 
 import argparse
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from discl_ray.command import finished
 from discl_ray.embedded import GENERATOR, SCORER, STUDENT, WEIGHTS
 from discl_ray.embedded.digits import web_images
 from discl_ray.embedded.fitting import log_to
@@ -69,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finished(main)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.calls import BY_MAKE, Call, advice, next_command
+from tests.conftest import ROOT
 
-MADE = {BY_MAKE: "1"}
+MADE = {BY_MAKE: "generate"}
 WORDS = ("run.root=/data/my runs", "plan.lams=[0,0.5]", "data.root=/a#b", "prompts.caption=a 'photo' of $5 \"x\" `y` \\ !")
 words = st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(lambda s: f"key={s}"), max_size=3)
 MAKEFILE = "x:\n\t@$(PYTHON) -c 'import sys; print(ascii(sys.argv[1:]))' $(addprefix --config ,$(CONF)) $(ARGS)\n"
@@ -44,9 +45,22 @@ def test_the_form_is_the_one_of_the_call():
     assert call("seed=1", environment=MADE).command("train") == 'make train CONF="a.yaml b.yaml" ARGS=seed=1'
     assert call(files=(), environment=MADE).command("train") == "make train"
     default = ("conf/digits_lt.yaml", "conf/tune_digits_lt.yaml")
-    assert call(script="jobs/tune.py", files=default, environment=MADE).command() == "make tune"
+    assert call(script="jobs/tune.py", files=default, environment={BY_MAKE: "tune"}).command() == "make tune"
     submitted = call("seed=1", files=(), environment={"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}).command("train")
     assert submitted == "ray job submit --working-dir . -- python jobs/train.py seed=1"
+
+
+def test_an_own_command_names_all_targets_that_were_typed(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $1: ${BY_MAKE}\n")
+    python.chmod(0o755)
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", BY_MAKE)}
+    typed = ["make", "-s", "generate", "train", f"BIN={tmp_path}", "STAMP="]
+    told = subprocess.run(typed, cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
+    assert told == "jobs/generate.py: generate train\njobs/train.py: generate train\n"
+    generate = call("seed=1", environment={BY_MAKE: "generate train"})
+    assert generate.command() == 'make generate train CONF="a.yaml b.yaml" ARGS=seed=1'
+    assert generate.command("train") == 'make train CONF="a.yaml b.yaml" ARGS=seed=1'
 
 
 def test_options_of_a_job_are_repeated_for_it_and_left_out_for_others():

@@ -83,6 +83,52 @@ def test_a_second_signal_ends_it_at_once_and_a_doubled_one_does_not():
     assert process.returncode == 130
 
 
+def test_a_process_whose_reader_has_stopped_reading_ends():
+    read, write = os.pipe()
+    body = "print('x' * 1_000_000)"
+    job = subprocess.Popen(
+        [sys.executable, "-c", LISTENS.format(body=body, patience=1.0)], stdout=write, stderr=write, cwd=ROOT
+    )
+    os.close(write)
+    assert os.read(read, 6) == b"ready\n"
+    time.sleep(0.3)  # until the pipe is full
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=10) == 143
+    os.close(read)
+
+
+PRINTS = """
+from discl_ray import stopping
+stopping.listen()
+from discl_ray.command import finished
+finished(lambda: print('what was found'))
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [
+        (">/dev/full", 1, "error: standard output: cannot be written (No space left on device); then go on with: "),
+        ("| false", 141, "nobody reads this output any more; go on with: "),
+        ("2>&1 | false", 141, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_written_ends_a_job_with_a_line(output, code, said, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "x.py").write_text(PRINTS)
+    job = f"{sys.executable} {tmp_path}/jobs/x.py"
+    pipe = "sleep 0.2 && " if "|" in output else ""  # until its reader is gone
+    command = f"({pipe}exec {job}) {output}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(said)
+    assert done.stderr.endswith(f"python {tmp_path}/jobs/x.py\n" if said else "")
+    assert done.stderr.count("\n") == bool(said)
+
+
 def test_what_it_started_ends_with_it():
     process = start(CHILD + "\n")
     assert process.stdout is not None
@@ -91,6 +137,24 @@ def test_what_it_started_ends_with_it():
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     _wait_until_gone({(child, started)})
+
+
+LATE = """
+import atexit, time
+atexit.register(lambda: (print("being taken down", flush=True), time.sleep(1)))
+from discl_ray import stopping
+stopping.listen()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_has_ended_has_its_own_exit_code_while_it_is_taken_down(number):
+    process = subprocess.Popen([sys.executable, "-c", LATE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"being taken down\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.returncode == 0
 
 
 def test_a_job_that_was_started_deaf_stays_deaf():
