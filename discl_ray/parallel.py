@@ -1,19 +1,24 @@
-"""One piece of work on every block of a table: few rows here, many by Ray Data.
+"""One piece of work on every block of a table: few rows here, many by Ray Data. And a few long pieces, as Ray tasks.
 
-Inside a Ray task or actor it is always here: waiting in a task for other tasks may wait for ever.
+Inside a Ray task or actor blocks are always worked on here: waiting in a task for other tasks may wait for ever.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, cast
 
 import pyarrow as pa
 
+from discl_ray.errors import DisclError
 from discl_ray.runtime import ray_session
 from discl_ray.watch import Progress
+
+HEARING_S = 10.0
+"""A task that was ended is waited for no longer."""
 
 SMALL = 5_000
 """Rows up to which starting Ray takes longer than reading their images."""
@@ -45,6 +50,49 @@ def map_blocks(
             progress.advance(done.num_rows if weigh is None else sum(done[weigh].to_pylist()))
             yield done
         progress.close()
+
+
+def share(gpu: bool, cpus: int = 1) -> dict[str, Any]:
+    """Ray's keywords for a process: a GPU to itself, and then no CPU, so that it can never wait for one; or `cpus` of them."""
+    return {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": cpus}
+
+
+def as_tasks(
+    work: Callable[..., Any], arguments: Sequence[Sequence[Any]], *, gpu: bool, cpus: int = 1
+) -> Iterator[tuple[int, Any]]:
+    """(number, result) of `work` on each of the arguments, in the order in which they are done: a Ray task each. Ray has to be there.
+
+    Raises the DisclError that a task ends with.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    task = ray.remote(**share(gpu, cpus))(work)
+    waiting = {task.remote(*given): number for number, given in enumerate(arguments)}
+    try:
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting))
+            try:
+                result = ray.get(done)
+            except RayTaskError as error:
+                if isinstance(error.cause, DisclError):
+                    raise error.cause from None
+                raise
+            yield waiting.pop(done), result
+    finally:
+        _drop(list(waiting))
+
+
+def _drop(tasks: Sequence[Any]) -> None:
+    """Ends what is left of tasks of which one failed, and hears their errors: Ray prints those that nobody has heard."""
+    import ray
+    from ray.exceptions import RayError
+
+    for task in tasks:
+        ray.cancel(task, force=True)
+    for task in tasks:
+        with suppress(RayError):
+            ray.get(task, timeout=HEARING_S)
 
 
 def in_ray_worker() -> bool:

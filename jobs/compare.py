@@ -5,7 +5,8 @@
     python jobs/compare.py --seeds 5 --table gap --config conf/digits_lt.yaml
 
 Makes the predictions and spectra that are missing (a minute or two a seed on two cores), then trains every row of every seed, a seed
-to a CPU. Resumable: finished cells are not computed again. Leaves compare-<hash8>.md and .png under <root>/<name>/.
+to a GPU, or to a CPU where there is none. Resumable: finished cells are not computed again. Leaves compare-<hash8>.md and .png under
+<root>/<name>/.
 
 --table: long_tail (every curriculum and control), low_quality (the same for CLIPs), short (five rows), gap (the same task in three
 looks). Default: long_tail, or low_quality where train.model is clip. --tag says what one file is called.

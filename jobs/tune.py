@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import yaml
 
 from discl_ray.calls import DEFAULT, Call
-from discl_ray.checks import training
+from discl_ray.checks import each_alone
 from discl_ray.cluster import present
 from discl_ray.command import run_job
 from discl_ray.config import Config, with_values
@@ -108,15 +108,14 @@ def write_results(config: Config, store: Store, dimensions: Sequence[Dimension])
 def settled_sweep(config: Config) -> Config:
     """The configuration with the workers of a trial, one unless more are asked for, and as many trials at a time as there are GPUs."""
     number = 1 if config.train.workers == "auto" else config.train.workers
-    asked = with_values(config, {"train.workers": number})
-    found, gpus = training(asked), present(config.run).gpus
+    settled, gpus = each_alone(config, number), present(config.run).gpus
     concurrent = config.tune.concurrent
-    if found.gpu and concurrent * number > gpus:
+    if settled.train.on_gpu and concurrent * number > gpus:
         concurrent = max(1, gpus // number)
         print(
             f"  {concurrent} trial{'s' * (concurrent > 1)} at a time: tune.concurrent = {config.tune.concurrent}, {gpus} GPUs"
         )
-    return with_values(asked, {"train.use_gpu": found.gpu, "tune.concurrent": concurrent})
+    return with_values(settled, {"tune.concurrent": concurrent})
 
 
 def job(config: Config) -> None:

@@ -1,6 +1,7 @@
-"""Sleeping generators and scorers, placed as a job's are, on a Ray with logical GPUs. Run as a script: it has a Ray of its own.
+"""Sleeping generators, scorers, folds and seeds, placed as a job's are, on a Ray with logical GPUs. A script: it has a Ray of its own.
 
-python -m tests.placed → one JSON line: for each number of GPUs, which GPU each generator and each scorer was on.
+python -m tests.placed → one JSON line: for each number of GPUs, which GPU each generator and each scorer was on; which GPU each fold
+of out-of-fold hardness and each seed of a comparison was on; and what those that want to compute say, where there is no CUDA.
 """
 
 import json
@@ -8,11 +9,16 @@ import os
 import signal
 import tempfile
 import time
+from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 
+from discl_ray.checks import each_alone
+from discl_ray.config import load_config
 from discl_ray.core.shards import pack, unpack
 from discl_ray.demand import Cluster, Node, Stage, demand
+from discl_ray.errors import DisclError
 from discl_ray.pipeline import Step, spectrum_graph
 from discl_ray.placement import placed
 
@@ -65,6 +71,43 @@ def lastly(batch):
     return unpack(batch)[1]
 
 
+def trained(scratch):
+    """Which GPU each of two folds and each of two seeds was on, and what the real ones say, as there is no CUDA."""
+    from discl_ray.evaluate import predict
+    from discl_ray.experiments import comparison
+    from discl_ray.experiments.tables import TABLES
+
+    config = each_alone(load_config("conf/digits_lt.yaml"))
+    job = predict.fold_job(config.train, seed=0, classes=2)
+    kinds = {
+        "folds": (predict, "_train_without", lambda: list(predict.train_folds(job, [], {}, 2))),
+        "seeds": (comparison, "compare_seed", lambda: comparison.compute_seeds([(config, None)] * 2, TABLES["short"])),
+    }
+    found = {}
+    for name, (module, work, start) in kinds.items():
+        with patch.object(module, work, _noting(Path(scratch, name))):
+            start()
+        try:
+            start()
+        except DisclError as error:
+            gpus = Path(scratch, name).read_text().split()
+            found[name] = {"gpus": gpus, "said": str(error), "exit": error.exit_code}
+    return found
+
+
+def _noting(path):
+    """Stands for training: writes down its GPUs."""
+
+    def note(*_):
+        import ray
+
+        with path.open("a") as file:
+            file.write(",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"]) + "\n")
+        time.sleep(0.5)
+
+    return note
+
+
 def main(scratch):
     import ray
 
@@ -85,7 +128,7 @@ def main(scratch):
         found[str(gpus)] = run(gpus, preset)
         if others is not None:
             ray.util.remove_placement_group(others)
-    print(json.dumps(found))
+    print(json.dumps(found | trained(scratch)))
 
 
 if __name__ == "__main__":

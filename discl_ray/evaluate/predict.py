@@ -22,7 +22,9 @@ from torch import Tensor
 from discl_ray.core.lam import REAL
 from discl_ray.core.predictions import predictions_of
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.errors import ConfigError, DataError, DisclError
+from discl_ray.device import training_device
+from discl_ray.errors import ConfigError, DataError
+from discl_ray.parallel import as_tasks
 from discl_ray.train.config import TrainConfig
 from discl_ray.train.job import START, start_epochs
 from discl_ray.train.learner import TrainJob
@@ -190,28 +192,19 @@ def train_folds(
 ) -> Iterator[tuple[int, Weights]]:
     """(fold, weights) in the order in which they are done; a Ray task each, which leaves out the images of its fold.
 
-    Raises DisclError if a fold's loss is not finite.
+    Raises DisclError if a fold's loss is not finite, ModelError if the job has reserved GPUs that cannot be used.
     """
     import ray
-    from ray.exceptions import RayTaskError
 
-    task = ray.remote(num_cpus=job.train.threads)(_train_without)
     shared = ray.put(folds)
-    waiting = {task.remote(job, blocks, shared, number): number for number in range(count)}
-    while waiting:
-        done, _ = ray.wait(list(waiting))
-        try:
-            weights = ray.get(done[0])
-        except RayTaskError as error:
-            if isinstance(error.cause, DisclError):
-                raise error.cause from None
-            raise
-        yield waiting.pop(done[0]), weights
+    arguments = [(job, blocks, shared, number) for number in range(count)]
+    yield from as_tasks(_train_without, arguments, gpu=job.train.on_gpu, cpus=job.train.threads)
 
 
 def _train_without(job: TrainJob, blocks: Sequence[ObjectRef[pa.Table]], folds: Folds, number: int) -> Weights:
     import ray
 
+    training_device(job.train.on_gpu, job.train.precision)  # before anything is fetched
     torch.set_num_threads(job.train.threads)
     parts = []
     for block in blocks:  # one at a time: only what is kept is copied

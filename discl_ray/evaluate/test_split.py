@@ -54,11 +54,12 @@ def evaluate_test(
     run: Store,
     config_hash: str,
     post_hoc: float = 0.0,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Scores:
     """Scores on the test split; writes METRICS, what was predicted, and a line of the ledger into `run`.
 
-    `post_hoc` is the τ of a logit adjustment by the training classes' frequencies; 0 adjusts nothing.
+    `post_hoc` is the τ of a logit adjustment by the training classes' frequencies; 0 adjusts nothing. `device` is what predicts, if
+    it is not what the job's process has reserved.
     """
     predict = predictor_of(job, weights, device)
     test = read_split(generated, "test", ["image", "label", "domain"])

@@ -1,9 +1,10 @@
 """Rows x seeds -> one table: means, and intervals of the paired differences to a baseline.
 
 A seed redraws the writers' roles, which digits are rare, which images a rare class keeps, initialisation and generation noise; the
-rows of one seed share all of that, their start and their spectrum. Each seed is one Ray task on one CPU, running the loop that
-Ray Train runs, in process. Finished cells lie on disk and are not computed again, so each model sees the test images once; one of
-which a file is gone or damaged is computed again. Of two comparisons at once one computes a run, and the other waits for it.
+rows of one seed share all of that, their start and their spectrum. Each seed is one Ray task on one GPU, or on one CPU where there is
+none, running the loop that Ray Train runs, in process. Finished cells lie on disk and are not computed again, so each model sees the
+test images once; one of which a file is gone or damaged is computed again. Of two comparisons at once one computes a run, and the
+other waits for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from discl_ray.config import Config, dump_config, part_hash
 from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
+from discl_ray.device import training_device
 from discl_ray.errors import IntegrityError
 from discl_ray.evaluate.ensemble import choose_alpha, ensembled
 from discl_ray.evaluate.metrics import DOMAINS
@@ -58,14 +61,17 @@ class Cell(NamedTuple):
     """How often the test images were opened for it, from the ledger."""
     read: dict[str, float]
     """alpha or tau, where the weights are read in another way than as trained."""
+    device: str
+    """What its run was trained on; empty if nothing was trained."""
 
 
 # -- a seed
 
 
 def compare_seed(config: Config, generated: Store, rows: Sequence[RowSpec]) -> None:
-    """Computes the cells of one seed that are missing."""
+    """Computes the cells of one seed that are missing; raises ModelError if a GPU is reserved that cannot be used."""
     torch.set_num_threads(1)
+    training_device(config.train.on_gpu, config.train.precision)
     seed = _Seed(config, generated)
     for spec in rows:
         seed.cell(spec)
@@ -224,7 +230,16 @@ def read_cell(config: Config, generated: Store, spec: RowSpec, columns: Columns)
         where = found.domain if name in DOMAINS else group
         part = whole if name == "overall" else where == name
         parts[metric, name] = Predicted(found.label, found.guess, part)
-    return Cell(parts, found.history, _count_openings(cell_store(planned, spec)), found.read)
+    device = "" if spec.read == "untrained" else _device(run_of(planned, spec))
+    return Cell(parts, found.history, _count_openings(cell_store(planned, spec)), found.read, device)
+
+
+def _device(run: Store) -> str:
+    """What a run was trained on, by its configuration; where that is left open it is one of before GPUs were used."""
+    if not run.exists("config.yaml"):
+        return ""
+    on_gpu = yaml.safe_load(run.read("config.yaml"))["train"]["use_gpu"] is True
+    return "a GPU" if on_gpu else "the CPU"
 
 
 def _count_openings(store: Store) -> int:

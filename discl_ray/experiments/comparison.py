@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from discl_ray.checks import each_alone
 from discl_ray.config import Config, with_values
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.progress import unpaired
@@ -23,6 +24,7 @@ from discl_ray.experiments.rows import CE, PRIORS, RowSpec, caveat, plan_run
 from discl_ray.experiments.stages import Passed, check_stages, passed, probe_line
 from discl_ray.experiments.statistics import Interval
 from discl_ray.experiments.tables import TABLES, Table
+from discl_ray.parallel import as_tasks
 from discl_ray.pipeline import generate, lay_out, prepare
 from discl_ray.prompts import load_prompts
 from discl_ray.report.comparison import gap_picture, markdown, picture
@@ -87,22 +89,16 @@ def _is_complete(generated: Store) -> bool:
 
 def cells_of(config: Config, table: Table, seeds: int) -> Computed:
     """Every cell, computed if it is not there."""
+    if not config.train.alone:
+        print(f"  train.workers = {config.train.workers}: here each seed is trained by one worker", flush=True)
+    settled = each_alone(config)
     stores: dict[int, Seeded] = {}
     for seed in range(seeds):
-        seeded = with_values(config, {"seed": seed})
-        stores[seed] = (seeded, spectrum_of(seeded))
+        generated = spectrum_of(with_values(config, {"seed": seed}))
+        stores[seed] = (with_values(settled, {"seed": seed}), generated)
         _check(table, *stores[seed])
     with ray_session(num_cpus=config.run.num_cpus or 2, needs={"CPU": 1.0}):
-        import ray
-
-        task = ray.remote(num_cpus=1)(compare_seed)
-        waiting = [task.remote(seeded, store, table.rows) for seeded, store in stores.values()]
-        progress = Progress(seeds, "seeds")
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            ray.get(done)
-            progress.advance(len(done))
-        progress.close()
+        compute_seeds(list(stores.values()), table)
     cells = {
         seed: {spec.label: read_cell(seeded, store, spec, table.columns) for spec in table.rows}
         for seed, (seeded, store) in stores.items()
@@ -112,6 +108,18 @@ def cells_of(config: Config, table: Table, seeds: int) -> Computed:
         for _, store in stores.values()
     ]
     return Computed(cells=cells, hard=hard, probes=_probes(table, list(stores.values())))
+
+
+def compute_seeds(seeds: Sequence[Seeded], table: Table) -> None:
+    """Computes what is missing of every seed's cells, a seed to a GPU or to a CPU; Ray has to be there.
+
+    Raises ModelError if GPUs are reserved that cannot be used, DisclError if a training diverged.
+    """
+    arguments = [(seeded, store, table.rows) for seeded, store in seeds]
+    progress = Progress(len(seeds), "seeds")
+    for _ in as_tasks(compare_seed, arguments, gpu=seeds[0][0].train.on_gpu):
+        progress.advance(1)
+    progress.close()
 
 
 def _check(table: Table, config: Config, generated: Store) -> None:
@@ -168,6 +176,9 @@ def notes(table: Table, computed: Computed, command: str, seconds: float) -> str
         alphas = [cell.read["alpha"] for rows in cells.values() if "alpha" in (cell := rows[spec.label]).read]
         if alphas:
             lines.append(f"- {spec.label}: α by seed, chosen on OOD val: {', '.join(f'{a:g}' for a in alphas)}.")
+    devices = sorted({cell.device for rows in cells.values() for cell in rows.values() if cell.device})
+    if devices:
+        lines.append(f"- Each run was trained by one worker, on {' or '.join(devices)}.")
     lines.append(f"- Command: `{command}`, commit {commit()}. Wall time {seconds:.0f} s, without what was there already.")
     return "\n".join(lines)
 

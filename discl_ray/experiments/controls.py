@@ -15,6 +15,7 @@ from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.curriculum.mixing import Pools, epoch_images
+from discl_ray.device import training_device
 from discl_ray.embedded.digits import web_images
 from discl_ray.train.job import start_epochs
 from discl_ray.train.learner import TrainJob
@@ -40,7 +41,8 @@ def retrieve(job: TrainJob, table: ImageTable, scorer: ScorerConfig, prompts: Pr
     """
     from discl_ray.score.clip import ClipScorer
 
-    clip, web = ClipScorer(scorer), web_images(POOL, seed=job.seed)
+    device = training_device(job.train.on_gpu, job.train.precision)
+    clip, web = ClipScorer(scorer, device), web_images(POOL, seed=job.seed)
     texts = clip.embed_texts([prompts.filter(name) for name in job.names])
     similarity = clip.embed_images(list(web.images)) @ texts.T
     synthetic = (table.role == "train") & (table.lam_pct != REAL)

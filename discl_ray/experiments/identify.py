@@ -21,13 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from discl_ray.checks import judging_crew
+from discl_ray.checks import each_alone, judging_crew
+from discl_ray.cluster import present
 from discl_ray.config import Config
 from discl_ray.core.schema import PREDICTIONS
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples
 from discl_ray.evaluate.predict import Decode, FoldActor, Weights, assign_folds, fold_job, train_folds
 from discl_ray.hard import PREDICTIONS_FILE, read_predictions
+from discl_ray.parallel import share
 from discl_ray.pipeline import predictions_store
 from discl_ray.placement import placed
 from discl_ray.prompts import Prompts
@@ -97,14 +99,18 @@ def zero_shot(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
 
 
 def out_of_fold(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
-    """PREDICTIONS by classifiers trained on the other folds."""
-    job = fold_job(config.train, seed=config.seed, classes=len(samples.classes))
+    """PREDICTIONS by classifiers trained on the other folds, a GPU each if there is one."""
+    train = each_alone(config).train
+    job = fold_job(train, seed=config.seed, classes=len(samples.classes))
     folds, count = folds_of(config, samples), config.hard.folds
     name = predictions_store(config, samples, prompts).base.rsplit("-", 1)[-1]  # which names its classifiers, too
-    with ray_session(num_cpus=config.run.num_cpus, needs={"CPU": max(2.0, config.train.threads)}):
+    with ray_session(num_cpus=config.run.num_cpus, needs={"CPU": max(2.0, 0 if train.on_gpu else train.threads)}):
         from ray.data import ActorPoolStrategy
 
-        print(f"  {len(folds)} training images in {count} folds; a classifier for each, trained on the others", flush=True)
+        where = ", each on a GPU" if train.on_gpu else ""
+        print(
+            f"  {len(folds)} training images in {count} folds; a classifier for each, trained on the others{where}", flush=True
+        )
         if unseen := unseen_classes(samples, folds):
             shown = ", ".join(unseen[:8]) + (", …" if len(unseen) > 8 else "")
             print(f"  {len(unseen)} classes lie in one fold, so they are judged by classifiers that never saw them: {shown}")
@@ -122,13 +128,14 @@ def out_of_fold(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
             for number, weights in train_folds(job, blocks, folds, count):
                 trained[number] = weights
                 progress.advance(1)
+        most = min(count, present(config.run).gpus) if train.on_gpu else count
         predicted = decoded.map_batches(
             FoldActor,
             fn_constructor_args=(job, [trained[number] for number in range(count)], folds, name),
-            compute=ActorPoolStrategy(min_size=1, max_size=count),
+            compute=ActorPoolStrategy(min_size=1, max_size=most),
             batch_size=ROWS,
             batch_format="pyarrow",
-            num_cpus=1,
+            **share(train.on_gpu),
         )
 
         def judging(judged: Progress) -> Sight:

@@ -21,10 +21,9 @@ from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.mixing import Pools, epoch_images
 from discl_ray.demand import Workers
-from discl_ray.device import training_device
-from discl_ray.errors import DisclError
 from discl_ray.evaluate.metrics import Scores
 from discl_ray.evaluate.test_split import evaluate_test
+from discl_ray.parallel import as_tasks
 from discl_ray.report.history import write_history_report
 from discl_ray.run import MANIFEST, locked, run_store
 from discl_ray.train.flyp import check_student
@@ -173,8 +172,10 @@ def divided(planned: PlannedRun, label: str) -> PlannedRun:
     now = last if last is not None and finished else training(planned.config, last)
     if not before or now != before[-1]:
         planned.store.write_json(WORKERS, {"starts": [w._asdict() for w in (*before, now)]})
-        if before:
-            print(f"  {label}: goes on with {now}; it was begun with {before[0]}. {_matters(planned.config, now)}".rstrip())
+        if last is not None:
+            so_far = ", then ".join(map(str, before))
+            why = _matters(planned.config, now) if now.number != last.number else ""
+            print(f"  {label}: goes on with {now}; so far it was trained by {so_far}. {why}".rstrip(), flush=True)
         before = (*before, now)
     train = planned.config.train.model_copy(update={"workers": now.number, "use_gpu": now.gpu})
     config = planned.config.model_copy(update={"train": train})
@@ -231,18 +232,7 @@ def test_row(planned: PlannedRun, weights: dict[str, Tensor], generated: Store) 
     judge = partial(
         evaluate_test, planned.job, weights, generated=generated, run=planned.store, config_hash=planned.config_hash
     )
-    train = planned.config.train
-    if not train.on_gpu or not present(planned.config.run).gpus:
-        return judge()
-    import ray
-    from ray.exceptions import RayTaskError
-
-    def on_gpu() -> Scores:
-        return judge(device=training_device(True, train.precision))
-
-    try:
-        return ray.get(ray.remote(num_gpus=1)(on_gpu).remote())
-    except RayTaskError as error:
-        if isinstance(error.cause, DisclError):
-            raise error.cause from None
-        raise
+    if not planned.config.train.on_gpu or not present(planned.config.run).gpus:
+        return judge(device="cpu")
+    ((_, scores),) = as_tasks(lambda: judge(), [()], gpu=True)  # Ray takes no partial function
+    return scores

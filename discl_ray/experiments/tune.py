@@ -33,7 +33,6 @@ from discl_ray.config import PHASE_2, Config, dump_config, part_hash, with_value
 from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.device import training_device
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.experiments.rows import PlannedRun, plan_run, table_of, train_row
 from discl_ray.experiments.space import DRIVER, Dimension, Point, draw_points, shown
@@ -218,9 +217,8 @@ class _SeedRun:
             raise _Paused(report)
 
         start = self.start if state is None else None
-        device = training_device(job.train.on_gpu, job.train.precision)
         try:
-            loop(job, self.table, controller, pause, start=start, resume=state, epochs=self.planned.epochs, device=device)
+            loop(job, self.table, controller, pause, start=start, resume=state, epochs=self.planned.epochs)
         except _Paused as paused:
             return paused.report
         raise IntegrityError("the loop ended without a report")

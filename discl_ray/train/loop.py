@@ -22,6 +22,7 @@ from discl_ray.curriculum.controller import Controller
 from discl_ray.curriculum.mixing import EpochOrder, Pools, budget, epoch_order, explore_order, explored_images
 from discl_ray.curriculum.progress import Progress, progress_of, to_metrics, unpaired
 from discl_ray.curriculum.strategies import Choice
+from discl_ray.device import training_device
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.evaluate.metrics import main_metric, scores
 from discl_ray.train.augment import augment, draw_parameters
@@ -70,22 +71,28 @@ def loop(
     resume: Mapping[str, Any] | None = None,
     world: World = ALONE,
     epochs: int | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> dict[str, Tensor]:
     """Trains and returns the weights that `train.keep` asks for. `start` are weights to begin from, `resume` a reported state.
 
-    `epochs` overrides the configured number (the start run has its own).
+    `epochs` overrides the configured number (the start run has its own), `device` what the job's process is to have.
     Raises DisclError on a loss that is not finite, naming step, λ and images, if memory runs out, and if an epoch has no room for
-    what is asked.
+    what is asked; ModelError if the job has reserved a GPU that cannot be used.
     """
-    return _Run(job, table, controller, world, torch.device(device), epochs or job.train.epochs).go(report, start, resume)
+    run = _Run(job, table, controller, world, _device(job, device), epochs or job.train.epochs)
+    return run.go(report, start, resume)
 
 
-def predictor_of(job: TrainJob, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Predictor:
-    """Trained weights as something that predicts."""
-    learner = LEARNERS[job.train.model](job, torch.device(device))
+def predictor_of(job: TrainJob, weights: Mapping[str, Tensor], device: str | torch.device | None = None) -> Predictor:
+    """Trained weights as something that predicts; `device` as for `loop`."""
+    learner = LEARNERS[job.train.model](job, _device(job, device))
     learner.model.load_state_dict(dict(weights))
     return learner.predictor()
+
+
+def _device(job: TrainJob, device: str | torch.device | None) -> torch.device:
+    """What is named, else what the job's process has reserved."""
+    return torch.device(training_device(job.train.on_gpu, job.train.precision) if device is None else device)
 
 
 class _Run:
