@@ -9,12 +9,11 @@ which their tag says. A file or a folder's config says it, or the name does (`Vi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
-from unittest.mock import patch
 
 import open_clip
 import torch
@@ -129,26 +128,39 @@ def _offline(name: str, pretrained: str | None) -> str:
     return remedy if repository else ""
 
 
+class _Witness:
+    """A model that loads nothing and keeps what it was given to load; in all else it is the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.given: dict[str, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], strict: bool = True) -> None:
+        """Keeps them."""
+        self.given = dict(tensors)
+
+
 def _as_taken(model: nn.Module, file: Path) -> dict[str, Weight]:
-    """Name -> weight as they arrive in the model, after all that open_clip renames and converts on the way."""
+    """Name -> weight as they arrive in the model, after all that open_clip renames and converts on the way.
+
+    The file is mapped into memory, and of its tensors hardly one is read.
+    """
     header = read_header(file)
-    state = {
-        name: torch.empty(w.shape, device=META, dtype=torch.float32 if w.real else torch.int64) for name, w in header.items()
-    }
-    if next(iter(state), "").startswith("module"):  # of a parallel wrapper; open_clip cuts it off
-        state = {name[7:]: tensor for name, tensor in state.items()}
-    taken: dict[str, Tensor] = {}
-    take = cast(Callable[..., Any], lambda tensors, strict=True: taken.update(tensors))
-    with patch.object(factory, "load_state_dict", lambda *_, **__: dict(state)), patch.object(model, "load_state_dict", take):
-        open_clip.load_checkpoint(cast(Any, model), str(file))
-    taken |= _positions(state, taken)
-    return {name: Weight(tuple(t.shape), t.is_floating_point()) for name, t in taken.items()}
+    if next(iter(header), "").startswith("module"):  # of a parallel wrapper; open_clip cuts it off
+        header = {name[7:]: weight for name, weight in header.items()}
+    witness = _Witness(model)
+    open_clip.load_checkpoint(cast(Any, witness), str(file))
+    taken = {name: Weight(tuple(t.shape), t.is_floating_point()) for name, t in witness.given.items()}
+    return taken | _positions(header, taken)
 
 
-def _positions(state: Mapping[str, Tensor], taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _positions(header: Mapping[str, Weight], taken: Mapping[str, Weight]) -> dict[str, Weight]:
     """Position embeddings as they are in the file: open_clip would stretch them, and the model would be another one."""
     names = ("visual.positional_embedding", "positional_embedding", "text.positional_embedding")
-    return {n: state[n.removeprefix("text.")] for n in names if n in taken and n.removeprefix("text.") in state}
+    return {n: header[n.removeprefix("text.")] for n in names if n in taken and n.removeprefix("text.") in header}
 
 
 def _check_tokenizer(name: str, model: nn.Module, where: str) -> None:
