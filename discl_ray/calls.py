@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from discl_ray.masking import masked
+
 JOBS = ("identify", "preview", "generate", "train", "compare", "tune", "doctor")
 
 BY_MAKE = "DISCL_RAY_BY_MAKE"
@@ -71,13 +73,17 @@ class Call:
         return Path(self.script).stem if self.script else ""
 
     def command(self, job: str = "", *, files: Sequence[str] | None = None, rest: Sequence[str] | None = None) -> str:
-        """The command that calls a job as this one was, or this one again; with other files and words where they are given."""
+        """The command that calls a job as this one was, or this one again; with other files and words where they are given.
+
+        It is to be printed: what is secret in it is masked.
+        """
         files = self.files if files is None else tuple(files)
         words = self.rest if rest is None else tuple(rest)
         if job and job != self.job:
             words = tuple(word for word in words if "=" in word and not word.startswith("--"))  # not this job's options
         targets = (job,) if job else self.targets or (self.job,)
         job = job or self.job
+        words = tuple(map(masked, words))
         if self.targets or not self.script:
             return " ".join(["make", *targets, *_variable("CONF", _files_of(job, files)), *_variable("ARGS", words)])
         configured = [word for file in files for word in ("--config", file)]

@@ -7,7 +7,9 @@ written. Only jobs, the doctor and tests see the whole `Config`; each step gets 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
+from discl_ray.calls import Call
 from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import stable_id
 from discl_ray.core.settings import Location, Settings, execution, identity
@@ -26,6 +29,7 @@ from discl_ray.errors import ConfigError
 from discl_ray.experiments.config import TuneConfig
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.hard import HardConfig
+from discl_ray.masking import masked
 from discl_ray.plan import PlanConfig
 from discl_ray.preview import PreviewConfig
 from discl_ray.prompts import PromptConfig
@@ -124,32 +128,89 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """Reads YAML files, each over the ones before it (a data set's, then a model's), applies `key=value` and validates.
 
-    Raises ConfigError naming every problem: path, value, what is allowed, the nearest name.
+    Raises ConfigError naming every problem: where it was given, path, value, what is allowed, the nearest name.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
-    path = " + ".join(map(str, files))
-    problems = [f"'{o}': an override reads key=value, e.g. train.epochs=10" for o in overrides if "=" not in o]
-    if problems:
-        raise ConfigError(_report(path, problems))
+    given = _given(overrides)
+    read = [(str(file), _read(file)) for file in files]
+    sources = _Sources(files=read, overrides=tuple(o.partition("=")[0] for o in overrides), given=_plain(given))
     try:
-        for file in files:
-            if not Path(file).expanduser().is_file():
-                raise ConfigError(f"{file}: no such file; `--config conf/digits_lt.yaml` is the default")
-        read = [OmegaConf.load(Path(file).expanduser()) for file in files]
-        if any(not OmegaConf.is_dict(part) for part in read):
-            raise ConfigError(f"{path}: a mapping of sections is needed")
-        values = OmegaConf.to_container(OmegaConf.merge(*read, _given(overrides)), resolve=False)
-    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    problems = [
-        f"{key} = '{value}': ${{...}} is not interpreted here; write the value" for key, value in _interpolations(values)
-    ]
-    if problems:
-        raise ConfigError(_report(path, problems))
+        values = _plain(OmegaConf.merge(*(part for _, part in read), given))
+    except (TypeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{sources.all}: cannot be laid over each other: {' '.join(str(error).split())}") from error
+    if found := list(_interpolations(values)):
+        problems = [(key, f"{key} = '{value}': ${{...}} is not interpreted here; write the value") for key, value in found]
+        raise ConfigError(sources.report([(re.split(r"[.\[\]]+", key), problem) for key, problem in problems]))
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_report(path, sentences(error))) from error
+        raise ConfigError(sources.report([(_place(e), _sentence(e)) for e in error.errors()])) from error
+
+
+def _read(file: str | Path) -> DictConfig:
+    """A YAML file's sections."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        what = "is no regular file" if path.exists() else "no such file"
+        raise ConfigError(f"{file}: {what}; `--config conf/digits_lt.yaml` is the default")
+    try:
+        found = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, DictConfig):
+        raise ConfigError(f"{file}: a mapping of sections is needed")
+    return found
+
+
+def _plain(values: Any) -> Any:
+    return OmegaConf.to_container(values, resolve=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sources:
+    """Where the values of a configuration come from, for whoever has to mend one."""
+
+    files: Sequence[tuple[str, DictConfig]]
+    overrides: Sequence[str]
+    """Their keys."""
+    given: Any
+    """What they say, nested."""
+
+    @property
+    def all(self) -> str:
+        """All of them."""
+        return " + ".join([*(name for name, _ in self.files), *([_command_line()] if self.overrides else [])])
+
+    def of(self, place: Sequence[Any], problem: str) -> str:
+        """The source whose value stands at a place, or of which the problem names a key; empty if none says anything there."""
+        if _says(self.given, place) or any(
+            re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", problem) for key in self.overrides
+        ):
+            return _command_line()
+        return next((name for name, part in reversed(self.files) if _says(_plain(part), place)), "")
+
+    def report(self, problems: Sequence[tuple[Sequence[Any], str]]) -> str:
+        """Problems as one text: (place, sentence) of each."""
+        found = [(self.of(place, problem), problem) for place, problem in problems]
+        named = list(dict.fromkeys(source for source, _ in found if source))
+        if len(named) < 2:
+            return _report(named[0] if named else self.all, [problem for _, problem in found])
+        return _report(" + ".join(named), [f"{problem} ({source})" if source else problem for source, problem in found])
+
+
+def _command_line() -> str:
+    return "ARGS" if Call.this().targets else "the command line"
+
+
+def _says(values: Any, place: Sequence[Any]) -> bool:
+    """Whether nested values have something at a place, or, in its stead, something that is no mapping on the way to it."""
+    for part in place:
+        if not isinstance(values, Mapping):
+            return True
+        if part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def sentences(error: ValidationError) -> list[str]:
@@ -158,16 +219,28 @@ def sentences(error: ValidationError) -> list[str]:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+    """The resolved configuration as YAML; what is secret in its URIs is masked, for it lies beside what is shared."""
+    return masked(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
 
 
 def _given(overrides: Sequence[str]) -> DictConfig:
-    """What `key=value` say, by key."""
+    """What `key=value` say, by key.
+
+    Raises ConfigError naming those that do not read so.
+    """
     given = OmegaConf.create()
+    problems: list[str] = []
     for override in overrides:
-        key, _, text = override.partition("=")
-        OmegaConf.update(given, key, _value(_kinds_at(key), text))
+        key, equals, text = override.partition("=")
+        if not equals:
+            problems.append(f"'{override}': an override reads key=value, e.g. train.epochs=10")
+            continue
+        try:
+            OmegaConf.update(given, key, _value(_kinds_at(key), text))
+        except (TypeError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+            problems.append(f"'{override}': cannot be read: {' '.join(str(error).split())}")
+    if problems:
+        raise ConfigError(_report(_command_line(), problems))
     return given
 
 
@@ -272,10 +345,15 @@ def _tags() -> set[str]:
     return {kind.model_fields["name"].default for kind in get_args(Config.model_fields["data"].annotation)}
 
 
+def _place(error: Any) -> list[Any]:
+    """The keys that lead to what is wrong."""
+    location = error["loc"]
+    return [part for i, part in enumerate(location) if not (i == 1 and location[0] == "data" and part in _tags())]
+
+
 def _sentence(error: Any) -> str:
     location = error["loc"]
-    shown_at = [part for i, part in enumerate(location) if not (i == 1 and location[0] == "data" and part in _tags())]
-    path = ".".join(str(part) for part in shown_at) or "(whole)"
+    path = ".".join(str(part) for part in _place(error)) or "(whole)"
     if error["type"] == "union_tag_invalid":
         return f"{path}.name = {error['ctx']['tag']!r}: no such data set; allowed: {', '.join(sorted(_tags()))}"
     if error["type"] == "extra_forbidden" and location[0] == "data" and location[-1] in FilesConfig.model_fields:

@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from discl_ray.masking import masked
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -154,7 +156,7 @@ def of_job(check: Callable[[Config], str]) -> Check:
 
 
 def check_data(subject: Subject) -> str:
-    """Whether the data set can be listed, and what is in it. No image is opened."""
+    """Whether the data set can be listed, and what is in it. No image is opened, which is said of those that are files."""
     config, table = subject.config.data, subject.listing.table
     counts = Counter(table["split"].to_pylist())
     classes = len(subject.class_names)
@@ -164,7 +166,8 @@ def check_data(subject: Subject) -> str:
         raise Problem(f"data.name = {config.name}: no training image among {table.num_rows}; look at its splits")
     shown = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
     shown += [f"{counts[None]:,} to be split"] * (counts[None] > 0)
-    return "\n".join([f"{config.name}: {', '.join(shown)}; {classes:,} classes", *subject.listing.notes])
+    unopened = ["listed, not opened: whether all can be read, identify and generate find out"] * subject.listing.in_files
+    return "\n".join([f"{config.name}: {', '.join(shown)}; {classes:,} classes", *unopened, *subject.listing.notes])
 
 
 def check_class_names(subject: Subject) -> str:
@@ -188,10 +191,13 @@ def check_class_names(subject: Subject) -> str:
             raise
         return f"not tried: {config.model} is not on this machine yet"
     rows, names = _some_training_rows(subject)
-    ranks = class_ranks(_decoded(subject, rows, names), {name: prompts.filter(name) for name in names.values()}, scorer)
+    unread: list[str] = []
+    images = _decoded(subject, rows, names, unread)
+    ranks = class_ranks(images, {name: prompts.filter(name) for name in names.values()}, scorer)
     if not ranks:
-        raise Problem(f"none of {len(rows)} training images can be read")
-    return _known(subject, ranks, len(names))
+        raise Problem(f"none of {len(rows)} training images can be read; {unread[0]}")
+    lost = f"\n{len(unread)} of those tried cannot be read: {unread[0]}" if unread else ""
+    return f"{_known(subject, ranks, len(names))}{lost}"
 
 
 def _known(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
@@ -250,18 +256,24 @@ def _some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
     return rows, {key: name for key, name in subject.class_names.items() if key in chosen}
 
 
-def _decoded(subject: Subject, rows: Sequence[int], names: Mapping[str, str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """(class name, pixels) of rows of the listing, for SECONDS; what cannot be read is left out."""
+def _decoded(
+    subject: Subject, rows: Sequence[int], names: Mapping[str, str], unread: list[str]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """(class name, pixels) of rows of the listing, for SECONDS; what cannot be read goes into `unread`, with its reason."""
     from discl_ray.core.images import decode_image
+    from discl_ray.data.files import shown
     from discl_ray.errors import ImageError
 
     listing = subject.listing
     table, end = listing.table.take(rows), time.monotonic() + SECONDS
-    for key, data in zip(table["class_key"].to_pylist(), listing.read(listing.root, table), strict=True):
+    columns = (table[name].to_pylist() for name in ("sample_id", "class_key"))
+    for sample_id, key, data in zip(*columns, listing.read(listing.root, table), strict=True):
         try:
-            if not isinstance(data, ImageError):
-                yield names[key], decode_image(data)
-        except ImageError:
+            if isinstance(data, ImageError):
+                raise data
+            yield names[key], decode_image(data)
+        except ImageError as error:
+            unread.append(f"{shown(sample_id)}: {error}")
             continue
         if time.monotonic() > end:
             return
@@ -382,4 +394,4 @@ def examine(
             ok, text = False, str(error) if known else f"{type(error).__name__}: {error}"
             text = SKIPPED if text in reported else text
             reported.add(text)
-        yield Finding(name=name, ok=ok, text=text)
+        yield Finding(name=name, ok=ok, text=masked(text))

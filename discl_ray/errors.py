@@ -18,11 +18,16 @@ import errno
 import os
 import re
 
+from discl_ray.masking import masked
+
 
 class DisclError(Exception):
-    """Base of every error a user is meant to read; its message is the whole report."""
+    """Base of every error a user is meant to read; its message is the whole report, without passwords."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(masked(str(message)))
 
 
 class ConfigError(DisclError):

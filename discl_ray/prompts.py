@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from discl_ray.core.ids import stable_id
 from discl_ray.core.settings import Location, Settings, execution
+from discl_ray.core.storage import check_regular
 from discl_ray.data.files import same_name
 from discl_ray.data.names import code_like
 from discl_ray.errors import ConfigError
@@ -176,6 +177,7 @@ def _without_twice(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 def _read(name: str) -> Any:
     try:
+        check_regular(Path(name))
         text = Path(name).read_text(encoding="utf-8-sig")
         if name.lower().endswith(".json"):
             return json.loads(text, object_pairs_hook=_without_twice)

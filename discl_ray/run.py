@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from discl_ray.calls import again, in_submitted_job
 from discl_ray.core.storage import Store
 from discl_ray.errors import REMEDIES, IntegrityError, SetupError
+from discl_ray.masking import masked
 
 MANIFEST = "MANIFEST.json"
 
@@ -51,7 +52,7 @@ def check_root(root: str) -> None:
         return
     error = found[0]
     known = error.errno if isinstance(error, OSError) else None
-    why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:300]
+    why = error.strerror if isinstance(error, OSError) and error.strerror else masked(" ".join(str(error).split()))[:300]
     remedy = REMEDIES.get(known or 0, "set run.root to a folder you may write").replace("name a", "set run.root to a")
     raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
 

@@ -22,6 +22,7 @@ import argparse
 from discl_ray.command import run_job
 from discl_ray.config import Config
 from discl_ray.errors import ConfigError
+from discl_ray.masking import masked
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--tag", default="")
     known, rest = parser.parse_known_args()
     table = ["--table", known.table] if known.table else []
-    asked = [word for word in rest if not word.startswith("run.root=")]  # where it lies decides nothing
+    asked = [masked(word) for word in rest if not word.startswith("run.root=")]  # where it lies decides nothing
     command = " ".join(["python", "jobs/compare.py", "--seeds", str(known.seeds), *table, *asked])
 
     def job(config: Config) -> None:

@@ -54,6 +54,34 @@ def test_every_problem_is_reported_at_once():
         assert key in message
 
 
+def test_a_problem_is_said_of_where_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISCL_RAY_BY_MAKE", raising=False)
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("plan: {replicas: 2}\ntrain: {epochs: 30}\n")
+    bad.write_text("plan: {replica: 3}\nfilter: {mode: both}\n")
+    assert refused("plan.replica=3", path=[good]).startswith(
+        "the command line: 1 problem in the configuration\n  plan.replica = 3"
+    )
+    assert refused(path=[good, bad, good]).startswith(f"{bad}: 2 problems in the configuration\n")
+    assert refused("filter.mode=rank", path=[good, bad]).startswith(f"{bad}: 1 problem")  # mended by the override
+    mixed = refused("plan.lams=[2]", path=[good, bad]).split("\n")
+    assert mixed[0] == f"the command line + {bad}: 3 problems in the configuration"
+    assert [line.rpartition(" (")[2] for line in mixed[1:]] == ["the command line)", f"{bad})", f"{bad})"]
+    # what one key contradicts is in a file, what the other says is not
+    assert refused("curriculum.epochs=99", path=[good]).startswith("the command line: 1 problem")
+    assert refused("seed=[1", path=[good]).startswith(
+        "the command line: 1 problem in the configuration\n  'seed=[1': cannot be read"
+    )
+    assert refused("run.name=${seed}", path=[good]).startswith("the command line: 1 problem")
+    monkeypatch.setenv("DISCL_RAY_BY_MAKE", "generate")
+    assert refused("plan.replica=3", path=[good]).startswith("ARGS: 1 problem")
+
+
+def test_a_configuration_that_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "c.yaml")
+    assert "c.yaml: is no regular file" in refused(path=tmp_path / "c.yaml")
+
+
 def test_overrides_without_a_value_are_refused_together():
     message = refused("plan.replicas", "--fast")
     assert "'plan.replicas'" in message
@@ -184,7 +212,8 @@ def test_files_are_laid_one_over_the_other(tmp_path):
     over = written(tmp_path, "generator: {cfg_scale: 9}\nplan: {replicas: 2}")
     config = load_config([CONF, over], ["plan.replicas=3"])
     assert (config.generator.cfg_scale, config.plan.replicas, config.data.head) == (9, 3, 36)
-    assert str(over) in refused("seed=-1", path=[CONF, over])
+    over.write_text("generator: {cfg_scale: 9}\nseed: -1")
+    assert refused(path=[CONF, over]).startswith(f"{over}: 1 problem")
     assert "nowhere.yaml: no such file" in refused(path=[CONF, "nowhere.yaml"])
 
 

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from discl_ray.errors import IntegrityError, unwritable
+from discl_ray.masking import masked
 
 ROW_GROUP = 64
 """Images per Parquet row group: small enough for random access."""
@@ -102,6 +104,25 @@ def probe(folder: Path) -> Path:
     return place
 
 
+SPECIAL = "is a pipe, a socket or a device"
+"""A file of this kind is not read: that could wait for ever."""
+
+
+def is_special(path: Path) -> bool:
+    """Whether there is something at a path that is neither a file nor a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # there is nothing; reading says so
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def check_regular(path: Path) -> None:
+    """Raises OSError for what is SPECIAL."""
+    if is_special(path):
+        raise OSError(SPECIAL)
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder on a file system. Names are relative and use `/`."""
@@ -170,7 +191,9 @@ class Store:
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def read(self, name: str) -> bytes:
-        """A file's bytes; raises FileNotFoundError."""
+        """A file's bytes; raises FileNotFoundError, and OSError for what is SPECIAL."""
+        if self.local is not None:
+            check_regular(self.local / name)
         with self.filesystem.open_input_stream(self.path(name)) as stream:
             return stream.read()
 
@@ -300,4 +323,4 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
 
 def _short(error: object) -> str:
     """The first words of what a library said."""
-    return " ".join(str(error).split())[:120]
+    return masked(" ".join(str(error).split()))[:120]

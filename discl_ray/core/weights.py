@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from discl_ray.core.ids import file_hash, sha256, stable_id
+from discl_ray.core.storage import check_regular
 from discl_ray.errors import ModelError
 
 SHOWN = 3
@@ -32,6 +33,7 @@ class Weight(NamedTuple):
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises ModelError if the file is missing or holds something else."""
     try:
+        check_regular(path)
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -24,8 +24,9 @@ import pyarrow.fs as pafs
 from discl_ray.core.ids import stable_id
 from discl_ray.core.images import HEIC_REMEDY, HEIC_SUFFIXES, SUFFIXES, can_heic
 from discl_ray.core.images import is_image as begins_as_image
-from discl_ray.core.storage import Store
+from discl_ray.core.storage import SPECIAL, Store, is_special
 from discl_ray.errors import DataError
+from discl_ray.masking import masked
 
 SYSTEM_NAMES = frozenset(
     (
@@ -138,8 +139,8 @@ def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None)
         if not links and _escapes(root.local, plain, set() if known is None else known):
             raise ValueError(LINK_OUT)
         plain = _as_spelt(root.local, plain)
-        if _special(root.local / plain):
-            raise ValueError("is a pipe, a socket or a device")
+        if is_special(root.local / plain):
+            raise ValueError(SPECIAL)
     return plain
 
 
@@ -207,15 +208,6 @@ def _escapes(root: Path, path: str, known: set[str]) -> bool:
     return False
 
 
-def _special(path: Path) -> bool:
-    """Whether reading it could wait for ever."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # there is none; reading says so
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
 @dataclass
 class LeftOut:
     """What lies under a root and is not used."""
@@ -224,6 +216,8 @@ class LeftOut:
     """Files that are no image by their name, by suffix in small letters."""
     system: set[str] = field(default_factory=set)
     """Paths of what systems and NAS make, and of what is hidden."""
+    special: list[str] = field(default_factory=list)
+    """Paths of pipes, sockets and devices, whatever they are called: reading one could wait for ever."""
 
     def sentences(self) -> list[str]:
         """What a user should know of it, a line each."""
@@ -235,6 +229,8 @@ class LeftOut:
             )
         if photos := sum(self.suffixes[suffix] for suffix in HEIC_SUFFIXES):
             said.append(f"{_files(photos)} of telephones (HEIC) can be read after {HEIC_REMEDY}")
+        if self.special:
+            said.append(f"left out {_files(len(self.special))} of which each {SPECIAL}: {_some(self.special, 4)}")
         names = Counter(path.rsplit("/", 1)[-1] for path in sorted(self.system))
         hidden = sum(count for name, count in names.items() if name.startswith("."))
         made = Counter({name: count for name, count in names.items() if not name.startswith(".")})
@@ -262,8 +258,8 @@ def _some(names: Sequence[str], limit: int) -> str:
 def walk(root: Store, folder: str = "", *, links: bool = False, left: LeftOut | None = None) -> Iterator[File]:
     """Every file under a folder of the root, by name, folder by folder; loops of links end.
 
-    Pipes and devices, hidden files and what systems make are left out, the latter two noted in `left`. A link out of the root is
-    a file all the same, of which reading says so, and a folder that is not entered; `links` enters it.
+    Pipes and devices, hidden files and what systems make are left out and noted in `left`. A link out of the root is a file all
+    the same, of which reading says so, and a folder that is not entered; `links` enters it.
 
     Raises DataError at a folder that cannot be listed.
     """
@@ -315,6 +311,8 @@ def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator
                 stack.append((path, real, _entries(root / path)))
         elif stat.S_ISREG(status.st_mode):
             yield File(readable(path), status.st_size, status.st_mtime_ns)
+        else:
+            left.special.append(readable(path))
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -399,7 +397,8 @@ def _nothing(root: Store, looked_for: str, others: Sequence[File], left: LeftOut
     closed = [file.path for file in others if file.path.endswith("/")]
     linked = f"; '{shown(closed[0])}' {LINK_OUT}" if closed else ""
     heic = f"; {HEIC_REMEDY} reads HEIC" if any(left.suffixes[suffix] for suffix in HEIC_SUFFIXES) else ""
-    return f"data.root = '{shown(root.base)}': looked for {looked_for}; {found_instead(others)}{more}{linked}{heic}"
+    special = f"; '{shown(left.special[0])}' {SPECIAL}" if left.special else ""
+    return f"data.root = '{shown(root.base)}': looked for {looked_for}; {found_instead(others)}{more}{linked}{special}{heic}"
 
 
 def stat_files(root: Store, paths: Iterable[str]) -> list[File]:
@@ -426,6 +425,7 @@ def readable(path: str) -> str:
 
 def shown(text: str, limit: int = 120) -> str:
     """Text from a data set as an error may print it: on one line, without control characters, and not endless."""
+    text = masked(text)
     plain = "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text[:limit])
     return plain if len(text) <= limit else f"{plain}… ({len(text)} characters)"
 

@@ -13,9 +13,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from discl_ray.core.storage import Store
+from discl_ray.core.storage import Store, check_regular
 from discl_ray.data.files import Problems, same_name, shown
 from discl_ray.errors import DataError
 
@@ -53,8 +54,8 @@ def _text(path: str) -> str:
             folder, name = Store.file(path)
             data = folder.read(name)
         else:
-            with open(path, "rb") as stream:
-                data = stream.read()
+            check_regular(Path(path))
+            data = Path(path).read_bytes()
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"data.names = '{shown(path)}': cannot be read: {error}") from error
     try:

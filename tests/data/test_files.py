@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from discl_ray.data.files import (
     LONGEST,
     TOLD,
     File,
+    LeftOut,
     Problems,
     choose_columns,
     found_instead,
@@ -27,7 +29,11 @@ from discl_ray.data.files import (
     stat_files,
     walk,
 )
-from discl_ray.errors import DataError
+from discl_ray.data.listing import read_files
+from discl_ray.data.names import load_names
+from discl_ray.errors import ConfigError, DataError
+from discl_ray.prompts import PromptConfig, load_prompts
+from tests.conftest import promptly
 
 
 @pytest.fixture
@@ -159,6 +165,32 @@ def test_a_folder_known_to_be_inside_does_not_hide_a_link_below_it(root, tmp_pat
         with pytest.raises(ValueError, match="symbolic link"):
             guard(root, path, links=False, known=known)
     assert guard(root, "a/b/y.png", links=False, known=known) == "a/b/y.png"
+
+
+def test_what_would_block_a_reader_is_named_among_what_is_left_out(root):
+    os.mkfifo(root.local / "a" / "pipe.png")
+    os.mkfifo(root.local / "other")
+    left = LeftOut()
+    assert [file.path for file in walk(root, left=left)] == ["a/b/x.png"]
+    assert left.sentences() == ["left out 2 files of which each is a pipe, a socket or a device: a/pipe.png, other"]
+    with pytest.raises(DataError, match=r"looked for tables; .*; 'a/pipe\.png' is a pipe"):
+        pick(root, lambda path: path.endswith(".csv"), "tables", links=False)
+
+
+def test_reading_what_would_block_ends_at_once(root):
+    os.mkfifo(root.local / "pipe.png")
+    with promptly():
+        with pytest.raises(OSError, match="is a pipe"):
+            root.read("pipe.png")
+        (row,) = read_files(root, pa.table({"path": ["pipe.png"]}))
+        assert str(row) == "unreadable: is a pipe, a socket or a device"
+        for load, refusal in ((load_names, DataError), (load_scenes, ConfigError)):
+            with pytest.raises(refusal, match=r"(data\.names|prompts\.scenes) = '.*pipe\.png': cannot be read: is a pipe"):
+                load(str(root.local / "pipe.png"))
+
+
+def load_scenes(path):
+    return load_prompts(PromptConfig(scenes=path))
 
 
 def test_what_would_block_a_reader_is_refused_and_not_listed(root):
