@@ -12,9 +12,10 @@ import logging
 import uuid
 import warnings as warnings_
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ from discl_ray.errors import IntegrityError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.folder import (
     check_steps,
-    count_truncated,
+    cut_prompts,
     find_model,
     fingerprint,
     native_side,
@@ -55,13 +56,25 @@ from discl_ray.prompts import Prompts, load_prompts
 from discl_ray.run import MANIFEST, run_store
 from discl_ray.runtime import ray_session, start_beside_driver
 from discl_ray.score.folder import scorer_fingerprint, scorer_warnings
-from discl_ray.spectrum import SAMPLES_AT, committed, count_verdicts, drop_strays, open_spectrum, verify, write_shard
+from discl_ray.spectrum import (
+    SAMPLES_AT,
+    committed,
+    committed_ids,
+    count_verdicts,
+    drop_strays,
+    open_spectrum,
+    verify,
+    write_shard,
+)
 from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
 SOURCES = "sources.parquet"
 
 RATES = "rates.json"
 """UNet steps per second measured in earlier runs under one root, by generator fingerprint and micro-batch."""
+
+NAMED, BEGINNING = 3, 60
+"""Prompts that are too long which a warning names, and their first characters that it shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,22 +242,43 @@ def lay_out(config: Config, store: Store, generator_fingerprint: str, samples: S
 
 
 def describe(prepared: Prepared, config: Config, hands: Demand | None = None) -> str:
-    """The plan in words: rows, steps, time with so many generators, disk."""
+    """The plan in words: rows by role, and of what is not made yet the steps and the time with so many generators; disk."""
     size = PlanSize.of(prepared.plan)
     generator = config.generator
     height, width = working_size(generator, find_model(generator.model, generator.revision, generator.variant))
     megabytes = size.rows * height * width * 3 / 1e6  # an upper bound: margins are cut off, and pixels are compressed
-    rate = _rates(config).get(rate_key(prepared, config, hands)) if hands else None
-    when = (
-        f"about {size.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before"
-        if rate
-        else ("time: the first shard will tell (this generator has not run here yet)")
-    )
     levels = ", ".join(f"{pct_to_lam(p):g}" for p in config.plan.levels)
     return (
-        f"  {size.rows} images of {size.sources} real ones at λ = {levels} in {size.shards} shards\n"
-        f"  {size.unet_steps} guided UNet steps · {when} · at most {megabytes:.1f} MB of pixels on disk"
+        f"  {size.rows} images of {size.sources} real ones at λ = {levels} in {size.shards} shards: {_roles(prepared.plan)}\n"
+        f"  {_work(prepared, config, hands)} · at most {megabytes:.1f} MB of pixels on disk"
     )
+
+
+def _roles(plan: pa.Table) -> str:
+    """What a plan's images are for, and of how many real ones they are made."""
+    trains, probes = (PlanSize.of(plan.filter(pc.equal(plan["role"], role))) for role in ("train", "probe"))
+    words = f"{trains.rows} of {trains.sources} train images to train on"
+    return f"{words}, {probes.rows} of {probes.sources} val images as probes" if probes.rows else f"{words}, no probes"
+
+
+def _work(prepared: Prepared, config: Config, hands: Demand | None) -> str:
+    """What of a plan is left to make, and how long that takes."""
+    size = PlanSize.of(prepared.plan)
+    left = PlanSize.of(_without(prepared.plan, committed_ids(prepared.store)))
+    steps = f"{size.unet_steps} guided UNet steps"
+    if not left.rows:
+        return f"{steps} · all of them are made"
+    if left.rows < size.rows:
+        steps = f"{steps}, {left.unet_steps} of them left"
+    rate = _rates(config).get(rate_key(prepared, config, hands)) if hands else None
+    if rate:
+        return f"{steps} · about {left.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before with these settings"
+    return f"{steps} · time: the first shard will tell (not measured here yet with these settings)"
+
+
+def _without(plan: pa.Table, shards: Collection[str]) -> pa.Table:
+    """The rows of a plan that are in none of these shards."""
+    return plan.filter(pc.invert(pc.is_in(plan["shard_id"], pa.array(sorted(shards), pa.string()))))
 
 
 def warnings(prepared: Prepared, config: Config) -> list[str]:
@@ -255,10 +289,29 @@ def warnings(prepared: Prepared, config: Config) -> list[str]:
     found = [*scheduler_notes(config.generator, folder), *scorer_warnings(config.scorer)]
     if small := sum(s < side / 2 for s in shorter):
         found.append(f"{small} of {len(shorter)} sources are smaller than half the generator's native side of {side} pixels")
-    cut, limit = count_truncated(folder, [p for c in ("prompt", "negative_prompt") for p in prepared.plan[c].to_pylist()])
-    if cut:
-        found.append(f"{cut} prompts are longer than the {limit} tokens the generator takes; the rest of each is ignored")
-    return found
+    return [*found, *_long_prompts(prepared, folder)]
+
+
+def _long_prompts(prepared: Prepared, folder: Path) -> list[str]:
+    """Which prompts the generator's tokenizer cuts, in a sentence; none if it cuts none."""
+    of_class: dict[str, str] = {}
+    for row in prepared.plan.group_by(["prompt", "label"], use_threads=False).aggregate([]).to_pylist():
+        of_class.setdefault(row["prompt"], f"class '{prepared.samples.classes[row['label']]}'")
+    for negative in prepared.plan["negative_prompt"].unique().to_pylist():
+        of_class.setdefault(negative, "prompts.negative")
+    long, limit = cut_prompts(folder, of_class)
+    if not long:
+        return []
+    several = len(long) > 1
+    count = f"{len(long)} prompts are" if several else "1 prompt is"
+    named = "; ".join(f"{of_class[text]}, '{_beginning(text)}'" for text in long[:NAMED])
+    more = f"; and {len(long) - NAMED} more" if len(long) > NAMED else ""
+    rest = "the rest of each" if several else "its rest"
+    return [f"{count} longer than the {limit} tokens the generator takes, and {rest} is ignored: {named}{more}"]
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= BEGINNING else f"{text[:BEGINNING]}…"
 
 
 def round_plan(prepared: Prepared, config: Config, attempt: int) -> pa.Table:
@@ -287,7 +340,7 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
                 break
             plans += [plan] if attempt else []
             done = set(committed(store))
-            todo = plan.filter(pc.invert(pc.is_in(plan["shard_id"], pa.array(sorted(done), pa.string()))))
+            todo = _without(plan, done)
             if not todo.num_rows:
                 continue
             if not attempt and not done and (reused := store.read_table(REUSED_FILE).num_rows):
@@ -469,11 +522,17 @@ def _run_graph(prepared: Prepared, todo: pa.Table, config: Config, hands: Demand
 
 
 def summarize(prepared: Prepared, config: Config) -> str:
-    """Made, kept and rejected by λ, from what is committed."""
-    counts = count_verdicts(open_spectrum(prepared.store, config.filter, columns=[]))
-    lines = [f"  {'λ':>4} {'made':>6} {'kept':>6} {'kept %':>7}  rejected"]
-    for lam_pct, count in counts.items():
-        made, kept = sum(count.values()), count["kept"]
+    """Made, kept and rejected by λ of what may be trained on, and the number of probes, from what is committed."""
+    spectrum = open_spectrum(prepared.store, config.filter, columns=[])
+    trains, probes = (count_verdicts(spectrum.filter(pc.equal(spectrum["role"], role))) for role in ("train", "probe"))
+    lines = [
+        "  images to train on; probes only measure progress, are not filtered and never trained on",
+        f"  {'λ':>4} {'made':>6} {'kept':>6} {'kept %':>7} {'probes':>7}  rejected",
+    ]
+    for lam_pct in sorted({*trains, *probes}):
+        count, beside = trains.get(lam_pct, Counter()), probes.get(lam_pct, Counter())
+        made, kept = count.total(), count["kept"]
+        share = f"{100 * kept / made:.1f}%" if made else "–"
         rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(count.items()) if reason != "kept") or "–"
-        lines.append(f"  {pct_to_lam(lam_pct):>4g} {made:>6} {kept:>6} {100 * kept / made:>6.1f}%  {rejected}")
+        lines.append(f"  {pct_to_lam(lam_pct):>4g} {made:>6} {kept:>6} {share:>7} {beside.total():>7}  {rejected}")
     return "\n".join(lines)

@@ -120,6 +120,8 @@ class Level:
     """Mean stored bytes of an image."""
     planned: int
     """Images in the full plan."""
+    to_train: int
+    """Of them, those to train on; the others are probes, which are not filtered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +142,8 @@ class Forecast:
 
     @property
     def kept(self) -> float:
-        """Images the configured filter is expected to keep."""
-        return sum(level.planned * level.accepted[self.mode] for level in self.levels)
+        """Images to train on that the configured filter is expected to keep."""
+        return sum(level.to_train * level.accepted[self.mode] for level in self.levels)
 
     @property
     def gigabytes(self) -> float:
@@ -178,6 +180,10 @@ def wilson(passes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def _by_level(plan: pa.Table) -> dict[int, int]:
+    return {c["values"]: c["counts"] for c in pc.value_counts(plan["lam_pct"]).to_pylist()}
+
+
 def forecast(
     spectrum: pa.Table, config: FilterConfig, full_plan: pa.Table, *, generators: int, speed: Speed | None
 ) -> Forecast:
@@ -186,7 +192,8 @@ def forecast(
     size = np.array([len(image["bytes"] or b"") for image in spectrum["image"].to_pylist()])
     rows = {int(lam): lam_pct == lam for lam in np.unique(lam_pct)}
     modes = passed(spectrum, config)
-    planned = {c["values"]: c["counts"] for c in pc.value_counts(full_plan["lam_pct"]).to_pylist()}
+    planned = _by_level(full_plan)
+    to_train = _by_level(full_plan.filter(pc.equal(full_plan["role"], "train")))
     every = sorted({*rows, *planned})
     shares = {
         mode: at_levels({lam: float(mask[here].mean()) for lam, here in rows.items()}, every) for mode, mask in modes.items()
@@ -205,6 +212,7 @@ def forecast(
                 high=high,
                 bytes=stored[i],
                 planned=planned.get(lam, 0),
+                to_train=to_train.get(lam, 0),
             )
         )
     size_ = PlanSize.of(full_plan)

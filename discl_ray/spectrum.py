@@ -140,6 +140,11 @@ def committed(run: Store) -> dict[str, Any]:
     return {record["shard_id"]: record for record in _each(partial(_read_commit, run), run.list(COMMITS, ".json"))}
 
 
+def committed_ids(run: Store) -> set[str]:
+    """Shards that have a commit record; none is read."""
+    return {name.rpartition("/")[2].removesuffix(".json") for name in run.list(COMMITS, ".json")}
+
+
 def _read_commit(run: Store, name: str) -> dict[str, Any]:
     """A commit record.
 

@@ -30,9 +30,8 @@ class Progress:
         self.done += count
         seconds = time.monotonic() - self.start
         left = seconds / max(self.done, 1) * (self.total - self.done)
-        line = (
-            f"  {self.done}/{self.total} {self.what} · {self.done / max(seconds, 1e-9):.1f}/s · about {left:.0f} s left {note}"
-        )
+        rate = self.done / max(seconds, 1e-9)
+        line = f"  {self.done}/{self.total} {self.what} · {rate:.1f}/s · about {left:.0f} s left {note}".rstrip()
         print(f"\r{line:<100}" if self.live else line, end="" if self.live else "\n", flush=True)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import FILE
 from discl_ray.data import summarize_samples
 from discl_ray.pipeline import describe, draft, generate, prepare, summarize, warnings, write_layout
-from discl_ray.report.acceptance import nothing_kept_words, real_words
+from discl_ray.report.acceptance import made_words, nothing_kept_words, real_words
 from discl_ray.report.card import write_card, write_verdicts
 from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
 from discl_ray.run import MANIFEST, locked
@@ -40,20 +40,19 @@ def job(config: Config) -> None:
             print(f"  warning: {warning}", flush=True)
         note = PLUMBING if config.plumbing_test else ""
         write_card(store, config, samples.classes, note)
-        generate(prepared, config)
+        made_now = bool(generate(prepared, config))
         spectrum = open_spectrum(store, config.filter, [FILE.name])
         write_card(store, config, samples.classes, note)
         write_verdicts(store, spectrum)
         shown = pick_shown(prepared.hard)
         cells = with_images(store, made_from(spectrum, shown))
         store.write("contact_sheet.png", contact_sheet(cells, shown, note=note))
-        kept = sum(spectrum["kept"].to_pylist())
         print(f"spectrum · filter {config.filter.mode}\n{summarize(prepared, config)}")
         print(real_words(spectrum, config.filter))
         if note:
             print(f"  {note}")
-        seen = f"{spectrum.num_rows} images made, {kept} kept · look at {store.path('contact_sheet.png')}"
-        print(f"{seen} · next: {next_command('train')}")
+        told = made_words(spectrum, made_now=made_now)
+        print(f"{told} · look at {store.path('contact_sheet.png')} · next: {next_command('train')}")
         if empty := nothing_kept_words(spectrum, config.filter):
             print(empty)
 

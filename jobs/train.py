@@ -41,19 +41,27 @@ def rows_of(config: Config) -> tuple[RowSpec, RowSpec]:
     return CE, RowSpec(label=f"{SHORT[config.train.loss]} + {name}")
 
 
+def _rows_words(base: RowSpec, asked: RowSpec, config: Config) -> str:
+    """What the rows to come are."""
+    first = f"{base.label}: real images alone, the baseline"
+    if base.of(config) == asked.of(config):
+        return first
+    return f"{first}; {asked.label}: curriculum.strategy = {config.curriculum.strategy}; as many steps each"
+
+
 def job(config: Config) -> None:
     ready = prepare(config, TRAINING)
     generated = ready.store
     check_judged(ready.samples)
     check_generated(generated, config)
-    from discl_ray.experiments.rows import caveat, division, heading, plan_run, test_row, train_row
+    from discl_ray.experiments.rows import SHARED, SHARED_WORDS, caveat, division, heading, plan_run, test_row, train_row
     from discl_ray.experiments.stages import check_stages, passed, probe_line
     from discl_ray.report.curves import curves
     from discl_ray.report.history import PICTURE, synthetic_seen
     from discl_ray.report.tables import score_table
 
     base, asked = rows_of(config)
-    check_stages(plan_run(config, generated), generated)  # refuses what cannot be, before Ray starts
+    check_stages({asked.label: plan_run(config, generated)}, generated)  # refuses what cannot be, before Ray starts
     if config.curriculum.strategy == "adaptive":
         print(f"  {probe_line(passed(generated, config.filter, 'probe'))}", flush=True)
     same = base.of(config) == asked.of(config)
@@ -64,7 +72,9 @@ def job(config: Config) -> None:
         print(f"train · spectrum {generated.base}", flush=True)
         start = None
         if config.train.start_steps:
-            _, start = train_row(config, generated, label="start (CE)", start=None, is_start=True)
+            print(f"  {SHARED_WORDS}", flush=True)
+            _, start = train_row(config, generated, label=SHARED, start=None, is_start=True)
+        print(f"  {_rows_words(base, asked, config)}", flush=True)
         runs = []
         for spec in (base,) if same else (base, asked):
             planned, weights = train_row(spec.of(config), generated, label=spec.label, start=start)

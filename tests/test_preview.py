@@ -138,6 +138,7 @@ def full_plan(rows_by_level, steps):
             "lam_pct": pa.array([lam for lam, _ in rows], pa.int32()),
             "sample_id": [f"s{i}" for _, i in rows],
             "shard_id": ["x"] * len(rows),
+            "role": ["probe" if i % 10 == 9 else "train" for _, i in rows],
             "num_steps": [steps] * len(rows),
         }
     )
@@ -159,7 +160,7 @@ def test_the_forecast_counts_by_level_of_the_full_plan():
     sizes = [len(image["bytes"] or b"") for image in made["image"].to_pylist()]
     means = sum(sizes[:4]) / 4, sum(sizes[4:]) / 4  # an image that broke is stored as nothing
     assert seen.gigabytes == pytest.approx((100 * means[0] + 60 * (means[0] + means[1]) / 2) / 1e9)
-    assert seen.kept == pytest.approx(100 * 0.75 + 60 * 0.5)
+    assert seen.kept == pytest.approx(90 * 0.75 + 54 * 0.5)  # probes are not filtered
     assert seen.seconds_per_image == pytest.approx(20 / 50)
     assert seen.hours == pytest.approx(160 * 20 / (50 * 2) / 3600)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -29,6 +30,7 @@ from discl_ray.embedded import GENERATOR
 from discl_ray.embedded.digits import NAMES
 from discl_ray.errors import DataError, IntegrityError, ModelError
 from discl_ray.pipeline import describe, draft, find_reusable, generate, lay_out, prepare, summarize, warnings
+from discl_ray.report.acceptance import made_words
 from discl_ray.run import MANIFEST
 from discl_ray.spectrum import (
     committed,
@@ -285,12 +287,24 @@ def test_a_finished_run_makes_nothing_and_rewrites_nothing(spectrum_run, monkeyp
 def test_the_summary_and_the_plan_in_words_have_the_right_numbers(spectrum_run):
     config, prepared = spectrum_run
     rows = prepared.plan.num_rows
-    assert f"{rows} images of {rows // 2} real ones at λ = 0, 0.5 in" in describe(prepared, config)
-    assert f"{rows // 2 * 6} guided UNet steps" in describe(prepared, config)
+    role = prepared.plan["role"].to_pylist()
+    words = describe(prepared, config)
+    assert f"{rows} images of {rows // 2} real ones at λ = 0, 0.5 in" in words
+    trains, probes = role.count("train"), role.count("probe")
+    assert f": {trains} of {trains // 2} train images to train on, {probes} of {probes // 2} val images as probes" in words
+    assert f"{rows // 2 * 6} guided UNet steps · all of them are made" in words
+    assert "time" not in words
+    spectrum = open_spectrum(prepared.store, config.filter, columns=[])
+    told = made_words(spectrum, made_now=False)
+    kept = spectrum.filter(pc.equal(spectrum["role"], "train"))["kept"].to_pylist().count(True)
+    assert told == f"nothing was left to make: {trains} images to train on, {kept} of them kept, and {probes} probes"
     larger = config.model_copy(update={"generator": config.generator.model_copy(update={"size": (64, 320)})})
     assert f"at most {rows * 64 * 320 * 3 / 1e6:.1f} MB of pixels" in describe(prepared, larger)
-    made = [line.split()[:2] for line in summarize(prepared, config).splitlines()[1:]]
-    assert made == [["0", str(rows // 2)], ["0.5", str(rows // 2)]]
+    table = [line.split() for line in summarize(prepared, config).splitlines()[2:]]
+    assert [(line[0], line[1], line[4]) for line in table] == [
+        (lam, str(trains // 2), str(probes // 2)) for lam in ("0", "0.5")
+    ]
+    assert sum(int(line[2]) for line in table) == kept
     assert prepared.store.read_json(MANIFEST)["rows"] == rows
 
 
@@ -470,10 +484,19 @@ def test_a_damaged_run_beside_it_lends_what_is_whole_and_stops_nothing(spectrum_
 def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
     config = small("prompts.negative=" + "blurry " * 100)
     prepared = draft(config, *prepare(config))
+    shown = "blurry " * 8 + "blur…"  # 60 characters
     assert warnings(prepared, config) == [
-        f"1 prompts are longer than the {16} tokens the generator takes; the rest of each is ignored"
+        f"1 prompt is longer than the 16 tokens the generator takes, and its rest is ignored: prompts.negative, '{shown}'"
     ]
     assert warnings(draft(small(), *prepare(small())), small()) == []
+    wordy = small('prompts.generation=["the digit {name}' + " on paper" * 20 + '"]', "hard.below=9")
+    (told,) = warnings(draft(wordy, *prepare(wordy)), wordy)
+    count = len(draft(wordy, *prepare(wordy)).plan["prompt"].unique())
+    assert told.startswith(
+        f"{count} prompts are longer than the 16 tokens the generator takes, and the rest of each is ignored: class '"
+    )
+    assert told.count("'the digit ") == min(count, 3)
+    assert told.endswith("more") is (count > 3)
     large = small("generator.size=128")
     assert warnings(draft(large, *prepare(large)), large) == []
     folder = shutil.copytree(GENERATOR, tmp_path / "model")

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from discl_ray.errors import ModelError, SetupError
-from discl_ray.watch import Pulse, Sight, Watchdog, sight_of
+from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
 
 def watch(sights, capsys, *, warning_s=0.2, limit_s=0.6, seconds=3.0):
@@ -17,6 +17,17 @@ def watch(sights, capsys, *, warning_s=0.2, limit_s=0.6, seconds=3.0):
     except SetupError as error:
         gave_up = str(error)
     return capsys.readouterr().out, gave_up
+
+
+def test_a_line_of_progress_in_a_log_ends_with_its_last_word(capsys):
+    progress = Progress(4, "images")
+    progress.advance(2)
+    progress.advance(2, "· 1 failed")
+    progress.close()
+    first, second = capsys.readouterr().out.split("\n")[:2]
+    assert first == first.rstrip()
+    assert "2/4 images" in first
+    assert second.endswith("left · 1 failed")
 
 
 def test_the_watchdog_names_what_it_waits_for_then_gives_up(capsys):

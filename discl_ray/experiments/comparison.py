@@ -124,9 +124,7 @@ def compute_seeds(seeds: Sequence[Seeded], table: Table) -> None:
 
 def _check(table: Table, config: Config, generated: Store) -> None:
     """Says of a seed's rows which stages are short, each once; raises ConfigError for one that is empty."""
-    said: set[str] = set()
-    for spec in table.rows:
-        check_stages(plan_run(spec.of(config), generated), generated, said)
+    check_stages({f"seed {config.seed}, {spec.label}": plan_run(spec.of(config), generated) for spec in table.rows}, generated)
 
 
 def _is_adaptive(spec: RowSpec) -> bool:

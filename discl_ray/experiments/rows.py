@@ -38,6 +38,11 @@ DIGITS = (
 """What every table on an embedded task says about itself."""
 
 
+SHARED = "shared start"
+"""What the run is called that every row goes on from."""
+
+SHARED_WORDS = f"{SHARED}: cross-entropy on the real images alone; every row goes on from its weights"
+
 WORKERS = "workers.json"
 """By how many workers a run was trained, start by start."""
 

@@ -26,6 +26,9 @@ from discl_ray.train.table import table_rows
 BAR = {"absolute": "threshold", "quantile": "quantile", "rank": "rank"}
 """filter.mode -> the key beside it that says how high the bar is."""
 
+NAMED = 3
+"""Rows a line names."""
+
 Passed = Mapping[int, tuple[int, int]]
 """Level -> (images that pass the filter, images made)."""
 
@@ -55,17 +58,22 @@ def _check_probes(planned: PlannedRun, generated: Store) -> None:
     )
 
 
-def check_stages(planned: PlannedRun, generated: Store, said: set[str] | None = None) -> None:
-    """Prints each stage that has fewer images than it asks for; lines that are in `said` not again.
+def check_stages(planned: Mapping[str, PlannedRun], generated: Store) -> None:
+    """Prints each stage that has fewer images than it asks for, once, with the rows it is a stage of; `planned` is by row.
 
-    Raises ConfigError like `check_kept`.
+    Raises ConfigError like `check_kept`, with the row.
     """
-    said = set() if said is None else said
-    for short in check_kept(planned, generated):
-        line = f"  {_stage(short)} asks for {short.asked} synthetic images an epoch: {_there(short)}"
-        if line not in said:
-            said.add(line)
-            print(line, flush=True)
+    rows: dict[str, list[str]] = {}
+    for label, run in planned.items():
+        try:
+            short = check_kept(run, generated)
+        except ConfigError as error:
+            raise ConfigError(f"{label}: {error}") from error
+        for stage in short:
+            rows.setdefault(_short(stage), []).append(label)
+    for line, labels in rows.items():
+        more = f" and {len(labels) - NAMED} more rows" if len(labels) > NAMED else ""
+        print(f"  {', '.join(labels[:NAMED])}{more}: {line}", flush=True)
 
 
 def check_points(seeds: Sequence[tuple[Config, Store]], points: Sequence[Point]) -> None:
@@ -147,7 +155,7 @@ def passed(generated: Store, filter_config: FilterConfig, role: str) -> Passed:
 
 def probe_line(found: Passed) -> str:
     """The filter's pass rate on the probes, which are all used."""
-    rates = ", ".join(f"λ {level / REAL:g} {100 * kept / made:.0f} % of {made}" for level, (kept, made) in found.items())
+    rates = ", ".join(f"λ {level / REAL:g}: {100 * kept / made:.0f} % of {made}" for level, (kept, made) in found.items())
     return f"probes are not filtered, so that every level's come from the same images; the filter would pass {rates or 'none'}"
 
 
@@ -155,8 +163,13 @@ def _stage(short: Supply) -> str:
     return "stage λ " + ", ".join(f"{level / REAL:g}" for level in short.levels)
 
 
-def _there(short: Supply) -> str:
-    return f"{short.kept} kept, {short.borrowed} drawn from a higher level, {short.real} from the real images"
+def _short(stage: Supply) -> str:
+    """What a stage asks for, what there is, and what happens about the rest."""
+    own = stage.asked - stage.borrowed - stage.real
+    repeated = f", each shown {own / stage.kept:.1f} times an epoch on average" if 0 < stage.kept < own else ""
+    there = f"{stage.kept} kept{repeated}"
+    instead = f"{stage.borrowed} drawn from a higher level, {stage.real} from the real images"
+    return f"{_stage(stage)} asks for {stage.asked} synthetic images an epoch: {there}; {instead}"
 
 
 def _nothing_kept(planned: PlannedRun, generated: Store, short: Supply) -> str:

@@ -34,7 +34,7 @@ from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.errors import DisclError, IntegrityError
-from discl_ray.experiments.rows import PlannedRun, plan_run, table_of, train_row
+from discl_ray.experiments.rows import SHARED, PlannedRun, plan_run, table_of, train_row
 from discl_ray.experiments.space import DRIVER, Dimension, Point, draw_points, shown
 from discl_ray.experiments.stages import check_kept
 from discl_ray.report.history import synthetic_seen
@@ -455,7 +455,7 @@ def lay_out_sweep(seeds: Sequence[tuple[Config, Store]], dimensions: Sequence[Di
     for own, generated in seeds:
         start = None
         if own.train.start_steps:
-            start = train_row(own, generated, label=f"start (CE), seed {own.seed}", start=None, is_start=True)[0].store
+            start = train_row(own, generated, label=f"{SHARED}, seed {own.seed}", start=None, is_start=True)[0].store
         else:
             table_of(own, generated)
         seeded.append(Seeded(config=own, generated=generated, start=start))

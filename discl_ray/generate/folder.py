@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -265,14 +265,16 @@ def scheduler_notes(config: GeneratorConfig, folder: Path) -> list[str]:
     return found
 
 
-def count_truncated(folder: Path, prompts: Sequence[str]) -> tuple[int, int]:
-    """How many distinct prompts are longer than the model's tokenizer takes, and how many tokens it takes."""
+def cut_prompts(folder: Path, prompts: Iterable[str]) -> tuple[list[str], int]:
+    """The distinct prompts that are longer than the model's tokenizer takes, sorted, and how many tokens it takes."""
     from transformers import CLIPTokenizer
 
     name = "tokenizer" if (folder / "tokenizer").is_dir() else "tokenizer_2"
     tokenizer = CLIPTokenizer.from_pretrained(folder / name)
-    lengths = [len(ids) for ids in tokenizer(sorted(set(prompts)), truncation=False, verbose=False)["input_ids"]]
-    return sum(n > tokenizer.model_max_length for n in lengths), tokenizer.model_max_length
+    texts = sorted(set(prompts))
+    tokens = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    limit = tokenizer.model_max_length
+    return [text for text, ids in zip(texts, tokens, strict=True) if len(ids) > limit], limit
 
 
 def model_files(folder: Path, variant: str | None) -> dict[str, Path]:

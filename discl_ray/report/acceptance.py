@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from discl_ray.core.filter import FilterConfig, accepts_real, judge
+from discl_ray.core.filter import FilterConfig, accepts_real, best_attempts, judge
+from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.schema import VERDICT
 
 DOUBTFUL = 0.5
@@ -30,18 +31,57 @@ def rule_words(config: FilterConfig, mode: str) -> str:
     return rules[mode]
 
 
+def made_words(spectrum: pa.Table, *, made_now: bool) -> str:
+    """How many images an opened spectrum holds by what they are for, and whether this start made any of them."""
+    trains = spectrum.filter(pc.equal(spectrum["role"], "train"))
+    kept = pc.sum(trains["kept"]).as_py() or 0
+    words = f"{trains.num_rows} images to train on, {kept} of them kept, and {spectrum.num_rows - trains.num_rows} probes"
+    return f"made {words}" if made_now else f"nothing was left to make: {words}"
+
+
 def real_words(spectrum: pa.Table, config: FilterConfig) -> str:
-    """How many of the real images the filter would accept, from the scores of an opened spectrum, and what to try if too few."""
+    """How many of the real images the filter would accept, from the scores of an opened spectrum, and what to do if too few."""
     said = f"  of your real images this filter ({config.mode}: {rule_words(config, config.mode)}) would accept"
     found = accepts_real(spectrum, config)
     if found is None:
         return f"{said}: unknown, none has the score it goes by"
     accepted, n = found
-    said += f" {100 * accepted / n:.0f} % ({accepted} of {n})"
-    if accepted >= DOUBTFUL * n:
-        return said
+    said += f" {100 * accepted / n:.0f} % ({accepted} of {n} train images)"
+    return said if accepted >= DOUBTFUL * n else f"{said}\n{_few_real_words(spectrum, config)}"
+
+
+def _few_real_words(spectrum: pa.Table, config: FilterConfig) -> str:
+    """What it may mean that a filter accepts few real images, by what it keeps of the most text-typical ones that were made.
+
+    If it keeps few of those either, the CLIP does not know what the prompts say. If it keeps most of them it does, and it is the
+    real images that are not what it knows by these prompts.
+    """
     other = "a smaller filter.quantile" if config.mode == "quantile" else "filter.mode=quantile"
-    return f"{said}\n  warning: fewer than half; try {other}, another CLIP (scorer.model) or another prompt (prompts.filter)"
+    tries = f"try {other}, another CLIP (scorer.model) or another prompt (prompts.filter)"
+    found = _kept_by_level(spectrum)
+    if not found:
+        return f"  warning: fewer than half; {tries}"
+    first, *_, last = found if len(found) > 1 else [*found, *found]
+    if found[first] < DOUBTFUL:
+        return (
+            f"  warning: fewer than half, and of those made at λ = {pct_to_lam(first):g} it keeps {100 * found[first]:.0f} %: "
+            f"this CLIP hardly knows the classes by these prompts; {tries}"
+        )
+    kept = " and ".join(f"{100 * found[level]:.0f} % at λ = {pct_to_lam(level):g}" for level in dict.fromkeys((first, last)))
+    return (
+        f"  note: fewer than half, but of those made it keeps {kept}: this CLIP knows the prompts, and the real images look unlike "
+        f"what it knows by them (the sheet shows whether the class names fit)\n"
+        f"  if too few are kept near λ = 1, {tries}"
+    )
+
+
+def _kept_by_level(spectrum: pa.Table) -> dict[int, float]:
+    """`lam_pct` -> the share of its images to train on that is kept, ascending; levels without an image are left out."""
+    rows = spectrum.filter(pc.equal(spectrum["role"], "train"))
+    level, kept = (rows[name].to_numpy(zero_copy_only=False) for name in ("lam_pct", "kept"))
+    images = best_attempts(rows)
+    levels = np.unique(level[images]).tolist()
+    return {lam_pct: kept[level == lam_pct].sum() / images[level == lam_pct].sum() for lam_pct in levels}
 
 
 def nothing_kept_words(spectrum: pa.Table, config: FilterConfig) -> str:

@@ -127,7 +127,7 @@ def preview_words(forecast: Forecast, config: Config) -> str:
     heads = "".join(f"{mode + '*' * (mode == forecast.mode):>11}" for mode in modes)
     calibrated = f", quantile by {forecast.sources} real images only" * ("quantile" in modes)
     lines = [
-        f"accepted of n images by each filter · * configured, with its 95 % interval{calibrated}",
+        f"accepted of n images by each filter · * configured, with its 95 % interval{calibrated} · full plan: without probes",
         f"  {'λ':>4} {'n':>4}{heads}{'interval':>15}{'full plan keeps':>18}",
     ]
     for level in forecast.levels:
@@ -135,7 +135,7 @@ def preview_words(forecast: Forecast, config: Config) -> str:
         interval = (
             "interpolated" if level.low is None or level.high is None else f"{100 * level.low:.0f}-{100 * level.high:.0f}%"
         )
-        keeps = f"{level.planned * level.accepted[forecast.mode]:.0f} of {level.planned}" if level.planned else "–"
+        keeps = f"{level.to_train * level.accepted[forecast.mode]:.0f} of {level.to_train}" if level.to_train else "–"
         lines.append(f"  {pct_to_lam(level.lam_pct):>4g} {level.shown or '–':>4}{cells}{interval:>15}{keeps:>18}")
     return "\n".join([*lines, *_costs(forecast, config)])
 
@@ -143,9 +143,9 @@ def preview_words(forecast: Forecast, config: Config) -> str:
 def _costs(forecast: Forecast, config: Config) -> list[str]:
     """The full plan in numbers, a line each."""
     speed, hours, several = forecast.speed, forecast.hours, "s" * (forecast.generators > 1)
-    lines = [
-        f"full plan · {forecast.images} images, {forecast.unet_steps} UNet steps, {forecast.generators} generator{several}"
-    ]
+    probes = forecast.images - sum(level.to_train for level in forecast.levels)
+    images = f"{forecast.images} images, {probes} of them probes"
+    lines = [f"full plan · {images}, {forecast.unet_steps} UNet steps, {forecast.generators} generator{several}"]
     if speed is None or hours is None:
         lines.append("  time    not measured: the generators were done at once, or the images were there already")
     else:
@@ -162,7 +162,7 @@ def _costs(forecast: Forecast, config: Config) -> list[str]:
         )
     size = forecast.gigabytes
     lines.append(f"  disk    about {f'{size:.3g} GB' if size >= 1 else f'{1000 * size:.3g} MB'} of images")
-    lines.append(f"  kept    about {forecast.kept:.0f} images by filter {forecast.mode}")
+    lines.append(f"  kept    about {forecast.kept:.0f} images to train on by filter {forecast.mode}")
     return lines
 
 

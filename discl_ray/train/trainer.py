@@ -249,8 +249,9 @@ def _followed(run: Store, label: str, epochs: int) -> Iterator[None]:
             if values and row["epoch"] not in seen:
                 seen.add(row["epoch"])
                 name = values[0][0].removeprefix("val_").replace("_", " ")
-                level = f"λ {row['lam']:g} · loss {row['loss']:.3f} · val {name} {values[0][1]:.1f} %"
-                print(f"  {label} · epoch {row['epoch']}/{epochs} · {level}", flush=True)
+                seen_on = "real images" if row["lam"] == 1 else f"λ {row['lam']:g}"
+                figures = f"loss {row['loss']:.3f} · val {name} {values[0][1]:.1f} %"
+                print(f"  {label} · epoch {row['epoch']}/{epochs} on {seen_on} · {figures}", flush=True)
 
     def follow() -> None:
         while not stop.wait(1.0):

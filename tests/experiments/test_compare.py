@@ -196,26 +196,30 @@ def test_a_stage_without_a_kept_image_is_refused_before_training_unless_it_is_wa
     config, generated = small
     empty = with_values(config, STRICTER)
     with pytest.raises(ConfigError) as caught:
-        check_stages(plan_run(empty, generated), generated)
+        check_stages({"seed 0, CE": plan_run(empty, generated)}, generated)
     assert caught.value.exit_code == 2
     words = str(caught.value)
+    assert words.startswith("seed 0, CE: curriculum.strategy = ")
     for part in ("λ 0 ", "filter.mode = absolute, filter.threshold = 0.999", "λ 0: 0 of", "λ 0.5: 0 of", "allow_empty=true"):
         assert part in words
-    check_stages(plan_run(with_values(empty, {"curriculum.strategy": "real_only"}), generated), generated)
+    check_stages({"real": plan_run(with_values(empty, {"curriculum.strategy": "real_only"}), generated)}, generated)
     assert capsys.readouterr().out == ""
     allowed = with_values(empty, {"curriculum.allow_empty": True})
-    said: set[str] = set()
-    check_stages(plan_run(allowed, generated), generated, said)
+    check_stages({label: plan_run(allowed, generated) for label in "ABCDE"}, generated)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(said) == 2  # a line a level
+    assert len(lines) == 2  # a line a level
     (found, _) = supplies(plan_run(allowed, generated), generated)
     assert (found.kept, found.borrowed, found.real) == (0, 0, found.asked)
     assert lines[0] == (
-        f"  stage λ 0 asks for {found.asked} synthetic images an epoch: 0 kept, 0 drawn from a higher level, "
-        f"{found.asked} from the real images"
+        f"  A, B, C and 2 more rows: stage λ 0 asks for {found.asked} synthetic images an epoch: 0 kept; 0 drawn from a higher "
+        f"level, {found.asked} from the real images"
     )
-    check_stages(plan_run(allowed, generated), generated, said)
-    assert capsys.readouterr().out == ""
+    full = with_values(config, {"filter.mode": "absolute", "filter.threshold": -1.0, "curriculum.scale": 5})
+    for stage in supplies(plan_run(full, generated), generated):
+        times = stage.asked / stage.kept
+        assert times > 1
+        check_stages({"X": plan_run(full, generated)}, generated)
+        assert f"{stage.kept} kept, each shown {times:.1f} times an epoch on average; 0 drawn" in capsys.readouterr().out
 
 
 def test_an_adaptive_curriculum_without_a_probe_is_refused_before_training(small, monkeypatch) -> None:
@@ -257,7 +261,7 @@ def test_probes_are_not_filtered_and_the_filters_word_on_them_is_told(small) -> 
     assert not ((table.role == "train") & (table.lam_pct != REAL)).any()
     found = passed(generated, with_values(config, STRICTER).filter, "probe")
     assert found == {level: (0, len(sources)) for level, sources in by_level.items()}
-    assert probe_line(found).endswith(f"λ 0 0 % of {len(by_level[0])}, λ 0.5 0 % of {len(by_level[50])}")
+    assert probe_line(found).endswith(f"λ 0: 0 % of {len(by_level[0])}, λ 0.5: 0 % of {len(by_level[50])}")
 
 
 def test_the_primary_contrast_comes_first_and_pictures_are_pictures() -> None:

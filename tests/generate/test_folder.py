@@ -13,7 +13,7 @@ from discl_ray.generate.folder import (
     WEIGHTED,
     check_folder,
     check_generator,
-    count_truncated,
+    cut_prompts,
     find_model,
     fingerprint,
     native_side,
@@ -285,8 +285,8 @@ def test_the_refiner_has_no_first_text_encoder():
     assert set(WEIGHTED) & set(parts_of(read_json(GENERATOR / "model_index.json"))) == {"unet", "vae", "text_encoder"}
 
 
-def test_prompts_that_the_tokenizer_cuts_are_counted_once_each():
+def test_prompts_that_the_tokenizer_cuts_are_found_once_each():
     long = "a photo of the digit " + "seven " * 200
-    count, limit = count_truncated(GENERATOR, ["a photo", long, long, long + "one"])
-    assert count == 2
+    found, limit = cut_prompts(GENERATOR, ["a photo", long, long, long + "one"])
+    assert found == [long, long + "one"]
     assert limit > 3

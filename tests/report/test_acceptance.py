@@ -35,7 +35,7 @@ REAL = [
 def test_each_real_training_image_counts_once(settings, accepted):
     config = FilterConfig(**settings)
     assert accepts_real(opened(config, *REAL), config) == (accepted, 4)
-    assert f"would accept {25 * accepted} % ({accepted} of 4)" in real_words(opened(config, *REAL), config)
+    assert f"would accept {25 * accepted} % ({accepted} of 4 train images)" in real_words(opened(config, *REAL), config)
 
 
 def test_below_one_half_it_says_what_to_try():
@@ -49,11 +49,28 @@ def test_below_one_half_it_says_what_to_try():
     assert "a smaller filter.quantile" in real_words(opened(deep, *REAL), deep)
 
 
+@pytest.mark.parametrize(("ranks", "first"), [([1, 1, 1, 2], "note"), ([1, 1, 2, 2], "note"), ([1, 2, 2, 3], "warning")])
+def test_few_accepted_real_images_are_judged_by_what_is_kept_of_the_most_text_typical_ones(ranks, first):
+    """At λ = 0 an image is what the prompt says: if those are kept, the CLIP knows the prompts."""
+    made = [("a", 0.1, 9, {"text_rank": rank}) for rank in ranks]
+    near_real = [("a", 0.1, 9, {"text_rank": 9, "lam_pct": 90}) for _ in range(9)]
+    probes = [("p", 0.1, 1, {"text_rank": 1, "role": "probe"}) for _ in range(9)]
+    words = real_words(opened(FilterConfig(), *made, *near_real, *probes), FilterConfig()).split("\n")
+    assert "0 % (0 of 1 train images)" in words[0]
+    assert words[1].startswith(f"  {first}: fewer than half")
+    share = f"{25 * ranks.count(1)} %"
+    if first == "note":
+        assert f"of those made it keeps {share} at λ = 0 and 0 % at λ = 0.9" in words[1]
+    else:
+        assert f"of those made at λ = 0 it keeps {share}: this CLIP hardly knows the classes" in words[1]
+    assert "filter.mode=quantile" in words[-1]
+
+
 def test_a_spectrum_scored_before_the_rank_was_stored_says_that_it_does_not_know():
     rows = [(sample, sim, None, more) for sample, sim, _, more in REAL]
     assert "unknown" in real_words(opened(FilterConfig(), *rows), FilterConfig())
     absolute = FilterConfig(mode="absolute", threshold=0.3)
-    assert "50 % (2 of 4)" in real_words(opened(absolute, *rows), absolute)
+    assert "50 % (2 of 4 train images)" in real_words(opened(absolute, *rows), absolute)
 
 
 @pytest.mark.parametrize("mode", ["absolute", "rank", "quantile"])
