@@ -23,6 +23,9 @@ BY_MAKE = "DISCL_RAY_BY_MAKE"
 DEFAULT = "conf/digits_lt.yaml"
 """The configuration of a job that is not told one."""
 
+AGAIN = "run the command again"
+"""Stands for this job's own command, also in what a worker says, which does not know it; see `whole`."""
+
 DEFAULTS = {"tune": (DEFAULT, "conf/tune_digits_lt.yaml")}
 """Where make has another."""
 
@@ -99,15 +102,28 @@ def next_command(job: str) -> str:
 
 def advice(job: str) -> str:
     """ "run `...`", with the job's whole command where that is known."""
-    if Call.this().script:
-        return f"run `{next_command(job)}`"
-    return f"run `make {job}` with the same CONF and ARGS"
+    return f"run `{next_command(job)}`" if Call.this().script else _unknown(job)
 
 
 def again() -> str:
     """This process's own command, in words that end a sentence; without it if this is no job."""
     call = Call.this()
-    return f"go on with: {call.command()}" if call.script else "run the command again"
+    return f"go on with: {call.command()}" if call.script else AGAIN
+
+
+def whole(text: str) -> str:
+    """What was said, maybe by a worker, with the whole commands of this job and of those it names."""
+    call = Call.this()
+    if not call.script:
+        return text
+    for job in JOBS:
+        text = text.replace(_unknown(job), f"run `{call.command(job)}`")
+    return text.replace(AGAIN, f"run `{call.command()}` again")
+
+
+def _unknown(job: str) -> str:
+    """Stands for the command of a job where this process is none."""
+    return f"run `make {job}` with the same CONF and ARGS"
 
 
 def split_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

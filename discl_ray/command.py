@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from discl_ray import stopping
-from discl_ray.calls import DEFAULT, Call
+from discl_ray.calls import DEFAULT, Call, whole
 from discl_ray.config import Config, load_config
 from discl_ray.errors import DisclError, StorageError, reported
 from discl_ray.ray_start import set_environment
@@ -98,7 +98,7 @@ def _fail(error: Exception) -> None:
     report = reported(error) if lost is None else StorageError(f"standard output: cannot be written ({lost.strerror})")
     if report is None:
         raise error
-    _say(f"error: {report}" + (f"; then {go_on}" if isinstance(report, StorageError) else ""))
+    _say(f"error: {whole(str(report))}" + (f"; then {go_on}" if isinstance(report, StorageError) else ""))
     stopping.leave(report.exit_code)
 
 

@@ -6,7 +6,8 @@
     |- ModelError      a model folder that cannot be used (exit code 2)
     |- DataError       a data set or an image that cannot be used
     |    `- ImageError   one image; becomes a row with a reason, never the end of a job
-    |- IntegrityError  tables on disk that contradict each other
+    |- IntegrityError  files on disk that are gone or damaged, or contradict each other
+    |    `- UnreadableError  a file that the disk or the network does not give: it may be whole
     `- StorageError    a folder that cannot be written: full, read-only, away
 
 Messages name the key or file, the value, what is allowed and how to mend it.
@@ -63,7 +64,11 @@ class ImageError(DataError):
 
 
 class IntegrityError(DisclError):
-    """Committed tables contradict each other or their manifest."""
+    """A file of a run is gone or damaged, or contradicts another one."""
+
+
+class UnreadableError(IntegrityError):
+    """A file cannot be read for now: nothing is known of its content."""
 
 
 class StorageError(DisclError):

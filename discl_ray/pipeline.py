@@ -12,7 +12,7 @@ import logging
 import uuid
 import warnings as warnings_
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from discl_ray.calls import AGAIN
 from discl_ray.checks import MODELS, Check, crew, refuse
 from discl_ray.config import PHASE_1, Config, dump_config, part_hash
 from discl_ray.core.filter import FilterConfig
@@ -61,6 +62,7 @@ from discl_ray.spectrum import (
     committed,
     committed_ids,
     count_verdicts,
+    drop_damaged,
     drop_strays,
     open_spectrum,
     verify,
@@ -69,6 +71,8 @@ from discl_ray.spectrum import (
 from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
 
 SOURCES = "sources.parquet"
+
+REWRITTEN = "is cut short or garbled, and written again"
 
 RATES = "rates.json"
 """UNet steps per second measured in earlier runs under one root, by generator fingerprint and micro-batch."""
@@ -188,11 +192,12 @@ def write_layout(prepared: Prepared, config: Config) -> None:
     """
     store, plan = prepared.store, prepared.plan
     planned = _stands(store, PLAN_FILE)
-    if planned and store.read_table(PLAN_FILE, ["gid"])["gid"].to_pylist() != plan["gid"].to_pylist():
-        raise IntegrityError(f"{store.path(PLAN_FILE)}: holds another plan than this data gives; name another run.name")
+    if planned:
+        _check_plan(store, plan)
+        planned = _holds(store, PLAN_FILE, plan)
     place = {"directory": prepared.samples.store.name}
     placed = _stands(store, SAMPLES_AT) and store.read_json(SAMPLES_AT) == place  # moved data is the same, at other paths
-    if not (placed and _stands(store, SOURCES)):
+    if not (placed and _holds(store, SOURCES, prepared.hard)):
         store.write_json(SAMPLES_AT, place)
         store.write_table(SOURCES, prepared.hard)
     if not (planned and _is_mapping(store, CONFIG)):
@@ -203,21 +208,49 @@ def write_layout(prepared: Prepared, config: Config) -> None:
         store.write_table(PLAN_FILE, plan)
 
 
+def _check_plan(store: Store, plan: pa.Table) -> None:
+    """Raises IntegrityError if the run was made by another plan."""
+    there = store.read_table(PLAN_FILE)
+    if "gid" in there.column_names and not there["gid"].equals(plan["gid"]):
+        raise IntegrityError(
+            f"{store.path(PLAN_FILE)}: holds another plan than this data gives; delete it if it was damaged and "
+            f"{AGAIN}, or name another run.name"
+        )
+
+
+def _holds(store: Store, name: str, table: pa.Table) -> bool:
+    """Whether a file is there and holds a table, columns that it was written without left out; says so where it does not."""
+    if not _stands(store, name):
+        return False
+    there = store.read_table(name)
+    known = set(there.column_names) <= set(table.column_names)
+    if known and there.equals(table.select(there.column_names)):
+        return True
+    print(f"  {store.path(name)}: {REWRITTEN}", flush=True)
+    return False
+
+
 def _stands(store: Store, name: str) -> bool:
     """Whether a file is there and whole; says so where it is not whole."""
     if not store.exists(name):
         return False
     sound = store.sound(name)
     if not sound:
-        print(f"  {store.path(name)}: is cut short or garbled, and written again", flush=True)
+        print(f"  {store.path(name)}: {REWRITTEN}", flush=True)
     return sound
+
+
+def _says(store: Store, name: str, known: Mapping[str, Any]) -> bool:
+    """Whether a file of JSON is there and says what is known, maybe among other things."""
+    said = store.read_json(name) if _stands(store, name) else None
+    return isinstance(said, dict) and {**said, **known} == said
 
 
 def _is_mapping(store: Store, name: str) -> bool:
     """Whether a file of YAML is there and says something."""
     try:
         return store.exists(name) and isinstance(yaml.safe_load(store.read(name)), dict)
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError):
         return False
 
 
@@ -333,6 +366,7 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
     Returns what the generators said last (phase, images, steps, seconds, peak_bytes, ...), one dict each; none if nothing was made.
     """
     store, plans, signs = prepared.store, [prepared.plan], []
+    whole = drop_damaged(store)
     with ExitStack() as session:
         for attempt in range(config.plan.attempts):
             plan = round_plan(prepared, config, attempt)
@@ -356,18 +390,13 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
             signs = _run_graph(prepared, todo, staffed(config, hands), hands)
             _note_rate(prepared, config, hands, signs)
     everything = pa.concat_tables(plans)
-    verify(store, everything)
+    verify(store, everything, () if signs else whole)
     drop_strays(store)
-    if not _stands(store, MANIFEST):
+    record = {"rows": everything.num_rows, "rounds": len(plans), "shards": len(committed(store))}
+    if not _says(store, MANIFEST, record):
         table = open_spectrum(store, config.filter, columns=[])
         counts = {str(lam): dict(count) for lam, count in count_verdicts(table).items()}
-        record = {
-            "rows": everything.num_rows,
-            "rounds": len(plans),
-            "shards": len(committed(store)),
-            "verdicts_at_first": counts,
-        }
-        store.write_json(MANIFEST, record)
+        store.write_json(MANIFEST, {**record, "verdicts_at_first": counts})
     return signs
 
 

@@ -12,7 +12,7 @@ lies: until 0.1 a shard had a file for each λ, spectrum/lam_pct=N/<shard>.parqu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -20,16 +20,15 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from discl_ray.calls import advice
+from discl_ray.calls import AGAIN, Call, advice
 from discl_ray.config import Config
 from discl_ray.core.filter import KEPT, FilterConfig, judge
 from discl_ray.core.ids import sha256
 from discl_ray.core.schema import FILE, SAMPLES, SPECTRUM
-from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes
-from discl_ray.errors import IntegrityError, SetupError
-from discl_ray.nearest import describe_nearest
+from discl_ray.core.storage import DELETE, ROW_GROUP, Store, open_parquet, parquet_bytes
+from discl_ray.errors import IntegrityError, SetupError, UnreadableError
+from discl_ray.nearest import CONFIG, describe_nearest
 from discl_ray.run import MANIFEST
 
 SAMPLES_AT = "samples.json"
@@ -54,13 +53,34 @@ READERS = 16
 T = TypeVar("T")
 
 
-REMAKE = f"{advice('generate')}, which makes it again"
-"""What to do about a file that is gone; one that is damaged is deleted before, or found damaged and written anew."""
+OWN = ("preview", "generate", "train")
+"""Jobs whose configuration is the one of the spectrum they speak of; others go from seed to seed."""
 
-SAMPLES_AGAIN = "run the command again, which reads the data again"
+SAMPLES_AGAIN = f"{DELETE}{AGAIN}, which reads the data again"
+
+MADE_NOW = "its images are made again"
 
 INDISPENSABLE = ("gid", "sample_id", "label", "role", "lam_pct", "replica", "attempt", "status", "text_sim")
 """Columns that every spectrum has, whatever its age."""
+
+
+def remake(run: Store) -> str:
+    """ "run `...`": the command that makes what is missing of a spectrum, and again what is damaged."""
+    call = Call.this()
+    recorded = run.local and run.local / CONFIG
+    if call.job in OWN or not recorded or not recorded.is_file():
+        return advice("generate")
+    return f"run `{call.command('generate', files=[str(recorded)], rest=[])}`"
+
+
+def again(run: Store) -> str:
+    """What to do about a file of a spectrum's folder that is gone or damaged."""
+    return f"{remake(run)}, which makes it again"
+
+
+def images_again(run: Store) -> str:
+    """What to do about a file with images, or the record of one."""
+    return f"{remake(run)}, which makes its images again"
 
 
 def check_generated(generated: Store, wanted: Config | None = None) -> None:
@@ -68,22 +88,23 @@ def check_generated(generated: Store, wanted: Config | None = None) -> None:
     if not generated.exists(MANIFEST):
         found = "" if wanted is None else describe_nearest(generated, wanted)
         raise SetupError(f"{generated.base}: no complete spectrum for this configuration; {found or advice('generate')}")
-    remedy = f"{REMAKE}, without making an image again"
+    remedy = f"{again(generated)}, without making an image again"
     with generated.reading(MANIFEST, remedy):
         shards = int(generated.read_json(MANIFEST, remedy)["shards"])
     there = len(generated.list(COMMITS, ".json"))
     if there < shards:
         raise SetupError(
             f"{generated.path(COMMITS)}: {shards - there} of {shards} shards have no commit record any more; "
-            f"{advice('generate')}, which makes their images again"
+            f"{remake(generated)}, which makes their images again"
         )
 
 
 def samples_of(run: Store) -> Store:
     """The folder of the samples a spectrum was made from."""
     beside = Store(run.filesystem, run.base.rsplit("/", 1)[0])
-    with run.reading(SAMPLES_AT, REMAKE):
-        return beside.within(run.read_json(SAMPLES_AT, REMAKE)["directory"])
+    remedy = again(run)
+    with run.reading(SAMPLES_AT, remedy):
+        return beside.within(run.read_json(SAMPLES_AT, remedy)["directory"])
 
 
 def read_split(run: Store, split: str, columns: list[str] | None = None) -> pa.Table:
@@ -137,7 +158,8 @@ def group_starts(table: pa.Table) -> list[int]:
 
 def committed(run: Store) -> dict[str, Any]:
     """Commit records by shard."""
-    return {record["shard_id"]: record for record in _each(partial(_read_commit, run), run.list(COMMITS, ".json"))}
+    remedy = images_again(run)
+    return {r["shard_id"]: r for r in _each(partial(_read_commit, run, remedy), run.list(COMMITS, ".json"))}
 
 
 def committed_ids(run: Store) -> set[str]:
@@ -145,30 +167,59 @@ def committed_ids(run: Store) -> set[str]:
     return {name.rpartition("/")[2].removesuffix(".json") for name in run.list(COMMITS, ".json")}
 
 
-def _read_commit(run: Store, name: str) -> dict[str, Any]:
+def _read_commit(run: Store, remedy: str, name: str) -> dict[str, Any]:
     """A commit record.
 
     Raises IntegrityError for one that is damaged, or of a layout that is not known here.
     """
-    remedy = f"delete it and {advice('generate')}, which makes its images again"
     with run.reading(name, remedy):
         record = run.read_json(name, remedy)
-        if not all({"name", "rows", "sha256"} <= file.keys() for file in record["files"]) or "shard_id" not in record:
-            raise KeyError("no record of a shard")
+        shard = name.removeprefix(f"{COMMITS}/").removesuffix(".json")
+        known = all({"name", "rows", "sha256"} <= file.keys() for file in record["files"])
+        if not (known and record["files"] and record["shard_id"] == shard):
+            raise ValueError("no record of this shard")
         return record
 
 
-def make_again(run: Store, *shards: str) -> str:
-    """What to do about damaged files of some shards, by their ids."""
-    names = ", ".join(run.path(f"{COMMITS}/{shard}.json") for shard in shards[:NAMED])
-    more = f" and the records of {len(shards) - NAMED} more" if len(shards) > NAMED else ""
-    which = "its" if len(shards) == 1 else "their"
-    return f"delete {names}{more} and {advice('generate')}, which makes {which} images again"
+def drop_damaged(run: Store) -> set[str]:
+    """Deletes the commit records of shards whose files are gone or are not what was recorded, and says so: they are made again.
+
+    Returns the shards that are whole; every committed byte is read. Not while shards are being made. Raises UnreadableError if the
+    disk does not give a file.
+    """
+    whole: set[str] = set()
+    damaged: dict[str, str] = {}
+    for name in run.list(COMMITS, ".json"):
+        try:
+            record = _read_commit(run, MADE_NOW, name)
+            _check_bytes(run, record, MADE_NOW)
+            whole.add(record["shard_id"])
+        except UnreadableError:
+            raise
+        except IntegrityError as error:
+            damaged[name] = str(error)
+    if damaged:
+        more = f" (likewise {len(damaged) - 1} shards more)" if len(damaged) > 1 else ""
+        print(f"  {min(damaged.values())}{more}", flush=True)
+    for name in damaged:
+        run.delete(name)
+    return whole
 
 
-def shard_of(file: str) -> str:
-    """The shard whose rows a committed file holds, in any layout."""
-    return file.rpartition("/")[2].removesuffix(".parquet")
+def _check_bytes(run: Store, record: Mapping[str, Any], remedy: str) -> None:
+    """Raises IntegrityError unless the files of a commit record hold the recorded bytes."""
+    for file in record["files"]:
+        with run.reading(file["name"], remedy):
+            data = run.read(file["name"])
+        if sha256(data) != file["sha256"]:
+            raise IntegrityError(f"{run.path(file['name'])}: its bytes differ from its commit; {remedy}")
+
+
+def _records(run: Store, shards: Iterable[str]) -> str:
+    """The commit records of some shards, by their paths."""
+    names = sorted(shards)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(run.path(f"{COMMITS}/{shard}.json") for shard in names[:NAMED]) + more
 
 
 def committed_files(run: Store) -> list[str]:
@@ -186,11 +237,17 @@ def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | 
     wanted = SPECTRUM.names if columns is None else list(dict.fromkeys([*columns, *needed]))
     schema = pa.schema([FILE if name == FILE.name else SPECTRUM.field(name) for name in wanted])
 
+    remedy = images_again(run)
+
     def read(name: str) -> pa.Table:
-        table = run.read_table(name, wanted, make_again(run, shard_of(name)))
+        table = run.read_table(name, wanted, remedy)
         lacking = [column for column in INDISPENSABLE if column in wanted and column not in table.column_names]
         if lacking:
-            raise IntegrityError(f"{run.path(name)}: no column {', '.join(lacking)}: a layout that this version does not know")
+            record = run.path(f"{COMMITS}/{name.rpartition('/')[2].removesuffix('.parquet')}.json")
+            raise IntegrityError(
+                f"{run.path(name)}: no column {', '.join(lacking)}: a layout that this version does not know; "
+                f"open it with the version that made it, or delete {record} and {remedy}"
+            )
         return table.append_column(FILE, pa.repeat(name, table.num_rows)) if FILE.name in wanted else table
 
     # a spectrum scored before a column was added has nulls there
@@ -201,12 +258,12 @@ def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | 
 
 def with_images(run: Store, rows: pa.Table) -> pa.Table:
     """Rows of a spectrum (`gid`, `file`) with their images; of the files, only the row groups that hold one are read."""
+    remedy = images_again(run)
     found = [pa.schema([SPECTRUM.field(name) for name in ("gid", "image")]).empty_table()]
     for name in rows["file"].unique().to_pylist():
         wanted = rows["gid"].filter(pc.equal(rows["file"], name)).combine_chunks()
-        remedy = make_again(run, shard_of(name))
         with run.reading(name, remedy), run.filesystem.open_input_file(run.path(name)) as source:
-            file = pq.ParquetFile(source)
+            file = open_parquet(source)
             for group in range(file.num_row_groups):
                 gids = file.read_row_group(group, ["gid"], use_threads=False)["gid"]
                 if not pc.any(pc.is_in(gids, wanted)).as_py():
@@ -220,9 +277,16 @@ def with_images(run: Store, rows: pa.Table) -> pa.Table:
 
 def drop_strays(run: Store) -> None:
     """Deletes data files that no commit names: what a shard begun in the older layout left. Not while shards are being made."""
-    there = [name for folder in (DATA, *(f"{DATA}/{f}" for f in run.folders(DATA))) for name in run.list(folder, ".parquet")]
+    there = [name for files in data_files(run).values() for name in files]
     for name in set(there) - set(committed_files(run)):
         run.delete(name)
+
+
+def data_files(run: Store) -> dict[str, list[str]]:
+    """Folder -> files with rows, committed or not, in any layout; folders without any are left out."""
+    folders = [DATA, *(f"{DATA}/{folder}" for folder in run.folders(DATA))]
+    found = {folder: run.list(folder, ".parquet") for folder in folders}
+    return {folder: names for folder, names in found.items() if names}
 
 
 def _each(function: Callable[[str], T], names: Iterable[str]) -> list[T]:
@@ -231,28 +295,32 @@ def _each(function: Callable[[str], T], names: Iterable[str]) -> list[T]:
         return list(pool.map(function, names))
 
 
-def verify(run: Store, plan: pa.Table) -> None:
-    """Raises IntegrityError unless every planned row is committed once, in a file whose bytes are the recorded ones."""
-    seen: Counter[str] = Counter()
-    damaged: dict[str, str] = {}
-    for shard_id, record in committed(run).items():
-        for file in record["files"]:
-            if not run.exists(file["name"]):
-                damaged.setdefault(shard_id, f"{run.path(file['name'])}: is gone")
-            elif sha256(run.read(file["name"])) != file["sha256"]:
-                damaged.setdefault(shard_id, f"{run.path(file['name'])}: its bytes differ from its commit")
-            else:
-                seen.update(run.read_table(file["name"], ["gid"])["gid"].to_pylist())
-    if damaged:
-        more = f" (and {len(damaged) - 1} shards more)" if len(damaged) > 1 else ""
-        raise IntegrityError(f"{min(damaged.values())}{more}; {make_again(run, *sorted(damaged))}")
-    planned = set(plan["gid"].to_pylist())
-    if missing := planned - set(seen):
-        raise IntegrityError(f"{run.base}: {len(missing)} planned images are not committed; run generate again")
-    if foreign := set(seen) - planned:
-        raise IntegrityError(f"{run.base}: {len(foreign)} committed images are not in the plan, e.g. {min(foreign)}")
-    if twice := [gid for gid, count in seen.items() if count > 1]:
-        raise IntegrityError(f"{run.base}: {len(twice)} images are committed twice, e.g. {min(twice)}")
+def verify(run: Store, plan: pa.Table, whole: Container[str] = ()) -> None:
+    """Raises IntegrityError unless every planned row is committed once, in a file whose bytes are the recorded ones.
+
+    The bytes of shards that are known to be `whole` are not read again.
+    """
+    remedy, shards = images_again(run), committed(run)
+    ids: list[pa.ChunkedArray] = []
+    for shard_id, record in shards.items():
+        if shard_id not in whole:
+            _check_bytes(run, record, remedy)
+        tables = [run.read_table(file["name"], ["gid"], remedy) for file in record["files"]]
+        ids.append(pa.concat_tables(tables)["gid"])
+    gids = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string())
+    missing = pc.sum(pc.invert(pc.is_in(plan["gid"], gids.combine_chunks()))).as_py() or 0
+    if missing:
+        raise IntegrityError(f"{run.base}: {missing} planned images are not committed; {remake(run)}")
+    counts = pc.value_counts(gids)
+    foreign = gids.filter(pc.invert(pc.is_in(gids, plan["gid"].combine_chunks())))
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    for found, what in ((foreign, "are not in the plan"), (twice, "are committed twice")):
+        if len(found):
+            holders = [s for s, column in zip(shards, ids, strict=True) if pc.any(pc.is_in(column, found)).as_py()]
+            count, first = len(found), min(found.to_pylist())
+            raise IntegrityError(
+                f"{run.base}: {count} committed images {what}, e.g. {first}; delete {_records(run, holders)} and {remake(run)}"
+            )
 
 
 def count_verdicts(table: pa.Table) -> dict[int, Counter[str]]:

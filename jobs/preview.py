@@ -17,6 +17,8 @@ from discl_ray.checks import MAKING, crew
 from discl_ray.command import run_job
 from discl_ray.config import PLUMBING, Config
 from discl_ray.core.schema import SPECTRUM
+from discl_ray.core.storage import Store
+from discl_ray.errors import IntegrityError
 from discl_ray.pipeline import describe, draft, draft_preview, generate, prepare, staffed, warnings, write_layout
 from discl_ray.preview import Speed, forecast
 from discl_ray.report.acceptance import nothing_kept_words, real_words
@@ -26,6 +28,20 @@ from discl_ray.run import locked
 from discl_ray.spectrum import open_spectrum
 
 FIGURES, SHEET = "preview.json", "preview.png"
+
+
+def speed_before(store: Store) -> Speed | None:
+    """What an earlier call wrote down; None if there is none, or it is damaged."""
+    try:
+        with store.reading(FIGURES):
+            known = store.read_json(FIGURES)["speed"]
+            if known is None:
+                return None
+            if not all(value > 0 for value in known.values()):
+                raise ValueError("no speed")
+            return Speed(**known)
+    except IntegrityError:
+        return None
 
 
 def job(config: Config) -> None:
@@ -39,8 +55,8 @@ def job(config: Config) -> None:
         for warning in warnings(full, config):
             print(f"  warning: {warning}", flush=True)
         speed = Speed.of(generate(prepared, small))
-        if speed is None and store.sound(FIGURES) and (measured := store.read_json(FIGURES)["speed"]):
-            speed = Speed(**measured)  # nothing was made now: what was measured when it was
+        if speed is None:  # nothing was made now: what was measured when it was
+            speed = speed_before(store)
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
         seen = forecast(spectrum, config.filter, full.plan, generators=hands.parts[0].actors, speed=speed)
         note = PLUMBING if config.plumbing_test else ""

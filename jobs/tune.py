@@ -131,12 +131,12 @@ def job(config: Config) -> None:
     check_points(seeds, draw_points(dimensions, config.tune.trials, config.tune.seed))
     # a stopped Ray Train run lets go of its workers only where there is a dashboard
     with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone):
-        from discl_ray.experiments.tune import lay_out_sweep, run_sweep, sweep_store
+        from discl_ray.experiments.tune import is_complete, lay_out_sweep, run_sweep, sweep_store
 
         store = sweep_store(config, [generated for _, generated in seeds])
         with locked(store):
             print(f"tune · {store.base}", flush=True)
-            if not store.exists(MANIFEST):
+            if not is_complete(store):
                 if run_sweep(lay_out_sweep(seeds, dimensions)):
                     store.write_json(MANIFEST, {"trials": len(store.list("trials", ".json"))})
                 else:

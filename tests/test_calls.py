@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.calls import BY_MAKE, Call, advice, next_command
+from discl_ray.calls import AGAIN, BY_MAKE, Call, advice, next_command, whole
 from tests.conftest import ROOT
 
 MADE = {BY_MAKE: "generate"}
@@ -75,3 +75,13 @@ def test_what_is_no_job_is_told_make(monkeypatch):
     assert advice("train") == "run `make train` with the same CONF and ARGS"
     monkeypatch.setattr(sys, "argv", ["jobs/preview.py", "seed=1"])
     assert advice("train").endswith("jobs/train.py seed=1`")
+
+
+def test_what_a_worker_says_gets_its_whole_commands_where_it_is_printed(monkeypatch):
+    said = f"x: is gone; {AGAIN}, or {advice('generate')}, which makes it"
+    assert whole(said) == said
+    monkeypatch.setattr(sys, "argv", ["jobs/train.py", "seed=1"])
+    found = whole(said)
+    assert "jobs/train.py seed=1` again, or run `" in found
+    assert found.endswith("jobs/generate.py seed=1`, which makes it")
+    assert "with the same" not in found

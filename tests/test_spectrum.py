@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import shutil
@@ -28,7 +29,7 @@ from discl_ray.data.digits_lt import digits_lt
 from discl_ray.data.listing import inline
 from discl_ray.embedded import GENERATOR
 from discl_ray.embedded.digits import NAMES
-from discl_ray.errors import DataError, IntegrityError, ModelError
+from discl_ray.errors import DataError, IntegrityError, ModelError, UnreadableError
 from discl_ray.pipeline import describe, draft, find_reusable, generate, lay_out, prepare, summarize, warnings
 from discl_ray.report.acceptance import made_words
 from discl_ray.run import MANIFEST
@@ -36,6 +37,7 @@ from discl_ray.spectrum import (
     committed,
     committed_files,
     count_verdicts,
+    drop_damaged,
     drop_strays,
     group_starts,
     open_spectrum,
@@ -318,6 +320,36 @@ def test_a_changed_byte_is_found(copy, spectrum_run):
         verify(copy, spectrum_run[1].plan)
     assert str(file) in str(caught.value)
     assert record["shard_id"] in str(caught.value)
+
+
+def test_shards_that_are_damaged_are_made_again_and_others_are_whole(copy, capsys):
+    """Not where the disk fails: what it does not give may be whole."""
+    flipped, gone, garbled, *rest = sorted(committed(copy))
+    assert drop_damaged(copy) == {flipped, gone, garbled, *rest}
+    assert capsys.readouterr().out == ""
+    file = Path(copy.path(f"spectrum/{flipped}.parquet"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    copy.delete(f"spectrum/{gone}.parquet")
+    copy.write(f"commits/{garbled}.json", b'{"shard_id": "another", "files": []}')
+    assert drop_damaged(copy) == set(rest)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "its images are made again (likewise 2 shards more)" in line
+    assert sorted(committed(copy)) == rest
+
+
+def test_a_disk_that_fails_costs_no_shard(copy, monkeypatch):
+    before = sorted(committed(copy))
+
+    def read(self, name):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Store, "read", read)
+    with pytest.raises(UnreadableError):
+        drop_damaged(copy)
+    monkeypatch.undo()
+    assert sorted(committed(copy)) == before
 
 
 def test_a_missing_commit_is_found_and_its_rows_do_not_exist(copy, spectrum_run):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
+from discl_ray.calls import AGAIN
 from discl_ray.core.images import LARGEST, decode_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import ImageError
@@ -42,10 +42,9 @@ def image_pixels(image: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
     """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
-    with run.reading("sources.parquet", "run `make generate` again, which writes it again"):
-        table = pads.dataset(run.path("sources.parquet"), filesystem=run.filesystem, format="parquet").to_table(
-            columns=["sample_id", "image"], filter=pc.is_in(pc.field("sample_id"), wanted)
-        )
+    with run.reading("sources.parquet", f"{AGAIN}, which writes it again"):
+        columns, which = ["sample_id", "image"], pc.is_in(pc.field("sample_id"), wanted)
+        table = run.dataset("sources.parquet").to_table(columns=columns, filter=which)
     pixels: Sources = {}
     broken: dict[str, str] = {}
     for sample_id, image in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True):

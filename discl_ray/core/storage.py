@@ -26,10 +26,12 @@ from urllib.parse import quote, unquote
 
 import fsspec
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from discl_ray.errors import IntegrityError, unwritable
+from discl_ray.calls import AGAIN
+from discl_ray.errors import IntegrityError, UnreadableError, unwritable
 from discl_ray.masking import masked
 
 ROW_GROUP = 64
@@ -37,6 +39,11 @@ ROW_GROUP = 64
 
 PROBED = 1 << 16
 """Bytes by which it is found out whether a folder can be written."""
+
+CHECKED = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True))
+
+DELETE = "delete it and "
+"""How a remedy begins that a file which is gone does not need."""
 
 TEMPORARY = ".{name}.{token}.tmp"
 """A file that is being written."""
@@ -246,20 +253,24 @@ class Store:
     def reading(self, name: str, remedy: str = "") -> Iterator[None]:
         """What fails within is said of the file: it is gone, or cut short or garbled, and what to do then (default: delete it).
 
-        Raises IntegrityError.
+        Raises IntegrityError, or UnreadableError where the disk or the network failed.
         """
-        again = "run the command again"
+        remedy = remedy or f"{DELETE}{AGAIN}"
         try:
             yield
         except FileNotFoundError as error:
-            raise IntegrityError(f"{self.path(name)}: is gone; {remedy or again}") from error
-        except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
-            words = f"{self.path(name)}: is cut short or garbled ({_short(error)}); {remedy or f'delete it and {again}'}"
-            raise IntegrityError(words) from error
+            raise IntegrityError(f"{self.path(name)}: is gone; {remedy.removeprefix(DELETE)}") from error
         except OSError as error:
             # one with a number comes from the disk or the network, where deleting would help nobody; Arrow's own have none
-            help_ = again if error.errno else (remedy or f"delete it and {again}")
-            raise IntegrityError(f"{self.path(name)}: cannot be read ({_short(error)}); {help_}") from error
+            if error.errno:
+                raise UnreadableError(f"{self.path(name)}: cannot be read ({_short(error)}); {AGAIN}") from error
+            raise self._garbled(name, error, remedy) from error
+        except (pa.ArrowException, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._garbled(name, error, remedy) from error
+
+    def _garbled(self, name: str, error: Exception, remedy: str) -> IntegrityError:
+        why = f"no {error}" if isinstance(error, KeyError) else _short(error)
+        return IntegrityError(f"{self.path(name)}: is cut short or garbled ({why}); {remedy}")
 
     def read_json(self, name: str, remedy: str = "") -> Any:
         """A JSON file's content.
@@ -270,17 +281,14 @@ class Store:
             return json.loads(self.read(name))
 
     def sound(self, name: str) -> bool:
-        """Whether a file of JSON or Parquet is there and can be read; of Parquet only the footer, which is written last, is looked at."""
+        """Whether a file of JSON or Parquet is there and all of it can be read."""
         if not self.exists(name):
             return False
         try:
-            if name.endswith(".json"):
-                self.read_json(name)
-                return True
-            with self.reading(name), self.filesystem.open_input_file(self.path(name)) as file:
-                return pq.ParquetFile(file).metadata.num_rows >= 0
+            self.read_json(name) if name.endswith(".json") else self.read_table(name)
         except IntegrityError:
             return False
+        return True
 
     def write_json(self, name: str, value: object) -> None:
         """Writes JSON with sorted keys: equal values, equal bytes."""
@@ -294,13 +302,22 @@ class Store:
         # One thread: a pool's thread may let go of bytes that are Python's after the interpreter has ended, and abort it.
         with self.reading(name, remedy):
             if columns is None:
-                return pq.ParquetFile(pa.BufferReader(self.read(name))).read(use_threads=False)
+                return open_parquet(pa.BufferReader(self.read(name))).read(use_threads=False)
             with self.filesystem.open_input_file(self.path(name)) as file:
-                return pq.ParquetFile(file).read(columns, use_threads=False)
+                return open_parquet(file).read(columns, use_threads=False)
+
+    def dataset(self, name: str) -> pads.Dataset:
+        """A Parquet file, or all of a folder, to be read by parts; within `reading`, as what is damaged is found when it is read."""
+        return pads.dataset(self.path(name), filesystem=self.filesystem, format=CHECKED)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a Parquet file; image bytes are stored as they are, not compressed again."""
         self.write(name, parquet_bytes(table))
+
+
+def open_parquet(source: Any) -> pq.ParquetFile:
+    """An open Parquet file; pages with a checksum, which those written here have, are compared with it when they are read."""
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes:
@@ -315,7 +332,8 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
         compression["image.bytes"] = "none"
     begins = range(0, table.num_rows, ROW_GROUP) if starts is None else starts
     bounds = [*(begins or [0]), table.num_rows]
-    with pq.ParquetWriter(sink, table.schema, compression=compression, use_dictionary=names, write_statistics=names) as writer:
+    options: dict[str, Any] = {"compression": compression, "use_dictionary": names, "write_statistics": names}
+    with pq.ParquetWriter(sink, table.schema, **options, write_page_checksum=True) as writer:
         for begin, end in pairwise(bounds):
             writer.write_table(table.slice(begin, end - begin), row_group_size=max(1, end - begin))
     return sink.getvalue().to_pybytes()

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
+from discl_ray.calls import AGAIN
 from discl_ray.core.ids import stable_id
 from discl_ray.core.images import MAX_PIXELS, can_heic
 from discl_ray.core.schema import SAMPLES
@@ -84,9 +84,8 @@ class Samples:
         folders = [s for s in SPLITS if s in set(rows["split"].to_pylist())]
         parts = []
         for folder in folders:
-            with self.store.reading(folder, f"delete {self.store.base} and run the command again, which reads the data again"):
-                dataset = pads.dataset(self.store.path(folder), filesystem=self.store.filesystem, format="parquet")
-                parts.append(dataset.to_table(filter=wanted))
+            with self.store.reading(folder, f"delete {self.store.base} and {AGAIN}, which reads the data again"):
+                parts.append(self.store.dataset(folder).to_table(filter=wanted))
         found = pa.concat_tables(parts)
         return found.take(pc.index_in(rows["sample_id"], found["sample_id"].combine_chunks())).cast(SAMPLES)
 
@@ -144,8 +143,7 @@ def open_samples(store: Store) -> Samples:
     for split in SPLITS:
         if store.list(split, ".parquet"):
             with store.reading(split, READ_AGAIN):
-                dataset = pads.dataset(store.path(split), filesystem=store.filesystem, format="parquet")
-                parts.append(dataset.to_table(columns=columns))
+                parts.append(store.dataset(split).to_table(columns=columns))
     if not parts:
         raise IntegrityError(f"{store.base}: its images are gone; {READ_AGAIN}")
     table = pa.concat_tables(parts)

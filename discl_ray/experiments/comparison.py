@@ -32,7 +32,7 @@ from discl_ray.report.history import synthetic_seen, within_one_se
 from discl_ray.report.tables import count
 from discl_ray.run import locked, run_store
 from discl_ray.runtime import ray_session
-from discl_ray.spectrum import REMAKE, check_generated
+from discl_ray.spectrum import again, check_generated
 from discl_ray.watch import Progress
 
 GAPS = {"none": "web", "medium": "sepia", "large": "ochre"}
@@ -104,7 +104,7 @@ def cells_of(config: Config, table: Table, seeds: int) -> Computed:
         for seed, (seeded, store) in stores.items()
     }
     hard = [
-        store.read_table("sources.parquet", ["split"], REMAKE)["split"].to_pylist().count("train")
+        store.read_table("sources.parquet", ["split"], again(store))["split"].to_pylist().count("train")
         for _, store in stores.values()
     ]
     return Computed(cells=cells, hard=hard, probes=_probes(table, list(stores.values())))

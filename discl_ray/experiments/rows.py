@@ -21,8 +21,10 @@ from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.mixing import Pools, epoch_images
 from discl_ray.demand import Workers
+from discl_ray.errors import IntegrityError
 from discl_ray.evaluate.metrics import Scores
 from discl_ray.evaluate.test_split import evaluate_test
+from discl_ray.nearest import CONFIG
 from discl_ray.parallel import as_tasks
 from discl_ray.report.history import write_history_report
 from discl_ray.run import MANIFEST, locked, run_store
@@ -175,13 +177,13 @@ def divided(planned: PlannedRun, label: str) -> PlannedRun:
     last = before[-1] if before else None
     finished = planned.store.exists(MANIFEST)
     now = last if last is not None and finished else training(planned.config, last)
-    if not before or now != before[-1]:
-        planned.store.write_json(WORKERS, {"starts": [w._asdict() for w in (*before, now)]})
+    if now != last:
         if last is not None:
             so_far = ", then ".join(map(str, before))
             why = _matters(planned.config, now) if now.number != last.number else ""
             print(f"  {label}: goes on with {now}; so far it was trained by {so_far}. {why}".rstrip(), flush=True)
         before = (*before, now)
+    planned.store.write_json(WORKERS, {"starts": [w._asdict() for w in before]})
     train = planned.config.train.model_copy(update={"workers": now.number, "use_gpu": now.gpu})
     config = planned.config.model_copy(update={"train": train})
     return replace(planned, config=config, job=replace(planned.job, train=train), workers=before)
@@ -189,12 +191,40 @@ def divided(planned: PlannedRun, label: str) -> PlannedRun:
 
 def read_workers(run: Store) -> tuple[Workers, ...]:
     """What a run was trained by, start by start; of a run made before that was recorded, what its configuration says."""
-    if run.exists(WORKERS):
-        return tuple(Workers(**start) for start in run.read_json(WORKERS)["starts"])
-    if not run.exists("config.yaml"):
-        return ()
-    train = yaml.safe_load(run.read("config.yaml"))["train"]
-    return (Workers(train["workers"], train["use_gpu"]),)
+    for name, read in ((WORKERS, _recorded), (CONFIG, _configured)):
+        if not run.exists(name):
+            continue
+        try:
+            return read(run)
+        except IntegrityError as error:
+            print(f"  {error}", flush=True)
+    return ()
+
+
+def _recorded(run: Store) -> tuple[Workers, ...]:
+    """Of WORKERS."""
+    with run.reading(WORKERS, "its configuration is gone by"):
+        starts = [_workers(start["number"], start["gpu"]) for start in run.read_json(WORKERS)["starts"]]
+        if not starts:
+            raise ValueError("no start")
+        return tuple(starts)
+
+
+def _configured(run: Store) -> tuple[Workers, ...]:
+    """Of CONFIG."""
+    with run.reading(CONFIG, "it counts as begun now"):
+        try:
+            train = yaml.safe_load(run.read(CONFIG))["train"]
+        except yaml.YAMLError as error:
+            raise ValueError(error) from error
+        return (_workers(train["workers"], train["use_gpu"]),)
+
+
+def _workers(number: object, gpu: object) -> Workers:
+    """Raises ValueError for what is no number of workers."""
+    if not (isinstance(number, int) and number > 0 and isinstance(gpu, bool)):
+        raise ValueError(f"{number} workers")
+    return Workers(number, gpu)
 
 
 def _matters(config: Config, now: Workers) -> str:
@@ -226,7 +256,7 @@ def train_row(
         table = table_of(planned.config, generated)
         if is_start:
             planned = count_epochs(planned, open_table(table))
-        planned.store.write("config.yaml", dump_config(planned.config).encode())
+        planned.store.write(CONFIG, dump_config(planned.config).encode())
         weights = train(planned.job, run=planned.store, table=table, epochs=planned.epochs, label=label, start=start)
         write_history_report(planned.store, read_history(planned.store))
     return planned, weights

@@ -22,7 +22,7 @@ from discl_ray.core.storage import Store
 from discl_ray.curriculum.strategies import curriculum_levels
 from discl_ray.errors import ConfigError
 from discl_ray.runtime import local_cpus
-from discl_ray.spectrum import REMAKE
+from discl_ray.spectrum import again
 from discl_ray.train.config import AUGMENT_OF_START, OF_START
 
 PARTS = ("curriculum", "train", "filter")
@@ -182,7 +182,7 @@ def draw_points(dimensions: Sequence[Dimension], trials: int, seed: int) -> tupl
 
 def made_levels(generated: Store) -> tuple[int, ...]:
     """Levels a spectrum has training images of, ascending."""
-    plan = generated.read_table("plan.parquet", ["role", "lam_pct"], REMAKE).to_pylist()
+    plan = generated.read_table("plan.parquet", ["role", "lam_pct"], again(generated)).to_pylist()
     return tuple(sorted({row["lam_pct"] for row in plan if row["role"] == "train"}))
 
 

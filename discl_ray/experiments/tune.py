@@ -38,7 +38,7 @@ from discl_ray.experiments.rows import SHARED, PlannedRun, plan_run, table_of, t
 from discl_ray.experiments.space import DRIVER, Dimension, Point, draw_points, shown
 from discl_ray.experiments.stages import check_kept
 from discl_ray.report.history import synthetic_seen
-from discl_ray.run import run_store
+from discl_ray.run import MANIFEST, run_store
 from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
 from discl_ray.train.loop import Report, loop
 from discl_ray.train.table import ImageTable, open_table
@@ -93,7 +93,7 @@ class Sweep:
 
     def record(self, point: Point) -> str:
         """The file of a trial."""
-        return f"trials/{stable_id(point)[:12]}.json"
+        return _record(point)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,10 @@ def sweep_store(config: Config, generated: Sequence[Store]) -> Store:
     settings = config.tune.model_dump(mode="json", exclude={"concurrent", "time_limit_s"})
     before = [settings, *(store.name for store in generated)]
     return run_store(config.run.root, config.run.name, f"tune-{part_hash(config, PHASE_2, json.dumps(before))[:8]}")
+
+
+def _record(point: Point) -> str:
+    return f"trials/{stable_id(point)[:12]}.json"
 
 
 # -- a trial
@@ -533,12 +537,19 @@ def _filesystem(sweep: Sweep) -> Any:
 def _clock(store: Store) -> dict[str, Any]:
     """The time a sweep has taken; counted anew if the record is damaged."""
     anew = {"limit_s": None, "spent_s": 0.0}
-    known = store.read_json(CLOCK) if store.sound(CLOCK) else anew
-    return known if isinstance(known, dict) and anew.keys() <= known.keys() else anew
+    try:
+        with store.reading(CLOCK):
+            known = store.read_json(CLOCK)
+            return {"limit_s": known["limit_s"] and float(known["limit_s"]), "spent_s": float(known["spent_s"])}
+    except IntegrityError:
+        return anew
 
 
 def _can_go_on(sweep: Sweep) -> bool:
-    """Whether Ray Tune's own state, and every trial's record, can be read; says so where it is begun anew, and strikes damaged records."""
+    """Whether Ray Tune's own state, and the record of every trial that it began, can be read.
+
+    Says so where it is begun anew, and strikes damaged records.
+    """
     store, whole = sweep.store, True
     for name in store.list("trials", ".json"):
         try:
@@ -547,14 +558,30 @@ def _can_go_on(sweep: Sweep) -> bool:
             print(f"  {error}", flush=True)
             store.delete(name)
             whole = False
-    states = store.list(RAY_TUNE, ".json")
-    unread = [name for name in states if not store.sound(name)]
-    if unread or not states:
-        print(
-            f"  {store.path(unread[0] if unread else RAY_TUNE)}: is cut short or gone; trials that are not over start over",
-            flush=True,
-        )
-    return whole and bool(states) and not unread
+    if not whole:
+        return False
+    try:
+        lost = _ended(store) - len(store.list("trials", ".json"))
+    except IntegrityError as error:
+        print(f"  {error}", flush=True)
+        return False
+    if lost > 0:
+        print(f"  {store.path('trials')}: {lost} records are gone; their trials are trained again", flush=True)
+    return lost <= 0
+
+
+def _ended(store: Store) -> int:
+    """How many trials Ray Tune takes for ended; raises IntegrityError if part of what it wrote cannot be read."""
+    remedy = "trials that are not over start over"
+    files = store.list(RAY_TUNE, ".json")
+    for name in files:
+        store.read_json(name, remedy)
+    states = [name for name in files if "/experiment_state" in name]
+    if not states:
+        raise IntegrityError(f"{store.path(RAY_TUNE)}: is gone; {remedy}")
+    with store.reading(states[-1], remedy):
+        trials = [json.loads(trial) for trial, _ in store.read_json(states[-1])["trial_data"]]
+        return sum(trial["status"] in ("TERMINATED", "ERROR") for trial in trials)
 
 
 def _resources(config: Config) -> Any:
@@ -598,6 +625,8 @@ def _scheduler(sweep: Sweep) -> Any:
 def _outcome(store: Store, name: str) -> Outcome:
     with store.reading(name, TRAIN_AGAIN):
         found = store.read_json(name, TRAIN_AGAIN)
+        if _record(found["point"]) != name or not all({"epoch", "metric", DEV} <= row.keys() for row in found["rows"]):
+            raise ValueError("no record of this trial")
         return Outcome(
             point=found["point"],
             rows=tuple(found["rows"]),
@@ -619,6 +648,19 @@ def read_outcomes(store: Store) -> list[Outcome]:
         return order[found.status], -far, -found.dev if math.isfinite(found.dev) else math.inf
 
     return sorted((_outcome(store, name) for name in store.list("trials", ".json")), key=place)
+
+
+def is_complete(store: Store) -> bool:
+    """Whether a sweep came to its end and all it came to can be read; says what cannot."""
+    if not store.exists(MANIFEST):
+        return False
+    try:
+        with store.reading(MANIFEST, "the sweep is looked through again"):
+            trials = int(store.read_json(MANIFEST)["trials"])
+        return len(read_outcomes(store)) == trials
+    except IntegrityError as error:
+        print(f"  {error}", flush=True)
+        return False
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome:

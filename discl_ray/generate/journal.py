@@ -68,7 +68,7 @@ class Journal:
     def open(cls, run: Store, shard_id: str, gids: Sequence[str], life: Life) -> Self:
         """The shard's record, with one death more if there was one."""
         journal = cls(run, shard_id, tuple(gids), life)
-        record = _read(run, journal.name)
+        record = _read(run, journal.name, journal.gids)
         if record is None:
             return journal
         journal.deaths, journal.suspects = record["deaths"], tuple(record["suspects"])
@@ -118,13 +118,15 @@ class Journal:
         self.run.delete(self.name)
 
 
-def _read(run: Store, name: str) -> dict[str, Any] | None:
-    """A record; None if there is none, or none that says who left it: then nothing is held against its rows."""
+def _read(run: Store, name: str, gids: Sequence[str]) -> dict[str, Any] | None:
+    """A record of these rows; None if there is none, or none that says who left it: then nothing is held against its rows."""
     if not run.exists(name):
         return None
     try:
-        record = run.read_json(name)
+        with run.reading(name):
+            record = run.read_json(name)
+            named = {*record["suspects"], *record["running"], *record["crashed"]}
+            sound = named <= set(gids) and record["deaths"] >= 0 and {"session", "node"} <= record.keys()
     except IntegrityError:
         return None
-    known = isinstance(record, dict) and {"session", "node", "deaths", "suspects", "running", "crashed"} <= record.keys()
-    return record if known else None
+    return record if sound else None

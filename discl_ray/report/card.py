@@ -19,7 +19,7 @@ from discl_ray.config import Config
 from discl_ray.core.schema import SPECTRUM, VERDICT, hf_dtype
 from discl_ray.core.storage import Store, parquet_bytes
 from discl_ray.report.acceptance import rule_words
-from discl_ray.spectrum import DATA, committed_files
+from discl_ray.spectrum import DATA, data_files
 
 CARD, VERDICTS = "README.md", "verdicts.parquet"
 
@@ -87,8 +87,7 @@ _Dumper.add_representer(_Quoted, lambda dumper, text: dumper.represent_scalar("t
 
 def write_card(run: Store, config: Config, classes: Sequence[str], note: str = "") -> None:
     """Writes the card of a run, complete or not; `classes` are the names by label, a `note` stands above everything."""
-    folders = {name.rpartition("/")[0] for name in committed_files(run)}
-    patterns = sorted(f"{folder}/*.parquet" for folder in folders or {DATA})
+    patterns = sorted(f"{folder}/*.parquet" for folder in data_files(run) or (DATA,))
     _write(run, CARD, card(config, classes, patterns, note).encode())
 
 

@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from discl_ray.calls import AGAIN
 from discl_ray.core.images import decode_image
 from discl_ray.core.schema import SCORED, SCORES
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
 from discl_ray.device import CPU_ONLY, device_of
+from discl_ray.errors import DataError
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
 from discl_ray.watch import telling
@@ -89,7 +91,13 @@ class ScoreActor:
         """Unit vectors of real images, shape (D,) each; those that are not remembered are read and embedded."""
         wanted = dict.fromkeys(sample_ids)
         if new := [sample_id for sample_id in wanted if sample_id not in self.known]:
-            for sample_id, source in read_sources(self.run, pa.array(new))[0].items():
+            sources, broken = read_sources(self.run, pa.array(new))
+            if broken:
+                name, reason = min(broken.items())
+                raise DataError(
+                    f"{name}: its image was read before and cannot be read now ({reason}); bring it back and {AGAIN}"
+                )
+            for sample_id, source in sources.items():
                 # alone, so that its bits depend neither on its shard nor on what is remembered
                 self.known[sample_id] = self.scorer.embed_images([source])[0]
         for sample_id in wanted:

@@ -4,22 +4,23 @@ model.safetensors    weights as of the epoch
 best.safetensors     weights of the best epoch, if they are to be kept
 optimizer.pt         the optimizer's tensors and numbers
 state.json           epoch, curriculum, augmentation strengths, which epoch was best
+SHA256SUMS           of all of these, as `sha256sum -c` reads them; checkpoints of earlier versions have none
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from discl_ray.core.ids import file_hash
 from discl_ray.errors import IntegrityError
 
 MODEL, BEST, OPTIMIZER, STATE = "model.safetensors", "best.safetensors", "optimizer.pt", "state.json"
+SUMS = "SHA256SUMS"
 
 PLAIN = ("epoch", "curriculum", "strength")
 """What of a state is JSON."""
@@ -35,6 +36,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     plain = {name: state[name] for name in PLAIN}
     plain["best"] = None if best is None else {"epoch": best["epoch"], "value": best["value"]}
     (folder / STATE).write_text(json.dumps(plain))
+    lines = [f"{file_hash(file)}  {file.name}\n" for file in sorted(folder.iterdir())]
+    (folder / SUMS).write_text("".join(lines))
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
@@ -43,6 +46,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     Raises IntegrityError if a file is missing or damaged.
     """
     try:
+        _check_sums(folder)
         plain = json.loads((folder / STATE).read_text())
         best = plain.pop("best")
         return {
@@ -51,8 +55,18 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             "best": None if best is None else {**best, "model": load_file(folder / BEST)},
             "optimizer": torch.load(folder / OPTIMIZER, weights_only=True),
         }
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # whatever garbage leads to when it is read
         raise IntegrityError(f"{folder}: the checkpoint is damaged: {' '.join(str(error).split())[:200]}") from error
+
+
+def _check_sums(folder: Path) -> None:
+    """Raises ValueError if a file is not what was written, OSError if it is gone."""
+    if not (folder / SUMS).is_file():
+        return
+    for line in (folder / SUMS).read_text().splitlines():
+        digest, _, name = line.partition("  ")
+        if file_hash(folder / name) != digest:
+            raise ValueError(f"{name} differs from {SUMS}")
 
 
 def kept_weights(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.strategies import curriculum_levels
 from discl_ray.data.config import AnyDataConfig
 from discl_ray.evaluate.metrics import group_of
-from discl_ray.spectrum import REMAKE, class_names, read_split
+from discl_ray.spectrum import again, class_names, read_split
 from discl_ray.train.config import TrainConfig
 from discl_ray.train.learner import TrainJob
 
@@ -25,7 +25,7 @@ def make_job(generated: Store, *, seed: int, data: AnyDataConfig, train: TrainCo
     """
     counts = Counter(read_split(generated, "train", ["label"])["label"].to_pylist())
     names = class_names(generated)
-    plan = generated.read_table("plan.parquet", ["role", "lam_pct"], REMAKE)
+    plan = generated.read_table("plan.parquet", ["role", "lam_pct"], again(generated))
     made = {row["lam_pct"] for row in plan.to_pylist() if row["role"] == "train"}
     return TrainJob(
         seed=seed,

@@ -21,19 +21,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from discl_ray.calls import advice
 from discl_ray.core.filter import FilterConfig, best_attempts
 from discl_ray.core.ids import stable_id
 from discl_ray.core.lam import REAL
 from discl_ray.core.settings import identity
-from discl_ray.core.storage import ROW_GROUP, Store
+from discl_ray.core.storage import ROW_GROUP, Store, open_parquet
 from discl_ray.errors import DataError, IntegrityError
 from discl_ray.parallel import map_blocks
 from discl_ray.run import MANIFEST, locked
-from discl_ray.spectrum import REMAKE, SAMPLES_AGAIN, committed, make_again, open_spectrum, samples_of, shard_of
+from discl_ray.spectrum import SAMPLES_AGAIN, again, committed, images_again, open_spectrum, samples_of
 from discl_ray.train.local import make_local
 from discl_ray.train.segments import READERS, ROWS, Images, Mode, Segment, map_segment, rows_of_segment, write_segment
 
@@ -168,10 +166,10 @@ def build_table(
         fingerprint = samples.read_json(MANIFEST, SAMPLES_AGAIN)["fingerprint"]
     name = stable_id(FORMAT, directory, shards, fingerprint, identity(filter_config), side, mode, limit)[:8]
     store = Store(generated.filesystem, beside).within(f"table-{name}")
-    if (known := _known(store)) is not None:
+    if (known := _known(store, side)) is not None:
         return known
     with locked(store, wait=True):
-        if (known := _known(store)) is not None:
+        if (known := _known(store, side)) is not None:
             return known
         rows = table_rows(generated, filter_config)
         size = rows.num_rows * side * side * 3
@@ -180,12 +178,13 @@ def build_table(
         return TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments).write(_count(rows))
 
 
-def _known(store: Store) -> TableRef | None:
+def _known(store: Store, side: int) -> TableRef | None:
     """The table of a folder; None if there is none, or its index has been damaged, and it is written again."""
     try:
-        return TableRef.read(store) if store.exists(INDEX) else None
+        known = TableRef.read(store) if store.exists(INDEX) else None
     except IntegrityError:
         return None
+    return known if known is not None and known.side == side and known.mode in READERS else None
 
 
 def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
@@ -209,7 +208,7 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
 def table_rows(generated: Store, filter_config: FilterConfig) -> pa.Table:
     """ROWS of the whole table, and where each image lies, without a pixel: train, val, then what was made, source by source."""
     samples = samples_of(generated)
-    sources = generated.read_table("sources.parquet", ["sample_id", "domain"], REMAKE)
+    sources = generated.read_table("sources.parquet", ["sample_id", "domain"], again(generated))
     ids = sources["sample_id"].combine_chunks()
     parts = [_WANTED.empty_table()]
     for split in ("train", "val"):
@@ -299,11 +298,11 @@ class _WriteSegment:
             files.setdefault((file, made), {})[key] = place
         for (file, made), places in files.items():
             store, key = (self.generated, "gid") if made else (self.samples, "sample_id")
-            remedy = make_again(self.generated, shard_of(file)) if made else SAMPLES_AGAIN
+            remedy = images_again(self.generated) if made else SAMPLES_AGAIN
             with store.reading(file, remedy), store.filesystem.open_input_file(store.path(file)) as source:
-                for batch in pq.ParquetFile(source).iter_batches(ROW_GROUP, columns=[key, "image"], use_threads=False):
+                for batch in open_parquet(source).iter_batches(ROW_GROUP, columns=[key, "image"], use_threads=False):
                     for i, name in enumerate(batch.column(key).to_pylist()):
                         if (place := places.pop(name, None)) is not None:
                             yield place, batch.column("image")[i].as_py()
             if places:
-                raise IntegrityError(f"{store.path(file)}: {len(places)} images are gone; {advice('generate')}")
+                raise IntegrityError(f"{store.path(file)}: {len(places)} images are gone; {remedy}")

@@ -26,6 +26,8 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState, _TrainingResultState
 
+from discl_ray.calls import AGAIN
+from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import ActorController, start_controller
 from discl_ray.device import training_device
@@ -121,7 +123,13 @@ def train(
         _write_tensorboard(run, history_rows(state["curriculum"]["history"]))
         run.write_json(
             MANIFEST,
-            {"epochs": state["epoch"], "best": state["best"], "label": label, "table": f"{table.store.name}/{table.name}"},
+            {
+                "epochs": state["epoch"],
+                "best": state["best"],
+                "label": label,
+                "table": f"{table.store.name}/{table.name}",
+                "sha256": {name: sha256(run.read(name)) for name in (MODEL, METRICS)},
+            },
         )
     return load_weights(run) if left is None else left
 
@@ -131,12 +139,22 @@ def _left_weights(run: Store) -> dict[str, torch.Tensor] | None:
     if not run.exists(MANIFEST):
         return None
     try:
-        run.read_json(MANIFEST, FROM_CHECKPOINT)
+        _check_left(run)
         read_history(run)
         return load_weights(run)
     except IntegrityError as error:
         print(f"  {error}", flush=True)
         return None
+
+
+def _check_left(run: Store) -> None:
+    """Raises IntegrityError if what a finished run left is not what its manifest says; one of an earlier version says nothing."""
+    with run.reading(MANIFEST, FROM_CHECKPOINT):
+        sums = dict(run.read_json(MANIFEST, FROM_CHECKPOINT).get("sha256", {}))
+    for name, digest in sums.items():
+        with run.reading(name, FROM_CHECKPOINT):
+            if sha256(run.read(name)) != digest:
+                raise ValueError(f"its bytes differ from {MANIFEST}")
 
 
 def _say_where_it_goes_on(run: Store, label: str, epochs: int) -> None:
@@ -348,7 +366,7 @@ def _newest_readable(newest: Checkpoint) -> tuple[str, dict[str, Any]]:
                 for problem in problems:
                     print(f"  warning: {problem}; the one before is taken", flush=True)
                 return candidate, state
-    raise IntegrityError("; ".join(problems) + "; delete the run's directory to train it again")
+    raise IntegrityError(f"{'; '.join(problems)}; delete {parent} and {AGAIN}, which trains from the start")
 
 
 def _write_history(run: Store, curriculum: dict[str, Any]) -> None:

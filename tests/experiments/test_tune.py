@@ -190,13 +190,14 @@ def test_the_metric_is_the_mean_over_seeds_and_that_of_the_weights_that_are_kept
 
 
 def test_only_a_finished_trial_can_win(tmp_path: Path) -> None:
-    from discl_ray.experiments.tune import best_of, read_outcomes
+    from discl_ray.experiments.tune import _record, best_of, is_complete, read_outcomes
 
     store = Store.at(tmp_path)
 
     def trial(name: str, *dev: float, reason: str = "") -> None:
-        rows = [{"epoch": e, "dev": value} for e, value in enumerate(dev, 1)]
-        store.write_json(f"trials/{name}.json", {"point": {"name": name}, "epochs": 3, "rows": rows, "reason": reason})
+        rows = [{"epoch": e, "dev": value, "metric": "val_top1_overall"} for e, value in enumerate(dev, 1)]
+        point = {"name": name}
+        store.write_json(_record(point), {"point": point, "epochs": 3, "rows": rows, "reason": reason})
 
     trial("failed", 90.0, 90.0, 90.0, reason="it broke")
     trial("stopped", 80.0)
@@ -208,6 +209,42 @@ def test_only_a_finished_trial_can_win(tmp_path: Path) -> None:
     found = read_outcomes(store)
     assert [o.point["name"] for o in found] == ["better", "worse", "further", "stopped", "failed"]
     assert best_of(found).dev == 61.0
+    assert not is_complete(store)
+    store.write_json("MANIFEST.json", {"trials": 5})
+    assert is_complete(store)
+    store.delete(_record({"name": "failed"}))
+    assert not is_complete(store)
+    store.write_json(_record({"name": "failed"}), {"point": {"name": "another"}, "epochs": 3, "rows": [], "reason": ""})
+    assert not is_complete(store)
+
+
+@pytest.mark.parametrize(
+    ("ended", "records", "said"),
+    [
+        (1, ["a"], ""),
+        (2, ["a"], "1 records are gone; their trials are trained again"),
+        (0, ["a"], ""),
+        (1, ["a", "b"], ""),
+        (None, ["a"], "is gone; trials that are not over start over"),
+        ("{}", ["a"], "is cut short or garbled (no 'trial_data'); trials that are not over start over"),
+    ],
+)
+def test_a_sweep_that_lost_records_is_begun_anew(
+    tmp_path: Path, ended: object, records: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from discl_ray.experiments import tune as module
+
+    store = Store.at(tmp_path)
+    for name in records:
+        point = {"name": name}
+        store.write_json(module._record(point), {"point": point, "epochs": 1, "rows": [], "reason": "it broke"})
+    if isinstance(ended, int):
+        trials = [[json.dumps({"status": "ERROR"}), "{}"]] * ended + [[json.dumps({"status": "PENDING"}), "{}"]]
+        store.write_json(f"{module.RAY_TUNE}/experiment_state-1.json", {"trial_data": trials})
+    if isinstance(ended, str):
+        store.write(f"{module.RAY_TUNE}/experiment_state-1.json", ended.encode())
+    assert module._can_go_on(SimpleNamespace(store=store)) == (not said)
+    assert said in capsys.readouterr().out
 
 
 def test_a_sweep_that_ran_out_of_time_is_not_complete_and_goes_on_with_more(
@@ -223,7 +260,7 @@ def test_a_sweep_that_ran_out_of_time_is_not_complete_and_goes_on_with_more(
         def __init__(self, *_: object, run_config: object, **__: object) -> None:
             began.append("anew")
             (tmp_path / module.RAY_TUNE).mkdir()
-            (tmp_path / module.RAY_TUNE / "experiment_state.json").write_text("{}")
+            (tmp_path / module.RAY_TUNE / "experiment_state.json").write_text('{"trial_data": []}')
 
         @staticmethod
         def can_restore(path: str, **_: object) -> bool:
@@ -288,7 +325,7 @@ class Judged:
                 if known is not None and known.over and epoch > len(rows):
                     break
                 if known is None or not known.over:
-                    rows = [*rows, {"epoch": epoch, "dev": float(self.curves[number][epoch - 1])}]
+                    rows = [*rows, {"epoch": epoch, "metric": "val", "dev": float(self.curves[number][epoch - 1])}]
                     _note(self.sweep, point, rows=rows, epochs=len(self.curves[number]))
                 self.reports += 1
                 if self.reports == stop_after:

@@ -126,6 +126,9 @@ def test_a_worker_that_dies_on_another_machine_that_still_lives_counts(tmp_path)
         b'{"deaths": 2, "runn',
         b"",
         b"[]",
+        b'{"session": "s", "node": "n", "deaths": "2", "suspects": [], "running": ["g4"], "crashed": []}',
+        b'{"session": "s", "node": "n", "deaths": 2, "suspects": ["no row"], "running": ["g4"], "crashed": []}',
+        b'{"session": "s", "node": "n", "deaths": 2, "suspects": 5, "running": ["g4"], "crashed": []}',
     ],
 )
 def test_a_record_that_does_not_say_who_left_it_holds_nothing_against_a_row(tmp_path, left):

@@ -11,10 +11,12 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal import constants
 from safetensors.torch import save_file
 
+from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
+from discl_ray.errors import IntegrityError
 from discl_ray.run import MANIFEST
 from discl_ray.train import trainer
-from discl_ray.train.checkpoint import save_checkpoint
+from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
 from discl_ray.train.trainer import _name_the_cluster, _Unguarded
 
 
@@ -102,6 +104,43 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(begun: Store, 
     said = capsys.readouterr().out
     assert "checkpoint_2: the checkpoint is damaged" in said
     assert "tiny: goes on at epoch 2 of 5 from checkpoint_1" in said
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json", "SHA256SUMS"])
+def test_a_changed_byte_of_a_checkpoint_is_found(begun: Store, name: str) -> None:
+    file = f"{trainer.RAY_TRAIN}/checkpoint_2/{name}"
+    data = bytearray(begun.read(file))
+    data[-3] ^= 1
+    begun.write(file, bytes(data))
+    with pytest.raises(IntegrityError, match=r"checkpoint_2: the checkpoint is damaged: "):
+        load_checkpoint(begun.local / trainer.RAY_TRAIN / "checkpoint_2")
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_sums(begun: Store) -> None:
+    begun.delete(f"{trainer.RAY_TRAIN}/checkpoint_2/SHA256SUMS")
+    assert load_checkpoint(begun.local / trainer.RAY_TRAIN / "checkpoint_2")["epoch"] == 2
+    begun.write(f"{trainer.RAY_TRAIN}/checkpoint_2/state.json", b"[]")
+    with pytest.raises(IntegrityError, match="damaged"):
+        load_checkpoint(begun.local / trainer.RAY_TRAIN / "checkpoint_2")
+
+
+def test_damaged_checkpoints_are_named_with_what_to_delete(begun: Store) -> None:
+    for number in (1, 2):
+        begun.write(f"{trainer.RAY_TRAIN}/checkpoint_{number}/state.json", b"")
+    words = f"delete {begun.path(trainer.RAY_TRAIN)} and run the command again, which trains from the start"
+    with pytest.raises(IntegrityError, match=words):
+        trainer._say_where_it_goes_on(begun, "tiny", 5)
+
+
+def test_a_changed_byte_of_what_a_finished_run_left_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Store.at(tmp_path)
+    save_file({"weight": torch.ones(2)}, tmp_path / trainer.MODEL)
+    run.write(trainer.METRICS, b'{"epoch": 1, "loss": 0.5}\n')
+    run.write_json(MANIFEST, {"sha256": {name: sha256(run.read(name)) for name in (trainer.MODEL, trainer.METRICS)}})
+    assert trainer._left_weights(run) is not None
+    run.write(trainer.METRICS, b'{"epoch": 1, "loss": 0.4}\n')
+    assert trainer._left_weights(run) is None
+    assert f"{run.path(trainer.METRICS)}: is cut short or garbled (its bytes differ" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [trainer.MODEL, trainer.METRICS, MANIFEST])
