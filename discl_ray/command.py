@@ -35,7 +35,7 @@ def arguments(description: str | None, words: Sequence[str] | None = None) -> ar
     help_ = f"YAML file; several are laid one over the other (default: {DEFAULT})"
     parser.add_argument("--config", action="append", metavar="FILE", help=help_)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, e.g. plan.replicas=4")
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)  # options and overrides in any order
 
 
 def run_job(description: str | None, job: Callable[[Config], None], words: Sequence[str] | None = None) -> None:
