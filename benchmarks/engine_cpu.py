@@ -166,6 +166,8 @@ def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[
             time.sleep(1)
         assert job.stdout is not None
         assert job.returncode == 0, job.stdout.read()
+    if len(commits) < 2:
+        sys.exit(f"--pipeline-images {images}: one shard, which has no steady state; take more, or 0 to leave it out")
     start, end = seen[0], seen[-1]
     seconds, made, scoring = (end[i] - start[i] for i in range(3))
     return {"images": made, "seconds": seconds, "scoring": scoring, "rate": made / (seconds - scoring / config.threads)}

@@ -34,6 +34,9 @@ def reason_of(error: BaseException) -> str:
 
 def _own_error(error: BaseException) -> str | None:
     """The message of a DisclError, or of one in a traceback that Ray Train made of it; None for any other error."""
+    within = getattr(error, "cause", None)  # Ray's wrapper looks like what it wraps, and prints as pages
+    if isinstance(within, DisclError):
+        return str(within)
     if isinstance(error, DisclError):
         return str(error)
     named = [line for line in str(error).splitlines() if line.startswith("discl_ray.errors.")]

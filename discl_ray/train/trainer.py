@@ -35,6 +35,7 @@ from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.run import MANIFEST
 from discl_ray.train.checkpoint import MODEL, STATE, kept_weights, load_checkpoint, save_checkpoint
 from discl_ray.train.failures import Final, reason_of
+from discl_ray.train.gpu_workers import OnGpu
 from discl_ray.train.job import history_rows
 from discl_ray.train.learner import TrainJob, World
 from discl_ray.train.loop import Report, loop, numbers
@@ -89,6 +90,7 @@ def train(
         arguments = WorkerArguments(job=job, run=run, table=table, start=start, controller=controller, epochs=epochs)
         trainer = (TorchTrainer if guarded else _Unguarded)(
             _worker,
+            torch_config=OnGpu(precision=job.train.precision) if job.train.on_gpu else None,
             train_loop_config={"arguments": ray.put(arguments)},  # not looked into, nor imported for, by Ray Train's controller
             scaling_config=ScalingConfig(
                 num_workers=1 if job.train.workers == "auto" else job.train.workers,

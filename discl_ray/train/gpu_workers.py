@@ -1,0 +1,33 @@
+"""Ray Train's workers on GPUs: each looks at its device before they find each other.
+
+Without CUDA their process group would only say that NCCL needs it. Ray Train's controller imports this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray.train.torch.config import TorchConfig, _TorchBackend
+
+from discl_ray.device import training_device
+
+
+class _Checked(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Called by Ray Train once the workers are there; raises a worker's ModelError if it cannot use its GPU."""
+        if isinstance(backend_config, OnGpu):
+            worker_group.execute(training_device, True, backend_config.precision)
+        super().on_start(worker_group, backend_config)
+
+
+@dataclass
+class OnGpu(TorchConfig):
+    """Of workers that have reserved a GPU each."""
+
+    precision: str = "fp32"
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        """What sets the workers up."""
+        return _Checked
