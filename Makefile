@@ -26,24 +26,25 @@ help: ## show this page
 # so that the commands a job prints are make's, with the targets that were typed
 identify preview generate train compare tune doctor embedded: export DISCL_RAY_BY_MAKE = $(or $(MAKECMDGOALS),$@)
 
+# exec: a shell between make and the job would keep to itself what make is told, and leave the job running
 preview: $(STAMP) ## a look before a long generate: a few images, what the filters accept, hours, memory, disk
-	$(BIN)/python jobs/preview.py $(addprefix --config ,$(CONF)) $(ARGS)
+	exec $(BIN)/python jobs/preview.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 identify: $(STAMP) ## which images are hard: how many of each class, and a picture of the hardest
-	$(BIN)/python jobs/identify.py $(addprefix --config ,$(CONF)) $(ARGS)
+	exec $(BIN)/python jobs/identify.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 generate: $(STAMP) ## make the spectrum: images at every level, scored, and a contact sheet
-	$(BIN)/python jobs/generate.py $(addprefix --config ,$(CONF)) $(ARGS)
+	exec $(BIN)/python jobs/generate.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 train: $(STAMP) ## train on the spectrum, with and without the curriculum, and compare the two
-	$(BIN)/python jobs/train.py $(addprefix --config ,$(CONF)) $(ARGS)
+	exec $(BIN)/python jobs/train.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 compare: $(STAMP) ## the results table: strategies and losses over several seeds (takes long)
-	$(BIN)/python jobs/compare.py $(addprefix --config ,$(CONF)) $(ARGS)
+	exec $(BIN)/python jobs/compare.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 tune: CONF = conf/digits_lt.yaml conf/tune_digits_lt.yaml
 tune: $(STAMP) ## sweep schedules under Ray Tune; best.yaml is then laid over CONF (takes long)
-	$(BIN)/python jobs/tune.py $(addprefix --config ,$(CONF)) $(ARGS)
+	exec $(BIN)/python jobs/tune.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 test: $(STAMP) ## the fast tests, then the slow ones; fails if either does
 	@fast=0; slow=0; \
@@ -59,13 +60,13 @@ check: $(STAMP) ## formatting, lint, types and the import contract
 	$(BIN)/lint-imports
 
 doctor: $(STAMP) ## is this machine fit for the job? each problem with its remedy
-	$(BIN)/python jobs/doctor.py $(addprefix --config ,$(CONF)) $(ARGS)
+	exec $(BIN)/python jobs/doctor.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 bench: $(STAMP) ## the engine against stock diffusers and its bound, as ratios measured in one run
-	$(BIN)/python benchmarks/engine_cpu.py $(ARGS)
+	exec $(BIN)/python benchmarks/engine_cpu.py $(ARGS)
 
 embedded: $(STAMP) ## train the embedded models again (about an hour; never needed)
-	$(BIN)/python jobs/train_embedded.py $(ARGS)
+	exec $(BIN)/python jobs/train_embedded.py $(ARGS)
 
 venv: $(STAMP) ## only make .venv
 

@@ -63,6 +63,21 @@ def test_an_own_command_names_all_targets_that_were_typed(tmp_path):
     assert generate.command("train") == 'make train CONF="a.yaml b.yaml" ARGS=seed=1'
 
 
+def test_make_hands_a_signal_on_to_its_job_also_where_a_shell_reads_the_words(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
+    python.chmod(0o755)
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    typed = ["make", "-s", "generate", f"BIN={tmp_path}", "STAMP=", "ARGS=plan.lams=[0,0.5] 'run.root=/my runs'"]
+    make = subprocess.Popen(typed, cwd=ROOT, env=outside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert make.stdout is not None
+    job = int(make.stdout.readline())
+    make.terminate()
+    make.wait(timeout=10)
+    with pytest.raises(ProcessLookupError):
+        os.kill(job, 0)
+
+
 def test_options_of_a_job_are_repeated_for_it_and_left_out_for_others():
     compare = call("--seeds", "5", "--tag=x", "seed=1", script="jobs/compare.py", files=())
     assert compare.command() == "python jobs/compare.py --seeds 5 --tag=x seed=1"
