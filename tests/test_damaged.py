@@ -11,7 +11,9 @@ import yaml
 
 from discl_ray.config import Config, load_config
 from discl_ray.core.storage import Store
+from discl_ray.demand import Workers
 from discl_ray.errors import DisclError, SetupError
+from discl_ray.experiments.rows import WORKERS, read_workers
 from discl_ray.nearest import describe_nearest
 from discl_ray.pipeline import Ready, generate, lay_out, prepare
 from discl_ray.run import locked
@@ -114,3 +116,17 @@ def test_who_is_making_the_spectrum_is_named(runs: tuple[Config, Path]) -> None:
     assert "process" not in describe_nearest(store, config)
     store.write_json(".holder", {"pid": 2**22 + 1, "host": os.uname().nodename, "since": "then"})  # was killed
     assert "process" not in describe_nearest(store, config)
+
+
+@pytest.mark.parametrize("garbled", [b"\xff", b'{"starts": []}', b'{"starts": [{"number": "2", "gpu": false}]}'])
+def test_workers_that_cannot_be_read_are_those_of_the_configuration(
+    tmp_path: Path, garbled: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Store.at(tmp_path)
+    run.write(WORKERS, garbled)
+    run.write("config.yaml", b"train: {workers: 3, use_gpu: false}")
+    assert read_workers(run) == (Workers(3, False),)
+    assert capsys.readouterr().out.rstrip().endswith("what config.yaml says is taken")
+    run.write("config.yaml", b"train: [")
+    assert read_workers(run) == ()
+    assert "it counts as begun now" in capsys.readouterr().out

@@ -203,8 +203,9 @@ def read_workers(run: Store) -> tuple[Workers, ...]:
 
 def _recorded(run: Store) -> tuple[Workers, ...]:
     """Of WORKERS."""
-    with run.reading(WORKERS, "its configuration is gone by"):
-        starts = [_workers(start["number"], start["gpu"]) for start in run.read_json(WORKERS)["starts"]]
+    remedy = f"what {CONFIG} says is taken"
+    with run.reading(WORKERS, remedy):
+        starts = [_workers(start["number"], start["gpu"]) for start in run.read_json(WORKERS, remedy)["starts"]]
         if not starts:
             raise ValueError("no start")
         return tuple(starts)

@@ -655,8 +655,9 @@ def is_complete(store: Store) -> bool:
     if not store.exists(MANIFEST):
         return False
     try:
-        with store.reading(MANIFEST, "the sweep is looked through again"):
-            trials = int(store.read_json(MANIFEST)["trials"])
+        remedy = "the sweep is looked through again"
+        with store.reading(MANIFEST, remedy):
+            trials = int(store.read_json(MANIFEST, remedy)["trials"])
         return len(read_outcomes(store)) == trials
     except IntegrityError as error:
         print(f"  {error}", flush=True)
