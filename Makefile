@@ -66,7 +66,7 @@ bench: $(STAMP) ## the engine against stock diffusers and its bound, as ratios m
 	exec $(BIN)/python benchmarks/engine_cpu.py $(ARGS)
 
 embedded: $(STAMP) ## train the embedded models again (about an hour; never needed)
-	exec $(BIN)/python jobs/train_embedded.py $(ARGS)
+	exec $(BIN)/python tools/train_embedded.py $(ARGS)
 
 venv: $(STAMP) ## only make .venv
 

@@ -36,8 +36,9 @@ from discl_ray.data.digits_lt import digits_lt
 from discl_ray.generate.actor import build_engine
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.engine import Engine, Row
-from discl_ray.generate.folder import find_model
-from discl_ray.prompts import PromptConfig, Prompts
+from discl_ray.generate.model_folder import find_model
+from discl_ray.plan.config import PromptConfig
+from discl_ray.plan.prompts import Prompts
 
 LAMS = (0.0, 0.1, 0.3, 0.5)
 STOCK_BATCHES = (16, 32, 64)

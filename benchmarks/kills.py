@@ -22,11 +22,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
-from discl_ray.evaluate.test_split import commit
-from discl_ray.spectrum import committed, open_spectrum, verify
+from discl_ray.evaluate.held_out import commit
+from discl_ray.spectrum.commit import committed, verify
+from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.read import open_spectrum
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = ("plan.replicas=12", "plan.num_steps=20", "plan.shard_steps=60", "generator.micro_batch=4", "run.num_cpus=4")
@@ -36,7 +37,7 @@ LONGEST_S = 6.0
 
 JOB = """
 import json, os, runpy, sys
-import discl_ray.pipeline as module
+from discl_ray.synthesize import graph as module
 Real = module.GenerateStage
 class GenerateStage(Real):  # by this name its processes are found
     def __init__(self, *args):

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from discl_ray.cluster.session import ray_session
 from discl_ray.core.storage import Store
 from discl_ray.data import list_dataset, read_samples
 from discl_ray.data.config import ImageFolderConfig
-from discl_ray.evaluate.test_split import commit
-from discl_ray.runtime import ray_session
+from discl_ray.evaluate.held_out import commit
 
 RESULT = Path(__file__).parent / "results" / "samples.md"
 

@@ -36,17 +36,18 @@ from discl_ray.core.lam import REAL
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.evaluate.test_split import commit
-from discl_ray.train import classifier, segments, table
+from discl_ray.evaluate.held_out import commit
 from discl_ray.train import loop as loop_module
 from discl_ray.train.checkpoint import save_checkpoint
 from discl_ray.train.config import TrainConfig
+from discl_ray.train.images import segments, table
+from discl_ray.train.images.segments import ROWS, SEGMENT_ROWS, write_segment
+from discl_ray.train.images.table import INDEX, ImageTable, TableRef, open_table
 from discl_ray.train.job import history_rows
-from discl_ray.train.learner import TrainJob
+from discl_ray.train.learners import classifier
+from discl_ray.train.learners.learner import TrainJob
+from discl_ray.train.learners.resnet import resnet
 from discl_ray.train.loop import Report, learning_rate_factor, loop
-from discl_ray.train.models import resnet
-from discl_ray.train.segments import ROWS, SEGMENT_ROWS, write_segment
-from discl_ray.train.table import INDEX, ImageTable, TableRef, open_table
 
 RESULT = Path(__file__).parent / "results" / "training.md"
 SIDE, CLASSES, HARD, LEVELS = 32, 10, (0, 1), (0, 30, 60)

@@ -17,23 +17,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from discl_ray.calls import Call
-from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import stable_id
-from discl_ray.core.settings import Location, Settings, execution, identity
+from discl_ray.core.settings import Location, Settings, execution, identity, with_values_before
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.data.config import DataConfig, DigitsLTConfig, FilesConfig
 from discl_ray.errors import ConfigError
 from discl_ray.experiments.config import TuneConfig
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.hard import HardConfig
-from discl_ray.masking import masked
-from discl_ray.plan import PlanConfig
-from discl_ray.preview import PreviewConfig
-from discl_ray.prompts import PromptConfig
+from discl_ray.plan.config import HardConfig, PlanConfig, PreviewConfig, PromptConfig
+from discl_ray.process.calls import Call
+from discl_ray.process.masking import masked
 from discl_ray.score.config import ScorerConfig
+from discl_ray.spectrum.config import FilterConfig, SpectrumConfig
 from discl_ray.train.config import TrainConfig
 
 
@@ -66,11 +63,17 @@ class Config(Settings):
     plan: PlanConfig = PlanConfig()
     generator: GeneratorConfig = GeneratorConfig()
     scorer: ScorerConfig = ScorerConfig()
+    spectrum: SpectrumConfig = SpectrumConfig()
     filter: FilterConfig = FilterConfig()
     preview: PreviewConfig = PreviewConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
     tune: TuneConfig = TuneConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_today(cls, plain: Any) -> Any:
+        return renamed(plain, ALIASES) if isinstance(plain, Mapping) else plain
 
     @field_validator("data", mode="before")
     @classmethod
@@ -123,6 +126,32 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
             part = part[step]
         part[name] = value
     return Config.model_validate(plain)
+
+
+ALIASES: dict[str, str] = {}
+"""Dotted keys of earlier versions -> what they are called now; read in every configuration, and said in CHANGELOG."""
+
+
+def renamed(plain: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """A nested configuration with its keys as they are called now; where both names are given, both stay."""
+    values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    for old, new in aliases.items():
+        (old_part, old_key), (new_part, new_key) = old.split("."), new.split(".")
+        section = values.get(old_part)
+        if not isinstance(section, dict) or old_key not in section or new_key in values.get(new_part, {}):
+            continue
+        values.setdefault(new_part, {})[new_key] = section.pop(old_key)
+    return values
+
+
+def recorded_config(text: str) -> Config:
+    """The configuration that a run recorded: fields added since have the values they had implicitly then.
+
+    Raises pydantic's ValidationError for one that this version cannot read, yaml.YAMLError for what is no YAML.
+    """
+    plain = yaml.safe_load(text)
+    recorded = renamed(plain, ALIASES) if isinstance(plain, Mapping) else {}
+    return Config.model_validate(with_values_before(Config, recorded))
 
 
 def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from discl_ray.masking import masked
+from discl_ray.process.masking import masked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ class Subject:
 
         Raises ConfigError if it is not valid.
         """
-        from discl_ray.checks import settled
+        from discl_ray.cluster.checks import settled
         from discl_ray.config import load_config
 
         return settled(load_config(self.paths, self.overrides))[0]
@@ -105,7 +105,7 @@ def check_python(_: Subject) -> str:
 
 def check_pair(_: Subject) -> str:
     """Whether torch and torchvision belong together."""
-    from discl_ray.runtime import check_versions
+    from discl_ray.cluster.session import check_versions
 
     check_versions()
     return f"torch {importlib.metadata.version('torch')} with torchvision {importlib.metadata.version('torchvision')}"
@@ -175,10 +175,10 @@ def check_class_names(subject: Subject) -> str:
     import torch
 
     from discl_ray.errors import ModelError
-    from discl_ray.prompts import load_prompts
+    from discl_ray.plan.prompts import load_prompts
+    from discl_ray.score.class_audit import class_ranks
     from discl_ray.score.clip import ClipScorer
-    from discl_ray.score.folder import open_clip_name
-    from discl_ray.score.known import class_ranks
+    from discl_ray.score.model_folder import open_clip_name
 
     config = subject.config.scorer
     prompts = load_prompts(subject.config.prompts)
@@ -203,7 +203,7 @@ def check_class_names(subject: Subject) -> str:
 def _known(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
     """What ranks among `count` prompts mean; raises Problem if most of the classes are unknown, unless only plumbing is tested."""
     from discl_ray.data.config import FilesConfig
-    from discl_ray.score.known import unknown_classes
+    from discl_ray.score.class_audit import unknown_classes
 
     data, model = subject.config.data, subject.config.scorer.model
     tried = f"tried on {len(ranks):,} of {len(subject.class_names):,} classes, up to {IMAGES} training images of each"
@@ -313,7 +313,8 @@ def check_processors(_: Subject) -> str:
 
 def check_memory(subject: Subject) -> str:
     """What the generator's weights take, against the memory of the cards there are."""
-    from discl_ray.checks import cards_of, weights_gb
+    from discl_ray.cluster.checks import cards_of
+    from discl_ray.synthesize.checks import weights_gb
 
     config = subject.config
     need, cards = weights_gb(config), cards_of(config)
@@ -349,7 +350,9 @@ def every_check() -> Iterator[tuple[str, Check]]:
     """In the order in which a later one needs an earlier one; the jobs' own are in the middle."""
     yield from MACHINE
     try:
-        from discl_ray.checks import MAKING, MODELS, PLACES, TRAINING
+        from discl_ray.cluster.checks import PLACES
+        from discl_ray.synthesize.checks import MAKING, MODELS
+        from discl_ray.train.workers import TRAINING
     except ImportError:  # "packages" and "configuration" have said so
         return
     for name, check in (*PLACES, *MODELS, *MAKING, *TRAINING):

@@ -19,7 +19,7 @@ import errno
 import os
 import re
 
-from discl_ray.masking import masked
+from discl_ray.process.masking import masked
 
 
 class DisclError(Exception):

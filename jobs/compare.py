@@ -12,17 +12,17 @@ to a GPU, or to a CPU where there is none. Resumable: finished cells are not com
 looks). Default: long_tail, or low_quality where train.model is clip. --tag says what one file is called.
 """
 
-from discl_ray.stopping import listen
+from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
 import argparse
 
-from discl_ray.command import run_job
+from discl_ray.cli import run_job
 from discl_ray.config import Config
 from discl_ray.errors import ConfigError
-from discl_ray.masking import masked
+from discl_ray.process.masking import masked
 
 
 def main() -> None:

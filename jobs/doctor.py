@@ -5,16 +5,16 @@
 Starts, writes and downloads nothing. Exit code 0 if all is well, else 2.
 """
 
-from discl_ray.stopping import listen
+from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
 import os
 
-from discl_ray.calls import DEFAULT, next_command
-from discl_ray.command import arguments, finished, prepare_terminal
+from discl_ray.cli import arguments, finished, prepare_terminal
 from discl_ray.doctor import examine
+from discl_ray.process.calls import DEFAULT, next_command
 
 
 def main() -> None:

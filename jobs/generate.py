@@ -6,23 +6,26 @@
 The default takes under two minutes on two cores. Rerunning resumes; rerunning a finished run makes nothing.
 """
 
-from discl_ray.stopping import listen
+from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
-from discl_ray.calls import next_command
-from discl_ray.checks import MAKING, crew, refuse
-from discl_ray.command import run_job
+from discl_ray.cli import run_job
+from discl_ray.cluster.checks import refuse
 from discl_ray.config import PLUMBING, Config
+from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.schema import FILE
 from discl_ray.data import summarize_samples
-from discl_ray.pipeline import describe, draft, generate, prepare, summarize, warnings, write_layout
+from discl_ray.process.calls import next_command
 from discl_ray.report.acceptance import made_words, nothing_kept_words, real_words
 from discl_ray.report.card import write_card, write_verdicts
 from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
-from discl_ray.run import MANIFEST, locked
-from discl_ray.spectrum import open_spectrum, with_images
+from discl_ray.spectrum.read import open_spectrum, with_images
+from discl_ray.synthesize.checks import MAKING, crew
+from discl_ray.synthesize.layout import draft, prepare, write_layout
+from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.summary import describe, summarize, warnings
 
 
 def job(config: Config) -> None:

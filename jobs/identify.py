@@ -9,7 +9,7 @@ By class count this only counts. By confidence a classifier predicts every train
 is written here. Another cut is another query: it predicts nothing again.
 """
 
-from discl_ray.stopping import listen
+from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
@@ -17,15 +17,15 @@ if __name__ == "__main__":
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from discl_ray.calls import next_command
-from discl_ray.command import run_job
+from discl_ray.cli import run_job
 from discl_ray.config import PLUMBING, Config
+from discl_ray.core.run_directory import run_store
 from discl_ray.data import Samples, read_samples, summarize_samples
-from discl_ray.hard import describe_rule, hard_samples, hardness
-from discl_ray.pipeline import predictions_store
-from discl_ray.prompts import load_prompts
+from discl_ray.plan.hardness import describe_rule, hard_samples, hardness
+from discl_ray.plan.prompts import load_prompts
+from discl_ray.process.calls import next_command
 from discl_ray.report.hardest import agreement, class_table, hardest_rows, hardest_sheet, tail_rows, tail_sheet
-from discl_ray.run import run_store
+from discl_ray.synthesize.layout import predictions_store
 
 SHEET = "hardest.png"
 

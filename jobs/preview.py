@@ -7,25 +7,28 @@ Takes the same configuration as generate and leaves its directory alone. The def
 resumes; rerunning a finished preview makes nothing and forecasts anew.
 """
 
-from discl_ray.stopping import listen
+from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
-from discl_ray.calls import next_command
-from discl_ray.checks import MAKING, crew
-from discl_ray.command import run_job
+from discl_ray.cli import run_job
 from discl_ray.config import PLUMBING, Config
+from discl_ray.core.run_directory import locked
 from discl_ray.core.schema import SPECTRUM
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
-from discl_ray.pipeline import describe, draft, draft_preview, generate, prepare, staffed, warnings, write_layout
-from discl_ray.preview import Speed, forecast
+from discl_ray.plan.forecast import Speed, forecast
+from discl_ray.process.calls import next_command
 from discl_ray.report.acceptance import nothing_kept_words, real_words
 from discl_ray.report.card import write_card, write_verdicts
 from discl_ray.report.preview import preview_figures, preview_sheet, preview_words
-from discl_ray.run import locked
-from discl_ray.spectrum import open_spectrum
+from discl_ray.spectrum.read import open_spectrum
+from discl_ray.synthesize.checks import MAKING, crew
+from discl_ray.synthesize.graph import staffed
+from discl_ray.synthesize.layout import draft, draft_preview, prepare, write_layout
+from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.summary import describe, warnings
 
 FIGURES, SHEET = "preview.json", "preview.png"
 

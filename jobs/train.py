@@ -3,27 +3,26 @@
     python jobs/train.py --config conf/digits_lt.yaml curriculum.strategy=all_level
     ray job submit --working-dir . -- python jobs/train.py run.root=/shared/runs
 
-Needs a complete spectrum (`make generate` with the same configuration). The default takes one to three minutes on two cores.
+Needs a complete spectrum (`make generate` with the same configuration, or spectrum.path=FOLDER), and
+nothing that made it. The default takes one to three minutes on two cores.
 Rerunning resumes; finished runs are not trained again, only evaluated.
 """
 
 from __future__ import annotations
 
-from discl_ray.stopping import listen
+from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
 
 from typing import TYPE_CHECKING
 
-from discl_ray.calls import next_command
-from discl_ray.checks import TRAINING
-from discl_ray.command import run_job
-from discl_ray.config import PLUMBING, Config
-from discl_ray.data import check_judged
-from discl_ray.pipeline import prepare
-from discl_ray.runtime import ray_session
-from discl_ray.spectrum import check_generated
+from discl_ray.cli import run_job
+from discl_ray.cluster.checks import refuse
+from discl_ray.cluster.session import ray_session
+from discl_ray.config import Config
+from discl_ray.process.calls import next_command
+from discl_ray.train.workers import TRAINING
 
 if TYPE_CHECKING:  # what stands on PyTorch takes seconds to import: not before the configuration is known to be sound
     from discl_ray.experiments.rows import RowSpec
@@ -50,40 +49,38 @@ def _rows_words(base: RowSpec, asked: RowSpec, config: Config) -> str:
 
 
 def job(config: Config) -> None:
-    ready = prepare(config, TRAINING)
-    generated = ready.store
-    check_judged(ready.samples)
-    check_generated(generated, config)
+    refuse(config, TRAINING)
     from discl_ray.experiments.rows import SHARED, SHARED_WORDS, caveat, division, heading, plan_run, test_row, train_row
+    from discl_ray.experiments.spectra import open_for
     from discl_ray.experiments.stages import check_stages, passed, probe_line
     from discl_ray.report.curves import curves
     from discl_ray.report.history import PICTURE, synthetic_seen
     from discl_ray.report.tables import score_table
 
+    config, spectrum = open_for(config)
     base, asked = rows_of(config)
-    check_stages({asked.label: plan_run(config, generated)}, generated)  # refuses what cannot be, before Ray starts
+    check_stages({asked.label: plan_run(config, spectrum)}, spectrum)  # refuses what cannot be, before Ray starts
     if config.curriculum.strategy == "adaptive":
-        print(f"  {probe_line(passed(generated, config.filter, 'probe'))}", flush=True)
+        print(f"  {probe_line(passed(spectrum, config.filter, 'probe'))}", flush=True)
     same = base.of(config) == asked.of(config)
     results, histories, planned = {}, {}, None
     with ray_session(num_cpus=config.run.num_cpus, needs={}):
         from discl_ray.train.trainer import read_history
 
-        print(f"train · spectrum {generated.base}", flush=True)
         start = None
         if config.train.start_steps:
             print(f"  {SHARED_WORDS}", flush=True)
-            _, start = train_row(config, generated, label=SHARED, start=None, is_start=True)
+            _, start = train_row(config, spectrum, label=SHARED, start=None, is_start=True)
         print(f"  {_rows_words(base, asked, config)}", flush=True)
         runs = []
         for spec in (base,) if same else (base, asked):
-            planned, weights = train_row(spec.of(config), generated, label=spec.label, start=start)
+            planned, weights = train_row(spec.of(config), spectrum, label=spec.label, start=start)
             runs.append(planned)
-            results[spec.label] = test_row(planned, weights, generated)
+            results[spec.label] = test_row(planned, weights, spectrum)
             histories[spec.label] = read_history(planned.store)
     assert planned is not None  # the baseline is always trained
-    planned.store.write("curves.png", curves(histories, note=PLUMBING if config.plumbing_test else ""))
-    print(f"  {caveat(config)}".rstrip())
+    planned.store.write("curves.png", curves(histories, note=caveat(spectrum)))
+    print(f"  {caveat(spectrum)}".rstrip())
     print(f"  {heading(config)}".rstrip())
     seen = {label: synthetic_seen(history) for label, history in histories.items()}
     print(score_table(results, seen=seen, difference=None if same else (base.label, asked.label)))

@@ -3,12 +3,13 @@
     python jobs/tune.py --config conf/digits_lt.yaml --config conf/tune_digits_lt.yaml
     python jobs/tune.py --config conf/digits_lt.yaml --config conf/tune_digits_lt.yaml tune.trials=40 tune.search=optuna
 
-Needs a complete spectrum (`make generate` with the same data and plan), one for each of `tune.seeds`. The space and all it leads to
-are checked before the first trial. Killed, it goes on by the same command. Leaves tune.md, tune.png and best.yaml under
-<root>/<name>/tune-<hash8>/; best.yaml is laid over the configuration. Validation images decide; test images are not opened.
+Needs a complete spectrum (`make generate` with the same data and plan, or spectrum.path=FOLDER), one for each of `tune.seeds`. The
+space and all it leads to are checked before the first trial. Killed, it goes on by the same command. Leaves tune.md, tune.png and
+best.yaml under <root>/<name>/tune-<hash8>/; best.yaml is laid over the configuration. Validation images decide; test images are
+not opened.
 """
 
-from discl_ray.stopping import listen
+from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
@@ -18,34 +19,33 @@ from collections.abc import Sequence
 
 import yaml
 
-from discl_ray.calls import DEFAULT, Call
-from discl_ray.checks import each_alone
-from discl_ray.cluster import present
-from discl_ray.command import run_job
+from discl_ray.cli import run_job
+from discl_ray.cluster.inventory import present
+from discl_ray.cluster.session import ray_session
 from discl_ray.config import Config, with_values
+from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.storage import Store
-from discl_ray.data import check_judged
 from discl_ray.errors import ConfigError, SetupError
-from discl_ray.experiments.space import Dimension, Point, check_sweep, draw_points, made_levels, needs, nested, text
-from discl_ray.pipeline import prepare
-from discl_ray.run import MANIFEST, locked
-from discl_ray.runtime import ray_session
-from discl_ray.spectrum import check_generated
+from discl_ray.experiments.spectra import open_for
+from discl_ray.experiments.tune.space import Dimension, Point, check_sweep, draw_points, needs, nested, text
+from discl_ray.process.calls import DEFAULT, Call
+from discl_ray.spectrum.open import Spectrum
+from discl_ray.train.workers import each_alone
 
 
-def seeds_of(config: Config) -> list[tuple[Config, Store]]:
+def seeds_of(config: Config) -> list[tuple[Config, Spectrum]]:
     """Every seed with its spectrum; raises ConfigError naming all that are not there."""
-    seeds, missing = [], []
+    if config.spectrum.path and config.tune.seeds > 1:
+        raise ConfigError(
+            f"spectrum.path names one spectrum, and tune.seeds = {config.tune.seeds} need one each; leave one of them out"
+        )
+    seeds: list[tuple[Config, Spectrum]] = []
+    missing: list[str] = []
     for seed in range(config.seed, config.seed + config.tune.seeds):
-        own = with_values(config, {"seed": seed})
-        ready = prepare(own)
-        check_judged(ready.samples, "val")
-        generated = ready.store
         try:
-            check_generated(generated, own)
+            seeds.append(open_for(with_values(config, {"seed": seed}), "val"))
         except SetupError as error:
             missing.append(f"seed {seed}: {error}")
-        seeds.append((own, generated))
     if missing:
         raise ConfigError("\n  ".join(["spectra are missing", *missing]))
     return seeds
@@ -59,10 +59,10 @@ def next_command(swept: Sequence[str], best: str) -> str:
     return call.command("train", files=[*(call.files or [DEFAULT]), best if near.startswith("..") else near], rest=kept)
 
 
-def write_results(config: Config, store: Store, dimensions: Sequence[Dimension]) -> None:
+def write_results(config: Config, spectrum: Spectrum, store: Store, dimensions: Sequence[Dimension]) -> None:
     """tune.md, tune.png and best.yaml; prints the table and what to do next. Raises DisclError if no trial finished."""
     from discl_ray.experiments.rows import caveat
-    from discl_ray.experiments.tune import best_of, read_outcomes
+    from discl_ray.experiments.tune.sweep import best_of, read_outcomes
     from discl_ray.report.sweep import sweep_picture, sweep_table
     from discl_ray.report.tables import count
 
@@ -84,7 +84,7 @@ def write_results(config: Config, store: Store, dimensions: Sequence[Dimension])
     body = "\n".join(
         [
             f"# {config.run.name}: a sweep of {len(outcomes)} trials\n",
-            *([f"> {caveat(config)}\n"] if caveat(config) else []),
+            *([f"> {caveat(spectrum)}\n"] if caveat(spectrum) else []),
             sweep_table(rows) if rows else "No trial began.",
             "",
             f"- {', '.join(f'{count} {status}' for status, count in counts.items())}; search {config.tune.search}, scheduler"
@@ -121,19 +121,19 @@ def settled_sweep(config: Config) -> Config:
 def job(config: Config) -> None:
     config = settled_sweep(config)
     seeds = seeds_of(config)
-    made = set.intersection(*(set(made_levels(generated)) for _, generated in seeds))
+    made = set.intersection(*(set(spectrum.grid) for _, spectrum in seeds))
     dimensions = check_sweep(config, tuple(sorted(made)))
     from discl_ray.experiments.rows import plan_run
     from discl_ray.experiments.stages import check_points
 
-    for own, generated in seeds:
-        plan_run(own, generated)
+    for own, spectrum in seeds:
+        plan_run(own, spectrum)
     check_points(seeds, draw_points(dimensions, config.tune.trials, config.tune.seed))
     # a stopped Ray Train run lets go of its workers only where there is a dashboard
     with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone):
-        from discl_ray.experiments.tune import is_complete, lay_out_sweep, run_sweep, sweep_store
+        from discl_ray.experiments.tune.sweep import is_complete, lay_out_sweep, run_sweep, sweep_store
 
-        store = sweep_store(config, [generated for _, generated in seeds])
+        store = sweep_store(config, [spectrum for _, spectrum in seeds])
         with locked(store):
             print(f"tune · {store.base}", flush=True)
             if not is_complete(store):
@@ -143,7 +143,7 @@ def job(config: Config) -> None:
                     print(
                         f"  ended by tune.time_limit_s = {config.tune.time_limit_s:g}; with more the sweep goes on", flush=True
                     )
-            write_results(config, store, dimensions)
+            write_results(config, seeds[0][1], store, dimensions)
 
 
 if __name__ == "__main__":

@@ -80,8 +80,9 @@ def ray_local() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def spectrum_run(ray_local, tmp_path_factory):
     """(config, prepared) of a complete tiny generate run; treat its directory as read-only."""
-    from discl_ray.pipeline import generate, lay_out, prepare
-    from discl_ray.run import locked
+    from discl_ray.core.run_directory import locked
+    from discl_ray.synthesize.layout import lay_out, prepare
+    from discl_ray.synthesize.rounds import generate
 
     config = tiny_config(tmp_path_factory.mktemp("spectrum"))
     ready = prepare(config)

@@ -14,13 +14,13 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
-from discl_ray.checks import each_alone
+from discl_ray.cluster.demand import Cluster, Node, Stage, demand
+from discl_ray.cluster.placement import placed
 from discl_ray.config import load_config
 from discl_ray.core.shards import pack, unpack
-from discl_ray.demand import Cluster, Node, Stage, demand
 from discl_ray.errors import DisclError
-from discl_ray.pipeline import Step, spectrum_graph
-from discl_ray.placement import placed
+from discl_ray.synthesize.graph import Step, spectrum_graph
+from discl_ray.train.workers import each_alone
 
 GPUS = 8
 
@@ -73,7 +73,7 @@ def lastly(batch):
 
 def trained(scratch):
     """Which GPU each of two folds and each of two seeds was on, and what the real ones say, as there is no CUDA."""
-    from discl_ray.evaluate import predict
+    from discl_ray.evaluate import out_of_fold as predict
     from discl_ray.experiments import comparison
     from discl_ray.experiments.tables import TABLES
 

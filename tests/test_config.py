@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from discl_ray.command import arguments
+from discl_ray.cli import arguments
 from discl_ray.config import PHASE_1, PHASE_2, Config, dump_config, load_config, part_hash
 from discl_ray.core.settings import Settings
 from discl_ray.errors import ConfigError

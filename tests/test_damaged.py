@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from discl_ray.config import Config, load_config
+from discl_ray.cluster.demand import Workers
+from discl_ray.config import Config, dump_config, load_config
+from discl_ray.core.run_directory import locked
 from discl_ray.core.storage import Store
-from discl_ray.demand import Workers
 from discl_ray.errors import DisclError, SetupError
 from discl_ray.experiments.rows import WORKERS, read_workers
-from discl_ray.nearest import describe_nearest
-from discl_ray.pipeline import Ready, generate, lay_out, prepare
-from discl_ray.run import locked
-from discl_ray.spectrum import check_generated, open_spectrum
+from discl_ray.spectrum.commit import CONFIG
+from discl_ray.spectrum.find import find_spectrum
+from discl_ray.spectrum.open import Spectrum
+from discl_ray.spectrum.read import open_spectrum
+from discl_ray.synthesize.layout import Ready, lay_out, prepare
+from discl_ray.synthesize.rounds import generate
+from discl_ray.train.images.table import build_table, open_table
 from discl_ray.train.job import make_job
-from discl_ray.train.table import build_table, open_table
 from tests.golden.test_golden import GENERATED, OLD, VERSIONS
 
 SAMPLES = "samples-313c0f92"
@@ -47,7 +50,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]
     def refuse(**_: object) -> None:
         raise MustStartRay
 
-    monkeypatch.setattr("discl_ray.pipeline.ray_session", refuse)
+    monkeypatch.setattr("discl_ray.synthesize.rounds.ray_session", refuse)
     shutil.copytree(OLD, tmp_path / "runs")
     file = tmp_path / "recorded.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load((OLD / "digits_lt" / GENERATED / "config.yaml").read_text())))
@@ -65,9 +68,9 @@ def made(config: Config) -> int:
 def trained(config: Config) -> int:
     """What `make train` reads; images in its table."""
     store = prepare(config).store
-    check_generated(store, config)
-    make_job(store, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
-    return len(open_table(build_table(store, config.filter, config.train.image_size)).label)
+    spectrum = Spectrum.open(store)
+    make_job(spectrum, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    return len(open_table(build_table(spectrum, config.filter, config.train.image_size)).label)
 
 
 def outcome(job: Callable[[Config], int], config: Config) -> int | str:
@@ -103,19 +106,22 @@ def test_the_nearest_spectrum_is_named_with_the_keys_that_differ(runs: tuple[Con
     config, _ = runs
     other = config.model_copy(update={"plan": config.plan.model_copy(update={"replicas": 7})})
     with pytest.raises(SetupError) as caught:
-        check_generated(prepare(other).store, other)
+        find_spectrum(other)
     assert f"the nearest is {GENERATED}, which differs in plan.replicas (1 there, 7 here)" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_who_is_making_the_spectrum_is_named(runs: tuple[Config, Path]) -> None:
     config, _ = runs
+    other = config.model_copy(update={"plan": config.plan.model_copy(update={"replicas": 7})})
     store = Store.at(config.run.root).within("digits_lt/generate-00000000")
-    with locked(store):
-        assert f"process {os.getpid()} on" in describe_nearest(store, config)
-    assert "process" not in describe_nearest(store, config)
+    store.write(CONFIG, dump_config(other).encode())
+    with locked(store), pytest.raises(SetupError, match=f"process {os.getpid()} on"):
+        find_spectrum(other)
     store.write_json(".holder", {"pid": 2**22 + 1, "host": os.uname().nodename, "since": "then"})  # was killed
-    assert "process" not in describe_nearest(store, config)
+    with pytest.raises(SetupError) as caught:
+        find_spectrum(other)
+    assert "process" not in str(caught.value)
 
 
 @pytest.mark.parametrize("garbled", [b"\xff", b'{"starts": []}', b'{"starts": [{"number": "2", "gpu": false}]}'])

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.embedded import SCORER
-from discl_ray.spectrum import open_spectrum, verify
+from discl_ray.spectrum.commit import verify
+from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.read import open_spectrum
 from tests.conftest import ROOT, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 JOB = """
 import os, runpy, sys, threading, time
-import discl_ray.pipeline as module
+from discl_ray.synthesize import graph as module
 Real = module.GenerateStage
 {patch}
 sys.argv = ["jobs/generate.py", *sys.argv[1:]]

@@ -15,12 +15,14 @@ from discl_ray.core.schema import SPECTRUM
 from discl_ray.core.storage import Store
 from discl_ray.data import read_samples, summarize_samples
 from discl_ray.errors import DataError
-from discl_ray.hard import hardness
-from discl_ray.pipeline import lay_out, prepare
+from discl_ray.plan.hardness import hardness
 from discl_ray.report.hardest import class_table, tail_rows, tail_sheet
 from discl_ray.report.sheet import contact_sheet, fitted, font_of
-from discl_ray.spectrum import open_spectrum, samples_of
-from discl_ray.train.table import build_table, open_table
+from discl_ray.spectrum.open import Spectrum
+from discl_ray.spectrum.read import open_spectrum
+from discl_ray.spectrum.samples import samples_of
+from discl_ray.synthesize.layout import lay_out, prepare
+from discl_ray.train.images.table import build_table, open_table
 from tests.conftest import ROOT, promptly
 
 NAMES = [
@@ -86,7 +88,7 @@ def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(f
     assert samples_of(store).read_table("rejects.parquet").num_rows == 2
     marked, plain = store.read("contact_sheet.png"), contact_sheet(spectrum, store.read_table("sources.parquet"))
     assert Image.open(io.BytesIO(marked)).height > Image.open(io.BytesIO(plain)).height
-    table = open_table(build_table(store, config.filter, config.train.image_size))
+    table = open_table(build_table(Spectrum.open(store), config.filter, config.train.image_size))
     assert table.images.shape[1:] == (32, 32, 3)
     assert table.hard.sum() == len(set(spectrum["sample_id"].to_pylist()))
     assert set(table.role) <= {"train", "val"}

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from discl_ray.core.filter import FilterConfig
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
-from discl_ray.spectrum import committed, open_spectrum, verify
+from discl_ray.spectrum.commit import committed, verify
+from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.read import open_spectrum
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 OVERRIDES = (

@@ -7,7 +7,8 @@ run may be continued with others. A field is identity unless it says otherwise.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticUndefined
@@ -33,6 +34,31 @@ def added(default: Any = PydanticUndefined, *, before: Any, **constraints: Any) 
     It enters a hash only where it differs from `before`: those runs keep their names.
     """
     return Field(default, json_schema_extra={"kind": "identity", "before": before}, **constraints)
+
+
+def with_values_before(kind: type[Settings], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded config with the values that fields `added` since then had implicitly, nested as it is."""
+    known = dict(recorded)
+    for name, field in kind.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if "before" in extra:
+            known.setdefault(name, extra["before"])
+        inner = known.get(name)
+        if not isinstance(inner, Mapping):
+            continue
+        kinds = _settings_of(field.annotation)
+        if len(kinds) > 1:  # a union by name
+            kinds = [part for part in kinds if part.model_fields["name"].default == inner.get("name")]
+        if kinds:
+            known[name] = with_values_before(kinds[0], inner)
+    return known
+
+
+def _settings_of(annotation: Any) -> list[type[Settings]]:
+    """The configs among the types of an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in _settings_of(part)]
 
 
 def identity(settings: Settings) -> dict[str, Any]:

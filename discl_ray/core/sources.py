@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from discl_ray.calls import AGAIN
 from discl_ray.core.images import LARGEST, decode_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import ImageError
+from discl_ray.process.calls import AGAIN
 
 Sources = dict[str, NDArray[np.uint8]]
 """RGB pixels by sample."""

@@ -30,9 +30,9 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from discl_ray.calls import AGAIN
 from discl_ray.errors import IntegrityError, UnreadableError, unwritable
-from discl_ray.masking import masked
+from discl_ray.process.calls import AGAIN
+from discl_ray.process.masking import masked
 
 ROW_GROUP = 64
 """Images per Parquet row group: small enough for random access."""
@@ -177,6 +177,18 @@ class Store:
     def within(self, name: str) -> Store:
         """The store of a subfolder."""
         return Store(self.filesystem, self.path(name))
+
+    @property
+    def parent(self) -> Store:
+        """The store of the folder it lies in."""
+        return Store(self.filesystem, self.base.rpartition("/")[0])
+
+    def modified(self, name: str) -> float:
+        """When a file was last written, in seconds since 1970; raises FileNotFoundError."""
+        info = self.filesystem.get_file_info(self.path(name))
+        if info.mtime_ns is None:
+            raise FileNotFoundError(self.path(name))
+        return info.mtime_ns / 1e9
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there."""

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from discl_ray.calls import advice
 from discl_ray.core.lam import REAL, lam_to_pct
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.progress import Progress, most_progressed
 from discl_ray.errors import ConfigError, IntegrityError
+from discl_ray.process.calls import advice
 
 
 @dataclass(frozen=True, kw_only=True)

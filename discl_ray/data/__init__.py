@@ -22,7 +22,7 @@ from discl_ray.data.iwildcam import iwildcam
 from discl_ray.data.listing import Listing
 from discl_ray.data.manifest import manifest
 from discl_ray.data.parquet import parquet
-from discl_ray.data.samples import Samples, check_judged, summarize_samples
+from discl_ray.data.samples import Samples, folder_name, summarize_samples
 from discl_ray.data.samples import read_samples as _read_samples
 from discl_ray.data.settle import settled
 
@@ -50,6 +50,14 @@ def list_dataset(config: AnyDataConfig, seed: int) -> Listing:
     return settled(listing, links=not isinstance(config, FilesConfig) or config.allow_links_outside)
 
 
+def name_of_samples(config: AnyDataConfig, seed: int) -> str:
+    """The name of the folder that the data set as it lies there today is read into; opens no image.
+
+    Raises DataError if it is not there.
+    """
+    return folder_name(config, list_dataset(config, seed), seed)
+
+
 def read_samples(config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int | None = None) -> Samples:
     """The configured data set as SAMPLES in a folder under `run`; nothing is read twice.
 
@@ -58,4 +66,4 @@ def read_samples(config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int 
     return _read_samples(config, list_dataset(config, seed), seed=seed, run=run, num_cpus=num_cpus)
 
 
-__all__ = ["READERS", "Samples", "check_judged", "list_dataset", "read_samples", "summarize_samples"]
+__all__ = ["READERS", "Samples", "list_dataset", "name_of_samples", "read_samples", "summarize_samples"]

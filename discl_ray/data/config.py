@@ -15,9 +15,6 @@ from pydantic import Field, field_validator, model_validator
 from discl_ray.core.images import LARGEST
 from discl_ray.core.settings import Location, Settings, added, execution
 
-MIN_IMAGES = 2
-"""Training images of a class that drawing splits leaves it at the least."""
-
 
 class LongTail(Settings):
     """Subsampling of the training split: n_i = n_0 * imbalance^(-i / (C - 1)), rounded down; i counts classes by falling size."""

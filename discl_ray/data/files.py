@@ -26,7 +26,7 @@ from discl_ray.core.images import HEIC_REMEDY, HEIC_SUFFIXES, SUFFIXES, can_heic
 from discl_ray.core.images import is_image as begins_as_image
 from discl_ray.core.storage import SPECIAL, Store, is_special
 from discl_ray.errors import DataError
-from discl_ray.masking import masked
+from discl_ray.process.masking import masked
 
 SYSTEM_NAMES = frozenset(
     (

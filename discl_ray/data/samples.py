@@ -14,28 +14,29 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from discl_ray.calls import AGAIN
+from discl_ray.cluster.map_blocks import map_blocks
 from discl_ray.core.ids import stable_id
 from discl_ray.core.images import MAX_PIXELS, can_heic
+from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.schema import SAMPLES
 from discl_ray.core.settings import identity
+from discl_ray.core.splits import SPLITS, USES, no_image
 from discl_ray.core.storage import Store, reference
-from discl_ray.data.config import MIN_IMAGES, AnyDataConfig, FilesConfig, LongTail
+from discl_ray.data.config import AnyDataConfig, FilesConfig, LongTail
 from discl_ray.data.files import same_name, shown
 from discl_ray.data.listing import REJECTS, Listing, Read
 from discl_ray.data.names import load_names
 from discl_ray.data.scan import SCANNED, scan
-from discl_ray.data.splits import SPLITS, conflicts, duplicates, fill_splits, long_tail
+from discl_ray.data.splits import conflicts, duplicates, fill_splits, long_tail
 from discl_ray.errors import DataError, ImageError, IntegrityError
-from discl_ray.parallel import map_blocks
-from discl_ray.run import MANIFEST
+from discl_ray.process.calls import AGAIN
 
 PART = 2_000
 """Rows a task reads and a part file holds."""
@@ -52,8 +53,6 @@ REJECTED = "rejects.parquet"
 
 TWO_LABELS = "two_labels"
 """The reason why files are rejected whose bytes stand under another class as well."""
-
-USES = {"train": "train on", "val": "tune on", "test": "judge by"}
 
 RULES = 2
 """Part of the folder's name of data sets in files; another number where others of their images are used."""
@@ -96,12 +95,10 @@ def read_samples(config: AnyDataConfig, listing: Listing, *, seed: int, run: Sto
     Raises DataError if it cannot be trained on: too much of it broken, no training image, fewer than two classes; what cannot be
     used has been written into `rejects.parquet` by then.
     """
-    keys = list(listing.classes or sorted(set(listing.table["class_key"].to_pylist())))
+    keys = _keys(listing)
     names = _names(config, listing, keys)
-    place = config.root if isinstance(config, FilesConfig) and listing.root.local is None else listing.root.base
-    where = place if listing.in_files else ""  # what is stored holds the files' place, so another place is another folder
-    rules = [RULES, config.max_megapixels, can_heic()] if isinstance(config, FilesConfig) else []
-    store = run.within(f"samples-{stable_id(identity(config), seed, listing.stamp, keys, names, where, *rules)[:8]}")
+    place = _place(config, listing)
+    store = run.within(folder_name(config, listing, seed))
     known = _opened(store)
     if known is not None:
         return replace(known, notes=listing.notes)
@@ -117,6 +114,28 @@ def read_samples(config: AnyDataConfig, listing: Listing, *, seed: int, run: Sto
     _write(store, table.append_column("image", images if listing.in_files else blank), listing, num_cpus)
     store.write_json(MANIFEST, {"classes": names, "keys": keys, "fingerprint": _content(table), "rows": table.num_rows})
     return replace(open_samples(store), notes=listing.notes)
+
+
+def folder_name(config: AnyDataConfig, listing: Listing, seed: int) -> str:
+    """The folder that a listed data set is written to; its images are not opened.
+
+    What is stored holds the files' place, so another place is another folder.
+    """
+    keys = _keys(listing)
+    where = _place(config, listing) if listing.in_files else ""
+    rules = [RULES, config.max_megapixels, can_heic()] if isinstance(config, FilesConfig) else []
+    decisive = (identity(config), seed, listing.stamp, keys, _names(config, listing, keys), where, *rules)
+    return f"samples-{stable_id(*decisive)[:8]}"
+
+
+def _keys(listing: Listing) -> list[str]:
+    """The classes' keys by label."""
+    return list(listing.classes or sorted(set(listing.table["class_key"].to_pylist())))
+
+
+def _place(config: AnyDataConfig, listing: Listing) -> str:
+    """Where the files lie, as paths and URIs to them begin."""
+    return config.root if isinstance(config, FilesConfig) and listing.root.local is None else listing.root.base
 
 
 def _opened(store: Store) -> Samples | None:
@@ -426,23 +445,10 @@ def summarize_samples(samples: Samples) -> str:
     for split, what in USES.items():
         lacking = [name for label, name in enumerate(samples.classes) if not counts[split][label]]
         if not counts[split]:
-            lines.append(f"  {_none_words(split)}")
+            lines.append(f"  {no_image(split)}")
         elif lacking:
             lines.append(f"  {len(lacking)} classes without an image to {what} ({split}): {_some(lacking)}")
     return "\n".join(lines)
-
-
-def check_judged(samples: Samples, split: Literal["val", "test"] = "test") -> None:
-    """Raises DataError if there is no image of the split: every figure of a table would be a dash."""
-    if not pc.any(pc.equal(samples.table["split"], split)).as_py():
-        raise DataError(_none_words(split))
-
-
-def _none_words(split: str) -> str:
-    return (
-        f"no {split} image to {USES[split]}: raise data.{split}_fraction (a class of up to {MIN_IMAGES} images gives none), "
-        f"or bring a {split} split"
-    )
 
 
 def _some(names: list[str], limit: int = 8) -> str:

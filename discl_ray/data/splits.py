@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discl_ray.core.ids import stable_seed
-from discl_ray.data.config import MIN_IMAGES
+from discl_ray.core.splits import MIN_IMAGES
 
 SPLITS = ("train", "val", "test")
 OWNERS = ("test", "val", "train")

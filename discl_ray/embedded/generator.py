@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from discl_ray.embedded.digits import CAPTIONS, SIDE, WebImages, caption
-from discl_ray.embedded.fitting import Log, fit
 from discl_ray.embedded.tokenizer import CONTEXT
+from discl_ray.embedded.training_loop import Log, fit
 
 UNCONDITIONAL = 0.1
 """Share of captions replaced by the empty one, so that the UNet learns the unconditional score for guidance."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from discl_ray.embedded import WEIGHTS
 from discl_ray.embedded.digits import WebImages
-from discl_ray.embedded.fitting import Log, fit
+from discl_ray.embedded.training_loop import Log, fit
 
 JUDGE = WEIGHTS / "judge.safetensors"
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from discl_ray.embedded.digits import CAPTIONS, SIDE, WebImages, caption
-from discl_ray.embedded.fitting import Log, fit
 from discl_ray.embedded.generator import tokenize
 from discl_ray.embedded.tokenizer import CONTEXT
+from discl_ray.embedded.training_loop import Log, fit
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 """Pixel normalisation of the scorer's preprocessing."""

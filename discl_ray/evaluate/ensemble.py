@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from discl_ray.evaluate.metrics import main_metric, scores
-from discl_ray.train.learner import TrainJob
+from discl_ray.core.metrics import main_metric, scores
+from discl_ray.train.images.table import ImageTable
+from discl_ray.train.learners.learner import TrainJob
 from discl_ray.train.loop import predictor_of
-from discl_ray.train.table import ImageTable
 
 ALPHAS = tuple(i / 10 for i in range(11))
 

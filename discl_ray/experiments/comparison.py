@@ -11,29 +11,32 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from discl_ray.checks import each_alone
+from discl_ray.cluster.map_blocks import as_tasks
+from discl_ray.cluster.session import ray_session
+from discl_ray.cluster.watchdog import Progress
 from discl_ray.config import Config, with_values
+from discl_ray.core.run_directory import locked, run_store
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.progress import unpaired
-from discl_ray.data import check_judged, read_samples
+from discl_ray.data import read_samples
 from discl_ray.errors import ConfigError, IntegrityError, SetupError
-from discl_ray.evaluate.test_split import commit
-from discl_ray.experiments.compare import Cells, compare_hash, compare_seed, difference, openings, read_cell
+from discl_ray.evaluate.held_out import commit
+from discl_ray.experiments.cells import Cells, compare_hash, compare_seed, difference, openings, read_cell
 from discl_ray.experiments.identify import identify
 from discl_ray.experiments.rows import CE, PRIORS, RowSpec, caveat, plan_run
+from discl_ray.experiments.spectra import open_for, since_made
 from discl_ray.experiments.stages import Passed, check_stages, passed, probe_line
 from discl_ray.experiments.statistics import Interval
 from discl_ray.experiments.tables import TABLES, Table
-from discl_ray.parallel import as_tasks
-from discl_ray.pipeline import generate, lay_out, prepare
-from discl_ray.prompts import load_prompts
+from discl_ray.plan.prompts import load_prompts
 from discl_ray.report.comparison import gap_picture, markdown, picture
 from discl_ray.report.history import synthetic_seen, within_one_se
 from discl_ray.report.tables import count
-from discl_ray.run import locked, run_store
-from discl_ray.runtime import ray_session
-from discl_ray.spectrum import again, check_generated
-from discl_ray.watch import Progress
+from discl_ray.spectrum.find import complete_matches
+from discl_ray.spectrum.open import Spectrum
+from discl_ray.synthesize.layout import lay_out, prepare
+from discl_ray.synthesize.rounds import generate
+from discl_ray.train.workers import each_alone
 
 GAPS = {"none": "web", "medium": "sepia", "large": "ochre"}
 """The gap's dose -> data.look."""
@@ -41,7 +44,7 @@ GAPS = {"none": "web", "medium": "sepia", "large": "ochre"}
 GAP_COLUMNS = (("top1", "few"), ("top1", "overall"))
 """What the picture of the gap shows, as differences to CE: how hard a look is in itself is another thing."""
 
-Seeded = tuple[Config, Store]
+Seeded = tuple[Config, Spectrum]
 
 
 ADAPTIVE_NOTE = (
@@ -60,31 +63,39 @@ class Computed:
     """Hard training images of each seed."""
     probes: Passed
     """What the filter would pass of all seeds' probes; empty without an adaptive row."""
+    caveat: str
+    """What the table has to say of its task before anything else."""
+    since_made: tuple[str, ...]
+    """What is other today than when a spectrum was made, in sentences."""
 
 
-def spectrum_of(config: Config) -> Store:
-    """A seed's spectrum, made if it is not there."""
+def spectrum_of(config: Config) -> Seeded:
+    """A seed with its spectrum, which is made if there is none."""
+    complete = [] if config.spectrum.path else complete_matches(config)
+    if not config.spectrum.path and (not complete or (len(complete) == 1 and _is_damaged(complete[0]))):
+        _make(config)
+    return open_for(config)
+
+
+def _is_damaged(store: Store) -> bool:
+    """Whether something of a spectrum that was complete has to be made again."""
+    try:
+        Spectrum.open(store)
+    except (SetupError, IntegrityError):
+        return True
+    return False
+
+
+def _make(config: Config) -> None:
+    """Phase 1 of a seed."""
     if config.hard.rule == "confidence":
-        samples = read_samples(
-            config.data, config.seed, run_store(config.run.root, config.run.name, ""), num_cpus=config.run.num_cpus
-        )
+        run = run_store(config.run.root, config.run.name, "")
+        samples = read_samples(config.data, config.seed, run, num_cpus=config.run.num_cpus)
         identify(config, samples, load_prompts(config.prompts))
     ready = prepare(config)
-    check_judged(ready.samples)
-    if not _is_complete(ready.store):
-        with locked(ready.store):
-            print(f"spectrum of seed {config.seed} · {ready.store.base}", flush=True)
-            generate(lay_out(config, *ready), config)
-    return ready.store
-
-
-def _is_complete(generated: Store) -> bool:
-    """Whether there is nothing to make or to mend about a spectrum."""
-    try:
-        check_generated(generated)
-    except (SetupError, IntegrityError):
-        return False
-    return True
+    with locked(ready.store):
+        print(f"spectrum of seed {config.seed} · {ready.store.base}", flush=True)
+        generate(lay_out(config, *ready), config)
 
 
 def cells_of(config: Config, table: Table, seeds: int) -> Computed:
@@ -94,8 +105,8 @@ def cells_of(config: Config, table: Table, seeds: int) -> Computed:
     settled = each_alone(config)
     stores: dict[int, Seeded] = {}
     for seed in range(seeds):
-        generated = spectrum_of(with_values(config, {"seed": seed}))
-        stores[seed] = (with_values(settled, {"seed": seed}), generated)
+        own, spectrum = spectrum_of(with_values(config, {"seed": seed}))
+        stores[seed] = (own.model_copy(update={"train": settled.train}), spectrum)
         _check(table, *stores[seed])
     with ray_session(num_cpus=config.run.num_cpus or 2, needs={"CPU": 1.0}):
         compute_seeds(list(stores.values()), table)
@@ -103,11 +114,15 @@ def cells_of(config: Config, table: Table, seeds: int) -> Computed:
         seed: {spec.label: read_cell(seeded, store, spec, table.columns) for spec in table.rows}
         for seed, (seeded, store) in stores.items()
     }
-    hard = [
-        store.read_table("sources.parquet", ["split"], again(store))["split"].to_pylist().count("train")
-        for _, store in stores.values()
-    ]
-    return Computed(cells=cells, hard=hard, probes=_probes(table, list(stores.values())))
+    hard = [spectrum.sources()["split"].to_pylist().count("train") for _, spectrum in stores.values()]
+    spectra = [spectrum for _, spectrum in stores.values()]
+    return Computed(
+        cells=cells,
+        hard=hard,
+        probes=_probes(table, list(stores.values())),
+        caveat=caveat(spectra[0]),
+        since_made=tuple(dict.fromkeys(sentence for spectrum in spectra for sentence in since_made(spectrum, ""))),
+    )
 
 
 def compute_seeds(seeds: Sequence[Seeded], table: Table) -> None:
@@ -122,9 +137,9 @@ def compute_seeds(seeds: Sequence[Seeded], table: Table) -> None:
     progress.close()
 
 
-def _check(table: Table, config: Config, generated: Store) -> None:
+def _check(table: Table, config: Config, spectrum: Spectrum) -> None:
     """Says of a seed's rows which stages are short, each once; raises ConfigError for one that is empty."""
-    check_stages({f"seed {config.seed}, {spec.label}": plan_run(spec.of(config), generated) for spec in table.rows}, generated)
+    check_stages({f"seed {config.seed}, {spec.label}": plan_run(spec.of(config), spectrum) for spec in table.rows}, spectrum)
 
 
 def _is_adaptive(spec: RowSpec) -> bool:
@@ -162,6 +177,7 @@ def notes(table: Table, computed: Computed, command: str, seconds: float) -> str
         f"- Openings of the test images, from the ledgers: {opened}.",
         "- Text-only and Fixed never see a hard real image (paper §4.1).",
     ]
+    lines += [f"- {sentence}." for sentence in computed.since_made]
     if computed.probes:
         lines += [f"- {ADAPTIVE_NOTE}", f"- {probe_line(computed.probes)}.".replace("probes", "Probes", 1)]
     for spec in table.rows:
@@ -223,7 +239,7 @@ def compare(config: Config, seeds: int, name: str, tag: str, command: str) -> No
     text = "\n".join(
         [
             f"# {config.run.name}: {len(table.rows)} rows, {seeds} seeds{_prior_of(config)}\n",
-            f"> {caveat(config)}\n",
+            f"> {computed.caveat}\n",
             _table_text(computed, table, what),
             "",
             notes(table, computed, command, time.monotonic() - began),
@@ -247,7 +263,7 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> None:
     began, table = time.monotonic(), TABLES["gap"]
     values: dict[tuple[str, str, tuple[str, str]], Interval] = {}
     texts = []
-    notes_ = ""
+    notes_ = caveat_ = ""
     for dose, look in GAPS.items():
         computed = cells_of(with_values(config, {"data.look": look}), table, seeds)
         values |= {
@@ -259,8 +275,9 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> None:
         body = _table_text(computed, table, "test, top-1 [%]")
         texts.append(f"## Gap: {dose} (look `{look}`)\n\n{body}\n")
         notes_ = notes(table, computed, command, time.monotonic() - began)
+        caveat_ = computed.caveat
     title = f"# {config.run.name}: the gap, {seeds} seeds{_prior_of(config)}\n"
-    text = "\n".join([title, f"> {caveat(config)}\n", *texts, notes_, ""])
+    text = "\n".join([title, f"> {caveat_}\n", *texts, notes_, ""])
     store = run_store(config.run.root, config.run.name, "")
     file = tag or f"gap-{compare_hash(config, 'gap')}"
     store.write(f"{file}.md", text.encode())

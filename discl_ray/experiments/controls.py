@@ -14,16 +14,16 @@ from torch import Tensor
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.curriculum.mixing import Pools, epoch_images
-from discl_ray.device import training_device
+from discl_ray.curriculum.epoch_order import Pools, epoch_images
 from discl_ray.embedded.digits import web_images
+from discl_ray.models.device import training_device
+from discl_ray.train.images.table import ImageTable
 from discl_ray.train.job import start_epochs
-from discl_ray.train.learner import TrainJob
+from discl_ray.train.learners.learner import TrainJob
 from discl_ray.train.loop import Report, loop
-from discl_ray.train.table import ImageTable
 
 if TYPE_CHECKING:
-    from discl_ray.prompts import Prompts
+    from discl_ray.plan.prompts import Prompts
     from discl_ray.score.config import ScorerConfig
 
 POOL = 4000

@@ -21,22 +21,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from discl_ray.checks import each_alone, judging_crew
-from discl_ray.cluster import present
+from discl_ray.cluster.inventory import present
+from discl_ray.cluster.map_blocks import share
+from discl_ray.cluster.placement import placed
+from discl_ray.cluster.session import ray_session, start_beside_driver
+from discl_ray.cluster.watchdog import Progress, Pulse, Sight, Watchdog, sight_of
 from discl_ray.config import Config
+from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.schema import PREDICTIONS
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples
-from discl_ray.evaluate.predict import Decode, FoldActor, Weights, assign_folds, fold_job, train_folds
-from discl_ray.hard import PREDICTIONS_FILE, read_predictions
-from discl_ray.parallel import share
-from discl_ray.pipeline import predictions_store
-from discl_ray.placement import placed
-from discl_ray.prompts import Prompts
-from discl_ray.run import MANIFEST, locked
-from discl_ray.runtime import ray_session, start_beside_driver
-from discl_ray.score.folder import check_scorer, scorer_fingerprint
-from discl_ray.watch import Progress, Pulse, Sight, Watchdog, sight_of
+from discl_ray.evaluate.out_of_fold import Decode, FoldActor, Weights, assign_folds, fold_job, train_folds
+from discl_ray.plan.hardness import PREDICTIONS_FILE, read_predictions
+from discl_ray.plan.prompts import Prompts
+from discl_ray.score.model_folder import check_scorer, scorer_fingerprint
+from discl_ray.synthesize.checks import judging_crew
+from discl_ray.synthesize.layout import predictions_store
+from discl_ray.train.workers import each_alone
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -14,24 +14,24 @@ from typing import Any, Literal
 import yaml
 from torch import Tensor
 
-from discl_ray.checks import training
-from discl_ray.cluster import present
+from discl_ray.cluster.demand import Workers
+from discl_ray.cluster.inventory import present
+from discl_ray.cluster.map_blocks import as_tasks
 from discl_ray.config import PHASE_2, PLUMBING, Config, dump_config, part_hash, with_values
+from discl_ray.core.metrics import Scores
+from discl_ray.core.run_directory import CONFIG, MANIFEST, locked, run_store
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.curriculum.mixing import Pools, epoch_images
-from discl_ray.demand import Workers
+from discl_ray.curriculum.epoch_order import Pools, epoch_images
 from discl_ray.errors import IntegrityError
-from discl_ray.evaluate.metrics import Scores
-from discl_ray.evaluate.test_split import evaluate_test
-from discl_ray.nearest import CONFIG
-from discl_ray.parallel import as_tasks
+from discl_ray.evaluate.held_out import evaluate_test
 from discl_ray.report.history import write_history_report
-from discl_ray.run import MANIFEST, locked, run_store
-from discl_ray.train.flyp import check_student
+from discl_ray.spectrum.open import Spectrum
+from discl_ray.train.images.table import ImageTable, TableRef, build_table, open_table
 from discl_ray.train.job import START, make_job, start_epochs
-from discl_ray.train.learner import TrainJob
-from discl_ray.train.table import ImageTable, TableRef, build_table, open_table
+from discl_ray.train.learners.flyp import check_student
+from discl_ray.train.learners.learner import TrainJob
+from discl_ray.train.workers import training
 
 DIGITS = (
     "Ten digits, 14 writers, a small generator that has seen other writers' digits. "
@@ -49,9 +49,14 @@ WORKERS = "workers.json"
 """By how many workers a run was trained, start by start."""
 
 
-def caveat(config: Config) -> str:
-    """What a table has to say of its task before anything else; empty if there is nothing."""
-    return PLUMBING if config.plumbing_test else DIGITS if config.data.name.startswith("digits") else ""
+def caveat(spectrum: Spectrum) -> str:
+    """What a table has to say of its task before anything else; empty if there is nothing, or nothing is known."""
+    made = spectrum.recorded
+    if made is None:
+        return ""
+    if made.plumbing_test:
+        return PLUMBING
+    return DIGITS if made.data.name.startswith("digits") else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +140,7 @@ def changed(config: Config) -> tuple[str, ...]:
     return tuple(name for name, is_so in parts.items() if is_so)
 
 
-def plan_run(config: Config, generated: Store, *, start: bool = False) -> PlannedRun:
+def plan_run(config: Config, spectrum: Spectrum, *, start: bool = False) -> PlannedRun:
     """The run of a configuration; `start` is the CE run that the others begin from, whose epochs its table decides.
 
     Raises ConfigError, or ModelError if the CLIP to be trained is not there or not complete.
@@ -145,18 +150,23 @@ def plan_run(config: Config, generated: Store, *, start: bool = False) -> Planne
     if start:  # the filter has no say in it
         config = config.model_copy(update={"curriculum": START, "train": config.train.start()})
     kind = ("start",) if start else ("row", *changed(config))
-    hash_ = part_hash(config, ("seed", "train") if start else PHASE_2, generated.name, *kind)
-    job = make_job(generated, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    hash_ = part_hash(config, ("seed", "train") if start else PHASE_2, spectrum.name, *kind)
+    job = make_job(spectrum, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
     store = run_store(config.run.root, config.run.name, f"train-{hash_[:8]}-s{config.seed}")
     epochs = 0 if start else config.train.epochs
     return PlannedRun(job=job, store=store, config=config, config_hash=hash_, epochs=epochs)
 
 
-def table_of(config: Config, generated: Store) -> TableRef:
+def table_of(config: Config, spectrum: Spectrum) -> TableRef:
     """The images of a spectrum for training; built once for all runs that see the same."""
     train = config.train
     return build_table(
-        generated, config.filter, train.image_size, max_decoded_gb=train.max_decoded_gb, num_cpus=config.run.num_cpus
+        spectrum,
+        config.filter,
+        train.image_size,
+        beside=run_store(config.run.root, config.run.name, ""),
+        max_decoded_gb=train.max_decoded_gb,
+        num_cpus=config.run.num_cpus,
     )
 
 
@@ -246,15 +256,15 @@ def division(planned: Sequence[PlannedRun]) -> str:
 
 
 def train_row(
-    config: Config, generated: Store, *, label: str, start: dict[str, Tensor] | None, is_start: bool = False
+    config: Config, spectrum: Spectrum, *, label: str, start: dict[str, Tensor] | None, is_start: bool = False
 ) -> tuple[PlannedRun, dict[str, Tensor]]:
     """Trains one row under Ray Train (or the start run); finished runs are not run again."""
     from discl_ray.train.trainer import read_history, train
 
-    planned = plan_run(config, generated, start=is_start)
+    planned = plan_run(config, spectrum, start=is_start)
     with locked(planned.store):
         planned = divided(planned, label)
-        table = table_of(planned.config, generated)
+        table = table_of(planned.config, spectrum)
         if is_start:
             planned = count_epochs(planned, open_table(table))
         planned.store.write(CONFIG, dump_config(planned.config).encode())
@@ -263,11 +273,9 @@ def train_row(
     return planned, weights
 
 
-def test_row(planned: PlannedRun, weights: dict[str, Tensor], generated: Store) -> Scores:
+def test_row(planned: PlannedRun, weights: dict[str, Tensor], spectrum: Spectrum) -> Scores:
     """The row's scores on test; by a GPU of the cluster if that is what it was trained on."""
-    judge = partial(
-        evaluate_test, planned.job, weights, generated=generated, run=planned.store, config_hash=planned.config_hash
-    )
+    judge = partial(evaluate_test, planned.job, weights, spectrum=spectrum, run=planned.store, config_hash=planned.config_hash)
     if not planned.config.train.on_gpu or not present(planned.config.run).gpus:
         return judge(device="cpu")
     ((_, scores),) = as_tasks(lambda: judge(), [()], gpu=True)  # Ray takes no partial function

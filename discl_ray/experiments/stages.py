@@ -9,19 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from discl_ray.calls import advice
 from discl_ray.config import Config, with_values
-from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import REAL
-from discl_ray.core.storage import Store
-from discl_ray.curriculum.mixing import Pools, Supply, budget, explored_images, supply
+from discl_ray.curriculum.epoch_order import Pools, Supply, budget, explored_images, supply
 from discl_ray.curriculum.strategies import stages
 from discl_ray.errors import ConfigError
 from discl_ray.experiments.rows import PlannedRun, plan_run
-from discl_ray.experiments.space import Point, shown
-from discl_ray.spectrum import open_spectrum
-from discl_ray.train.segments import ROWS
-from discl_ray.train.table import table_rows
+from discl_ray.experiments.tune.space import Point, shown
+from discl_ray.process.calls import advice
+from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.open import Spectrum
+from discl_ray.train.images.segments import ROWS
+from discl_ray.train.images.table import table_rows
 
 BAR = {"absolute": "threshold", "quantile": "quantile", "rank": "rank"}
 """filter.mode -> the key beside it that says how high the bar is."""
@@ -33,23 +32,23 @@ Passed = Mapping[int, tuple[int, int]]
 """Level -> (images that pass the filter, images made)."""
 
 
-def check_kept(planned: PlannedRun, generated: Store) -> list[Supply]:
+def check_kept(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
     """The stages that have fewer images than they ask for.
 
     Raises ConfigError if the filter kept nothing for one, unless `curriculum.allow_empty`, and if there is no probe to measure an
     adaptive curriculum's progress on.
     """
-    _check_probes(planned, generated)
-    short = [s for s in supplies(planned, generated) if s.short]
+    _check_probes(planned, spectrum)
+    short = [s for s in supplies(planned, spectrum) if s.short]
     empty = next((s for s in short if not s.kept), None)
     if empty is not None and not planned.job.curriculum.allow_empty:
-        raise ConfigError(_nothing_kept(planned, generated, empty))
+        raise ConfigError(_nothing_kept(planned, spectrum, empty))
     return short
 
 
-def _check_probes(planned: PlannedRun, generated: Store) -> None:
+def _check_probes(planned: PlannedRun, spectrum: Spectrum) -> None:
     config = planned.job.curriculum
-    if config.strategy != "adaptive" or not config.epochs or _table(planned, generated).probes:
+    if config.strategy != "adaptive" or not config.epochs or _table(planned, spectrum).probes:
         return
     raise ConfigError(
         f"curriculum.strategy = adaptive: there is no probe at any level to measure progress on (hard.probe_sources = "
@@ -58,7 +57,7 @@ def _check_probes(planned: PlannedRun, generated: Store) -> None:
     )
 
 
-def check_stages(planned: Mapping[str, PlannedRun], generated: Store) -> None:
+def check_stages(planned: Mapping[str, PlannedRun], spectrum: Spectrum) -> None:
     """Prints each stage that has fewer images than it asks for, once, with the rows it is a stage of; `planned` is by row.
 
     Raises ConfigError like `check_kept`, with the row.
@@ -66,7 +65,7 @@ def check_stages(planned: Mapping[str, PlannedRun], generated: Store) -> None:
     rows: dict[str, list[str]] = {}
     for label, run in planned.items():
         try:
-            short = check_kept(run, generated)
+            short = check_kept(run, spectrum)
         except ConfigError as error:
             raise ConfigError(f"{label}: {error}") from error
         for stage in short:
@@ -76,7 +75,7 @@ def check_stages(planned: Mapping[str, PlannedRun], generated: Store) -> None:
         print(f"  {', '.join(labels[:NAMED])}{more}: {line}", flush=True)
 
 
-def check_points(seeds: Sequence[tuple[Config, Store]], points: Sequence[Point]) -> None:
+def check_points(seeds: Sequence[tuple[Config, Spectrum]], points: Sequence[Point]) -> None:
     """Raises ConfigError if no point can be trained for want of synthetic images, with what the first of them says.
 
     A trial of one that cannot, among others that can, fails by itself.
@@ -84,14 +83,14 @@ def check_points(seeds: Sequence[tuple[Config, Store]], points: Sequence[Point])
     said: list[str] = []
     tried: set[tuple[Any, ...]] = set()
     for point in points:
-        made = [(with_values(config, point), generated) for config, generated in seeds]
+        made = [(with_values(config, point), spectrum) for config, spectrum in seeds]
         key = tuple((config.curriculum, config.filter, config.train.epochs) for config, _ in made)
         if key in tried:
             continue
         tried.add(key)
         try:
-            for config, generated in made:
-                check_kept(plan_run(config, generated), generated)
+            for config, spectrum in made:
+                check_kept(plan_run(config, spectrum), spectrum)
         except ConfigError as error:
             said.append(f"{error}; drawn with {shown(point)}")
         else:
@@ -101,13 +100,13 @@ def check_points(seeds: Sequence[tuple[Config, Store]], points: Sequence[Point])
         raise ConfigError(f"{every}{said[0]}")
 
 
-def supplies(planned: PlannedRun, generated: Store) -> list[Supply]:
+def supplies(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
     """What each synthetic stage of a run asks for and finds, a stage a set of levels."""
     job, config = planned.job, planned.job.curriculum
     choices = [c for c in stages(config, job.levels, seed=job.seed, epochs=planned.epochs) if c.synthetic]
     if not choices:
         return []
-    pools = _table(planned, generated).pools
+    pools = _table(planned, spectrum).pools
     explored = explored_images(pools, config, job.train.batch) if config.strategy == "adaptive" else 0
     images = budget(pools, config, job.train.batch, 1) - explored
     return [supply(pools, choice, config, images) for choice in choices]
@@ -124,10 +123,10 @@ _TABLES: dict[tuple[str, FilterConfig], _Table] = {}
 """By a complete spectrum's folder, which does not change, and the filter: the rows of a comparison ask for the same."""
 
 
-def _table(planned: PlannedRun, generated: Store) -> _Table:
-    key = (generated.base, planned.config.filter)
+def _table(planned: PlannedRun, spectrum: Spectrum) -> _Table:
+    key = (spectrum.store.base, planned.config.filter)
     if key not in _TABLES:
-        rows = table_rows(generated, planned.config.filter).select(ROWS.names)
+        rows = table_rows(spectrum, planned.config.filter).select(ROWS.names)
         role, hard = np.array(rows["role"].to_pylist()), np.array(rows["hard"].to_pylist(), bool)
         probes = (role == "probe") | ((role == "val") & hard)
         _TABLES[key] = _Table(_pools_of(rows, len(planned.job.counts)), int(probes.sum()))
@@ -144,11 +143,11 @@ def _pools_of(rows: pa.Table, classes: int) -> Pools:
     )
 
 
-def passed(generated: Store, filter_config: FilterConfig, role: str) -> Passed:
+def passed(spectrum: Spectrum, filter_config: FilterConfig, role: str) -> Passed:
     """How many images of a role pass the filter, by level."""
-    spectrum = open_spectrum(generated, filter_config, [])
-    mine = np.array(spectrum["role"].to_pylist()) == role
-    level, kept = (spectrum[name].to_numpy(zero_copy_only=False)[mine] for name in ("lam_pct", "kept"))
+    rows = spectrum.table(filter_config, [])
+    mine = np.array(rows["role"].to_pylist()) == role
+    level, kept = (rows[name].to_numpy(zero_copy_only=False)[mine] for name in ("lam_pct", "kept"))
     made, passes = Counter(level.tolist()), Counter(level[kept].tolist())
     return {lam_pct: (passes[lam_pct], made[lam_pct]) for lam_pct in sorted(made)}
 
@@ -172,9 +171,9 @@ def _short(stage: Supply) -> str:
     return f"{_stage(stage)} asks for {stage.asked} synthetic images an epoch: {there}; {instead}"
 
 
-def _nothing_kept(planned: PlannedRun, generated: Store, short: Supply) -> str:
+def _nothing_kept(planned: PlannedRun, spectrum: Spectrum, short: Supply) -> str:
     config, bar = planned.config.filter, BAR[planned.config.filter.mode]
-    found = passed(generated, config, "train")
+    found = passed(spectrum, config, "train")
     kept = ", ".join(f"λ {level / REAL:g}: {passes} of {made}" for level, (passes, made) in found.items())
     return (
         f"curriculum.strategy = {planned.job.curriculum.strategy}: {_stage(short)} has no synthetic image: the filter "

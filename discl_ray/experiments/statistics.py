@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from discl_ray.evaluate.metrics import macro_f1
+from discl_ray.core.metrics import macro_f1
 
 RESAMPLES = 2000
 

@@ -19,21 +19,22 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from discl_ray.cluster.demand import FALLBACK
+from discl_ray.cluster.watchdog import telling
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import MADE
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
-from discl_ray.device import CPU_ONLY, check_bf16, device_of
-from discl_ray.generate.config import FALLBACK, GeneratorConfig
+from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Made, Row
-from discl_ray.generate.fit import Box, fit_image
-from discl_ray.generate.folder import find_model
 from discl_ray.generate.journal import ALONE, Journal, Life
-from discl_ray.generate.reuse import Reuse
+from discl_ray.generate.model_folder import find_model
+from discl_ray.generate.resize import Box, fit_image
 from discl_ray.generate.samplers import SAMPLERS
-from discl_ray.watch import telling
+from discl_ray.models.device import CPU_ONLY, check_bf16, device_of
+from discl_ray.spectrum.reuse import Reuse
 
 PULSE_S = 1.0
 

@@ -9,9 +9,6 @@ from pydantic import Field
 from discl_ray.core.images import Codec
 from discl_ray.core.settings import Count, Location, Settings, Share, execution
 
-FALLBACK = {"dtype": "float16", "vae_dtype": "float32"}
-"""Precisions on a card that does not compute in bfloat16; some VAEs overflow in float16."""
-
 
 class GeneratorConfig(Settings):
     """The generator. Identity fields enter every image's id; execution fields do not."""

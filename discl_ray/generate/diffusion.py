@@ -18,10 +18,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from discl_ray.core.weights import read_json
 from discl_ray.errors import ModelError
-from discl_ray.finite import check_finite
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.folder import scheduler_config, working_size
+from discl_ray.generate.model_folder import scheduler_config, working_size
 from discl_ray.generate.parts import FAMILIES, SDXL, text_parts
+from discl_ray.models.finite import check_finite
 
 Conditioning = tuple[Tensor, ...]
 """What the UNet is told besides latent and timestep; in every tensor first for the negative prompt, then for the prompt."""

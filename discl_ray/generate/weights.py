@@ -18,7 +18,7 @@ from discl_ray.core.weights import Weight, compare, read_headers, read_json, voc
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import META, empty_part, load_model
-from discl_ray.generate.folder import WEIGHTED, loaded_files, vae_factor
+from discl_ray.generate.model_folder import WEIGHTED, loaded_files, vae_factor
 from discl_ray.generate.parts import parts_of, text_parts
 
 HARMLESS = re.compile(r"(.*\.)?position_ids|(vision_model|visual_projection|text_projection)\..*|logit_scale")

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from discl_ray.core.filter import FilterConfig, accepts_real, best_attempts, judge
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.schema import VERDICT
+from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.filter import accepts_real, best_attempts, judge
 
 DOUBTFUL = 0.5
 """Below this share of accepted real images the filter's fault is likelier than theirs."""

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
-from discl_ray.hard import class_counts
+from discl_ray.plan.hardness import class_counts
 from discl_ray.report.sheet import FAINT, INK, PAPER, RED, fitted, font_of, png_of, thumbnail, with_note
 
 SIDE, COLUMN, ROW, TOP, MARGIN, COLUMNS = 96, 128, 156, 48, 16, 8

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from discl_ray.config import Config
-from discl_ray.core.filter import FilterConfig
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
-from discl_ray.preview import Forecast, passed
+from discl_ray.plan.forecast import Forecast, passed
 from discl_ray.report.acceptance import rule_words
 from discl_ray.report.sheet import FAINT, INK, PAPER, RED, font_of, png_of, thumbnail, with_note
+from discl_ray.spectrum.config import FilterConfig
 
 SIDE, COLUMN, ROW, LEFT, TOP, BETWEEN, MARGIN, WIDTH = 96, 108, 124, 104, 130, 18, 16, 520
 """Pixels: an image, the pitch of columns and of rows, where images begin, the space between two sources, the legend's margin and

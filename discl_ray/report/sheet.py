@@ -18,7 +18,7 @@ from discl_ray.core.images import LARGEST, decode_image
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
-from discl_ray.spectrum import KEPT
+from discl_ray.spectrum.filter import KEPT
 
 CELL, GAP, LEFT, TOP = 72, 4, 92, 34
 RED = (200, 30, 40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from discl_ray.evaluate.metrics import GROUPS, Scores
+from discl_ray.core.metrics import GROUPS, Scores
 
 LOW_QUALITY = (("macro_f1", "ood"), ("macro_f1", "id"), ("top1", "ood"), ("top1", "id"))
 

@@ -20,17 +20,17 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from discl_ray.calls import AGAIN
+from discl_ray.cluster.watchdog import telling
 from discl_ray.core.images import decode_image
 from discl_ray.core.schema import SCORED, SCORES
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
-from discl_ray.device import CPU_ONLY, device_of
 from discl_ray.errors import DataError
+from discl_ray.models.device import CPU_ONLY, device_of
+from discl_ray.process.calls import AGAIN
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
-from discl_ray.watch import telling
 
 REMEMBERED = 4096
 """Real images whose embeddings are remembered: 8 MB for 512 numbers each."""

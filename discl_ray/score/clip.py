@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from discl_ray.clip import REFUSED, load
 from discl_ray.core.images import MAX_PIXELS
 from discl_ray.errors import ModelError
+from discl_ray.models.clip import REFUSED, load
 from discl_ray.score.config import ScorerConfig
-from discl_ray.score.folder import open_clip_name
+from discl_ray.score.model_folder import open_clip_name
 
 
 class ClipScorer:

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from discl_ray.cluster.watchdog import telling
 from discl_ray.core.predictions import predictions_of
 from discl_ray.core.sources import image_pixels
-from discl_ray.device import CPU_ONLY, device_of
 from discl_ray.errors import ImageError
+from discl_ray.models.device import CPU_ONLY, device_of
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
-from discl_ray.watch import telling
 
 
 class ZeroShotActor:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from discl_ray.core.settings import Count, Location, Settings, Switch, execution, identity
-from discl_ray.train.augment_config import AugmentConfig
+from discl_ray.train.augment.config import AugmentConfig
 
 OF_START = (
     *("model", "width", "stem", "norm", "clip", "captions", "image_size", "batch", "optimizer", "weight_decay", "warmup"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.train.torch.config import TorchConfig, _TorchBackend
 
-from discl_ray.device import training_device
+from discl_ray.models.device import training_device
 
 
 class _Checked(_TorchBackend):

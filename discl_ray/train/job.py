@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from discl_ray.core.storage import Store
+from discl_ray.core.metrics import group_of
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.strategies import curriculum_levels
 from discl_ray.data.config import AnyDataConfig
-from discl_ray.evaluate.metrics import group_of
-from discl_ray.spectrum import again, class_names, read_split
+from discl_ray.spectrum.open import Spectrum
 from discl_ray.train.config import TrainConfig
-from discl_ray.train.learner import TrainJob
+from discl_ray.train.learners.learner import TrainJob
 
 START = CurriculumConfig(strategy="real_only")
 """What every row of a table starts from sees: the real images (and `TrainConfig.start` says how it learns)."""
 
 
-def make_job(generated: Store, *, seed: int, data: AnyDataConfig, train: TrainConfig, curriculum: CurriculumConfig) -> TrainJob:
+def make_job(
+    spectrum: Spectrum, *, seed: int, data: AnyDataConfig, train: TrainConfig, curriculum: CurriculumConfig
+) -> TrainJob:
     """The training job on a committed spectrum.
 
     Raises ConfigError if the curriculum names a level that was not made.
     """
-    counts = Counter(read_split(generated, "train", ["label"])["label"].to_pylist())
-    names = class_names(generated)
-    plan = generated.read_table("plan.parquet", ["role", "lam_pct"], again(generated))
-    made = {row["lam_pct"] for row in plan.to_pylist() if row["role"] == "train"}
+    counts = Counter(spectrum.split("train", ["label"])["label"].to_pylist())
+    names = spectrum.classes
     return TrainJob(
         seed=seed,
         train=train,
@@ -36,7 +35,7 @@ def make_job(generated: Store, *, seed: int, data: AnyDataConfig, train: TrainCo
             label: group_of(counts[label], few_below=data.few_below, many_above=data.many_above) for label in range(len(names))
         },
         counts=tuple(counts[label] for label in range(len(names))),
-        levels=curriculum_levels(curriculum, tuple(sorted(made))),
+        levels=curriculum_levels(curriculum, spectrum.grid),
     )
 
 

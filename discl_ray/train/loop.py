@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from discl_ray.core.lam import REAL
+from discl_ray.core.metrics import main_metric, scores
 from discl_ray.curriculum.controller import Controller
-from discl_ray.curriculum.mixing import EpochOrder, Pools, budget, epoch_order, explore_order, explored_images
+from discl_ray.curriculum.epoch_order import EpochOrder, Pools, budget, epoch_order, explore_order, explored_images
 from discl_ray.curriculum.progress import Progress, progress_of, to_metrics, unpaired
 from discl_ray.curriculum.strategies import Choice
-from discl_ray.device import training_device
 from discl_ray.errors import DisclError, IntegrityError
-from discl_ray.evaluate.metrics import main_metric, scores
-from discl_ray.train.augment import augment, draw_parameters
-from discl_ray.train.classifier import Classifier
-from discl_ray.train.cuda import advance, probe, probe_parameters
-from discl_ray.train.learner import ALONE, Batch, Learner, Predictor, TrainJob, World, parameter_groups
-from discl_ray.train.mix import draw_mix
-from discl_ray.train.table import ImageTable
+from discl_ray.models.device import training_device
+from discl_ray.train.augment.augment import augment, draw_parameters
+from discl_ray.train.augment.class_strength import advance, probe, probe_parameters
+from discl_ray.train.augment.mixup import draw_mix
+from discl_ray.train.images.table import ImageTable
+from discl_ray.train.learners.classifier import Classifier
+from discl_ray.train.learners.learner import ALONE, Batch, Learner, Predictor, TrainJob, World, parameter_groups
 
 
 def _flyp(job: TrainJob, device: torch.device) -> Learner:
-    from discl_ray.train.flyp import Flyp  # a ResNet need not wait for open_clip
+    from discl_ray.train.learners.flyp import Flyp  # a ResNet need not wait for open_clip
 
     return Flyp(job, device)
 

@@ -26,20 +26,20 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState, _TrainingResultState
 
-from discl_ray.calls import AGAIN
 from discl_ray.core.ids import sha256
+from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import ActorController, start_controller
-from discl_ray.device import training_device
 from discl_ray.errors import DisclError, IntegrityError
-from discl_ray.run import MANIFEST
+from discl_ray.models.device import training_device
+from discl_ray.process.calls import AGAIN
 from discl_ray.train.checkpoint import MODEL, STATE, kept_weights, load_checkpoint, save_checkpoint
 from discl_ray.train.failures import Final, reason_of
 from discl_ray.train.gpu_workers import OnGpu
+from discl_ray.train.images.table import TableRef, open_table
 from discl_ray.train.job import history_rows
-from discl_ray.train.learner import TrainJob, World
+from discl_ray.train.learners.learner import TrainJob, World
 from discl_ray.train.loop import Report, loop, numbers
-from discl_ray.train.table import TableRef, open_table
 
 METRICS = "metrics.jsonl"
 

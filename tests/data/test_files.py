@@ -32,7 +32,8 @@ from discl_ray.data.files import (
 from discl_ray.data.listing import read_files
 from discl_ray.data.names import load_names
 from discl_ray.errors import ConfigError, DataError
-from discl_ray.prompts import PromptConfig, load_prompts
+from discl_ray.plan.config import PromptConfig
+from discl_ray.plan.prompts import load_prompts
 from tests.conftest import promptly
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.data.config import MIN_IMAGES
+from discl_ray.core.splits import MIN_IMAGES
 from discl_ray.data.splits import duplicates, fill_splits, long_tail, long_tail_sizes
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=120)

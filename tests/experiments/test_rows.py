@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from discl_ray import checks
+from discl_ray.cluster.demand import Cluster, Node, Workers
 from discl_ray.config import with_values
+from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.storage import Store
-from discl_ray.demand import Cluster, Node, Workers
 from discl_ray.errors import SetupError
 from discl_ray.experiments.rows import WORKERS, PlannedRun, divided, division
-from discl_ray.run import MANIFEST
+from discl_ray.train import workers as workers_module
 from tests.conftest import ROOT, TINY, tiny_config
 from tests.train.tiny import make_job
 
@@ -30,7 +30,7 @@ def start(tmp_path, monkeypatch, capsys):
     plain = PlannedRun(job=make_job(), store=store, config=tiny_config(tmp_path), config_hash="", epochs=1)
 
     def start(gpus=0, **train):
-        monkeypatch.setattr(checks, "present", lambda run: Cluster((Node(cpus=4, gpus=gpus),)))
+        monkeypatch.setattr(workers_module, "present", lambda run: Cluster((Node(cpus=4, gpus=gpus),)))
         config = with_values(plain.config, {f"train.{key}": value for key, value in train.items()})
         found = divided(replace(plain, config=config), "CE")
         assert found.job.train == found.config.train

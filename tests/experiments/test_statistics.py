@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from discl_ray.evaluate.metrics import macro_f1
+from discl_ray.core.metrics import macro_f1
 from discl_ray.experiments.statistics import Predicted, interval, over_seeds
 
 

@@ -22,8 +22,9 @@ from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.data import read_samples
 from discl_ray.experiments.rows import START
-from discl_ray.plan import PlanConfig, make_plan
-from discl_ray.prompts import PromptConfig, load_prompts
+from discl_ray.plan.config import PlanConfig, PromptConfig
+from discl_ray.plan.grid import make_plan
+from discl_ray.plan.prompts import load_prompts
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -15,13 +15,16 @@ from discl_ray.core.settings import Settings, added, identity
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.experiments.rows import plan_run
-from discl_ray.generate.reuse import FILE, Reuse
-from discl_ray.pipeline import find_reusable, generate, lay_out, prepare
-from discl_ray.spectrum import check_generated, committed, committed_files, open_spectrum
+from discl_ray.spectrum.commit import committed, committed_files
+from discl_ray.spectrum.open import Spectrum, check_complete
+from discl_ray.spectrum.read import open_spectrum
+from discl_ray.spectrum.reuse import FILE, Reuse
+from discl_ray.synthesize.layout import find_reusable, lay_out, prepare
+from discl_ray.synthesize.rounds import generate
 from discl_ray.train.checkpoint import load_checkpoint
+from discl_ray.train.images.table import build_table, open_table
 from discl_ray.train.job import make_job
 from discl_ray.train.loop import loop
-from discl_ray.train.table import build_table, open_table
 from tests.golden.identity import GOLDEN, HERE, changes, compute
 
 OLD = HERE / "old_run"
@@ -68,10 +71,10 @@ def old_run(tmp_path, monkeypatch):
 
 def test_the_old_spectrum_is_found_and_is_complete(old_run, monkeypatch):
     config, store = old_run
-    monkeypatch.setattr("discl_ray.pipeline.ray_session", lambda **_: pytest.fail("started Ray: images were missing"))
+    monkeypatch.setattr("discl_ray.synthesize.rounds.ray_session", lambda **_: pytest.fail("started Ray: images were missing"))
     ready = prepare(config)
     assert ready.store.base == store.base
-    check_generated(ready.store)
+    check_complete(ready.store)
     assert generate(lay_out(config, *ready), config) == []
     spectrum = open_spectrum(store, config.filter)
     assert (spectrum.num_rows, sum(spectrum["kept"].to_pylist())) == (28, 25)
@@ -89,7 +92,7 @@ def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_pat
     prepared = lay_out(config, *prepare(config))
     assert prepared.store.base == store.base
     generate(prepared, config)
-    check_generated(store)
+    check_complete(store)
     assert store.list("spectrum", ".parquet") == [f"spectrum/{shard}.parquet"]
     gone = {file["name"] for file in record["files"]}
     assert not any(store.exists(name) for name in gone)  # outsiders would see its images twice
@@ -113,7 +116,7 @@ def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_pat
     assert {gid: image.data for gid, image in Reuse.open(other).take(before).items()} == {
         row["gid"]: row["image"]["bytes"] for row in after
     }
-    table = open_table(build_table(store, config.filter, config.train.image_size))
+    table = open_table(build_table(Spectrum.open(store), config.filter, config.train.image_size))
     assert (table.lam_pct < REAL).sum() == sum(
         row["kept"] or row["role"] == "probe" for row in after
     )  # probes are not filtered
@@ -125,9 +128,9 @@ def test_the_old_spectrum_is_trained_on_and_the_old_checkpoint_goes_on(old_run, 
     file = tmp_path / "trained.yaml"
     file.write_text(yaml.safe_dump(recorded))
     config = load_config(file, [f"run.root={config.run.root}"])
-    assert plan_run(config, store).store.name == TRAINED
-    table = open_table(build_table(store, config.filter, config.train.image_size))
-    job = make_job(store, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    assert plan_run(config, Spectrum.open(store)).store.name == TRAINED
+    table = open_table(build_table(Spectrum.open(store), config.filter, config.train.image_size))
+    job = make_job(Spectrum.open(store), seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
     state = load_checkpoint(OLD / "digits_lt" / TRAINED / "checkpoint_epoch_3")
     reports = []
     loop(job, table, LocalController(job.curriculum, job.levels, job.seed), reports.append, resume=state)

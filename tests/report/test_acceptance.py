@@ -1,9 +1,10 @@
 import pyarrow as pa
 import pytest
 
-from discl_ray.core.filter import FilterConfig, accepts_real, judge
 from discl_ray.core.schema import SPECTRUM
 from discl_ray.report.acceptance import nothing_kept_words, other_settings, real_words
+from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.filter import accepts_real, judge
 
 
 def opened(config, *rows):

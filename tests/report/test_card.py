@@ -9,12 +9,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from discl_ray.core.filter import FilterConfig
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import SCORED, SPECTRUM
 from discl_ray.core.storage import Store
 from discl_ray.report.card import COLUMNS, front_matter, write_card, write_verdicts
-from discl_ray.spectrum import open_spectrum, write_shard
+from discl_ray.spectrum.commit import write_shard
+from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.read import open_spectrum
 from tests.golden.test_golden import GENERATED, OLD
 
 ODD = [

@@ -16,7 +16,7 @@ from discl_ray.embedded.digits import NAMES, render, scans_of, web_images
 from discl_ray.errors import ModelError
 from discl_ray.score.clip import ClipScorer, _middle, rank_of
 from discl_ray.score.config import ScorerConfig
-from discl_ray.score.folder import open_clip_name
+from discl_ray.score.model_folder import open_clip_name
 
 PROMPTS = [f"a photo of the digit {name}" for name in NAMES]
 SIZES = ((64, 64), (32, 32), (33, 57), (80, 40), (20, 20), (11, 26), (224, 300), (512, 512), (100, 333))

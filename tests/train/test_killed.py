@@ -19,14 +19,14 @@ import pytest
 import ray
 import torch
 
+from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import actor_name
 from discl_ray.errors import DisclError, IntegrityError
-from discl_ray.run import MANIFEST
 from discl_ray.train import trainer
 from discl_ray.train.checkpoint import MODEL
-from discl_ray.train.learner import TrainJob
-from discl_ray.train.table import TableRef
+from discl_ray.train.images.table import TableRef
+from discl_ray.train.learners.learner import TrainJob
 from tests.conftest import ROOT
 from tests.train.tiny import Moment, make_job, make_table, mortal_worker
 

@@ -14,9 +14,9 @@ from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.train import loop as loop_module
 from discl_ray.train.checkpoint import kept_weights, load_checkpoint, save_checkpoint
 from discl_ray.train.config import TrainConfig
-from discl_ray.train.learner import TrainJob
+from discl_ray.train.images.table import ImageTable
+from discl_ray.train.learners.learner import TrainJob
 from discl_ray.train.loop import Report, learning_rate_factor, loop
-from discl_ray.train.table import ImageTable
 
 LEVELS = (0, 50, 100)
 

@@ -7,12 +7,12 @@ from pydantic import ValidationError
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score
 
+from discl_ray.core.metrics import adjusted, group_of, macro_f1, main_metric, scores, top1_by_group
 from discl_ray.core.settings import identity
-from discl_ray.evaluate.metrics import adjusted, group_of, macro_f1, main_metric, scores, top1_by_group
 from discl_ray.experiments.statistics import fast_macro_f1
 from discl_ray.train.config import AUGMENT_OF_START, OF_START, TrainConfig
-from discl_ray.train.losses import LOSSES
-from discl_ray.train.models import resnet
+from discl_ray.train.learners.losses import LOSSES
+from discl_ray.train.learners.resnet import resnet
 
 
 def test_losses_are_their_formulas_in_float64() -> None:

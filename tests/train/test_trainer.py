@@ -12,9 +12,9 @@ from ray.train.v2._internal import constants
 from safetensors.torch import save_file
 
 from discl_ray.core.ids import sha256
+from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
-from discl_ray.run import MANIFEST
 from discl_ray.train import trainer
 from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
 from discl_ray.train.trainer import _name_the_cluster, _Unguarded

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.embedded import STUDENT
-from discl_ray.train.classifier import Classifier
-from discl_ray.train.flyp import SAID, Flyp
-from discl_ray.train.learner import ALONE, Batch, Predictor, TrainJob, World
+from discl_ray.train.images.table import ImageTable
+from discl_ray.train.learners.classifier import Classifier
+from discl_ray.train.learners.flyp import SAID, Flyp
+from discl_ray.train.learners.learner import ALONE, Batch, Predictor, TrainJob, World
 from discl_ray.train.loop import Report, loop
-from discl_ray.train.table import ImageTable
 from tests.train.tiny import in_memory, make_job
 
 JOBS = {

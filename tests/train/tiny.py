@@ -14,9 +14,9 @@ from discl_ray.core.lam import REAL
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.train.config import TrainConfig
-from discl_ray.train.learner import TrainJob
-from discl_ray.train.segments import ROWS, write_segment
-from discl_ray.train.table import INDEX, ImageTable, TableRef, open_table
+from discl_ray.train.images.segments import ROWS, write_segment
+from discl_ray.train.images.table import INDEX, ImageTable, TableRef, open_table
+from discl_ray.train.learners.learner import TrainJob
 
 SIDE = 8
 LEVELS = (0, 50, 100)

@@ -1,0 +1,1 @@
+"""All of Ray that is no actor."""

@@ -1,0 +1,131 @@
+"""A run's directory: where a step writes, who may write there, and what closes it.
+
+    runs/<name>/generate-<hash8>/        one spectrum
+    runs/<name>/table-<hash8>/           its images decoded, for all training runs on it
+    runs/<name>/train-<hash8>-s<seed>/   one training run
+
+The hash is of the step's identity fields and of the step before, so another λ grid is another directory and a smaller
+micro-batch is the same one. `config.yaml` holds the resolved configuration, `MANIFEST.json` closes a complete run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from discl_ray.core.storage import Store
+from discl_ray.errors import REMEDIES, IntegrityError, SetupError
+from discl_ray.process.calls import again, in_submitted_job
+from discl_ray.process.masking import masked
+
+MANIFEST = "MANIFEST.json"
+
+
+ANSWER_S = 20.0
+"""Seconds within which the run root has to answer; a server that is away may answer never."""
+
+
+def check_root(root: str) -> None:
+    """Raises SetupError unless runs can be written below `run.root`; leaves nothing behind."""
+    found: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            Store.at(root).probe()
+        except BaseException as error:  # told in the thread that waits
+            found.append(error)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(ANSWER_S)
+    named = f"run.root = '{root}'"
+    if thread.is_alive():
+        raise SetupError(f"{named}: does not answer within {ANSWER_S:g} s; mend the mount or the address, or set run.root")
+    if not found:
+        return
+    error = found[0]
+    known = error.errno if isinstance(error, OSError) else None
+    why = error.strerror if isinstance(error, OSError) and error.strerror else masked(" ".join(str(error).split()))[:300]
+    remedy = REMEDIES.get(known or 0, "set run.root to a folder you may write").replace("name a", "set run.root to a")
+    raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
+
+
+def run_store(root: str, name: str, directory: str) -> Store:
+    """The store of a run's step; of all its steps if `directory` is empty.
+
+    Raises SetupError for a relative root inside a submitted job, where the working directory is a copy that is thrown away.
+    """
+    if in_submitted_job() and "://" not in root and not os.path.isabs(root):
+        raise SetupError(
+            f"run.root = '{root}': a submitted job needs an absolute path or a URI that all nodes share, e.g. run.root=/shared/runs"
+        )
+    return Store.at(root).within(f"{name}/{directory}".rstrip("/"))
+
+
+@contextmanager
+def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
+    """Holds a run for this process; the operating system lets go of it if the process dies. Leaves no half-written file behind.
+
+    Raises SetupError if another process holds it, unless told to `wait`, or if the directory cannot be written.
+    """
+    if run.local is None:  # object stores have no locks; equal names with equal bytes keep two writers harmless
+        yield
+        return
+    try:
+        run.local.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run.local / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            if not wait:
+                raise SetupError(
+                    f"{run.local}: in use by {_holder(run)}; name another run.name, or wait for it, then {again()}"
+                ) from error
+            print(f"  {run.local}: in use by {_holder(run)}; waiting for it", flush=True)
+            lock.acquire(timeout=-1)
+    except OSError as error:
+        raise SetupError(
+            f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write"
+        ) from error
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    try:
+        (run.local / ".holder").write_text(json.dumps(holder))
+        yield
+    finally:
+        run.sweep()  # processes may have died over their writes, this one's last holder among them
+        (run.local / ".holder").unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(run: Store) -> str:
+    """The process that holds a run now, in words; empty if nobody is known to."""
+    try:
+        who = run.read_json(".holder")
+        if who["host"] == socket.gethostname():
+            os.kill(int(who["pid"]), 0)  # raises if there is no such process: it was killed and left its note
+    except (IntegrityError, KeyError, TypeError, ValueError, ProcessLookupError):
+        return ""
+    except PermissionError:  # another user's process is one
+        return _holder(run)
+    return _holder(run)
+
+
+def _holder(run: Store) -> str:
+    try:
+        who = run.read_json(".holder")
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (IntegrityError, KeyError, TypeError):
+        return "another process"
+
+
+CONFIG = "config.yaml"
+
+
+PLAN_FILE = "plan.parquet"

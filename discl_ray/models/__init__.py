@@ -1,0 +1,1 @@
+"""Networks as files: loaded, checked, put on a device."""

@@ -1,0 +1,201 @@
+# pyright: reportCallIssue=false
+# (the library's own annotations are wider or narrower than what it takes and returns)
+"""open_clip's models: loaded with the activation they were trained with, and checked without being loaded.
+
+Its definitions and its tags are two tables: `ViT-B-32` is built with GELU, and OpenAI's weights for it were trained with QuickGELU,
+which their tag says. A file or a folder's config says it, or the name does (`ViT-B-32-quickgelu`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import torch
+from open_clip import factory
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from discl_ray.core.weights import Weight, compare, read_header, vocabulary_fits
+from discl_ray.errors import ModelError
+from discl_ray.models.finite import check_finite
+
+LOCAL, HUB = "local-dir:", "hf-hub:"
+"""How open_clip tells a folder and a hub id from the name of a definition."""
+
+REFUSED = (RuntimeError, ValueError, OSError, SafetensorError, KeyError, TypeError, AttributeError, AssertionError)
+"""What open_clip raises for a model it cannot load."""
+
+META = torch.device("meta")
+"""Where tensors have a shape and a type, and no numbers."""
+
+
+def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
+    """Whether open_clip's table of tags says so of these weights; it knows nothing of files and folders."""
+    return bool(open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "").get("quick_gelu", False))
+
+
+def load(name: str, pretrained: str | None, device: torch.device | str) -> tuple[nn.Module, Any, Any]:
+    """A model with all its weights, its image transform and its tokenizer.
+
+    Raises what open_clip raises, see REFUSED, and ValueError for weights that are no numbers.
+    """
+    model, _, transform = open_clip.create_model_and_transforms(
+        name,
+        pretrained=pretrained,
+        device=device,
+        force_quick_gelu=trained_with_quick_gelu(name, pretrained),
+        require_pretrained=True,
+    )
+    check_finite(model)
+    return model, transform, open_clip.get_tokenizer(name)
+
+
+def check_clip(name: str, pretrained: str | None, where: str) -> None:
+    """Raises ModelError unless the weights are those the definition asks for, by name and shape, and the tokenizer fits.
+
+    Nothing is computed: the model is built on the meta device. What a tag names is downloaded if it is not here yet.
+    """
+    _check_name(name, pretrained, where)
+    try:
+        with META, _without_warnings():
+            model = open_clip.create_model(
+                name,
+                pretrained=pretrained,
+                device=META,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=trained_with_quick_gelu(name, pretrained),
+            ).eval()
+        file = _file_of(name, pretrained)
+        taken = _as_taken(model, file) if file.suffix == ".safetensors" else None
+    except REFUSED as error:
+        raise ModelError(f"{where}: {_line(error)}{_offline(name, pretrained)}") from error
+    if taken is not None:
+        expected = {n: Weight(tuple(t.shape), t.is_floating_point()) for n, t in model.state_dict().items()}
+        compare(where, expected, taken)
+    _check_tokenizer(name, model, where)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip warns that a model without weights is random: it is meant to be, and says nothing to a user."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _check_name(name: str, pretrained: str | None, where: str) -> None:
+    """Raises ModelError for a definition or a tag that open_clip does not have."""
+    if name.startswith((LOCAL, HUB)):
+        return
+    definition = name.replace("/", "-")
+    if open_clip.get_model_config(definition) is None:
+        near = get_close_matches(definition, open_clip.list_models(), 3, 0.3)
+        raise ModelError(f"{where}: no such folder, and open_clip has no such model; near are {', '.join(near)}")
+    tag = open_clip.get_pretrained_cfg(definition, pretrained or "")
+    if not tag and not Path(pretrained or "").is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(definition)) or "none"
+        raise ModelError(f"{where}: no such weights; open_clip's tags for it are {tags}, and a *.safetensors file can be given")
+
+
+def _file_of(name: str, pretrained: str | None) -> Path:
+    """Where open_clip takes the weights from; downloaded if need be."""
+    if name.startswith(LOCAL):
+        found = factory._find_checkpoint_in_dir(Path(name.removeprefix(LOCAL)))
+    elif name.startswith(HUB):
+        found = factory.download_pretrained_from_hf(name.removeprefix(HUB))
+    elif tag := open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or ""):
+        found = open_clip.download_pretrained(tag)
+    else:
+        found = pretrained
+    if not found:
+        raise ValueError("no weights are there")
+    return Path(found)
+
+
+def _offline(name: str, pretrained: str | None) -> str:
+    """How the weights of a tag come to a machine that cannot download them."""
+    repository = open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "").get("hf_hub", "").strip("/")
+    remedy = f". On a connected machine run `hf download {repository}`, copy the folder, and give its path as scorer.model"
+    return remedy if repository else ""
+
+
+class _Witness:
+    """A model that loads nothing and keeps what it was given to load; in all else it is the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.given: dict[str, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], strict: bool = True) -> None:
+        """Keeps them."""
+        self.given = dict(tensors)
+
+
+def _as_taken(model: nn.Module, file: Path) -> dict[str, Weight]:
+    """Name -> weight as they arrive in the model, after all that open_clip renames and converts on the way.
+
+    The file is mapped into memory, and of its tensors hardly one is read.
+    """
+    header = read_header(file)
+    if next(iter(header), "").startswith("module"):  # of a parallel wrapper; open_clip cuts it off
+        header = {name[7:]: weight for name, weight in header.items()}
+    witness = _Witness(model)
+    open_clip.load_checkpoint(cast(Any, witness), str(file))
+    taken = {name: Weight(tuple(t.shape), t.is_floating_point()) for name, t in witness.given.items()}
+    return taken | _positions(header, taken)
+
+
+def _positions(header: Mapping[str, Weight], taken: Mapping[str, Weight]) -> dict[str, Weight]:
+    """Position embeddings as they are in the file: open_clip would stretch them, and the model would be another one."""
+    names = ("visual.positional_embedding", "positional_embedding", "text.positional_embedding")
+    return {n: header[n.removeprefix("text.")] for n in names if n in taken and n.removeprefix("text.") in header}
+
+
+def _check_tokenizer(name: str, model: nn.Module, where: str) -> None:
+    """The vocabulary of a folder's tokenizer (a name's is open_clip's own choice); then both towers are run through."""
+    try:
+        tokenizer = cast(Any, open_clip.get_tokenizer(name))
+        tokens: Tensor = tokenizer(["a photo of a dog"])
+        words, rows = _words(tokenizer), _rows(model)
+    except (*REFUSED, ImportError) as error:
+        raise ModelError(f"{where}: no tokenizer can be made for it ({_line(error)})") from error
+    if name.startswith(LOCAL) and not vocabulary_fits(words, rows):
+        raise ModelError(
+            f"{where}: its tokenizer does not fit its text tower ({words} tokens, vectors for {rows}); copy both from one model"
+        )
+    clip = cast(Any, model)
+    sides = clip.visual.preprocess_cfg["size"]
+    height, width = (sides, sides) if isinstance(sides, int) else sides
+    try:
+        clip.encode_text(tokens.to(META))
+        clip.encode_image(torch.zeros(1, 3, height, width, device=META))
+    except Exception as error:  # whatever the libraries raise, the actor would raise
+        raise ModelError(f"{where}: its tokenizer, towers and image size do not fit together ({_line(error)})") from error
+
+
+def _words(tokenizer: Any) -> int:
+    inner = getattr(tokenizer, "tokenizer", None)
+    return len(inner) if inner is not None else tokenizer.vocab_size
+
+
+def _rows(model: Any) -> int:
+    text = getattr(model, "text", model)
+    table = getattr(text, "token_embedding", None)
+    return (table or text.transformer.get_input_embeddings()).num_embeddings
+
+
+def _line(error: BaseException) -> str:
+    """An error on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

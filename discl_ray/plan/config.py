@@ -1,0 +1,149 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at import; pyright cannot see them)
+"""What decides the plan: which images are hard, with which prompts, at which levels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from discl_ray.core.lam import check_grid, lam_to_pct
+from discl_ray.core.settings import Location, Settings, execution
+from discl_ray.data.files import same_name
+from discl_ray.plan.templates import broken_rule, placeholders
+
+PAPER_QUANTILE = 0.064
+"""8,260 of 129,809 images."""
+
+
+class HardConfig(Settings):
+    """The rule for hardness."""
+
+    rule: Literal["class_count", "confidence"] = "class_count"
+    below: int = Field(default=6, ge=1)
+    """class_count: classes with fewer training images than this are hard."""
+    method: Literal["zero_shot", "out_of_fold"] = "zero_shot"
+    """confidence: whose. The scorer's over all class prompts, or that of classifiers trained on the other folds."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """confidence: hard is a probability of the own class below this."""
+    top_n: int | None = Field(default=None, ge=1)
+    """confidence: so many training images are hard, those with the lowest probability of their own class."""
+    quantile: float | None = Field(default=None, gt=0, le=1, validate_default=True)
+    """confidence: this share of the training images is hard; default, if nothing else cuts: the paper's 0.064."""
+    folds: int = Field(default=5, ge=2)
+    """out_of_fold: classifiers to train; images of one group, and copies of one image, are in one fold."""
+    suspect_above: float = Field(default=0.9, gt=0, le=1)
+    """confidence: an image that is given to another class with at least this probability may be labelled wrongly."""
+    include_suspects: bool = False
+    """confidence: makes spectra of suspects, too."""
+    exclude_classes: tuple[str, ...] = ()
+    """Names of classes that never get a spectrum, such as `empty`."""
+    probe_sources: int = Field(default=3, ge=0)
+    """Val images of each class, at the most, that get a probe spectrum: the hardest; 0 makes none."""
+
+    @field_validator("quantile")
+    @classmethod
+    def _one_cut(cls, quantile: float | None, info: ValidationInfo) -> float | None:
+        # runs even if another field is wrong, so that every problem is in one report
+        cuts = {"threshold": info.data.get("threshold"), "top_n": info.data.get("top_n"), "quantile": quantile}
+        given = [f"{name} = {value:g}" for name, value in cuts.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{', '.join(given)}: one of them cuts; set the others to null")
+        return quantile if given or not {"threshold", "top_n"} <= info.data.keys() else PAPER_QUANTILE
+
+    @field_validator("exclude_classes")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        same = [same_name(name) for name in names]
+        if twice := sorted({name for name in same if same.count(name) > 1}):
+            raise ValueError(f"'{twice[0]}' is in it twice")
+        return names
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """`exclude_classes` as classes are compared."""
+        return tuple(same_name(name) for name in self.exclude_classes)
+
+
+class PromptConfig(Settings):
+    """Templates; `{name}` is the class name."""
+
+    generation: tuple[str, ...] = Field(default=("a photo of the digit {name}",), min_length=1)
+    """Prompts for the generator; replicas take them in turn."""
+    scenes: Location | None = execution(None, min_length=1)
+    """YAML or JSON file of scene descriptions, which replace `generation`: `any`, a list for every class, and `classes`, a list
+    for each class named in it, which replaces `any`. What it holds decides what is made, its place does not."""
+    filter: str = "a photo of the digit {name}"
+    """The prompt an image is scored against."""
+    negative: str = ""
+    """What classifier-free guidance leads away from."""
+    force: bool = execution(False)
+    """Takes class names that read like codes as they are."""
+
+    @field_validator("generation", "filter")
+    @classmethod
+    def _templates(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        for template in (value,) if isinstance(value, str) else value:
+            if rule := broken_rule(template):
+                raise ValueError(f"'{template}': {rule}")
+            if not placeholders(template):
+                raise ValueError(f"'{template}' has no {{name}}, so it says the same of every class")
+        return value
+
+
+class PlanConfig(Settings):
+    """The grid."""
+
+    replicas: int = Field(default=8, ge=1)
+    """Images per hard training sample and level."""
+    probe_replicas: int = Field(default=1, ge=1)
+    """Images per probe source and level."""
+    num_steps: int = Field(default=30, ge=1, le=1000)
+    """T, the steps of the full schedule; a level takes T * (100 - λ%) // 100 of them."""
+    lams: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5)
+    """Levels to generate, in [0, 1); the real image (λ = 1) is always there. Default: the paper's for long tails."""
+    attempts: int = Field(default=1, ge=1, le=20)
+    """Tries at one image: what falls short of `until_text_sim` is made again from other noise, at most this often in all."""
+    until_text_sim: float | None = Field(default=None, ge=-1, le=1, validate_default=True)
+    """text_sim above which an image is not tried again (the reference: 6 attempts, 0.30 of OpenAI's ViT-B/32)."""
+    shard_steps: int = Field(default=1500, ge=1)
+    """UNet steps per shard, the unit of commit and resume: aim at 10 to 90 seconds of work."""
+
+    @field_validator("lams")
+    @classmethod
+    def _grid(cls, lams: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        # runs even if another field is wrong, so that every problem is in one report
+        if problems := check_grid(lams, info.data.get("num_steps", 1000)):
+            raise ValueError("; ".join(problems))
+        return lams
+
+    @field_validator("until_text_sim")
+    @classmethod
+    def _attempts_end(cls, until: float | None, info: ValidationInfo) -> float | None:
+        if until is None and info.data.get("attempts", 1) > 1:
+            raise ValueError(f"attempts = {info.data['attempts']} needs a text_sim to reach, e.g. until_text_sim=0.3")
+        return until
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The grid in ascending integer percents."""
+        return tuple(sorted(lam_to_pct(lam) for lam in self.lams))
+
+
+class PreviewConfig(Settings):
+    """What a preview makes; none of it changes the full run."""
+
+    sources: int = execution(8, ge=1)
+    """Hard training images, spread evenly over the hard classes."""
+    lams: tuple[float, ...] = execution((0.0, 0.1, 0.3, 0.5, 0.7, 0.9))
+    """Levels to show, in [0, 1); one that leaves no step of plan.num_steps is left out."""
+    replicas: int = execution(2, ge=1)
+    """Images per source and level."""
+
+    @field_validator("lams")
+    @classmethod
+    def _grid(cls, lams: tuple[float, ...]) -> tuple[float, ...]:
+        if problems := check_grid(lams, 100):  # with 100 steps every whole percent below 1 has one
+            raise ValueError("; ".join(problems))
+        return lams

@@ -1,0 +1,32 @@
+"""What a template of a prompt may be: text with `{name}` and nothing else that is replaced."""
+
+from __future__ import annotations
+
+import string
+import unicodedata
+
+LONGEST = 400
+"""Characters of a scene description: several times what the 77 tokens of a CLIP text encoder hold."""
+
+
+def broken_rule(template: str) -> str | None:
+    """What is wrong with a template. Fields of `name` are refused, too: `{name.__class__}` would show the program, not the class."""
+    if not template.strip():
+        return "is empty"
+    if has_control(template):
+        return "holds a control character"
+    try:
+        plain = all(placeholder == ("name", "", None) for placeholder in placeholders(template))
+    except ValueError:  # a brace that is not closed
+        plain = False
+    return None if plain else "the only placeholder is {name}; a brace that is meant is written twice"
+
+
+def placeholders(template: str) -> list[tuple[str | None, ...]]:
+    """(name, format, conversion) of each placeholder; raises ValueError."""
+    return [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+
+
+def has_control(text: str) -> bool:
+    """Control characters, line ends, and halves of characters, which no encoding can write."""
+    return any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)

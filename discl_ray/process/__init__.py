@@ -1,0 +1,1 @@
+"""This process: how it was called, and how it ends."""

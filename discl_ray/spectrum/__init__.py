@@ -1,0 +1,1 @@
+"""The seam between making images and training on them."""

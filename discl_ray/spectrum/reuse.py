@@ -1,0 +1,75 @@
+"""Images another run has made already: equal gids are equal images, so they are taken over instead of made again.
+
+When one file of a data set is edited, or levels or replicas are added, only what is new costs a GPU. What is taken over is scored
+again, with the run's own scorer and class prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import pyarrow as pa
+
+from discl_ray.core.storage import Store
+from discl_ray.errors import IntegrityError
+from discl_ray.spectrum.commit import committed_files
+
+FILE = "reused.parquet"
+REUSED = pa.schema([("gid", pa.string()), ("directory", pa.string()), ("file", pa.string())])
+"""Where an image lies: a run's directory beside this one, and a file in it."""
+
+
+class Image(NamedTuple):
+    """What another run made."""
+
+    data: bytes
+    micro_batch: int
+
+
+def gids_by_file(run: Store) -> Iterator[tuple[str, list[str]]]:
+    """The committed files of a run, of whatever layout, with their gids; none that is damaged, nor any if a commit record is."""
+    try:
+        files = committed_files(run)
+    except IntegrityError:
+        return
+    for file in files:
+        try:
+            yield file, run.read_table(file, ["gid"])["gid"].to_pylist()
+        except IntegrityError:
+            continue
+
+
+@dataclass
+class Reuse:
+    """The images a run may take over."""
+
+    beside: Store
+    """The folder of all runs of this name."""
+    places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """gid -> (directory, file)."""
+
+    @classmethod
+    def open(cls, run: Store) -> Self:
+        """What was found when the run was laid out."""
+        beside = Store(run.filesystem, run.base.rsplit("/", 1)[0])
+        rows = run.read_table(FILE).to_pylist() if run.exists(FILE) else []
+        return cls(beside, {row["gid"]: (row["directory"], row["file"]) for row in rows})
+
+    def take(self, gids: Iterable[str]) -> dict[str, Image]:
+        """Those of the images that are still there."""
+        by_file: dict[tuple[str, str], set[str]] = {}
+        for gid in gids:
+            if gid in self.places:
+                by_file.setdefault(self.places[gid], set()).add(gid)
+        found: dict[str, Image] = {}
+        for (directory, file), wanted in by_file.items():
+            try:
+                table = self.beside.read_table(f"{directory}/{file}", ["gid", "image", "status", "micro_batch"])
+            except IntegrityError:  # the other run was deleted or damaged since
+                continue
+            for row in table.to_pylist():
+                if row["gid"] in wanted and row["status"] == "ok":
+                    found[row["gid"]] = Image(row["image"]["bytes"], row["micro_batch"])
+        return found

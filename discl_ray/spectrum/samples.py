@@ -1,0 +1,77 @@
+"""The real images a spectrum was made from, in the folder that it names, or in `samples/` inside it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from discl_ray.core.ids import sha256
+from discl_ray.core.run_directory import MANIFEST
+from discl_ray.core.schema import SAMPLES
+from discl_ray.core.splits import SPLITS
+from discl_ray.core.storage import DELETE, Store
+from discl_ray.errors import IntegrityError
+from discl_ray.process.calls import AGAIN
+from discl_ray.spectrum.commit import is_of_another_tool
+from discl_ray.spectrum.remedies import again
+
+SAMPLES_AT = "samples.json"
+"""Names the folder of the samples a spectrum was made from; it lies beside the spectrum's."""
+
+INSIDE = "samples"
+"""Where they lie if the spectrum does not name them."""
+
+SAMPLES_AGAIN = f"{DELETE}{AGAIN}, which reads the data again"
+
+
+def samples_of(run: Store) -> Store:
+    """The folder of the samples a spectrum was made from.
+
+    Raises IntegrityError if it has no training image.
+    """
+    if is_of_another_tool(run) and not run.exists(SAMPLES_AT):
+        samples = run.within(INSIDE)
+    else:
+        beside = Store(run.filesystem, run.base.rsplit("/", 1)[0])
+        remedy = again(run)
+        with run.reading(SAMPLES_AT, remedy):
+            samples = beside.within(run.read_json(SAMPLES_AT, remedy)["directory"])
+    if not samples.list("train", ".parquet"):
+        raise IntegrityError(
+            f"{samples.path('train')}: no table of the real training images of {run.name}; copy the folder {samples.name} as well"
+        )
+    return samples
+
+
+def read_split(samples: Store, split: str, columns: list[str] | None = None) -> pa.Table:
+    """SAMPLES rows of one split; images in files as paths. `test` is for `discl_ray.evaluate` alone."""
+    tables = [samples.read_table(name, columns, SAMPLES_AGAIN) for name in samples.list(split, ".parquet")]
+    schema = SAMPLES if columns is None else pa.schema([SAMPLES.field(name) for name in columns])
+    return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
+
+
+def class_names(samples: Store) -> tuple[str, ...]:
+    """Class names by label, of all splits.
+
+    Raises IntegrityError if another tool's tables give a label no name, or two.
+    """
+    if samples.exists(MANIFEST):
+        with samples.reading(MANIFEST, SAMPLES_AGAIN):
+            return tuple(samples.read_json(MANIFEST, SAMPLES_AGAIN)["classes"])
+    columns = ["label", "class_name"]
+    every = pa.concat_tables([read_split(samples, split, columns) for split in SPLITS])
+    pairs = every.group_by(columns).aggregate([]).sort_by("label")
+    labels = pairs["label"].to_pylist()
+    if labels != list(range(len(labels))):
+        raise IntegrityError(
+            f"{samples.base}: labels are {labels[:10]}; 0, 1, 2, … without a gap are needed, each with one class_name"
+        )
+    return tuple(pairs["class_name"].to_pylist())
+
+
+def content_of_samples(samples: Store) -> str:
+    """Hash of what the samples are, wherever they lie."""
+    if samples.exists(MANIFEST):
+        with samples.reading(MANIFEST, SAMPLES_AGAIN):
+            return samples.read_json(MANIFEST, SAMPLES_AGAIN)["fingerprint"]
+    files = [name for split in SPLITS for name in samples.list(split, ".parquet")]
+    return sha256("".join(sha256(samples.read(name)) for name in files).encode())

@@ -1,0 +1,1 @@
+"""A run of phase 1."""

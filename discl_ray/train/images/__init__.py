@@ -1,0 +1,1 @@
+"""Images in memory-mapped files."""

@@ -1,0 +1,95 @@
+"""What the epoch loop asks of whatever learns: a classifier from scratch, or a CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from discl_ray.curriculum.config import CurriculumConfig
+from discl_ray.train.augment.mixup import Mix
+from discl_ray.train.config import TrainConfig
+
+Predictor = Callable[[NDArray[np.uint8]], Tensor]
+"""RGB images (N, S, S, 3) -> class probabilities (N, C), float32 on the CPU, in eval mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """Everything one training run is, besides its images."""
+
+    seed: int
+    train: TrainConfig
+    curriculum: CurriculumConfig
+    names: tuple[str, ...]
+    """Class names by label."""
+    groups: dict[int, str]
+    """Label -> many, medium or few."""
+    counts: tuple[int, ...]
+    """Real training images by label."""
+    levels: tuple[int, ...] = (100,)
+    """What the curriculum goes through, ascending, 100 last."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker's place among all."""
+
+    rank: int = 0
+    size: int = 1
+
+
+ALONE = World()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A worker's share of a global batch; arrays have its n images."""
+
+    images: NDArray[np.uint8]
+    """(n, S, S, 3)."""
+    labels: NDArray[np.int64]
+    parameters: NDArray[np.float64]
+    """Random numbers of each image's place, (n, PARAMETERS)."""
+    strength: NDArray[np.int64]
+    """CUDA's level of each image's class."""
+    partner: Batch | None
+    """What each image is mixed with; None without mixing."""
+    mix: Mix | None
+    counts: Tensor
+    """The prior as class counts, (C,)."""
+    size: int
+    """Images of the global batch."""
+
+
+class Learner(Protocol):
+    """A model with its loss. Gradients are summed over workers by the loop."""
+
+    model: nn.Module
+    whole_batches: bool
+    """Whether the images that do not fill an epoch's last batch are left out of that epoch."""
+
+    def backward(self, batch: Batch, world: World) -> Tensor:
+        """Adds gradients, which over all workers sum up to that of the batch's mean loss; returns the sum of this share's losses."""
+        ...
+
+    def after_step(self) -> None:
+        """What has to hold of the weights after each step."""
+        ...
+
+    def predictor(self) -> Predictor:
+        """The model as it is now, for one pass over some images."""
+        ...
+
+
+def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+    """For AdamW: matrices are decayed; gains, biases and CLIP's logit scale are not."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,32 @@
+"""The matrix of GPUs with sleeping processes that are really placed, by the code that places a job's; and what trains without Ray Train."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_path):
+    command = [sys.executable, "-m", "tests.placed", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert "Unhandled error" not in done.stderr  # of the other folds and seeds, which end alike
+    for name in ("folds", "seeds"):
+        trained = found.pop(name)
+        assert len(trained["gpus"]) == len(set(trained["gpus"])) == 2, name  # a GPU each, and its own
+        assert trained["said"].startswith("a GPU is reserved, and no CUDA "), name
+        assert "train.use_gpu=false" in trained["said"]
+        assert trained["exit"] == 2
+    assert list(found) == ["1", "generator dies", "scorer dies", "2", "4", "8"]
+    for name, seen in found.items():
+        gpus = int(name) if name.isdigit() else 2
+        assert seen["actors"] == [gpus, gpus]
+        assert seen["rows"] == seen["expected"]
+        for stage in ("generator", "scorer"):
+            on = [process.partition(":")[2] for process in seen[stage]]
+            assert len(set(on)) == len(on) == gpus, (name, stage)  # one on each, the one that came back included
+        assert {p.partition(":")[2] for p in seen["generator"]} == {p.partition(":")[2] for p in seen["scorer"]}

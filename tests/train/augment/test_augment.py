@@ -1,0 +1,239 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torchvision.transforms.v2 import functional as V
+
+from discl_ray.embedded import digits
+from discl_ray.train.augment import augment as module
+from discl_ray.train.augment.augment import (
+    APPLY,
+    BINARY_OPS,
+    COLOUR_OPS,
+    CROP,
+    FLIP,
+    KINDS,
+    OPS,
+    PARAMETERS,
+    AugmentConfig,
+    augment,
+    draw_parameters,
+    to_tensor,
+)
+
+IMAGES = np.stack([digits.web_look(s.pixels, np.random.default_rng(s.index))[0] for s in digits.scans()[:12]])
+CENTRE = np.full((12, PARAMETERS), 0.5)
+"""No shift, no change of gain or offset."""
+STRENGTHS = np.arange(12) % 11
+
+configs = st.builds(
+    AugmentConfig,
+    kind=st.sampled_from(["standard", "strong", "cuda"]),
+    shift=st.integers(0, 4),
+    jitter=st.floats(0, 0.5),
+    flip=st.booleans(),
+    crop=st.sampled_from([1.0, 0.6, 0.2]),
+    strong_ops=st.integers(0, 10),
+    cuda_max=st.integers(1, 10),
+)
+
+
+def as_batch(images: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def before(x: torch.Tensor, parameters: NDArray[np.float64], shift: int, jitter: float) -> torch.Tensor:
+    """What augmentation was when it was shift and jitter alone."""
+    height, width = x.shape[2:]
+    padded = F.pad(x, (shift,) * 4, mode="replicate")
+    offset = (parameters[:, :2] * (2 * shift + 1)).astype(np.int64)
+    moved = torch.stack([padded[i, :, a : a + height, b : b + width] for i, (a, b) in enumerate(offset)])
+    gain, bias = (torch.from_numpy((2 * parameters[:, i] - 1) * jitter).float().view(-1, 1, 1, 1) for i in (2, 3))
+    return moved * (1 + gain) + bias
+
+
+@settings(max_examples=30)
+@given(config=configs, seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), order=st.permutations(range(12)))
+def test_an_image_comes_out_the_same_alone_and_in_any_batch(
+    config: AugmentConfig, seed: int, epoch: int, order: list[int]
+) -> None:
+    parameters, original = draw_parameters(12, seed=seed, epoch=epoch), IMAGES.copy()
+    whole = augment(IMAGES, parameters, STRENGTHS, config)
+    assert whole.dtype == torch.float32
+    assert whole.shape == (12, 3, 32, 32)
+    assert bool(whole.isfinite().all())
+    assert np.array_equal(IMAGES, original)
+    for part in ([order[0]], order[:5], order):
+        assert torch.equal(augment(IMAGES[part], parameters[part], STRENGTHS[part], config), whole[part])
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), count=st.integers(0, 40), stream=st.integers(0, 3))
+def test_parameters_belong_to_a_place_whatever_the_length_of_the_epoch(seed: int, epoch: int, count: int, stream: int) -> None:
+    longest = draw_parameters(40, seed=seed, epoch=epoch, stream=stream)
+    assert np.array_equal(draw_parameters(count, seed=seed, epoch=epoch, stream=stream), longest[:count])
+    assert longest.shape == (40, PARAMETERS)
+    assert (longest >= 0).all()
+    assert (longest < 1).all()
+    assert len(np.unique(longest)) == longest.size
+    for other in (
+        draw_parameters(40, seed=seed + 1, epoch=epoch, stream=stream),
+        draw_parameters(40, seed=seed, epoch=epoch + 1, stream=stream),
+        draw_parameters(40, seed=seed, epoch=epoch, stream=stream + 1),
+    ):
+        assert not np.intersect1d(longest, other).size
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), shift=st.integers(0, 4), jitter=st.floats(0, 0.5))
+def test_without_crop_flip_and_operations_only_shift_and_jitter_are_left(
+    seed: int, epoch: int, shift: int, jitter: float
+) -> None:
+    parameters = draw_parameters(12, seed=seed, epoch=epoch)
+    assert np.array_equal(parameters[:, :4], np.random.default_rng([seed, epoch, 0xA6]).random((12, 4)))  # as before, too
+    expected = before(to_tensor(IMAGES), parameters, shift, jitter)
+    options: list[dict[str, Any]] = [{}, {"kind": "strong", "strong_ops": 0}]
+    for kwargs in options:
+        config = AugmentConfig(shift=shift, jitter=jitter, **kwargs)
+        assert torch.equal(augment(IMAGES, parameters, STRENGTHS, config), expected)
+    none = augment(IMAGES, parameters, np.zeros(12, dtype=int), AugmentConfig(kind="cuda", shift=shift, jitter=jitter))
+    assert torch.equal(none, expected)
+
+
+def test_a_shift_moves_pixels_exactly() -> None:
+    config, x = AugmentConfig(shift=2, jitter=0.0), to_tensor(IMAGES)
+    assert torch.equal(augment(IMAGES, CENTRE, STRENGTHS, config), x)
+    up = CENTRE.copy()
+    up[:, 0] = 0.999
+    moved = augment(IMAGES, up, STRENGTHS, config)
+    assert torch.equal(moved[:, :, :-2], x[:, :, 2:])
+    assert torch.equal(moved[:, :, -2:], x[:, :, -1:].expand(-1, -1, 2, -1))
+
+
+def test_a_flip_mirrors_left_to_right_and_half_the_images() -> None:
+    config, parameters = AugmentConfig(shift=0, jitter=0.0, flip=True), CENTRE.copy()
+    parameters[::2, FLIP] = 0.4
+    flipped = augment(IMAGES, parameters, STRENGTHS, config)
+    mirrored = to_tensor(IMAGES[:, :, ::-1])
+    assert torch.equal(flipped[::2], mirrored[::2])
+    assert torch.equal(flipped[1::2], to_tensor(IMAGES)[1::2])
+    share = (draw_parameters(4000, seed=0, epoch=0)[:, FLIP] < 0.5).mean()
+    assert share == pytest.approx(0.5, abs=0.03)
+
+
+@settings(max_examples=50)
+@given(
+    uniform=st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4),
+    least=st.floats(0.1, 1),
+    size=st.tuples(st.integers(12, 40), st.integers(12, 40)),
+)
+def test_a_crop_is_torchvisions_resized_crop_of_a_box_of_the_asked_area(
+    uniform: list[float], least: float, size: tuple[int, int]
+) -> None:
+    height, width = size
+    x = V.resize(as_batch(IMAGES[:1]), list(size))
+    got = module._crop(x, np.array([uniform]), least)
+    # every pixel's own position, through the same crop, says which box was taken
+    top, left, h, w = box_of(np.array([uniform]), least, height, width)
+    assert 0 <= top <= top + h <= height
+    assert 0 <= left <= left + w <= width
+    area = least + (1 - least) * uniform[0]
+    assert h * w == pytest.approx(area * height * width, abs=0.5 * (h + w) + 0.25)
+    expected = V.resized_crop(x, top, left, h, w, list(size), antialias=False)
+    assert int((got.int() - expected.int()).abs().max()) <= 1
+
+
+def box_of(uniform: NDArray[np.float64], least: float, height: int, width: int) -> tuple[int, int, int, int]:
+    """The crop's box: where its outermost samples lie."""
+    seen: list[NDArray[np.float64]] = []
+    original = module._sample
+    try:
+        module._sample = lambda x, down, across: seen.extend([down[0, :, 0], across[0, 0]]) or x
+        module._crop(torch.zeros(1, 3, height, width, dtype=torch.uint8), uniform, least)
+    finally:
+        module._sample = original
+    ends = []
+    for positions, side in zip(seen, (height, width), strict=True):
+        step = np.diff(positions).max()  # size / side: samples lie that far apart
+        size = round(float(step * side))
+        ends.append((round(float(positions[0] - max(0.5 * step - 0.5, 0))), size))
+    return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+
+
+def test_crops_show_the_whole_range_of_areas() -> None:
+    parameters = draw_parameters(500, seed=1, epoch=1)[:, CROP : CROP + 4]
+    areas = [h * w / 32**2 for _, _, h, w in (box_of(p[None], 0.3, 32, 32) for p in parameters)]
+    assert np.percentile(areas, [2, 50, 98]) == pytest.approx([0.314, 0.65, 0.986], abs=0.05)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_operation_changes_an_image_at_full_magnitude_and_hardly_at_none(name: str) -> None:
+    x = as_batch(IMAGES)
+    for direction in (0.2, 0.8):
+        draw = np.stack([np.full(12, direction), np.linspace(0, 0.99, 12)], axis=1)
+        full, none = (OPS[name](x.clone(), np.full(12, m), draw) for m in (1.0, 0.0))
+        assert full.dtype == none.dtype == torch.uint8
+        assert full.shape == none.shape == x.shape
+        change = lambda y: (y.float() - x.float()).abs().mean((1, 2, 3))  # noqa: E731
+        assert (change(full) > 0.5).float().mean() > 0.8  # a black and white image has no saturation to lose
+        if name in BINARY_OPS:
+            assert torch.equal(full, none)
+        else:
+            assert float(change(none).max()) < 0.5
+            assert torch.equal(OPS[name](x.clone(), np.linspace(0, 1, 12), draw)[:1], none[:1])
+
+
+@settings(max_examples=25)
+@given(magnitude=st.floats(0, 1), up=st.booleans())
+def test_operations_with_a_counterpart_in_torchvision_are_it(magnitude: float, up: bool) -> None:
+    x, m, sign = as_batch(IMAGES), np.full(12, magnitude), 1 if up else -1
+    draw = np.tile([0.8 if up else 0.2, 0.5], (12, 1))
+    expected = {
+        "brightness": V.adjust_brightness(x, 1 + sign * 0.8 * magnitude),
+        "contrast": V.adjust_contrast(x, 1 + sign * 0.8 * magnitude),
+        "saturation": V.adjust_saturation(x, 1 + sign * 0.9 * magnitude),
+        "sharpness": V.adjust_sharpness(x, 1 + sign * 0.9 * magnitude),
+        "posterize": V.posterize(x, 8 - round(5 * magnitude)),
+        "hue": V.adjust_hue(x, 0.5 * sign * magnitude),
+    }
+    for name, image in expected.items():
+        assert int((OPS[name](x, m, draw).int() - image.int()).abs().max()) <= 1, name  # theirs cut, ours are rounded
+    if magnitude > 0.05:
+        assert torch.equal(OPS["solarize"](x, m, draw), V.solarize(x, 256 - 192 * magnitude))
+        sigma = 0.035 * 32 * magnitude
+        reference = V.gaussian_blur(x, [7, 7], [sigma, sigma])
+        inner = (slice(None), slice(None), slice(3, -3), slice(3, -3))  # edges are repeated here, mirrored there
+        assert int((OPS["blur"](x, m, draw)[inner].int() - reference[inner].int()).abs().max()) <= 1
+
+
+def test_geometry_turns_and_moves_by_what_it_says() -> None:
+    x, draw = as_batch(IMAGES), np.tile([0.8, 0.5], (12, 1))
+    inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
+    turned = V.rotate(x, -30, interpolation=V.InterpolationMode.BILINEAR)
+    assert float((OPS["rotate"](x, np.ones(12), draw)[inner].float() - turned[inner].float()).abs().mean()) < 2
+    moved = OPS["move_down"](x, np.full(12, 3 / (0.15 * 32)), draw)
+    assert int((moved[:, :, :-3].int() - x[:, :, 3:].int()).abs().max()) <= 1
+
+
+def test_strong_moves_nothing_and_cuda_leaves_half_the_images() -> None:
+    assert not set(COLOUR_OPS) & {"rotate", "shear_down", "shear_across", "move_down", "move_across", "zoom"}
+    flat = np.zeros((12, 32, 32, 3), dtype=np.uint8)
+    flat[:, 16:] = [200, 120, 40]
+    for epoch in range(20):  # operations on colour keep equal columns equal; blur and light by direction, noise aside
+        parameters = draw_parameters(12, seed=0, epoch=epoch)
+        y = KINDS["strong"](as_batch(flat), parameters, STRENGTHS, AugmentConfig(kind="strong"))
+        names = (parameters[:, [10, 14]] * len(COLOUR_OPS)).astype(int)
+        clean = ~np.isin(names, [COLOUR_OPS.index(n) for n in ("noise", "shade", "blur", "sharpness")]).any(1)
+        assert (y[clean] == y[clean][..., :1]).all()
+    config, strength = AugmentConfig(kind="cuda"), np.full(2000, 5)
+    parameters = draw_parameters(2000, seed=3, epoch=0)
+    x = as_batch(np.tile(IMAGES[:1], (2000, 1, 1, 1)))
+    same = (KINDS["cuda"](x, parameters, strength, config) == x).flatten(1).all(1).numpy()
+    assert same[parameters[:, APPLY] >= 0.5].all()
+    assert same[parameters[:, APPLY] < 0.5].mean() < 0.01
+    assert (parameters[:, APPLY] < 0.5).mean() == pytest.approx(0.5, abs=0.04)
