@@ -261,7 +261,7 @@ def _decoded(
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """(class name, pixels) of rows of the listing, for SECONDS; what cannot be read goes into `unread`, with its reason."""
     from discl_ray.core.images import decode_image
-    from discl_ray.data.files import shown
+    from discl_ray.data.wording import shown
     from discl_ray.errors import ImageError
 
     listing = subject.listing

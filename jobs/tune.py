@@ -62,7 +62,7 @@ def next_command(swept: Sequence[str], best: str) -> str:
 def write_results(config: Config, spectrum: Spectrum, store: Store, dimensions: Sequence[Dimension]) -> None:
     """tune.md, tune.png and best.yaml; prints the table and what to do next. Raises DisclError if no trial finished."""
     from discl_ray.experiments.rows import caveat
-    from discl_ray.experiments.tune.sweep import best_of, read_outcomes
+    from discl_ray.experiments.tune.outcomes import best_of, read_outcomes
     from discl_ray.report.sweep import sweep_picture, sweep_table
     from discl_ray.report.tables import count
 
@@ -131,7 +131,8 @@ def job(config: Config) -> None:
     check_points(seeds, draw_points(dimensions, config.tune.trials, config.tune.seed))
     # a stopped Ray Train run lets go of its workers only where there is a dashboard
     with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone):
-        from discl_ray.experiments.tune.sweep import is_complete, lay_out_sweep, run_sweep, sweep_store
+        from discl_ray.experiments.tune.outcomes import is_complete
+        from discl_ray.experiments.tune.sweep import lay_out_sweep, run_sweep, sweep_store
 
         store = sweep_store(config, [spectrum for _, spectrum in seeds])
         with locked(store):

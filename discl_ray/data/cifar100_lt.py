@@ -21,9 +21,9 @@ from discl_ray.core.ids import stable_id
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.config import Cifar100LTConfig, LongTail
-from discl_ray.data.files import open_root
-from discl_ray.data.imagenet_lt import read_required
+from discl_ray.data.file_lists import read_required
 from discl_ray.data.listing import LISTING, Listing
+from discl_ray.data.root import open_root
 from discl_ray.data.splits import long_tail_sizes, order_of
 from discl_ray.errors import DataError, ImageError
 

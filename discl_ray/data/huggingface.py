@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from discl_ray.core.storage import Store
 from discl_ray.data.config import HuggingFaceConfig
-from discl_ray.data.files import File, guard, open_root, pick, shown, split_of, stat_files
+from discl_ray.data.files import File, pick, split_of, stat_files
 from discl_ray.data.listing import Listing
-from discl_ray.data.parquet import (
+from discl_ray.data.root import guard, open_root
+from discl_ray.data.tabular import (
     BROKEN,
     Source,
     cells,
@@ -33,6 +34,7 @@ from discl_ray.data.parquet import (
     runs,
     unreadable,
 )
+from discl_ray.data.wording import shown
 from discl_ray.errors import DataError, ImageError
 
 LOOKED_FOR = "dataset_dict.json or state.json (of save_to_disk), or *.parquet (of a repository)"

@@ -8,18 +8,10 @@ import pyarrow as pa
 
 from discl_ray.core.storage import Store
 from discl_ray.data.config import ImageFolderConfig
-from discl_ray.data.files import (
-    LINK_OUT,
-    SPLIT_WORDS,
-    LeftOut,
-    folders_in,
-    open_root,
-    pick_images,
-    shown,
-    split_of,
-    stamp_of,
-)
+from discl_ray.data.files import SPLIT_WORDS, LeftOut, folders_in, pick_images, split_of, stamp_of
 from discl_ray.data.listing import LISTING, Listing, read_files, refused_files
+from discl_ray.data.root import LINK_OUT, open_root
+from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
 
 LAYOUT = "root/<class>/<image> or root/{train,val,test}/<class>/<image>"

@@ -14,9 +14,11 @@ from typing import Any
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import INaturalistConfig
-from discl_ray.data.files import Problems, guard, open_root, shown, stamp_of
-from discl_ray.data.imagenet_lt import check_folders, decoded, folders_of, read_required, table_of_files
+from discl_ray.data.file_lists import check_folders, decoded, folders_of, read_required, table_of_files
+from discl_ray.data.files import Problems, stamp_of
 from discl_ray.data.listing import Listing, read_files
+from discl_ray.data.root import guard, open_root
+from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
 
 SPLITS = {"train2018.json": "train", "val2018.json": "test"}

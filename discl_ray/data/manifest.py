@@ -21,19 +21,10 @@ import pyarrow as pa
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import ManifestConfig
-from discl_ray.data.files import (
-    SPLIT_WORDS,
-    Problems,
-    choose_columns,
-    guard,
-    open_root,
-    same_name,
-    shown,
-    split_of,
-    stamp_of,
-    stat_files,
-)
+from discl_ray.data.files import SPLIT_WORDS, Problems, choose_columns, split_of, stamp_of, stat_files
 from discl_ray.data.listing import LISTING, Listing, read_files
+from discl_ray.data.root import guard, open_root, same_name
+from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
 
 REQUIRED = ("path", "label")

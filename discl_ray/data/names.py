@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from discl_ray.core.storage import Store, check_regular
-from discl_ray.data.files import Problems, same_name, shown
+from discl_ray.data.files import Problems
+from discl_ray.data.root import same_name
+from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
 
 LONGEST = 200

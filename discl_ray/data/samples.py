@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from discl_ray.cluster.map_blocks import map_blocks
 from discl_ray.core.ids import stable_id
@@ -29,30 +28,33 @@ from discl_ray.core.schema import SAMPLES
 from discl_ray.core.settings import identity
 from discl_ray.core.splits import SPLITS, USES, no_image
 from discl_ray.core.storage import Store, reference
-from discl_ray.data.config import AnyDataConfig, FilesConfig, LongTail
-from discl_ray.data.files import same_name, shown
+from discl_ray.data.config import AnyDataConfig, FilesConfig
 from discl_ray.data.listing import REJECTS, Listing, Read
 from discl_ray.data.names import load_names
+from discl_ray.data.root import same_name
 from discl_ray.data.scan import SCANNED, scan
-from discl_ray.data.splits import conflicts, duplicates, fill_splits, long_tail
+from discl_ray.data.verdicts import TWO_LABELS, Verdicts, judge_rows
+from discl_ray.data.wording import shown
 from discl_ray.errors import DataError, ImageError, IntegrityError
 from discl_ray.process.calls import AGAIN
 
 PART = 2_000
 """Rows a task reads and a part file holds."""
 
+
 READ_AGAIN = "the data is read again"
+
 
 NAMED = 20
 """Broken files the summary names; all of them are in REJECTED."""
 
+
 EXAMPLES = 4
 """Files with two labels that it names."""
 
+
 REJECTED = "rejects.parquet"
 
-TWO_LABELS = "two_labels"
-"""The reason why files are rejected whose bytes stand under another class as well."""
 
 RULES = 2
 """Part of the folder's name of data sets in files; another number where others of their images are used."""
@@ -104,7 +106,7 @@ def read_samples(config: AnyDataConfig, listing: Listing, *, seed: int, run: Sto
         return replace(known, notes=listing.notes)
     found = _scan(listing, num_cpus, _limit(config))
     _check_broken(config, listing, found, store)
-    verdicts = _judge(config, listing, found, keys, names, seed)
+    verdicts = judge_rows(config, listing, found, keys, names, seed)
     rejects = verdicts.rejects(listing)
     store.write_table(REJECTED, rejects)
     _check_left(config, verdicts, rejects, names, store)
@@ -253,97 +255,7 @@ def _broken_words(rejects: pa.Table, store: Store) -> list[str]:
     return [*lines, f"    the whole list: {store.path(REJECTED)}"]
 
 
-@dataclass
-class _Verdicts:
-    """What becomes of each row of a listing, by column."""
-
-    label: NDArray[np.int64]
-    split: NDArray[np.object_]
-    good: NDArray[np.bool_]
-    """Whether it is used."""
-    reason: NDArray[np.object_]
-    """Why it is rejected; null for what is used, or left out of a long tail."""
-    detail: NDArray[np.object_]
-
-    def reject(self, row: int, reason: str, detail: str) -> None:
-        """One row is not used."""
-        self.good[row], self.reason[row], self.detail[row] = False, reason, f"{reason}: {detail}"
-
-    def rejects(self, listing: Listing) -> pa.Table:
-        """REJECTS of all that cannot be used."""
-        rows = np.flatnonzero([r is not None for r in self.reason])
-        own = {
-            "sample_id": listing.table["sample_id"].take(pa.array(rows, pa.int64())).combine_chunks(),
-            "split": self.split[rows].tolist(),
-            "reason": self.reason[rows].tolist(),
-            "detail": self.detail[rows].tolist(),
-        }
-        return pa.concat_tables([listing.refused, pa.table(own, schema=REJECTS)])
-
-
-def _judge(config: AnyDataConfig, listing: Listing, found: pa.Table, keys: list[str], names: list[str], seed: int) -> _Verdicts:
-    """Who is used, and in which split: what is broken goes, then what has two labels, then copies in other splits, then the tail."""
-    verdicts = _Verdicts(
-        label=pc.index_in(listing.table["class_key"], pa.array(keys, pa.string())).to_numpy(zero_copy_only=False),
-        split=np.array(listing.table["split"].to_pylist(), object),
-        good=np.array(found["reason"].is_null().to_pylist(), bool),
-        reason=np.array(found["reason"].to_pylist(), object),
-        detail=np.array(found["detail"].to_pylist(), object),
-    )
-    if isinstance(config, FilesConfig):
-        ids = listing.table["sample_id"].to_pylist()
-        sha = np.array(found["sha256"].to_pylist(), object)
-        _reject_conflicts(verdicts, ids, sha, names)
-        _split(config, verdicts, ids, sha, np.array(listing.table["group"].to_pylist(), object), seed)
-        if config.cross_split_duplicates == "exclude":
-            part = np.flatnonzero(verdicts.good)
-            for i, owner in zip(part.tolist(), duplicates(verdicts.split[part], sha[part]), strict=True):
-                if owner is not None:
-                    verdicts.reject(i, f"also_in_{owner}", "the same bytes are in another split")
-        if config.long_tail is not None and config.name != "cifar100_lt":
-            _cut_tail(config.long_tail, verdicts, ids, seed)
-    return verdicts
-
-
-def _reject_conflicts(verdicts: _Verdicts, ids: list[str], sha: NDArray[np.object_], names: list[str]) -> None:
-    """The same bytes under two labels: nobody knows which is right."""
-    part = np.flatnonzero(verdicts.good)
-    for i, other in zip(part.tolist(), conflicts(verdicts.label[part], sha[part]).tolist(), strict=True):
-        if other >= 0:
-            row = part[other]
-            own, theirs = names[verdicts.label[i]], names[verdicts.label[row]]
-            verdicts.reject(i, TWO_LABELS, f"'{own}' here, and the same bytes are '{theirs}' in {ids[row]}")
-
-
-def _split(
-    config: FilesConfig, verdicts: _Verdicts, ids: list[str], sha: NDArray[np.object_], group: NDArray[np.object_], seed: int
-) -> None:
-    """Draws the splits that are open; copies of one image are drawn together."""
-    part = np.flatnonzero(verdicts.good)
-    copies = {h for h, n in Counter(sha[part].tolist()).items() if n > 1}
-    tied = [
-        g if g is not None else (h if h in copies else None)
-        for g, h in zip(group[part].tolist(), sha[part].tolist(), strict=True)
-    ]
-    verdicts.split[part] = fill_splits(
-        verdicts.split[part],
-        verdicts.label[part].astype(np.int64),
-        np.array(tied, object),
-        [ids[i] for i in part],
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
-        seed=seed,
-    )
-
-
-def _cut_tail(tail: LongTail, verdicts: _Verdicts, ids: list[str], seed: int) -> None:
-    train = np.flatnonzero(verdicts.good & (verdicts.split == "train"))
-    label, own = verdicts.label[train].astype(np.int64), [ids[i] for i in train]
-    keep = long_tail(label, own, imbalance=tail.imbalance, head=tail.head, seed=seed)
-    verdicts.good[train[~keep]] = False
-
-
-def _check_left(config: AnyDataConfig, verdicts: _Verdicts, rejects: pa.Table, names: list[str], store: Store) -> None:
+def _check_left(config: AnyDataConfig, verdicts: Verdicts, rejects: pa.Table, names: list[str], store: Store) -> None:
     """Raises DataError if what is left cannot be trained on."""
     two = _conflict_words(rejects, store)
     if two and isinstance(config, FilesConfig) and config.conflicts == "refuse":
@@ -369,7 +281,7 @@ def _conflict_words(rejects: pa.Table, store: Store) -> list[str]:
     return [f"  {rows.num_rows} files have the same bytes under two classes and are left out of every split:", *lines, *more]
 
 
-def _used(listing: Listing, found: pa.Table, verdicts: _Verdicts, names: list[str]) -> pa.Table:
+def _used(listing: Listing, found: pa.Table, verdicts: Verdicts, names: list[str]) -> pa.Table:
     """SAMPLES without images of what is used, and LISTING's `path` and what `read` needs."""
     used = pa.array(np.flatnonzero(verdicts.good))
     extra = [c for c in listing.table.column_names if c not in (*SAMPLES.names, "class_key")]

@@ -15,8 +15,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from discl_ray.data.files import LINK_OUT, leads_out, same_name, shown
 from discl_ray.data.listing import Listing, refused_files
+from discl_ray.data.root import LINK_OUT, leads_out, same_name
+from discl_ray.data.wording import shown
 
 NAMED = 5
 """Classes that a note names."""

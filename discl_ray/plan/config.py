@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from discl_ray.core.lam import check_grid, lam_to_pct
 from discl_ray.core.settings import Location, Settings, execution
-from discl_ray.data.files import same_name
+from discl_ray.data.root import same_name
 from discl_ray.plan.templates import broken_rule, placeholders
 
 PAPER_QUANTILE = 0.064

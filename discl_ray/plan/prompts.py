@@ -17,8 +17,8 @@ import yaml
 
 from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import check_regular
-from discl_ray.data.files import same_name
 from discl_ray.data.names import code_like
+from discl_ray.data.root import same_name
 from discl_ray.errors import ConfigError
 from discl_ray.plan.config import PromptConfig
 from discl_ray.plan.templates import LONGEST, broken_rule, has_control, placeholders

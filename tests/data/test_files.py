@@ -11,19 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.data.files import (
-    LONGEST,
     TOLD,
     File,
     LeftOut,
     Problems,
     choose_columns,
     found_instead,
-    guard,
     is_image,
-    open_root,
     pick,
-    readable,
-    shown,
     split_of,
     stamp_of,
     stat_files,
@@ -31,6 +26,8 @@ from discl_ray.data.files import (
 )
 from discl_ray.data.listing import read_files
 from discl_ray.data.names import load_names
+from discl_ray.data.root import LONGEST, guard, open_root
+from discl_ray.data.wording import readable, shown
 from discl_ray.errors import ConfigError, DataError
 from discl_ray.plan.config import PromptConfig
 from discl_ray.plan.prompts import load_prompts

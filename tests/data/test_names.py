@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.data.files import same_name
 from discl_ray.data.names import code_like, load_names
+from discl_ray.data.root import same_name
 from discl_ray.errors import DataError
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from discl_ray.config import load_config
 from discl_ray.data.config import ParquetConfig
-from discl_ray.data.parquet import parquet, split_of_path
+from discl_ray.data.parquet import parquet
 from discl_ray.data.settle import settled
+from discl_ray.data.tabular import split_of_path
 from discl_ray.errors import ConfigError, DataError, ImageError
 from tests.conftest import promptly
 

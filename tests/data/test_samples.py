@@ -15,8 +15,9 @@ from discl_ray.core.storage import Store
 from discl_ray.data import list_dataset
 from discl_ray.data import samples as module
 from discl_ray.data.config import AnyDataConfig, ImageFolderConfig, LongTail
-from discl_ray.data.files import open_root, stamp_of, walk
+from discl_ray.data.files import stamp_of, walk
 from discl_ray.data.listing import Listing, inline, listing_table, read_files
+from discl_ray.data.root import open_root
 from discl_ray.data.samples import read_samples, summarize_samples
 from discl_ray.errors import DataError
 

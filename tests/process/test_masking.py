@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.config import dump_config, load_config
-from discl_ray.data.files import shown
+from discl_ray.data.wording import shown
 from discl_ray.errors import ConfigError, DataError, ImageError
 from discl_ray.process.calls import BY_MAKE, Call
 from discl_ray.process.masking import masked

@@ -175,14 +175,14 @@ def test_only_what_decides_a_training_run_can_be_swept() -> None:
     "metrics", [[{"val_top1_overall": math.nan}], [{}], [{"val_top1_overall": 1.0}, {"val_top1_overall": math.inf}]]
 )
 def test_a_metric_that_is_no_number_fails_the_trial(metrics: list[dict[str, float]]) -> None:
-    from discl_ray.experiments.tune.sweep import measured
+    from discl_ray.experiments.tune.trial import measured
 
     with pytest.raises(DisclError, match="nothing to judge"):
         measured(metrics, [None] * len(metrics))
 
 
 def test_the_metric_is_the_mean_over_seeds_and_that_of_the_weights_that_are_kept() -> None:
-    from discl_ray.experiments.tune.sweep import measured
+    from discl_ray.experiments.tune.trial import measured
 
     assert measured([{"val_top1_overall": 40.0}, {"val_top1_overall": 60.0}], [None, None]) == ("val_top1_overall", 50.0)
     both = {"val_top1_overall": 40.0, "val_macro_f1_ood": 30.0}
@@ -191,14 +191,14 @@ def test_the_metric_is_the_mean_over_seeds_and_that_of_the_weights_that_are_kept
 
 
 def test_only_a_finished_trial_can_win(tmp_path: Path) -> None:
-    from discl_ray.experiments.tune.sweep import _record, best_of, is_complete, read_outcomes
+    from discl_ray.experiments.tune.outcomes import best_of, is_complete, read_outcomes, record_file
 
     store = Store.at(tmp_path)
 
     def trial(name: str, *dev: float, reason: str = "") -> None:
         rows = [{"epoch": e, "dev": value, "metric": "val_top1_overall"} for e, value in enumerate(dev, 1)]
         point = {"name": name}
-        store.write_json(_record(point), {"point": point, "epochs": 3, "rows": rows, "reason": reason})
+        store.write_json(record_file(point), {"point": point, "epochs": 3, "rows": rows, "reason": reason})
 
     trial("failed", 90.0, 90.0, 90.0, reason="it broke")
     trial("stopped", 80.0)
@@ -213,9 +213,9 @@ def test_only_a_finished_trial_can_win(tmp_path: Path) -> None:
     assert not is_complete(store)
     store.write_json("MANIFEST.json", {"trials": 5})
     assert is_complete(store)
-    store.delete(_record({"name": "failed"}))
+    store.delete(record_file({"name": "failed"}))
     assert not is_complete(store)
-    store.write_json(_record({"name": "failed"}), {"point": {"name": "another"}, "epochs": 3, "rows": [], "reason": ""})
+    store.write_json(record_file({"name": "failed"}), {"point": {"name": "another"}, "epochs": 3, "rows": [], "reason": ""})
     assert not is_complete(store)
 
 
@@ -234,11 +234,12 @@ def test_a_sweep_that_lost_records_is_begun_anew(
     tmp_path: Path, ended: object, records: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from discl_ray.experiments.tune import sweep as module
+    from discl_ray.experiments.tune.outcomes import record_file
 
     store = Store.at(tmp_path)
     for name in records:
         point = {"name": name}
-        store.write_json(module._record(point), {"point": point, "epochs": 1, "rows": [], "reason": "it broke"})
+        store.write_json(record_file(point), {"point": point, "epochs": 1, "rows": [], "reason": "it broke"})
     if isinstance(ended, int):
         trials = [[json.dumps({"status": "ERROR"}), "{}"]] * ended + [[json.dumps({"status": "PENDING"}), "{}"]]
         store.write_json(f"{module.RAY_TUNE}/experiment_state-1.json", {"trial_data": trials})
@@ -299,7 +300,7 @@ class Judged:
     """A sweep whose trials report given curves, one trial after the other, and which may be killed and taken up again."""
 
     def __init__(self, store: Store, curves: list[list[int]]) -> None:
-        from discl_ray.experiments.tune.sweep import Seeded, Sweep
+        from discl_ray.experiments.tune.outcomes import Seeded, Sweep
 
         points = tuple({"train.learning_rate": float(number)} for number in range(1, len(curves) + 1))
         seeded = (Seeded(config=config(LR), spectrum=Spectrum(store=store, samples=store, classes=()), start=None),)
@@ -309,7 +310,8 @@ class Judged:
 
     def start(self, stop_after: int | None, lag: int, over: set[int]) -> bool:
         """Runs what is left; False if it was killed after so many reports. `lag` is how far checkpoints are behind records."""
-        from discl_ray.experiments.tune.sweep import Rungs, _note, _outcome
+        from discl_ray.experiments.tune.outcomes import read_outcome, write_outcome
+        from discl_ray.experiments.tune.rungs import Rungs
 
         rungs = Rungs(self.sweep, max_t=len(self.curves[0]), grace_period=2)
         rungs.set_search_properties("dev", "max")
@@ -319,7 +321,7 @@ class Judged:
             if number in over:
                 continue
             name, rows = self.sweep.record(point), []
-            known = _outcome(self.sweep.store, name) if self.sweep.store.exists(name) else None
+            known = read_outcome(self.sweep.store, name) if self.sweep.store.exists(name) else None
             if known is not None:
                 rows = list(known.rows) if known.over else list(known.rows[: max(0, len(known.rows) - lag)])
             for epoch in range(1 if known is not None and known.over else len(rows) + 1, len(self.curves[number]) + 1):
@@ -327,7 +329,7 @@ class Judged:
                     break
                 if known is None or not known.over:
                     rows = [*rows, {"epoch": epoch, "metric": "val", "dev": float(self.curves[number][epoch - 1])}]
-                    _note(self.sweep, point, rows=rows, epochs=len(self.curves[number]))
+                    write_outcome(self.sweep, point, rows=rows, epochs=len(self.curves[number]))
                 self.reports += 1
                 if self.reports == stop_after:
                     return False
@@ -338,9 +340,9 @@ class Judged:
 
     def verdicts(self) -> list[tuple[str, int]]:
         """What became of each trial, in the order of the points."""
-        from discl_ray.experiments.tune.sweep import _outcome
+        from discl_ray.experiments.tune.outcomes import read_outcome
 
-        found = [_outcome(self.sweep.store, self.sweep.record(point)) for point in self.sweep.points]
+        found = [read_outcome(self.sweep.store, self.sweep.record(point)) for point in self.sweep.points]
         return [(outcome.status, outcome.epoch) for outcome in found]
 
 
