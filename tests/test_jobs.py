@@ -59,8 +59,8 @@ def test_train_ends_with_a_table_curves_logs_and_a_ledger(trained: tuple[Path, s
 def test_a_training_killed_on_the_way_ends_with_the_same_weights(trained: tuple[Path, str], tmp_path: Path) -> None:
     root, _ = trained
     (tmp_path / "digits_lt").mkdir()
-    for generated in root.glob("digits_lt/generate-*"):
-        (tmp_path / "digits_lt" / generated.name).symlink_to(generated)
+    for made in (*root.glob("digits_lt/generate-*"), *root.glob("digits_lt/samples-*")):
+        (tmp_path / "digits_lt" / made.name).symlink_to(made)
     process = subprocess.Popen(job("train", tmp_path), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 400
     while len(list(tmp_path.glob("digits_lt/train-*/ray_train/checkpoint_*"))) < 3 and time.monotonic() < limit:

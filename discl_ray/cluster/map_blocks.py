@@ -89,7 +89,8 @@ def _drop(tasks: Sequence[Any]) -> None:
     from ray.exceptions import RayError
 
     for task in tasks:
-        ray.cancel(task, force=True)
+        # not by force: Ray 2.60 aborts the driver if a task it has killed turns out to have ended by itself
+        ray.cancel(task)
     for task in tasks:
         with suppress(RayError):
             ray.get(task, timeout=HEARING_S)

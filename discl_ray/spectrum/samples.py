@@ -12,7 +12,7 @@ from discl_ray.core.storage import DELETE, Store
 from discl_ray.errors import IntegrityError
 from discl_ray.process.calls import AGAIN
 from discl_ray.spectrum.commit import is_of_another_tool
-from discl_ray.spectrum.remedies import again
+from discl_ray.spectrum.remedies import again, remake
 
 SAMPLES_AT = "samples.json"
 """Names the folder of the samples a spectrum was made from; it lies beside the spectrum's."""
@@ -37,7 +37,8 @@ def samples_of(run: Store) -> Store:
             samples = beside.within(run.read_json(SAMPLES_AT, remedy)["directory"])
     if not samples.list("train", ".parquet"):
         raise IntegrityError(
-            f"{samples.path('train')}: no table of the real training images of {run.name}; copy the folder {samples.name} as well"
+            f"{samples.path('train')}: no table of the real training images of {run.name}; {remake(run)}, which reads the data "
+            f"again and makes no image twice, or copy the folder {samples.name} to it"
         )
     return samples
 

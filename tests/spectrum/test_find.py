@@ -131,7 +131,9 @@ def test_a_lost_commit_is_named(run):
 def test_lost_samples_are_named(run):
     _, store = run
     shutil.rmtree(Spectrum.open(store).samples.local)
-    with pytest.raises(IntegrityError, match=r"no table of the real training images.*copy the folder samples-"):
+    with pytest.raises(
+        IntegrityError, match=r"no table of the real training images.*reads the data again.*copy the folder samples-"
+    ):
         Spectrum.open(store)
 
 

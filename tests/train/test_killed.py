@@ -211,9 +211,9 @@ def test_damaged_checkpoints(undisturbed, interrupted: list[Path], ref: TableRef
 def test_checkpoints_all_damaged(interrupted: list[Path], ref: TableRef, tmp_path: Path) -> None:
     for checkpoint in interrupted:
         cut_short(checkpoint)
-    with pytest.raises(IntegrityError, match="delete the run's directory"):
+    with pytest.raises(IntegrityError, match=r"delete .*ray_train and run the command again"):
         trainer.last_readable(trainer.Checkpoint(str(interrupted[-1])))
-    with pytest.raises(DisclError, match=r"checkpoint is damaged.*delete the run's directory") as caught:
+    with pytest.raises(DisclError, match=r"checkpoint is damaged.*delete .*ray_train and run the command again") as caught:
         train(ref, tmp_path / "run", job())
     assert "\n" not in str(caught.value)
 
