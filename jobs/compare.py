@@ -38,6 +38,11 @@ def main() -> None:
     def job(config: Config) -> None:
         if known.seeds < 1:
             raise ConfigError(f"--seeds {known.seeds}: at least one is needed")
+        if config.spectrum.path:
+            raise ConfigError(
+                f"spectrum.path = '{config.spectrum.path}': each seed of a comparison has a spectrum of its own, found by its "
+                "configuration; leave it out, or train on this one: make train"
+            )
         # what stands on PyTorch takes seconds to import: not before the configuration is known to be sound
         from discl_ray.experiments.comparison import compare, compare_gaps
         from discl_ray.experiments.tables import TABLES, table_for

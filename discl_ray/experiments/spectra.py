@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from discl_ray.config import PHASE_1, Config
+from discl_ray.core.splits import no_image
 from discl_ray.data import name_of_samples
 from discl_ray.errors import DisclError
 from discl_ray.spectrum.find import find_spectrum
@@ -21,6 +22,8 @@ def open_for(config: Config, judged: Literal["val", "test"] = "test") -> tuple[C
     spectrum = find_spectrum(config, today)
     spectrum.check_judged(judged)
     print(f"spectrum · {spectrum.store.base}", flush=True)
+    if not spectrum.split("val", ["label"]).num_rows:
+        print(f"  {no_image('val')}: nothing is measured while training", flush=True)
     for sentence in since_made(spectrum, today):
         print(f"  {sentence}", flush=True)
     return with_recorded(config, spectrum), spectrum

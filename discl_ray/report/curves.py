@@ -29,7 +29,8 @@ def curves(histories: dict[str, list[dict[str, Any]]], *, note: str = "") -> byt
                 top.plot(*zip(*points, strict=True), style, color=colour, marker="o", ms=3, label=f"{label}, {name}")
         bottom.step([r["epoch"] for r in rows], [r["lam"] for r in rows], where="mid", color=colour)
     top.set_ylabel("macro F1 on val [%]" if "f1" in shown[0] else "top-1 on val [%]")
-    top.legend(frameon=False, fontsize=8)
+    if top.lines:
+        top.legend(frameon=False, fontsize=8)
     bottom.set(xlabel="epoch", ylabel="λ", ylim=(-0.05, 1.05))
     bottom.xaxis.get_major_locator().set_params(integer=True)
     for axis in (top, bottom):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from discl_ray.config import PHASE_1, Config
-from discl_ray.core.run_directory import MANIFEST, PLAN_FILE, holder, run_store
+from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE, holder, run_store
 from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, SetupError
@@ -63,10 +63,14 @@ def complete_matches(wanted: Config) -> list[Store]:
 
 def candidates(wanted: Config) -> list[Candidate]:
     """All spectra of the run that say how they are made."""
-    run = run_store(wanted.run.root, wanted.run.name, "")
-    stores = [run.within(folder) for folder in run.folders() if folder.startswith(PREFIX)]
-    recorded = [(store, read_recorded(store)) for store in stores]
+    recorded = [(store, read_recorded(store)) for store in _spectra(wanted)]
     return [Candidate(store, differences(there, wanted)) for store, there in recorded if there is not None]
+
+
+def _spectra(wanted: Config) -> list[Store]:
+    """The run's folders of spectra, finished or not."""
+    run = run_store(wanted.run.root, wanted.run.name, "")
+    return [run.within(folder) for folder in run.folders() if folder.startswith(PREFIX)]
 
 
 def differences(there: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
@@ -87,6 +91,12 @@ def _nothing_found(wanted: Config) -> str:
         if store.exists(PLAN_FILE):
             return f"{missing}; {len(store.list(COMMITS, '.json'))} shards of it are committed: {advice('generate')}, which goes on"
     missing = f"{run.base}: no complete spectrum for this configuration"
+    unreadable = [store for store in _spectra(wanted) if store.exists(MANIFEST) and read_recorded(store) is None]
+    if unreadable:
+        return (
+            f"{missing}; {unreadable[0].name} is complete, and its {CONFIG} is gone or cannot be read: if it is the one, name it: "
+            f"spectrum.path={unreadable[0].base}; else {advice('generate')}"
+        )
     others = [candidate for candidate in found if candidate.complete and candidate.differing]
     if not others:
         return f"{missing}; {advice('generate')}"

@@ -12,12 +12,14 @@ that made the images. A folder that another tool wrote is opened as well if it h
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import yaml
 from pydantic import ValidationError
 
@@ -27,12 +29,12 @@ from discl_ray.core.run_directory import CONFIG, MANIFEST
 from discl_ray.core.splits import no_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
-from discl_ray.process.calls import advice
-from discl_ray.spectrum.commit import COMMITS, DATA, committed, content_of, is_of_another_tool
+from discl_ray.spectrum.commit import COMMITS, DATA, committed, committed_files, content_of, is_of_another_tool
 from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.of_another_tool import check_spectrum
 from discl_ray.spectrum.read import grid_of, open_spectrum
 from discl_ray.spectrum.remedies import again, remake
-from discl_ray.spectrum.samples import class_names, read_split, samples_of
+from discl_ray.spectrum.samples import class_names, content_of_samples, read_split, samples_of
 
 SOURCES = "sources.parquet"
 
@@ -57,17 +59,20 @@ class Spectrum:
 
         Raises SetupError if it is not there or not complete, IntegrityError if it is damaged.
         """
-        store = Store.at(place) if isinstance(place, str) else place
+        store = _at(place) if isinstance(place, str) else place
         check_complete(store)
         samples = samples_of(store)
-        return cls(store=store, samples=samples, classes=class_names(samples))
+        spectrum = cls(store=store, samples=samples, classes=class_names(samples))
+        if is_of_another_tool(store):
+            check_spectrum(store, committed_files(store), samples, spectrum.classes)
+        return spectrum
 
     @cached_property
     def name(self) -> str:
         """What training runs on it are named by: the folder's name, which is a hash of what made it, or else of its bytes."""
         if self.store.name.startswith(PREFIX) and not is_of_another_tool(self.store):
             return self.store.name
-        return f"spectrum-{stable_id(content_of(self.store))[:8]}"
+        return f"spectrum-{stable_id(content_of(self.store), content_of_samples(self.samples))[:8]}"
 
     @cached_property
     def recorded(self) -> Config | None:
@@ -102,6 +107,23 @@ class Spectrum:
         return real.filter(np.isin(real["sample_id"].to_numpy(zero_copy_only=False), made.to_numpy(zero_copy_only=False)))
 
 
+def _at(place: str) -> Store:
+    """The folder at a path or URI; links are followed, for the samples lie beside what they lead to.
+
+    Raises SetupError if it cannot be looked at.
+    """
+    local = "://" not in place
+    try:
+        store = Store.at(os.path.realpath(os.path.expanduser(place), strict=True) if local else place)
+        is_file = store.filesystem.get_file_info(store.base).type == pafs.FileType.File
+    except (OSError, ValueError, pa.ArrowException) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
+        raise SetupError(f"spectrum.path = '{place}': {why}; name the folder or URI that generate wrote") from error
+    if is_file:
+        raise SetupError(f"spectrum.path = '{place}': a file; name the folder that generate wrote")
+    return store
+
+
 def read_recorded(store: Store) -> Config | None:
     """The configuration a spectrum is made with; None if there is none, or one that this version cannot read."""
     if not store.exists(CONFIG):
@@ -133,8 +155,12 @@ def check_complete(store: Store) -> None:
 def _what_lies_there(store: Store) -> str:
     """Why a folder is no complete spectrum."""
     if store.list(COMMITS, ".json"):
-        return f"{store.base}: {len(committed(store))} shards are committed, and more are missing; {advice('generate')}, which goes on"
+        return (
+            f"{store.base}: {len(committed(store))} shards are committed, and more are missing; {remake(store)}, which goes on"
+        )
     inner = [folder for folder in store.folders() if folder.startswith(PREFIX)]
     if inner:
         return f"{store.base}: the folder of a run; a spectrum lies in one of its folders {', '.join(inner)}"
+    if store.name == DATA and store.list("", ".parquet"):
+        return f"{store.base}: the images of a spectrum; name the folder above, {store.parent.base}"
     return f"{store.base}: no spectrum lies there ({DATA}/*.parquet is missing); name the folder that generate wrote"

@@ -15,6 +15,7 @@ from discl_ray.errors import IntegrityError
 from discl_ray.spectrum.commit import COMMITS, ORDER, committed_files, each_of
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import KEPT, judge
+from discl_ray.spectrum.of_another_tool import conform
 from discl_ray.spectrum.remedies import images_again
 
 INDISPENSABLE = ("gid", "sample_id", "label", "role", "lam_pct", "replica", "attempt", "status", "text_sim")
@@ -42,6 +43,7 @@ def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | 
                 f"{run.path(name)}: no column {', '.join(lacking)}: a layout that this version does not know; "
                 f"open it with the version that made it, or delete {record} and {remedy}"
             )
+        table = conform(table, pa.schema([SPECTRUM.field(column) for column in table.column_names]), run.path(name))
         return table.append_column(FILE, pa.repeat(name, table.num_rows)) if FILE.name in wanted else table
 
     # a spectrum scored before a column was added has nulls there

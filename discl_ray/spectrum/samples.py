@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from discl_ray.core.ids import sha256
@@ -12,6 +14,7 @@ from discl_ray.core.storage import DELETE, Store
 from discl_ray.errors import IntegrityError
 from discl_ray.process.calls import AGAIN
 from discl_ray.spectrum.commit import is_of_another_tool
+from discl_ray.spectrum.of_another_tool import check_samples, conform
 from discl_ray.spectrum.remedies import again, remake
 
 SAMPLES_AT = "samples.json"
@@ -45,9 +48,18 @@ def samples_of(run: Store) -> Store:
 
 def read_split(samples: Store, split: str, columns: list[str] | None = None) -> pa.Table:
     """SAMPLES rows of one split; images in files as paths. `test` is for `discl_ray.evaluate` alone."""
-    tables = [samples.read_table(name, columns, SAMPLES_AGAIN) for name in samples.list(split, ".parquet")]
     schema = SAMPLES if columns is None else pa.schema([SAMPLES.field(name) for name in columns])
-    return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
+    parts = [read_part(samples, name, schema.names) for name in samples.list(split, ".parquet")]
+    return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(schema.names)
+
+
+def read_part(samples: Store, name: str, columns: Sequence[str]) -> pa.Table:
+    """SAMPLES rows of one file; columns that it lacks are null."""
+    table = samples.read_table(name, list(columns), SAMPLES_AGAIN)
+    for column in columns:
+        if column not in table.column_names:
+            table = table.append_column(SAMPLES.field(column), pa.nulls(table.num_rows, SAMPLES.field(column).type))
+    return conform(table, pa.schema([SAMPLES.field(column) for column in columns]), samples.path(name))
 
 
 def class_names(samples: Store) -> tuple[str, ...]:
@@ -58,6 +70,7 @@ def class_names(samples: Store) -> tuple[str, ...]:
     if samples.exists(MANIFEST):
         with samples.reading(MANIFEST, SAMPLES_AGAIN):
             return tuple(samples.read_json(MANIFEST, SAMPLES_AGAIN)["classes"])
+    check_samples(samples)
     columns = ["label", "class_name"]
     every = pa.concat_tables([read_split(samples, split, columns) for split in SPLITS])
     pairs = every.group_by(columns).aggregate([]).sort_by("label")

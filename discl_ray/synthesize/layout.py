@@ -17,7 +17,7 @@ from discl_ray.core.run_directory import CONFIG, PLAN_FILE, run_store
 from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples, read_samples
-from discl_ray.errors import IntegrityError
+from discl_ray.errors import ConfigError, IntegrityError
 from discl_ray.generate.model_folder import (
     check_steps,
     find_model,
@@ -69,6 +69,11 @@ def prepare(config: Config, also: Sequence[tuple[str, Check]] = ()) -> Ready:
 
     Raises ModelError, SetupError, DataError, or ConfigError if the prompts' file or the class names cannot be used.
     """
+    if config.spectrum.path:
+        raise ConfigError(
+            f"spectrum.path = '{config.spectrum.path}': names a spectrum to train on (make train, make tune); images are made by "
+            "a configuration without it"
+        )
     refuse(config, (*MODELS, *also))
     prompts = load_prompts(config.prompts)
     folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)

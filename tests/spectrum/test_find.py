@@ -1,6 +1,7 @@
 """A spectrum is found by what was recorded, opened by path, and trained on without anything of phase 1."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.find import find_spectrum
 from discl_ray.spectrum.made_with import MadeWith, installed, other_versions, read_made_with, write_made_with
 from discl_ray.spectrum.open import Spectrum
+from discl_ray.synthesize.layout import prepare
 from discl_ray.train.images.table import build_table, open_table, table_rows
 from discl_ray.train.job import make_job
 from discl_ray.train.loop import loop
@@ -118,7 +120,7 @@ def test_an_unfinished_one_and_a_foreign_folder_are_named(run, tmp_path):
     with pytest.raises(SetupError, match=f"a spectrum lies in one of its folders {store.name}"):
         Spectrum.open(store.parent.base)
     with pytest.raises(SetupError, match="no spectrum lies there"):
-        Spectrum.open(str(tmp_path / "nowhere"))
+        Spectrum.open(str(tmp_path))
 
 
 def test_a_lost_commit_is_named(run):
@@ -188,6 +190,118 @@ def test_another_tools_spectrum_is_trained_on(run, of_another_tool):
     reports = []
     loop(job, table, LocalController(job.curriculum, job.levels, job.seed), reports.append, epochs=1)
     assert [report.epoch for report in reports] == [1]
+
+
+def changed(table: pa.Table, column: str, values: object) -> pa.Table:
+    """A table with other values in a column; None takes it away."""
+    at = table.column_names.index(column)
+    if values is None:
+        return table.remove_column(at)
+    array = pa.array([values] * table.num_rows) if not callable(values) else values(table[column])
+    return table.set_column(at, column, array)
+
+
+SPECTRA = {
+    "lam_pct": (150, "lam_pct holds 150; allowed: whole percents from 0 to 99"),
+    "role": ("training", "role holds 'training'; allowed: train or probe"),
+    "status": ("OK", "status holds 'OK'"),
+    "label": (99, "label holds 99; allowed: 0 to 9"),
+    "gid": ("one", "a gid is duplicated"),
+    "text_rank": (None, "no column text_rank"),
+    "text_sim": (lambda c: pa.nulls(len(c)), "text_sim is null for an image that was made"),
+    "sample_id": ("nobody", "'nobody' is no real image"),
+    "image": (b"bytes", "column image is binary"),
+    "replica": ("first", "column replica is string; values of type int32 are needed"),
+}
+
+
+@pytest.mark.parametrize("column", SPECTRA)
+def test_what_cannot_be_trained_on_is_named(of_another_tool, column):
+    values, said = SPECTRA[column]
+    name = of_another_tool.list("spectrum", ".parquet")[0]
+    of_another_tool.write_table(name, changed(of_another_tool.read_table(name), column, values))
+    with pytest.raises(IntegrityError) as caught:
+        Spectrum.open(of_another_tool)
+    assert said in str(caught.value)
+    assert of_another_tool.path(name) in str(caught.value)
+    assert "generate" not in str(caught.value)  # which does not write this folder
+
+
+@pytest.mark.parametrize(("column", "values", "said"), [
+    ("split", "val", "another split than train"),
+    ("class_name", None, "no column class_name"),
+    ("image", b"bytes", "column image is binary"),
+    ("sample_id", "one", "sample_id one is duplicated"),
+])  # fmt: skip
+def test_real_images_that_cannot_be_trained_on_are_named(of_another_tool, column, values, said):
+    name = of_another_tool.list("samples/train", ".parquet")[0]
+    of_another_tool.write_table(name, changed(of_another_tool.read_table(name), column, values))
+    with pytest.raises(IntegrityError, match=said):
+        Spectrum.open(of_another_tool)
+
+
+def test_the_types_that_other_libraries_write_are_read(run, of_another_tool):
+    config, _ = run
+    columns = ["sample_id", "label", "lam_pct", "role"]
+    spectrum = Spectrum.open(of_another_tool)
+    before, rows = spectrum.table(FilterConfig(), []), table_rows(spectrum, config.filter).select(columns)
+    for name in of_another_tool.list("spectrum", ".parquet"):
+        table = of_another_tool.read_table(name)
+        for column in ("label", "lam_pct", "replica", "attempt"):
+            table = changed(table, column, lambda c: c.cast(pa.int64()))
+        table = changed(table, "text_sim", lambda c: c.cast(pa.float64()))
+        table = changed(table, "sample_id", lambda c: c.cast(pa.large_string()))
+        table = changed(table, "role", lambda c: c.dictionary_encode())
+        of_another_tool.write_table(name, table)
+    for name in of_another_tool.list("samples/train", ".parquet"):
+        table = of_another_tool.read_table(name)
+        of_another_tool.write_table(name, changed(changed(table, "label", lambda c: c.cast(pa.int64())), "domain", None))
+    spectrum = Spectrum.open(of_another_tool)
+    assert spectrum.table(FilterConfig(), []).equals(before)
+    assert table_rows(spectrum, config.filter).select(columns).equals(rows)
+
+
+def test_other_real_images_are_another_spectrum(of_another_tool):
+    before = Spectrum.open(of_another_tool).name
+    name = of_another_tool.list("samples/test", ".parquet")[0]
+    table = of_another_tool.read_table(name)
+    of_another_tool.write_table(name, table.slice(0, table.num_rows - 1))
+    assert Spectrum.open(of_another_tool).name != before
+
+
+def test_a_place_that_cannot_be_looked_at_is_named(run, tmp_path):
+    _, store = run
+    (tmp_path / "link").symlink_to(store.base)
+    assert Spectrum.open(str(tmp_path / "link")).store.base == store.base
+    assert Spectrum.open(f"file://{store.base}").name == store.name
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in (
+        str(tmp_path / "nowhere"),
+        str(tmp_path / "file"),
+        str(tmp_path / "loop"),
+        "bogus://x/y",
+        "file://elsewhere/x",
+        "s3://",
+    ):
+        with pytest.raises(SetupError, match=re.escape(f"spectrum.path = '{place}'")) as caught:
+            Spectrum.open(place)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SetupError, match=f"name the folder above, {store.base}"):
+        Spectrum.open(store.path("spectrum"))
+
+
+def test_a_configuration_that_cannot_be_read_is_named(run):
+    config, store = run
+    store.write("config.yaml", b"{")
+    with pytest.raises(SetupError, match=f"its config.yaml is gone or cannot be read.*spectrum.path={store.base};"):
+        find_spectrum(config)
+
+
+def test_what_makes_images_takes_no_path(run):
+    config, store = run
+    with pytest.raises(ConfigError, match=r"spectrum\.path = .*names a spectrum to train on"):
+        prepare(with_values(config, {"spectrum.path": store.base}))
 
 
 def test_labels_without_names_or_with_two_are_refused(of_another_tool):

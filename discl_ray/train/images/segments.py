@@ -102,7 +102,8 @@ def _readable(image: Mapping[str, Any], read: Any) -> Any:
         return read()
     except (OSError, ImageError) as error:
         raise DataError(
-            f"{image['path'] or 'an image in a table'}: {error}; it was readable before; {advice('generate')}"
+            f"{image['path'] or 'an image in a table'}: {error}; it was readable before: put it back, or, where it has moved, "
+            f"{advice('generate')} and say where"
         ) from error
 
 

@@ -35,7 +35,7 @@ from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import best_attempts
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.remedies import images_again
-from discl_ray.spectrum.samples import SAMPLES_AGAIN, content_of_samples
+from discl_ray.spectrum.samples import SAMPLES_AGAIN, content_of_samples, read_part
 from discl_ray.train.images.node_cache import make_local
 from discl_ray.train.images.segments import READERS, ROWS, Images, Mode, Segment, map_segment, rows_of_segment, write_segment
 
@@ -213,7 +213,7 @@ def table_rows(spectrum: Spectrum, filter_config: FilterConfig) -> pa.Table:
     parts = [_WANTED.empty_table()]
     for split in ("train", "val"):
         for file in samples.list(split, ".parquet"):
-            real = samples.read_table(file, ["sample_id", "label", "domain"], SAMPLES_AGAIN)
+            real = read_part(samples, file, ["sample_id", "label", "domain"])
             known = {"lam_pct": REAL, "role": split, "file": file, "made": False}
             columns = {"hard": pc.is_in(real["sample_id"], ids), "key": real["sample_id"]}
             parts.append(_rows(real, columns, known))
