@@ -91,11 +91,11 @@ def test_a_process_whose_reader_has_stopped_reading_ends():
         [sys.executable, "-c", LISTENS.format(body=body, patience=1.0)], stdout=write, stderr=write, cwd=ROOT
     )
     os.close(write)
-    assert os.read(read, 6) == b"ready\n"
-    time.sleep(0.3)  # until the pipe is full
-    job.send_signal(signal.SIGTERM)
-    assert job.wait(timeout=10) == 143
-    os.close(read)
+    with open(read, "rb", buffering=0) as reader:
+        assert reader.readline() == b"ready\n"  # in one write or two, as PYTHONUNBUFFERED has it
+        time.sleep(0.3)  # until the pipe is full
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=10) == 143
 
 
 PRINTS = """
