@@ -53,22 +53,37 @@ def ways(unet: torch.nn.Module, told: Tensor) -> dict[str, Callable[[Tensor, Ten
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--micro-batch", type=int, default=GeneratorConfig().micro_batch, help="B; the UNet sees twice as many")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--micro-batch",
+        type=int,
+        default=GeneratorConfig().micro_batch,
+        help="B; the UNet sees twice as many",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    model = build_engine(GeneratorConfig(threads=args.threads, micro_batch=args.micro_batch), 30).model
+    model = build_engine(
+        GeneratorConfig(threads=args.threads, micro_batch=args.micro_batch), 30
+    ).model
     rows = 2 * args.micro_batch
     generator = torch.Generator().manual_seed(0)
     x, t = torch.randn(rows, *model.latent_shape, generator=generator), torch.full((rows,), 500.0)
-    (told,) = (part.repeat_interleave(args.micro_batch, 0) for part in model.encode_prompts("", "a photo of the digit three"))
+    (told,) = (
+        part.repeat_interleave(args.micro_batch, 0)
+        for part in model.encode_prompts("", "a photo of the digit three")
+    )
     forwards = ways(model.unet, told)  # pyright: ignore[reportAttributeAccessIssue]
     with FlopCounterMode(display=False) as counter:
         expected = forwards["eager"](x, t)
     difference, seconds = {}, {name: [] for name in forwards}
-    for name, forward in forwards.items():  # the first call of a way compiles it, the second warms it up
+    for (
+        name,
+        forward,
+    ) in forwards.items():  # the first call of a way compiles it, the second warms it up
         difference[name] = max(float((forward(x, t) - expected).abs().max()) for _ in range(2))
     for _ in range(args.rounds):
         for name, forward in forwards.items():
@@ -81,16 +96,23 @@ def main() -> None:
     events = sorted(profiler.key_averages(), key=lambda e: -e.self_cpu_time_total)
     whole = sum(e.self_cpu_time_total for e in events)
     gflop = counter.get_total_flops() / 1e9
-    lines = ["| one guided forward | median [ms] | × eager | GFLOP/s | largest difference |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        "| one guided forward | median [ms] | × eager | GFLOP/s | largest difference |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for name, times in seconds.items():
         ratio = statistics.median(e / s for e, s in zip(seconds["eager"], times, strict=True))
         middle = statistics.median(times)
-        lines.append(f"| {name} | {1000 * middle:.1f} | {ratio:.2f} | {gflop / middle:.0f} | {difference[name]:.1e} |")
+        lines.append(
+            f"| {name} | {1000 * middle:.1f} | {ratio:.2f} | {gflop / middle:.0f} | {difference[name]:.1e} |"
+        )
     lines += ["", "| operator (eager) | share of its time |", "|---|---:|"]
     lines += [f"| `{e.key}` | {100 * e.self_cpu_time_total / whole:.1f} % |" for e in events[:10]]
     text = (
         f"# The bound on a CPU\n\n`python benchmarks/bound_cpu.py --micro-batch {args.micro_batch} --threads {args.threads} "
-        f"--rounds {args.rounds}` at {revision()}, torch {torch.__version__}\n\n" + "\n".join(lines) + "\n"
+        f"--rounds {args.rounds}` at {revision()}, torch {torch.__version__}\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     print(text)
     args.out.write_text(text)

@@ -71,7 +71,9 @@ class Stock:
 
     def __init__(self, config: GeneratorConfig, num_steps: int) -> None:
         options = {"use_safetensors": True, "low_cpu_mem_usage": False, "dtype": torch.float32}
-        self.pipe = StableDiffusionImg2ImgPipeline.from_pretrained(find_model(config.model), **options)
+        self.pipe = StableDiffusionImg2ImgPipeline.from_pretrained(
+            find_model(config.model), **options
+        )
         self.pipe.set_progress_bar_config(disable=True)
         self.cfg_scale, self.num_steps = config.cfg_scale, num_steps
 
@@ -88,7 +90,9 @@ class Stock:
             generator=[torch.Generator().manual_seed(row.seed) for row in rows],
             output_type="np",
         )
-        assert self.pipe.num_timesteps == rows[0].num_steps  # diffusers rounds the strength; it must not lose a step
+        assert (
+            self.pipe.num_timesteps == rows[0].num_steps
+        )  # diffusers rounds the strength; it must not lose a step
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -134,13 +138,21 @@ class Bound:
         with torch.inference_mode():
             for name, (work, times, share) in parts.items():
                 work()
-                self.ms[name] = 1000 * seconds_of(lambda w=work, n=times: [w() for _ in range(n)]) / times / share
+                self.ms[name] = (
+                    1000
+                    * seconds_of(lambda w=work, n=times: [w() for _ in range(n)])
+                    / times
+                    / share
+                )
         self.decode_batch = engine.decode_batch
 
     def seconds(self, rows: Sequence[Row]) -> float:
         """Time the rows' forwards and whole chunks of decodes take."""
         decoded = math.ceil(len(rows) / self.decode_batch) * self.decode_batch
-        return (sum(row.num_steps for row in rows) * self.ms["UNet forward"] + decoded * self.ms["VAE decode"]) / 1000
+        return (
+            sum(row.num_steps for row in rows) * self.ms["UNet forward"]
+            + decoded * self.ms["VAE decode"]
+        ) / 1000
 
 
 def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[str, Any]:
@@ -156,22 +168,33 @@ def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[
             f"plan.num_steps={num_steps}", "hard.probe_sources=0", f"generator.micro_batch={config.micro_batch}",
             f"generator.threads={config.threads}", f"generator.compile={config.compile}", "generator.actors=1",
         ]  # fmt: skip
-        job = subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        job = subprocess.Popen(
+            command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         seen: list[tuple[float, int, float]] = []
         commits: dict[Path, int] = {}
         while job.poll() is None:
             new = set(Path(root).glob("digits_lt/generate-*/commits/*.json")) - commits.keys()
             for file in sorted(new, key=lambda f: f.stat().st_mtime):
                 commits[file] = sum(part["rows"] for part in json.loads(file.read_text())["files"])
-                seen.append((file.stat().st_mtime, sum(commits.values()), cpu_seconds("ScoreStage")))
+                seen.append(
+                    (file.stat().st_mtime, sum(commits.values()), cpu_seconds("ScoreStage"))
+                )
             time.sleep(1)
         assert job.stdout is not None
         assert job.returncode == 0, job.stdout.read()
     if len(commits) < 2:
-        sys.exit(f"--pipeline-images {images}: one shard, which has no steady state; take more, or 0 to leave it out")
+        sys.exit(
+            f"--pipeline-images {images}: one shard, which has no steady state; take more, or 0 to leave it out"
+        )
     start, end = seen[0], seen[-1]
     seconds, made, scoring = (end[i] - start[i] for i in range(3))
-    return {"images": made, "seconds": seconds, "scoring": scoring, "rate": made / (seconds - scoring / config.threads)}
+    return {
+        "images": made,
+        "seconds": seconds,
+        "scoring": scoring,
+        "rate": made / (seconds - scoring / config.threads),
+    }
 
 
 def cpu_seconds(name: str) -> float:
@@ -195,7 +218,9 @@ def measure(args: argparse.Namespace, config: GeneratorConfig) -> str:
     run_engine(engine, rows[: len(LAMS)])  # warm
     stock(rows[:1])
     a = args.subset / seconds_of(lambda: one_at_a_time(stock, rows[: args.subset]))
-    by_batch = {b: images / seconds_of(lambda b=b: level_by_level(stock, rows, b)) for b in STOCK_BATCHES}
+    by_batch = {
+        b: images / seconds_of(lambda b=b: level_by_level(stock, rows, b)) for b in STOCK_BATCHES
+    }
     best = max(by_batch, key=lambda b: by_batch[b])
     before = Bound(engine, rows[0], args.forwards)
     engine.useful_rows = engine.total_rows = 0
@@ -213,7 +238,9 @@ def measure(args: argparse.Namespace, config: GeneratorConfig) -> str:
         f"| (e) bound: forwards at B and decodes | {e:.2f} | {100 * c_before / e:.1f} % |",
         "",
         f"Row use of the engine: {used} of {total} UNet rows belonged to an image ({100 * used / total:.1f} %).",
-        "Stock by batch size: " + ", ".join(f"B = {k}: {v:.2f} images/s" for k, v in by_batch.items()) + ".",
+        "Stock by batch size: "
+        + ", ".join(f"B = {k}: {v:.2f} images/s" for k, v in by_batch.items())
+        + ".",
         "Components: "
         + ", ".join(f"{name} {(before.ms[name] + after.ms[name]) / 2:.2f} ms" for name in before.ms)
         + " (per row and step, image, source, prompt pair).",
@@ -233,27 +260,51 @@ def measure(args: argparse.Namespace, config: GeneratorConfig) -> str:
 
 def revision() -> str:
     """The commit the numbers are of."""
-    ask = lambda *words: subprocess.run(("git", *words), cwd=HERE, capture_output=True, text=True).stdout.strip()  # noqa: E731
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(("git", *words), cwd=HERE, capture_output=True, text=True)
+        return done.stdout.strip()
+
     changed = ask("status", "--porcelain", "--untracked-files=no")
-    return (ask("rev-parse", "--short", "HEAD") or "unknown") + (" with uncommitted changes" if changed else "")
+    return (ask("rev-parse", "--short", "HEAD") or "unknown") + (
+        " with uncommitted changes" if changed else ""
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     defaults = GeneratorConfig()
-    parser.add_argument("--images", type=int, default=256, help="images of (b) and (c); a multiple of the levels")
+    parser.add_argument(
+        "--images", type=int, default=256, help="images of (b) and (c); a multiple of the levels"
+    )
     parser.add_argument("--subset", type=int, default=16, help="images of (a)")
-    parser.add_argument("--pipeline-images", type=int, default=2000, help="images of (d); 0 leaves it out")
+    parser.add_argument(
+        "--pipeline-images", type=int, default=2000, help="images of (d); 0 leaves it out"
+    )
     parser.add_argument("--num-steps", type=int, default=30, help="T")
-    parser.add_argument("--forwards", type=int, default=10, help="forwards timed for (e), before and after (c)")
-    parser.add_argument("--micro-batch", type=int, default=defaults.micro_batch, help="B of the engine")
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads of every one of the five")
-    parser.add_argument("--compile", choices=["none", "default", "max-autotune"], default=defaults.compile)
+    parser.add_argument(
+        "--forwards", type=int, default=10, help="forwards timed for (e), before and after (c)"
+    )
+    parser.add_argument(
+        "--micro-batch", type=int, default=defaults.micro_batch, help="B of the engine"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=defaults.threads, help="CPU threads of every one of the five"
+    )
+    parser.add_argument(
+        "--compile", choices=["none", "default", "max-autotune"], default=defaults.compile
+    )
     parser.add_argument("--out", type=Path, default=RESULT, help="where the table goes")
     args = parser.parse_args()
     if args.images % len(LAMS) or args.subset % len(LAMS) or not 0 < args.subset <= args.images:
-        parser.error(f"--images and --subset: multiples of {len(LAMS)}, the subset no larger than the whole")
-    config = GeneratorConfig(micro_batch=args.micro_batch, threads=args.threads, compile=args.compile)
+        parser.error(
+            f"--images and --subset: multiples of {len(LAMS)}, the subset no larger than the whole"
+        )
+    config = GeneratorConfig(
+        micro_batch=args.micro_batch, threads=args.threads, compile=args.compile
+    )
     table = measure(args, config)
     command = " ".join(["python benchmarks/engine_cpu.py", *sys.argv[1:]])
     setting = (

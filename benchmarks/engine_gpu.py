@@ -49,7 +49,16 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
-from gpu_models import Config, Flops, Spec, count_flops, random_weights, real_specs, tiny_specs, write_folder
+from gpu_models import (
+    Config,
+    Flops,
+    Spec,
+    count_flops,
+    random_weights,
+    real_specs,
+    tiny_specs,
+    write_folder,
+)
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -73,10 +82,15 @@ INT32 = 2**31
 RESULT = Path(__file__).parent / "results" / "engine_gpu.md"
 
 
-def make_rows(spec: Spec, count: int, num_steps: int, replicas: int, levels: Sequence[int] = LEVELS) -> list[Row]:
+def make_rows(
+    spec: Spec, count: int, num_steps: int, replicas: int, levels: Sequence[int] = LEVELS
+) -> list[Row]:
     """`count` rows: level by level, then seed by seed, then source by source."""
     each = len(levels) * replicas
-    sources = [np.random.default_rng(i).integers(0, 256, (*spec.size, 3), np.uint8) for i in range(math.ceil(count / each))]
+    sources = [
+        np.random.default_rng(i).integers(0, 256, (*spec.size, 3), np.uint8)
+        for i in range(math.ceil(count / each))
+    ]
     return [
         Row(
             gid=str(i),
@@ -114,7 +128,9 @@ class Clock:
         """Of a call when many follow one another: the median of rounds of about `round_s`."""
         work()
         calls = min(100, max(1, round(self.round_s / self.once(work))))
-        return statistics.median(self.once(lambda: [work() for _ in range(calls)]) / calls for _ in range(rounds))
+        return statistics.median(
+            self.once(lambda: [work() for _ in range(calls)]) / calls for _ in range(rounds)
+        )
 
     def peak_gib(self) -> float | None:
         """Most memory held since `forget`."""
@@ -129,10 +145,15 @@ class Clock:
 class Stock:
     """diffusers' own pipeline, called as its documentation shows."""
 
-    def __init__(self, spec: Spec, folder: Path, device: torch.device, dtype: torch.dtype, num_steps: int) -> None:
+    def __init__(
+        self, spec: Spec, folder: Path, device: torch.device, dtype: torch.dtype, num_steps: int
+    ) -> None:
         with random_weights(device):
             part = lambda cls, name: cls.from_pretrained(folder / name, dtype=dtype)[0].eval()  # noqa: E731
-            parts: Config = {"unet": part(UNet2DConditionModel, "unet"), "vae": part(AutoencoderKL, "vae")}
+            parts: Config = {
+                "unet": part(UNet2DConditionModel, "unet"),
+                "vae": part(AutoencoderKL, "vae"),
+            }
             for i, (suffix, config) in enumerate(zip(("", "_2"), spec.text, strict=True)):
                 cls = CLIPTextModelWithProjection if i else CLIPTextModel
                 name = f"text_encoder{suffix}"
@@ -140,12 +161,19 @@ class Stock:
                 if there or spec.xl:
                     parts[name] = part(cls, name) if there else None
                     parts[f"tokenizer{suffix}"] = (
-                        CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}") if there else None
+                        CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}")
+                        if there
+                        else None
                     )
         scheduler = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}[spec.sampler]
-        parts["scheduler"] = scheduler.from_config(json.loads((folder / "scheduler" / "scheduler_config.json").read_text()))
+        parts["scheduler"] = scheduler.from_config(
+            json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        )
         if spec.xl:
-            more = {"requires_aesthetics_score": spec.refiner, "force_zeros_for_empty_prompt": not spec.refiner}
+            more = {
+                "requires_aesthetics_score": spec.refiner,
+                "force_zeros_for_empty_prompt": not spec.refiner,
+            }
             self.pipe = StableDiffusionXLImg2ImgPipeline(**parts, **more, add_watermarker=False)
         else:
             self.pipe = StableDiffusionImg2ImgPipeline(
@@ -158,7 +186,10 @@ class Stock:
     def suit(self, images: int) -> None:
         """Decodes image by image where the whole batch has more elements than kernels index, as diffusers advises."""
         height, width = self.spec.size
-        self.sliced = images > 1 and images * 2 * self.spec.vae["block_out_channels"][0] * height * width >= INT32
+        self.sliced = (
+            images > 1
+            and images * 2 * self.spec.vae["block_out_channels"][0] * height * width >= INT32
+        )
         self.pipe.vae.use_slicing = self.sliced
 
     def compile(self) -> None:
@@ -188,7 +219,9 @@ class Stock:
         """The decode inside a call; SDXL's VAE goes to float32 and back when it is in float16."""
         vae = self.pipe.vae
         up = self.spec.xl and self.dtype == torch.float16
-        z = torch.randn(images, *self.spec.latent, device=self.device, dtype=torch.float32 if up else self.dtype)
+        z = torch.randn(
+            images, *self.spec.latent, device=self.device, dtype=torch.float32 if up else self.dtype
+        )
         if up:
             vae.to(torch.float32)
         vae.decode(z)
@@ -260,7 +293,9 @@ def level_rows(spec: Spec, images: int, pct: int, args: argparse.Namespace) -> l
     return make_rows(spec, images, args.num_steps, args.replicas, [pct])
 
 
-def level_seconds(stock: Stock, images: int, budget: float, known: dict[int, float], setting: Setting) -> dict[int, float]:
+def level_seconds(
+    stock: Stock, images: int, budget: float, known: dict[int, float], setting: Setting
+) -> dict[int, float]:
     """Seconds of a batch by level: two levels at least, then as many as fit in the budget."""
     known, spent = dict(known), 0.0
     for pct in ORDER:
@@ -300,7 +335,9 @@ def parts_of_engine(engine: Engine, row: Row, clock: Clock) -> dict[str, float]:
 
 
 @contextmanager
-def running_engine(model: StableDiffusion, spec: Spec, batch: int, args: argparse.Namespace) -> Iterator[Engine]:
+def running_engine(
+    model: StableDiffusion, spec: Spec, batch: int, args: argparse.Namespace
+) -> Iterator[Engine]:
     """An engine whose thread is gone afterwards, and with it what it holds."""
     table = SAMPLERS[spec.sampler](model.scheduler, args.num_steps)
     decode = args.decode_batch or spec.decode_batch
@@ -314,12 +351,19 @@ def running_engine(model: StableDiffusion, spec: Spec, batch: int, args: argpars
                 thread.join(60)
 
 
-def engine_line(name: str, rows: int, spec: Spec, folder: Path, flops: Flops, setting: Setting) -> Config:
+def engine_line(
+    name: str, rows: int, spec: Spec, folder: Path, flops: Flops, setting: Setting
+) -> Config:
     """(c) or (compile) at `rows` UNet rows."""
     args, clock, batch = setting.args, setting.clock, rows // 2
     mode = args.compile_mode if name == "compile" else "none"
     config = GeneratorConfig(
-        model=str(folder), size=spec.size, sampler=spec.sampler, dtype=args.dtype, vae_dtype=args.dtype, compile=mode
+        model=str(folder),
+        size=spec.size,
+        sampler=spec.sampler,
+        dtype=args.dtype,
+        vae_dtype=args.dtype,
+        compile=mode,
     )
     clock.forget()
     with random_weights(setting.device):
@@ -343,17 +387,26 @@ def engine_line(name: str, rows: int, spec: Spec, folder: Path, flops: Flops, se
         cold = clock.once(lambda: run(first))
         before = parts_of_engine(engine, first[0], clock)
         mean = statistics.mean(num_denoising_steps(pct, args.num_steps) for pct in LEVELS)
-        expected = args.seconds / (mean / batch * before["unet"] + before["decode"] / engine.decode_batch)
-        todo = make_rows(spec, 10 * math.ceil(max(2 * batch, expected) / 10), args.num_steps, args.replicas)
+        expected = args.seconds / (
+            mean / batch * before["unet"] + before["decode"] / engine.decode_batch
+        )
+        todo = make_rows(
+            spec, 10 * math.ceil(max(2 * batch, expected) / 10), args.num_steps, args.replicas
+        )
         useful, total = engine.useful_rows, engine.total_rows
         wall = clock.once(lambda: run(todo))
         useful, total = engine.useful_rows - useful, engine.total_rows - total
         after = parts_of_engine(engine, first[0], clock)
         chunk = engine.decode_batch
     parts = {part: (before[part] + after[part]) / 2 for part in before}
-    bound = sum(row.num_steps for row in todo) / batch * parts["unet"] + math.ceil(len(todo) / chunk) * parts["decode"]
+    bound = (
+        sum(row.num_steps for row in todo) / batch * parts["unet"]
+        + math.ceil(len(todo) / chunk) * parts["decode"]
+    )
     steps = sum(row.num_steps for row in todo) / len(todo)
-    notes = [f"{len(todo) - good} images broken"] * (good != len(todo)) + [f"{again} decoded again"] * bool(again)
+    notes = [f"{len(todo) - good} images broken"] * (good != len(todo)) + [
+        f"{again} decoded again"
+    ] * bool(again)
     return {
         "rows": rows,
         "dtype": args.dtype,
@@ -387,11 +440,17 @@ def reason(error: BaseException) -> str:
     return f"failed: {type(error).__name__} {first}"
 
 
-def measure(model: str, line: str, rows: int | None, spec: Spec, flops: Flops, setting: Setting) -> Config:
+def measure(
+    model: str, line: str, rows: int | None, spec: Spec, flops: Flops, setting: Setting
+) -> Config:
     """A line's record; an error is one too."""
     args = setting.args
     dtype = args.official_dtype if line == "a" else args.dtype
-    identity = {"model": model, "line": line, "mode": args.compile_mode if line == "compile" else "none"}
+    identity = {
+        "model": model,
+        "line": line,
+        "mode": args.compile_mode if line == "compile" else "none",
+    }
     blank = identity | {"rows": rows, "dtype": dtype}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -424,16 +483,26 @@ class Report:
     def __init__(self, path: Path, specs: dict[str, Spec], about: Config) -> None:
         self.path, self.specs, self.about = path, specs, about
         self.lines = path.with_suffix(".jsonl")
-        found = [json.loads(line) for line in self.lines.read_text().splitlines()] if self.lines.exists() else []
+        found = (
+            [json.loads(line) for line in self.lines.read_text().splitlines()]
+            if self.lines.exists()
+            else []
+        )
         if any(record["about"]["tiny"] != about["tiny"] for record in found):
-            raise SystemExit(f"{self.lines}: tiny records and measured ones do not mix; name another --out")
+            raise SystemExit(
+                f"{self.lines}: tiny records and measured ones do not mix; name another --out"
+            )
         self.records: dict[str, Config] = {record["key"]: record for record in found}
 
     def add(self, record: Config) -> None:
         """Takes a record in and writes both files."""
         self.records[record["key"]] = record | {"about": self.about}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        order = lambda r: (list(self.specs).index(r["model"]), LINES.index(r["line"]), r["mode"], r["rows"] or 0)  # noqa: E731
+
+        def order(record: Config) -> tuple[int, int, str, int]:
+            model = list(self.specs).index(record["model"])
+            return model, LINES.index(record["line"]), record["mode"], record["rows"] or 0
+
         records = sorted(self.records.values(), key=order)
         for path, text in (
             (self.lines, "".join(json.dumps(r) + "\n" for r in records)),
@@ -445,7 +514,9 @@ class Report:
 
     def markdown(self, records: Sequence[Config]) -> str:
         """The whole page."""
-        rate = {(r["model"], r["line"]): r.get("images_s") for r in records if r["line"] in ("a", "b")}
+        rate = {
+            (r["model"], r["line"]): r.get("images_s") for r in records if r["line"] in ("a", "b")
+        }
         text = ["# The engine on a GPU", ""]
         if self.about["tiny"]:
             text += ["**TINY: plumbing only, no measurement**", ""]
@@ -462,13 +533,27 @@ class Report:
             "",
         ]
         parts = [r for r in records if "text_ms" in r]
-        heads = ("model", "line", "B (rows)", "UNet ms", "decode ms/image", "encode ms/source", "prompts ms/pair")
+        heads = (
+            "model",
+            "line",
+            "B (rows)",
+            "UNet ms",
+            "decode ms/image",
+            "encode ms/source",
+            "prompts ms/pair",
+        )
         names = ("step_ms", "decode_ms", "encode_ms", "text_ms")
-        rows = [[self._title(r), self._line(r), str(r["rows"]), *(f"{r[name]:.4g}" for name in names)] for r in parts]
+        rows = [
+            [self._title(r), self._line(r), str(r["rows"]), *(f"{r[name]:.4g}" for name in names)]
+            for r in parts
+        ]
         text += [*self._table(heads, rows, left=2), ""] if parts else []
         heads = ("TFLOP", "UNet row", "decode", "encode", "known: UNet row", "decode", "encode")
         flops = {self._title(r): (r["flops"], self.specs[r["model"]].known or ()) for r in records}
-        rows = [[t, *(f"{x:.3g}" for x in (*f.values(), *known)), *["–"] * (3 - len(known))] for t, (f, known) in flops.items()]
+        rows = [
+            [t, *(f"{x:.3g}" for x in (*f.values(), *known)), *["–"] * (3 - len(known))]
+            for t, (f, known) in flops.items()
+        ]
         return "\n".join(text + self._table(heads, rows, left=1)) + "\n"
 
     def _title(self, record: Config) -> str:
@@ -485,7 +570,10 @@ class Report:
         peak, mamf, done = r["about"]["peak"], r["about"]["mamf"], r["images_s"] * r["tflop_image"]
         ideal = (mamf or peak) / r["tflop_image"]
         percent = lambda x: f"{100 * x:.1f} %"  # noqa: E731
-        times = [f"{r['images_s'] / other:.2f}×" if (other := rate.get((r["model"], line))) else "–" for line in ("a", "b")]
+        times = [
+            f"{r['images_s'] / other:.2f}×" if (other := rate.get((r["model"], line))) else "–"
+            for line in ("a", "b")
+        ]
         return [
             *head,
             f"{r['step_ms']:.4g}",
@@ -525,38 +613,75 @@ def revision() -> str:
         ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     ).stdout.strip()
     changed = ask("status", "--porcelain", "--untracked-files=no")
-    return (ask("rev-parse", "--short", "HEAD") or "unknown") + (" with uncommitted changes" if changed else "")
+    return (ask("rev-parse", "--short", "HEAD") or "unknown") + (
+        " with uncommitted changes" if changed else ""
+    )
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = lambda text: [word.strip() for word in text.split(",")]  # noqa: E731
     numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
     dtypes = ("float32", "bfloat16", "float16")
-    parser.add_argument("--models", type=names, default=list(real_specs()), help="of " + ", ".join(real_specs()))
-    parser.add_argument("--lines", type=names, default=["a", "b", "c", "compile"], help="of " + ", ".join(LINES))
-    parser.add_argument("--rows", type=numbers, help="B of the engine in UNet rows, two an image; several: 64,128 (default 64)")
-    parser.add_argument("--stock-rows", type=numbers, help="B that (b) chooses from (default 16,32,64)")
-    parser.add_argument("--decode-batch", type=int, help="images the engine decodes at once (default: by model)")
+    parser.add_argument(
+        "--models", type=names, default=list(real_specs()), help="of " + ", ".join(real_specs())
+    )
+    parser.add_argument(
+        "--lines", type=names, default=["a", "b", "c", "compile"], help="of " + ", ".join(LINES)
+    )
+    parser.add_argument(
+        "--rows",
+        type=numbers,
+        help="B of the engine in UNet rows, two an image; several: 64,128 (default 64)",
+    )
+    parser.add_argument(
+        "--stock-rows", type=numbers, help="B that (b) chooses from (default 16,32,64)"
+    )
+    parser.add_argument(
+        "--decode-batch", type=int, help="images the engine decodes at once (default: by model)"
+    )
     parser.add_argument("--dtype", choices=dtypes, default="bfloat16", help="of all lines but (a)")
     parser.add_argument("--official-dtype", choices=dtypes, default="float16", help="of (a)")
     parser.add_argument("--compile-mode", choices=("default", "max-autotune"), default="default")
-    parser.add_argument("--seconds", type=float, help="about how long a line is measured, warming up aside (default 60)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="about how long a line is measured, warming up aside (default 60)",
+    )
     parser.add_argument("--num-steps", type=int, help="T (default 50)")
     parser.add_argument("--replicas", type=int, default=8, help="images per source and level")
-    parser.add_argument("--peak-tflops", type=float, help="dense TFLOP/s in --dtype (default: by device name)")
     parser.add_argument(
-        "--mamf-tflops", type=float, help="largest TFLOP/s reached by a matrix product (default: by device name)"
+        "--peak-tflops", type=float, help="dense TFLOP/s in --dtype (default: by device name)"
+    )
+    parser.add_argument(
+        "--mamf-tflops",
+        type=float,
+        help="largest TFLOP/s reached by a matrix product (default: by device name)",
     )
     parser.add_argument("--commit", help="what the numbers are of, where git cannot tell")
-    parser.add_argument("--out", type=Path, help=f"the table; its JSON lines lie beside it (default {RESULT.name} in results)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"the table; its JSON lines lie beside it (default {RESULT.name} in results)",
+    )
     parser.add_argument("--flops", action="store_true", help="only count FLOPs")
-    parser.add_argument("--tiny", action="store_true", help="everything end to end on a CPU; measures nothing")
+    parser.add_argument(
+        "--tiny", action="store_true", help="everything end to end on a CPU; measures nothing"
+    )
     args = parser.parse_args(argv)
     for given, allowed in ((args.models, tuple(real_specs())), (args.lines, LINES)):
         if unknown := set(given) - set(allowed):
             parser.error(f"{', '.join(sorted(unknown))}: allowed are {', '.join(allowed)}")
-    usual = {"rows": [8], "stock_rows": [4, 8], "seconds": 0.5, "num_steps": 10, "peak_tflops": 1.0, "mamf_tflops": 1.0}
+    usual = {
+        "rows": [8],
+        "stock_rows": [4, 8],
+        "seconds": 0.5,
+        "num_steps": 10,
+        "peak_tflops": 1.0,
+        "mamf_tflops": 1.0,
+    }
     real = {"rows": [64], "stock_rows": [16, 32, 64], "seconds": 60.0, "num_steps": 50}
     for name, value in (usual if args.tiny else real).items():
         setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
@@ -569,7 +694,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.mamf_tflops = args.mamf_tflops or MAMF.get(name)
     if args.peak_tflops is None and not args.flops:
         parser.error(f"--peak-tflops: {name} is not in the list; give its dense {args.dtype} rate")
-    args.out = args.out or (Path(tempfile.gettempdir()) / "engine_gpu_tiny.md" if args.tiny else RESULT)
+    args.out = args.out or (
+        Path(tempfile.gettempdir()) / "engine_gpu_tiny.md" if args.tiny else RESULT
+    )
     return args
 
 
@@ -578,21 +705,28 @@ def main() -> None:
     diffusers_logging.set_verbosity_error()  # (a) would warn at every image
     if args.tiny:
         torch.set_num_threads(1)
-        torch.compile = partial(torch.compile, backend="eager")  # Dynamo, guards and threads as ever, without the C++ compiler
+        torch.compile = partial(
+            torch.compile, backend="eager"
+        )  # Dynamo, guards and threads as ever, without the C++ compiler
     device = torch.device("cuda" if torch.cuda.is_available() and not args.tiny else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     specs = tiny_specs() if args.tiny else real_specs()
     flops = {model: count_flops(specs[model]) for model in args.models}
     for model in args.models if args.flops else ():
         f, known = flops[model], specs[model].known
-        say(f"{model}: UNet row {f.unet:.4g}, decode {f.decode:.4g}, encode {f.encode:.4g} TFLOP; known {known}")
+        say(
+            f"{model}: UNet row {f.unet:.4g}, decode {f.decode:.4g}, encode {f.encode:.4g} TFLOP; known {known}"
+        )
     if args.flops:
         return
     versions = ", ".join(
-        f"{package} {importlib.metadata.version(package)}" for package in ("torch", "diffusers", "transformers")
+        f"{package} {importlib.metadata.version(package)}"
+        for package in ("torch", "diffusers", "transformers")
     )
     grid = f"λ = 0, .1, ..., .9, T = {args.num_steps}, CFG {CFG_SCALE:g}, {args.replicas} images per source and level"
-    rates = f"peak {args.peak_tflops:g} TFLOP/s" + (f", MAMF {args.mamf_tflops:g}" if args.mamf_tflops else "")
+    rates = f"peak {args.peak_tflops:g} TFLOP/s" + (
+        f", MAMF {args.mamf_tflops:g}" if args.mamf_tflops else ""
+    )
     about = {
         "command": " ".join(["python benchmarks/engine_gpu.py", *sys.argv[1:]]),
         "commit": args.commit or revision(),

@@ -12,10 +12,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -60,17 +57,42 @@ class Spec:
 
 
 def _vae(scaling: float, widths: tuple[int, ...], **more: Any) -> Config:
-    kinds = {"down_block_types": ["DownEncoderBlock2D"] * len(widths), "up_block_types": ["UpDecoderBlock2D"] * len(widths)}
-    return {"block_out_channels": widths, "layers_per_block": 2, "latent_channels": 4, "scaling_factor": scaling} | kinds | more
+    kinds = {
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+    }
+    return (
+        {
+            "block_out_channels": widths,
+            "layers_per_block": 2,
+            "latent_channels": 4,
+            "scaling_factor": scaling,
+        }
+        | kinds
+        | more
+    )
 
 
 def _text(width: int, layers: int, heads: int, **more: Any) -> Config:
-    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, "num_attention_heads": heads}
-    tokens = {"vocab_size": 49408, "max_position_embeddings": TOKENS, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
+    tokens = {
+        "vocab_size": 49408,
+        "max_position_embeddings": TOKENS,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
     return tokens | {"projection_dim": width} | sizes | more
 
 
-def _unet(kinds: str, widths: tuple[int, ...], context: int, heads: int | list[int], **more: Any) -> Config:
+def _unet(
+    kinds: str, widths: tuple[int, ...], context: int, heads: int | list[int], **more: Any
+) -> Config:
     """`kinds`: from the outside in, C for a block with cross-attention and D for one without."""
     return {
         "in_channels": 4,
@@ -80,13 +102,18 @@ def _unet(kinds: str, widths: tuple[int, ...], context: int, heads: int | list[i
         "cross_attention_dim": context,
         "attention_head_dim": heads,
         "down_block_types": ["CrossAttnDownBlock2D" if k == "C" else "DownBlock2D" for k in kinds],
-        "up_block_types": ["CrossAttnUpBlock2D" if k == "C" else "UpBlock2D" for k in reversed(kinds)],
+        "up_block_types": [
+            "CrossAttnUpBlock2D" if k == "C" else "UpBlock2D" for k in reversed(kinds)
+        ],
         **more,
     }
 
 
 def _added(dim: int, ids: int, pooled: int) -> Config:
-    embedding = {"addition_time_embed_dim": dim, "projection_class_embeddings_input_dim": pooled + ids * dim}
+    embedding = {
+        "addition_time_embed_dim": dim,
+        "projection_class_embeddings_input_dim": pooled + ids * dim,
+    }
     return {"addition_embed_type": "text_time", "use_linear_projection": True} | embedding
 
 
@@ -96,7 +123,14 @@ def real_specs() -> dict[str, Spec]:
     refiner = Spec(
         title="SDXL refiner",
         size=(512, 512),
-        unet=_unet("DCCD", (384, 768, 1536, 1536), 1280, [6, 12, 24, 24], sample_size=128, transformer_layers_per_block=4)
+        unet=_unet(
+            "DCCD",
+            (384, 768, 1536, 1536),
+            1280,
+            [6, 12, 24, 24],
+            sample_size=128,
+            transformer_layers_per_block=4,
+        )
         | _added(256, 5, 1280),
         vae=_vae(0.13025, wide, sample_size=1024),
         text=(None, clip_g),
@@ -118,7 +152,14 @@ def real_specs() -> dict[str, Spec]:
         "sdxl": Spec(
             title="SDXL base",
             size=(1024, 1024),
-            unet=_unet("DCC", (320, 640, 1280), 2048, [5, 10, 20], sample_size=128, transformer_layers_per_block=[1, 2, 10])
+            unet=_unet(
+                "DCC",
+                (320, 640, 1280),
+                2048,
+                [5, 10, 20],
+                sample_size=128,
+                transformer_layers_per_block=[1, 2, 10],
+            )
             | _added(256, 6, 1280),
             vae=_vae(0.13025, wide, sample_size=1024),
             text=(clip_l, clip_g),
@@ -137,7 +178,10 @@ def tiny_specs() -> dict[str, Spec]:
     few = {"layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8}
     vae = {"layers_per_block": 1, "norm_num_groups": 4, "sample_size": 64}
     small = {"tokens": 16, "decode_batch": 2}
-    clip_l, clip_g = (_text(16, 2, 2, vocab_size=300, max_position_embeddings=16, hidden_act=a) for a in ("quick_gelu", "gelu"))
+    clip_l, clip_g = (
+        _text(16, 2, 2, vocab_size=300, max_position_embeddings=16, hidden_act=a)
+        for a in ("quick_gelu", "gelu")
+    )
     refiner = Spec(
         title="SDXL refiner",
         size=(64, 64),
@@ -147,27 +191,55 @@ def tiny_specs() -> dict[str, Spec]:
         sampler="euler",
         **small,
     )
-    unet = _unet("DC", (8, 16), 32, [2, 4], **few, transformer_layers_per_block=[1, 2]) | _added(4, 6, 16)
+    unet = _unet("DC", (8, 16), 32, [2, 4], **few, transformer_layers_per_block=[1, 2]) | _added(
+        4, 6, 16
+    )
     plain = _unet("CD", (8, 16), 16, 2, **few)
     return {
         "sd15": replace(
-            refiner, title="SD 1.5", unet=plain, vae=_vae(0.18215, narrow, **vae), text=(clip_l, None), sampler="ddim"
+            refiner,
+            title="SD 1.5",
+            unet=plain,
+            vae=_vae(0.18215, narrow, **vae),
+            text=(clip_l, None),
+            sampler="ddim",
         ),
         "sdxl": replace(refiner, title="SDXL base", unet=unet, text=(clip_l, clip_g)),
         "refiner": refiner,
-        "refiner-wide": replace(refiner, size=(40, 64)),  # 5 latent rows: not a multiple of the UNet's factor, as 33 are not
+        "refiner-wide": replace(
+            refiner, size=(40, 64)
+        ),  # 5 latent rows: not a multiple of the UNet's factor, as 33 are not
     }
 
 
 def write_folder(spec: Spec, folder: Path) -> Path:
     """A diffusers-format folder without weights."""
-    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    schedule = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+    }
     schedule |= {"timestep_spacing": "leading", "num_train_timesteps": 1000}
     schedule |= {"clip_sample": False, "set_alpha_to_one": False} if spec.sampler == "ddim" else {}
-    configs = {"unet": spec.unet, "vae": spec.vae, "text_encoder": spec.text[0], "text_encoder_2": spec.text[1]}
-    index: Config = {"_class_name": "StableDiffusionXLImg2ImgPipeline" if spec.xl else "StableDiffusionImg2ImgPipeline"}
-    index |= {"requires_aesthetics_score": spec.refiner, "force_zeros_for_empty_prompt": not spec.refiner}
-    files = {f"{part}/config.json": config for part, config in configs.items() if config is not None}
+    configs = {
+        "unet": spec.unet,
+        "vae": spec.vae,
+        "text_encoder": spec.text[0],
+        "text_encoder_2": spec.text[1],
+    }
+    index: Config = {
+        "_class_name": "StableDiffusionXLImg2ImgPipeline"
+        if spec.xl
+        else "StableDiffusionImg2ImgPipeline"
+    }
+    index |= {
+        "requires_aesthetics_score": spec.refiner,
+        "force_zeros_for_empty_prompt": not spec.refiner,
+    }
+    files = {
+        f"{part}/config.json": config for part, config in configs.items() if config is not None
+    }
     files |= {"model_index.json": index, "scheduler/scheduler_config.json": schedule}
     for name, value in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -185,13 +257,19 @@ def random_weights(device: torch.device) -> Iterator[None]:
     nothing_missing = {"missing_keys": (), "mismatched_keys": ()}
 
     def maker(cls: Any) -> Callable[..., Any]:
-        def from_pretrained(folder: Path, *, dtype: torch.dtype, **_: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
+        def from_pretrained(
+            folder: Path, *, dtype: torch.dtype, **_: Any
+        ) -> tuple[torch.nn.Module, dict[str, Any]]:
             config = json.loads((folder / "config.json").read_text())
             usual = torch.get_default_dtype()
             torch.set_default_dtype(dtype)
             try:
                 with device:
-                    made = cls.from_config(config) if hasattr(cls, "from_config") else cls(CLIPTextConfig(**config))
+                    made = (
+                        cls.from_config(config)
+                        if hasattr(cls, "from_config")
+                        else cls(CLIPTextConfig(**config))
+                    )
                 return made, nothing_missing
             finally:
                 torch.set_default_dtype(usual)
@@ -200,7 +278,12 @@ def random_weights(device: torch.device) -> Iterator[None]:
 
     torch.manual_seed(0)
     with ExitStack() as stack:
-        for cls in (UNet2DConditionModel, AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection):
+        for cls in (
+            UNet2DConditionModel,
+            AutoencoderKL,
+            CLIPTextModel,
+            CLIPTextModelWithProjection,
+        ):
             stack.enter_context(mock.patch.object(cls, "from_pretrained", maker(cls)))
         yield
 
@@ -219,13 +302,23 @@ class Flops:
 
 
 @cache
-def _counted(unet: str, vae: str, size: tuple[int, int], latent: tuple[int, int, int], ids: int, pooled: int) -> Flops:
+def _counted(
+    unet: str, vae: str, size: tuple[int, int], latent: tuple[int, int, int], ids: int, pooled: int
+) -> Flops:
     with torch.device("meta"):
-        model, coder = UNet2DConditionModel.from_config(json.loads(unet)), AutoencoderKL.from_config(json.loads(vae))
+        model, coder = (
+            UNet2DConditionModel.from_config(json.loads(unet)),
+            AutoencoderKL.from_config(json.loads(vae)),
+        )
         z, pixels = torch.empty(1, *latent), torch.empty(1, 3, *size)
-        told: Config = {"encoder_hidden_states": torch.empty(1, TOKENS, model.config["cross_attention_dim"])}
+        told: Config = {
+            "encoder_hidden_states": torch.empty(1, TOKENS, model.config["cross_attention_dim"])
+        }
         if ids:
-            told["added_cond_kwargs"] = {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, ids)}
+            told["added_cond_kwargs"] = {
+                "text_embeds": torch.empty(1, pooled),
+                "time_ids": torch.empty(1, ids),
+            }
         when = torch.empty(1)
 
     def tera(work: Callable[[], object]) -> float:
@@ -233,15 +326,24 @@ def _counted(unet: str, vae: str, size: tuple[int, int], latent: tuple[int, int,
             work()
         return counter.get_total_flops() / 1e12
 
-    return Flops(tera(lambda: model(z, when, **told)), tera(lambda: coder.decode(z)), tera(lambda: coder.encode(pixels)))
+    return Flops(
+        tera(lambda: model(z, when, **told)),
+        tera(lambda: coder.decode(z)),
+        tera(lambda: coder.encode(pixels)),
+    )
 
 
 def count_flops(spec: Spec) -> Flops:
     """Counted on the meta device; warns where it is off the known figures."""
     pooled = spec.text[1]["projection_dim"] if spec.text[1] else 0
     ids = (5 if spec.refiner else 6) if spec.xl else 0
-    flops = _counted(json.dumps(spec.unet), json.dumps(spec.vae), spec.size, spec.latent, ids, pooled)
+    flops = _counted(
+        json.dumps(spec.unet), json.dumps(spec.vae), spec.size, spec.latent, ids, pooled
+    )
     for name, known in zip(("unet", "decode", "encode"), spec.known or (), strict=False):
         if abs(getattr(flops, name) / known - 1) > 0.02:
-            print(f"warning: {spec.title} {name}: {getattr(flops, name):.3f} TFLOP counted, {known:.3f} known", flush=True)
+            print(
+                f"warning: {spec.title} {name}: {getattr(flops, name):.3f} TFLOP counted, {known:.3f} known",
+                flush=True,
+            )
     return flops

@@ -30,7 +30,13 @@ from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = ("plan.replicas=12", "plan.num_steps=20", "plan.shard_steps=60", "generator.micro_batch=4", "run.num_cpus=4")
+PLAN = (
+    "plan.replicas=12",
+    "plan.num_steps=20",
+    "plan.shard_steps=60",
+    "generator.micro_batch=4",
+    "run.num_cpus=4",
+)
 VICTIMS = ("driver", "worker", "tree")
 LONGEST_S = 6.0
 """A kill comes so many seconds after a shard was begun, at the latest."""
@@ -181,7 +187,9 @@ def next_kill(run: Run, number: int, seed: int) -> dict[str, Any] | None:
         "committed": len(run.commits()),
         "begun": len(run.begun()),
         # a worker takes only what it has in hand with it; a driver everything that is not committed
-        "lost": sorted(s for s, line in underway.items() if victim != "worker" or line["pid"] == pid),
+        "lost": sorted(
+            s for s, line in underway.items() if victim != "worker" or line["pid"] == pid
+        ),
     }
 
 
@@ -202,22 +210,35 @@ def unexplained(kills: list[dict[str, Any]], begun: list[dict[str, Any]]) -> int
 
 def main() -> None:
     """Makes both runs and says what the kills cost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of both runs and of the record of kills")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of both runs and of the record of kills"
+    )
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    whole, run, record = Run(args.work / "undisturbed"), Run(args.work / "killed"), args.work / "kills.jsonl"
+    whole, run, record = (
+        Run(args.work / "undisturbed"),
+        Run(args.work / "killed"),
+        args.work / "kills.jsonl",
+    )
     kills = read_lines(record)
     while len(kills) < args.kills:
         found = next_kill(run, len(kills), args.seed)
         if found is None:
-            print(f"the run was made after {len(kills)} kills; a longer plan is needed for {args.kills}")
+            print(
+                f"the run was made after {len(kills)} kills; a longer plan is needed for {args.kills}"
+            )
             break
         kills.append(found)
         with record.open("a") as file:
             file.write(json.dumps(found) + "\n")
-        print(f"  {found['kill'] + 1}/{args.kills} · {found['victim']} · {found['committed']} committed", flush=True)
+        print(
+            f"  {found['kill'] + 1}/{args.kills} · {found['victim']} · {found['committed']} committed",
+            flush=True,
+        )
     for each in (run, whole):
         if each.process is None or each.process.poll() is not None:
             each.start()
@@ -237,7 +258,9 @@ def report(run: Run, whole: Run, kills: list[dict[str, Any]], seed: int) -> str:
         f"| {k['kill'] + 1} | {k['victim']} | {k['after_s']} | {k['committed']} | {len(k['lost'])} | {r} |"
         for k, r in zip(kills, again, strict=True)
     ]
-    victims = ", ".join(f"{count} {name}" for name, count in sorted(Counter(k["victim"] for k in kills).items()))
+    victims = ", ".join(
+        f"{count} {name}" for name, count in sorted(Counter(k["victim"] for k in kills).items())
+    )
     return "\n".join(
         [
             f"# {len(kills)} kills of `make generate`, {shards} shards of {len(made)} images\n",

@@ -37,7 +37,9 @@ def make_images(root: Path, count: int, classes: int = 50) -> None:
         side = 32 + i % 33
         pixels = noise[i % 256] + np.roll(ramp, i // 256)[:, None, None]
         pixels[:4, :4] = [i % 256, i // 256 % 256, i // 65536]
-        Image.fromarray(pixels[:side, :side]).save(root / f"class {i % classes:02d}" / f"{i:06d}.jpg", quality=85)
+        Image.fromarray(pixels[:side, :side]).save(
+            root / f"class {i % classes:02d}" / f"{i:06d}.jpg", quality=85
+        )
 
 
 def private_bytes() -> int:
@@ -68,11 +70,16 @@ class Highest(threading.Thread):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--num-cpus", type=int, default=2)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=args.num_cpus, needs={"CPU": 1.0}):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_session(num_cpus=args.num_cpus, needs={"CPU": 1.0}),
+    ):
         root = Path(folder) / "images"
         make_images(root, args.images)
         config, run = ImageFolderConfig(root=str(root)), Store.at(Path(folder) / "run")
@@ -87,7 +94,9 @@ def main() -> None:
         began = time.monotonic()
         read_samples(config, 0, run)
         again = time.monotonic() - began
-    assert samples.table.num_rows + samples.rejects.num_rows == args.images == listing.table.num_rows
+    assert (
+        samples.table.num_rows + samples.rejects.num_rows == args.images == listing.table.num_rows
+    )
     text = (
         f"# SAMPLES of {args.images} small images\n\n"
         f"JPEG, 32 to 64 pixels a side, in 50 class folders on a local disk, {args.num_cpus} CPUs.\n\n"

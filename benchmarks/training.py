@@ -59,7 +59,11 @@ BATCH = 128
 
 def make_rows(images: int) -> list[tuple[int, int, str, bool]]:
     """(label, λ, role, hard) of every image: an epoch has `images`, as have D_h, D_nh and the synthetic ones together."""
-    hard, probes, val = images // 20, 45 * images // 1000, images // 40  # with hard val images 2,000 probes of 40,000
+    hard, probes, val = (
+        images // 20,
+        45 * images // 1000,
+        images // 40,
+    )  # with hard val images 2,000 probes of 40,000
     rows = [(HARD[i % len(HARD)], REAL, "train", True) for i in range(hard)]
     rows += [(2 + i % (CLASSES - 2), REAL, "train", False) for i in range(16 * hard)]
     rows += [(HARD[i % len(HARD)], level, "train", False) for level in LEVELS for i in range(hard)]
@@ -74,7 +78,12 @@ def make_table(root: Path, images: int) -> TableRef:
 
     def image(label: int) -> dict[str, Any]:
         angle = 2 * np.pi * label / CLASSES
-        pixels = 128 + np.cos(angle) * ramp[:, None, None] + np.sin(angle) * ramp[:, None] + rng.normal(0, 50, (SIDE, SIDE, 3))
+        pixels = (
+            128
+            + np.cos(angle) * ramp[:, None, None]
+            + np.sin(angle) * ramp[:, None]
+            + rng.normal(0, 50, (SIDE, SIDE, 3))
+        )
         out = io.BytesIO()
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(out, "BMP")
         return {"bytes": out.getvalue(), "path": None}
@@ -83,18 +92,36 @@ def make_table(root: Path, images: int) -> TableRef:
     length = min(SEGMENT_ROWS, -(-len(rows) // 10))
     for at in range(0, len(rows), length):
         part = rows[at : at + length]
-        columns = dict(zip(("label", "lam_pct", "role", "hard"), zip(*part, strict=True), strict=True))
+        columns = dict(
+            zip(("label", "lam_pct", "role", "hard"), zip(*part, strict=True), strict=True)
+        )
         ids = [f"{role} {label} {(at + i) // 20}" for i, (label, _, role, _) in enumerate(part)]
-        whole = pa.table({**columns, "domain": [""] * len(part), "sample_id": ids}).select(ROWS.names).cast(ROWS)
-        parts.append(write_segment(store, whole, ((i, image(label)) for i, (label, *_) in enumerate(part)), SIDE, "decoded"))
-    return TableRef(store=store, name=INDEX, side=SIDE, mode="decoded", segments=tuple(parts)).write({})
+        whole = (
+            pa.table({**columns, "domain": [""] * len(part), "sample_id": ids})
+            .select(ROWS.names)
+            .cast(ROWS)
+        )
+        parts.append(
+            write_segment(
+                store,
+                whole,
+                ((i, image(label)) for i, (label, *_) in enumerate(part)),
+                SIDE,
+                "decoded",
+            )
+        )
+    return TableRef(
+        store=store, name=INDEX, side=SIDE, mode="decoded", segments=tuple(parts)
+    ).write({})
 
 
 def make_job(strategy: str, width: int, threads: int, opened: ImageTable) -> TrainJob:
     real = (opened.role == "train") & (opened.lam_pct == REAL)
     return TrainJob(
         seed=0,
-        train=TrainConfig(width=width, batch=BATCH, epochs=len(LEVELS), eval_every=1, threads=threads),
+        train=TrainConfig(
+            width=width, batch=BATCH, epochs=len(LEVELS), eval_every=1, threads=threads
+        ),
         curriculum=CurriculumConfig.model_validate({"strategy": strategy, "epochs": len(LEVELS)}),
         names=tuple(map(str, range(CLASSES))),
         groups={c: "few" if c in HARD else "many" for c in range(CLASSES)},
@@ -120,15 +147,25 @@ def run_loop(job: TrainJob, opened: ImageTable, epochs: int = 1) -> list[dict[st
                 shutil.copytree(checkpoint, Path(folder) / f"checkpoint {result.epoch}")
             metrics.append(result.metrics)
 
-        loop(job, opened, LocalController(job.curriculum, job.levels, job.seed), report, epochs=epochs)
+        loop(
+            job,
+            opened,
+            LocalController(job.curriculum, job.levels, job.seed),
+            report,
+            epochs=epochs,
+        )
     return metrics
 
 
 def run_plain(job: TrainJob, images: torch.Tensor, labels: torch.Tensor) -> float:
     """One epoch by hand over uint8 (N, H, W, 3) in memory; the mean loss."""
     train = job.train
-    model = resnet(train.model, num_classes=CLASSES, width=train.width, seed=job.seed).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+    model = resnet(train.model, num_classes=CLASSES, width=train.width, seed=job.seed).to(
+        memory_format=torch.channels_last
+    )
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+    )
     total, order = torch.zeros(()), torch.randperm(len(images))
     model.train()
     for at in range(0, len(images), BATCH):
@@ -223,7 +260,9 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def measure_loops(job: TrainJob, opened: ImageTable, repeats: int) -> tuple[list[float], list[float]]:
+def measure_loops(
+    job: TrainJob, opened: ImageTable, repeats: int
+) -> tuple[list[float], list[float]]:
     """Seconds of an epoch, plain and the package's, by turns."""
     rows = np.flatnonzero(opened.role == "train")
     images, labels = torch.from_numpy(opened.images[rows]), torch.from_numpy(opened.label[rows])
@@ -239,7 +278,12 @@ def measure_loops(job: TrainJob, opened: ImageTable, repeats: int) -> tuple[list
 def measure_change(job: TrainJob, opened: ImageTable) -> list[float]:
     """Seconds from the choice of a level that was not used before to its first augmented batch, by level."""
     run = loop_module._Run(
-        job, opened, LocalController(job.curriculum, job.levels, 0), loop_module.ALONE, torch.device("cpu"), 4
+        job,
+        opened,
+        LocalController(job.curriculum, job.levels, 0),
+        loop_module.ALONE,
+        torch.device("cpu"),
+        4,
     )
     counts = torch.ones(CLASSES)
 
@@ -289,12 +333,16 @@ def measure_profile(job: TrainJob, opened: ImageTable) -> tuple[dict[str, float]
     averages = [e for e in profiler.key_averages() if not e.key.startswith("# ")]
     total = sum(e.self_cpu_time_total for e in averages)
     dearest = sorted(averages, key=lambda e: -e.self_cpu_time_total)[:15]
-    lines = [f"| `{e.key}` | {100 * e.self_cpu_time_total / total:.1f} | {e.count} |" for e in dearest]
+    lines = [
+        f"| `{e.key}` | {100 * e.self_cpu_time_total / total:.1f} | {e.count} |" for e in dearest
+    ]
     return by_section, "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=40_000, help="of an epoch")
     parser.add_argument("--width", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
@@ -306,10 +354,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         opened_files: list[Path] = []
         real_map = table.map_segment
-        with patch.object(table, "map_segment", lambda path: (opened_files.append(path), real_map(path))[1]):
+        with patch.object(
+            table, "map_segment", lambda path: (opened_files.append(path), real_map(path))[1]
+        ):
             ref = make_table(Path(folder), args.images)
             opened = open_table(ref)
-            job, adaptive = (make_job(name, args.width, args.threads, opened) for name in ("easy_to_hard", "adaptive"))
+            job, adaptive = (
+                make_job(name, args.width, args.threads, opened)
+                for name in ("easy_to_hard", "adaptive")
+            )
             run_loop(job, opened)  # warm
             plain, ours = measure_loops(job, opened, args.repeats)
             changes = measure_change(job, opened)
@@ -320,7 +373,8 @@ def main() -> None:
     epoch = float(np.median(ours))
     whole = sum(by_section.values())
     sections = "\n".join(
-        f"| {name} | {s:.2f} | {100 * s / whole:.1f} |" for name, s in sorted(by_section.items(), key=lambda x: -x[1])
+        f"| {name} | {s:.2f} | {100 * s / whole:.1f} |"
+        for name, s in sorted(by_section.items(), key=lambda x: -x[1])
     )
     text = (
         f"# Training: {args.images} images of {SIDE} x {SIDE} pixels an epoch\n\n"

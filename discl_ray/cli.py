@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -17,8 +18,10 @@ from discl_ray.cluster.session import check_versions
 from discl_ray.cluster.start import set_environment
 from discl_ray.config import Config, load_config
 from discl_ray.errors import DisclError, StorageError, reported
-from discl_ray.process import stopping
+from discl_ray.process import logs, stopping
 from discl_ray.process.calls import DEFAULT, Call, whole
+
+log = logging.getLogger(__name__)
 
 
 def prepare_terminal() -> None:
@@ -31,14 +34,20 @@ def prepare_terminal() -> None:
 
 def arguments(description: str | None, words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's `config` (files) and `overrides`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     help_ = f"YAML file; several are laid one over the other (default: {DEFAULT})"
     parser.add_argument("--config", action="append", metavar="FILE", help=help_)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, e.g. plan.replicas=4")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="overrides, e.g. plan.replicas=4"
+    )
     return parser.parse_intermixed_args(words)  # options and overrides in any order
 
 
-def run_job(description: str | None, job: Callable[[Config], None], words: Sequence[str] | None = None) -> None:
+def run_job(
+    description: str | None, job: Callable[[Config], None], words: Sequence[str] | None = None
+) -> None:
     """Parses the command line, loads the configuration and runs a job; ends the process with its exit code.
 
     `words`: the command line without what the job itself has read.
@@ -46,6 +55,7 @@ def run_job(description: str | None, job: Callable[[Config], None], words: Seque
 
     def run() -> None:
         prepare_terminal()
+        logs.show()
         asked = arguments(description, words)
         set_environment()
         check_versions()
@@ -55,7 +65,7 @@ def run_job(description: str | None, job: Callable[[Config], None], words: Seque
         refuse(config, PLACES)
         config, changed = settled(config)
         for sentence in changed:
-            print(f"  {sentence}", flush=True)
+            log.info("%s", sentence)
         job(config)
 
     stopping.listen()
@@ -95,10 +105,17 @@ def _fail(error: Exception) -> None:
     if isinstance(lost, BrokenPipeError):
         _say(f"nobody reads this output any more; {go_on}")
         stopping.leave(141)
-    report = reported(error) if lost is None else StorageError(f"standard output: cannot be written ({lost.strerror})")
+    report = (
+        reported(error)
+        if lost is None
+        else StorageError(f"standard output: cannot be written ({lost.strerror})")
+    )
     if report is None:
         raise error
-    _say(f"error: {whole(str(report))}" + (f"; then {go_on}" if isinstance(report, StorageError) else ""))
+    _say(
+        f"error: {whole(str(report))}"
+        + (f"; then {go_on}" if isinstance(report, StorageError) else "")
+    )
     stopping.leave(report.exit_code)
 
 

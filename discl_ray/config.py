@@ -17,7 +17,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from discl_ray.core.ids import stable_id
 from discl_ray.core.settings import Location, Settings, execution, identity, with_values_before
@@ -86,7 +93,9 @@ class Config(Settings):
         # runs even if another section is wrong, so that every problem is in one report
         curriculum = info.data.get("curriculum")
         if curriculum is not None and curriculum.epochs > train.epochs:
-            raise ValueError(f"curriculum.epochs = {curriculum.epochs} exceeds train.epochs = {train.epochs}; lower the former")
+            raise ValueError(
+                f"curriculum.epochs = {curriculum.epochs} exceeds train.epochs = {train.epochs}; lower the former"
+            )
         return train
 
     @property
@@ -95,9 +104,7 @@ class Config(Settings):
         return self.generator.model == "embedded" and not self.data.name.startswith("digits")
 
 
-PLUMBING = (
-    "PLUMBING TEST: the embedded generator knows only digits. Its images, and numbers that rest on them, mean nothing here."
-)
+PLUMBING = "PLUMBING TEST: the embedded generator knows only digits. Its images, and numbers that rest on them, mean nothing here."
 """What every sheet and table of a plumbing test says."""
 
 PHASE_1 = ("seed", "hard", "prompts", "plan", "generator", "scorer")
@@ -134,11 +141,17 @@ ALIASES: dict[str, str] = {}
 
 def renamed(plain: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
     """A nested configuration with its keys as they are called now; where both names are given, both stay."""
-    values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    values = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()
+    }
     for old, new in aliases.items():
         (old_part, old_key), (new_part, new_key) = old.split("."), new.split(".")
         section = values.get(old_part)
-        if not isinstance(section, dict) or old_key not in section or new_key in values.get(new_part, {}):
+        if (
+            not isinstance(section, dict)
+            or old_key not in section
+            or new_key in values.get(new_part, {})
+        ):
             continue
         values.setdefault(new_part, {})[new_key] = section.pop(old_key)
     return values
@@ -162,18 +175,29 @@ def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[st
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     given = _given(overrides)
     read = [(str(file), _read(file)) for file in files]
-    sources = _Sources(files=read, overrides=tuple(o.partition("=")[0] for o in overrides), given=_plain(given))
+    sources = _Sources(
+        files=read, overrides=tuple(o.partition("=")[0] for o in overrides), given=_plain(given)
+    )
     try:
         values = _plain(OmegaConf.merge(*(part for _, part in read), given))
     except (TypeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{sources.all}: cannot be laid over each other: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"{sources.all}: cannot be laid over each other: {' '.join(str(error).split())}"
+        ) from error
     if found := list(_interpolations(values)):
-        problems = [(key, f"{key} = '{value}': ${{...}} is not interpreted here; write the value") for key, value in found]
-        raise ConfigError(sources.report([(re.split(r"[.\[\]]+", key), problem) for key, problem in problems]))
+        problems = [
+            (key, f"{key} = '{value}': ${{...}} is not interpreted here; write the value")
+            for key, value in found
+        ]
+        raise ConfigError(
+            sources.report([(re.split(r"[.\[\]]+", key), problem) for key, problem in problems])
+        )
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(sources.report([(_place(e), _sentence(e)) for e in error.errors()])) from error
+        raise ConfigError(
+            sources.report([(_place(e), _sentence(e)) for e in error.errors()])
+        ) from error
 
 
 def _read(file: str | Path) -> DictConfig:
@@ -184,7 +208,13 @@ def _read(file: str | Path) -> DictConfig:
         raise ConfigError(f"{file}: {what}; `--config conf/digits_lt.yaml` is the default")
     try:
         found = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        TypeError,
+        yaml.YAMLError,
+        OmegaConfBaseException,
+    ) as error:
         raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(found, DictConfig):
         raise ConfigError(f"{file}: a mapping of sections is needed")
@@ -208,7 +238,9 @@ class _Sources:
     @property
     def all(self) -> str:
         """All of them."""
-        return " + ".join([*(name for name, _ in self.files), *([_command_line()] if self.overrides else [])])
+        return " + ".join(
+            [*(name for name, _ in self.files), *([_command_line()] if self.overrides else [])]
+        )
 
     def of(self, place: Sequence[Any], problem: str) -> str:
         """The source whose value stands at a place, or of which the problem names a key; empty if none says anything there."""
@@ -224,7 +256,10 @@ class _Sources:
         named = list(dict.fromkeys(source for source, _ in found if source))
         if len(named) < 2:
             return _report(named[0] if named else self.all, [problem for _, problem in found])
-        return _report(" + ".join(named), [f"{problem} ({source})" if source else problem for source, problem in found])
+        return _report(
+            " + ".join(named),
+            [f"{problem} ({source})" if source else problem for source, problem in found],
+        )
 
 
 def _command_line() -> str:
@@ -330,12 +365,16 @@ def _members(annotation: Any) -> list[Any]:
 
 
 def _is_text(kind: Any) -> bool:
-    return kind is str or (get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)))
+    return kind is str or (
+        get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind))
+    )
 
 
 def _holds_text(kind: Any) -> bool:
     items = [part for part in get_args(kind) if part is not Ellipsis]
-    return get_origin(kind) in (tuple, list, dict) and all(_is_text(part) for item in items for part in _members(item))
+    return get_origin(kind) in (tuple, list, dict) and all(
+        _is_text(part) for item in items for part in _members(item)
+    )
 
 
 def _report(path: str, problems: Sequence[str]) -> str:
@@ -371,13 +410,20 @@ def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
 
 
 def _tags() -> set[str]:
-    return {kind.model_fields["name"].default for kind in get_args(Config.model_fields["data"].annotation)}
+    return {
+        kind.model_fields["name"].default
+        for kind in get_args(Config.model_fields["data"].annotation)
+    }
 
 
 def _place(error: Any) -> list[Any]:
     """The keys that lead to what is wrong."""
     location = error["loc"]
-    return [part for i, part in enumerate(location) if not (i == 1 and location[0] == "data" and part in _tags())]
+    return [
+        part
+        for i, part in enumerate(location)
+        if not (i == 1 and location[0] == "data" and part in _tags())
+    ]
 
 
 def _sentence(error: Any) -> str:
@@ -385,7 +431,11 @@ def _sentence(error: Any) -> str:
     path = ".".join(str(part) for part in _place(error)) or "(whole)"
     if error["type"] == "union_tag_invalid":
         return f"{path}.name = {error['ctx']['tag']!r}: no such data set; allowed: {', '.join(sorted(_tags()))}"
-    if error["type"] == "extra_forbidden" and location[0] == "data" and location[-1] in FilesConfig.model_fields:
+    if (
+        error["type"] == "extra_forbidden"
+        and location[0] == "data"
+        and location[-1] in FilesConfig.model_fields
+    ):
         return (  # all others have this field
             f"{path} = {error['input']!r}: data.name = {location[1]}, which comes with the package; name the file of your data set: "
             "--config conf/imagefolder.yaml (class folders), conf/manifest.yaml (a list of files), or another of conf/*.yaml; "

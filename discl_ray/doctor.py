@@ -99,7 +99,9 @@ def check_python(_: Subject) -> str:
     """The interpreter's version."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < MINIMUM:
-        raise Problem(f"{version}; 3.11 or newer is needed: remove .venv, then make doctor PYTHON=python3.11")
+        raise Problem(
+            f"{version}; 3.11 or newer is needed: remove .venv, then make doctor PYTHON=python3.11"
+        )
     return version
 
 
@@ -161,13 +163,25 @@ def check_data(subject: Subject) -> str:
     counts = Counter(table["split"].to_pylist())
     classes = len(subject.class_names)
     if classes < 2:
-        raise Problem(f"data.name = {config.name}: {classes} class; at least two are needed to tell apart")
+        raise Problem(
+            f"data.name = {config.name}: {classes} class; at least two are needed to tell apart"
+        )
     if not counts["train"] + counts[None]:
-        raise Problem(f"data.name = {config.name}: no training image among {table.num_rows}; look at its splits")
+        raise Problem(
+            f"data.name = {config.name}: no training image among {table.num_rows}; look at its splits"
+        )
     shown = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
     shown += [f"{counts[None]:,} to be split"] * (counts[None] > 0)
-    unopened = ["listed, not opened: whether all can be read, identify and generate find out"] * subject.listing.in_files
-    return "\n".join([f"{config.name}: {', '.join(shown)}; {classes:,} classes", *unopened, *subject.listing.notes])
+    unopened = [
+        "listed, not opened: whether all can be read, identify and generate find out"
+    ] * subject.listing.in_files
+    return "\n".join(
+        [
+            f"{config.name}: {', '.join(shown)}; {classes:,} classes",
+            *unopened,
+            *subject.listing.notes,
+        ]
+    )
 
 
 def check_class_names(subject: Subject) -> str:
@@ -212,11 +226,15 @@ def _known(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
         return f"the scorer knows them ({tried})"
     if not isinstance(data, FilesConfig) and 2 * len(unknown) <= len(ranks):
         return f"the data set's own; the scorer knows {len(ranks) - len(unknown)} at once ({tried})"
-    text = f"the scorer hardly knows {len(unknown)}, so the filter will reject much of them ({tried})"
+    text = (
+        f"the scorer hardly knows {len(unknown)}, so the filter will reject much of them ({tried})"
+    )
     if isinstance(data, FilesConfig):
         text += f": set a name in {data.names or 'a file, data.names=FILE.csv'}, or another scorer.model"
         text += " (embedded knows only digits)" if model == "embedded" else ""
-    worst = [f"class '{name}': rank {rank:g} of {count}" for name, rank in list(unknown.items())[:SHOWN]]
+    worst = [
+        f"class '{name}': rank {rank:g} of {count}" for name, rank in list(unknown.items())[:SHOWN]
+    ]
     more = [f"and {len(unknown) - SHOWN} more"] if len(unknown) > SHOWN else []
     text = "\n".join([text, *worst, *more])
     if 2 * len(unknown) > len(ranks) and not subject.config.plumbing_test:
@@ -252,7 +270,9 @@ def _some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
     for i in np.flatnonzero(split == "train").tolist():
         members.setdefault(keys[i], []).append(i)
     chosen = set(sorted(members, key=stable_id)[:CLASSES])
-    rows = sorted(i for key in chosen for i in sorted(members[key], key=lambda i: stable_id(ids[i]))[:IMAGES])
+    rows = sorted(
+        i for key in chosen for i in sorted(members[key], key=lambda i: stable_id(ids[i]))[:IMAGES]
+    )
     return rows, {key: name for key, name in subject.class_names.items() if key in chosen}
 
 
@@ -288,7 +308,9 @@ def check_disk(subject: Subject) -> str:
     folder = next(p for p in (target, *target.parents) if p.exists())
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
-        raise Problem(f"{folder}: {free:.1f} GB free, at least {DISK_GB:g} needed; make room or set run.root")
+        raise Problem(
+            f"{folder}: {free:.1f} GB free, at least {DISK_GB:g} needed; make room or set run.root"
+        )
     return f"{free:.0f} GB free under {folder}"
 
 
@@ -321,7 +343,9 @@ def check_memory(subject: Subject) -> str:
     small = [f"{name} ({size:g} GB)" for name, size in cards.items() if size < need]
     model = f"{config.generator.model}: {need:.2g} GB of weights, and activations that grow with generator.micro_batch"
     if small and config.generator.num_gpus:
-        raise Problem(f"{model}; more than there is on {', '.join(small)}: take a smaller generator.model")
+        raise Problem(
+            f"{model}; more than there is on {', '.join(small)}: take a smaller generator.model"
+        )
     shown = ", ".join(f"{name} {size:g} GB" for name, size in cards.items())
     return f"{model}; cards: {shown or 'none that is known'}"
 
@@ -382,7 +406,9 @@ class Finding:
 
 
 def examine(
-    paths: Sequence[str], overrides: Sequence[str] = (), checks: Iterable[tuple[str, Check]] | None = None
+    paths: Sequence[str],
+    overrides: Sequence[str] = (),
+    checks: Iterable[tuple[str, Check]] | None = None,
 ) -> Iterator[Finding]:
     """Every check's finding, in order; a check that fails does not keep the next one from running."""
     subject = Subject(paths, overrides)

@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--tag", default="")
     known, rest = parser.parse_known_args()
     table = ["--table", known.table] if known.table else []
-    asked = [masked(word) for word in rest if not word.startswith("run.root=")]  # where it lies decides nothing
+    asked = [
+        masked(word) for word in rest if not word.startswith("run.root=")
+    ]  # where it lies decides nothing
     command = " ".join(["python", "jobs/compare.py", "--seeds", str(known.seeds), *table, *asked])
 
     def job(config: Config) -> None:
@@ -49,13 +51,19 @@ def main() -> None:
 
         name = known.table or table_for(config)
         if name not in TABLES:
-            raise ConfigError(f"--table {name}: there is no such table; there are {', '.join(sorted(TABLES))}")
+            raise ConfigError(
+                f"--table {name}: there is no such table; there are {', '.join(sorted(TABLES))}"
+            )
         if name == "gap":
             compare_gaps(config, known.seeds, known.tag, command)
         else:
             compare(config, known.seeds, name, known.tag, command)
 
-    run_job(f"{__doc__}\nBesides the options below: --seeds N (default 10), --table NAME, --tag NAME.", job, rest)
+    run_job(
+        f"{__doc__}\nBesides the options below: --seeds N (default 10), --table NAME, --tag NAME.",
+        job,
+        rest,
+    )
 
 
 if __name__ == "__main__":

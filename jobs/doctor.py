@@ -25,7 +25,11 @@ def main() -> None:
     for finding in examine(asked.config or [DEFAULT], asked.overrides):
         print(finding, flush=True)
         problems += not (finding.ok or finding.skipped)
-    print(f"{problems} problem{'s' * (problems > 1)}" if problems else f"all is well · next: {next_command('generate')}")
+    print(
+        f"{problems} problem{'s' * (problems > 1)}"
+        if problems
+        else f"all is well · next: {next_command('generate')}"
+    )
     raise SystemExit(2 if problems else 0)
 
 

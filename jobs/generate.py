@@ -38,7 +38,10 @@ def job(config: Config) -> None:
     prepared = draft(config, *ready)
     with locked(store):
         write_layout(prepared, config)
-        print(f"plan · {store.base}\n{describe(prepared, config, None if finished else crew(config))}", flush=True)
+        print(
+            f"plan · {store.base}\n{describe(prepared, config, None if finished else crew(config))}",
+            flush=True,
+        )
         for warning in warnings(prepared, config):
             print(f"  warning: {warning}", flush=True)
         note = PLUMBING if config.plumbing_test else ""

@@ -24,7 +24,14 @@ from discl_ray.data import Samples, read_samples, summarize_samples
 from discl_ray.plan.hardness import describe_rule, hard_samples, hardness
 from discl_ray.plan.prompts import load_prompts
 from discl_ray.process.calls import next_command
-from discl_ray.report.hardest import agreement, class_table, hardest_rows, hardest_sheet, tail_rows, tail_sheet
+from discl_ray.report.hardest import (
+    agreement,
+    class_table,
+    hardest_rows,
+    hardest_sheet,
+    tail_rows,
+    tail_sheet,
+)
 from discl_ray.synthesize.layout import predictions_store
 
 SHEET = "hardest.png"
@@ -33,21 +40,31 @@ SHEET = "hardest.png"
 def job(config: Config) -> None:
     prompts = load_prompts(config.prompts)
     samples = read_samples(
-        config.data, config.seed, run_store(config.run.root, config.run.name, ""), num_cpus=config.run.num_cpus
+        config.data,
+        config.seed,
+        run_store(config.run.root, config.run.name, ""),
+        num_cpus=config.run.num_cpus,
     )
     prompts.check(samples.classes)
     print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
     by_confidence = config.hard.rule == "confidence"
     predictions, place = None, samples.store
     if by_confidence:
-        from discl_ray.experiments.identify import identify  # takes seconds; what is wrong has been said by now
+        from discl_ray.experiments.identify import (
+            identify,
+        )  # takes seconds; what is wrong has been said by now
 
         place = predictions_store(config, samples, prompts)
         print(f"predictions · {place.base}", flush=True)
         predictions = identify(config, samples, prompts)
     judged = hardness(samples.table, config.hard, predictions)
     rule = describe_rule(judged, config.hard)
-    print(f"hard · {rule}\n" + (f"  {agreement(judged)}\n" if by_confidence else "") + class_table(judged), flush=True)
+    print(
+        f"hard · {rule}\n"
+        + (f"  {agreement(judged)}\n" if by_confidence else "")
+        + class_table(judged),
+        flush=True,
+    )
     sources = hard_samples(samples.table, config.hard, predictions)  # ends here if there are none
     place.write(SHEET, _sheet(config, samples, judged, rule))
     probes = sources["split"].to_pylist().count("val")

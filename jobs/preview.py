@@ -61,7 +61,9 @@ def job(config: Config) -> None:
         if speed is None:  # nothing was made now: what was measured when it was
             speed = speed_before(store)
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
-        seen = forecast(spectrum, config.filter, full.plan, generators=hands.parts[0].actors, speed=speed)
+        seen = forecast(
+            spectrum, config.filter, full.plan, generators=hands.parts[0].actors, speed=speed
+        )
         note = PLUMBING if config.plumbing_test else ""
         write_card(store, small, full.samples.classes, note)
         write_verdicts(store, spectrum)

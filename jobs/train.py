@@ -36,7 +36,9 @@ def rows_of(config: Config) -> tuple[RowSpec, RowSpec]:
 
     name = strategy_name(config.curriculum)
     if config.train.model == "clip":
-        return RowSpec(label="FLYP", values=(("curriculum.strategy", "real_only"),)), RowSpec(label=f"FLYP + {name}")
+        return RowSpec(label="FLYP", values=(("curriculum.strategy", "real_only"),)), RowSpec(
+            label=f"FLYP + {name}"
+        )
     return CE, RowSpec(label=f"{SHORT[config.train.loss]} + {name}")
 
 
@@ -50,7 +52,16 @@ def _rows_words(base: RowSpec, asked: RowSpec, config: Config) -> str:
 
 def job(config: Config) -> None:
     refuse(config, TRAINING)
-    from discl_ray.experiments.rows import SHARED, SHARED_WORDS, caveat, division, heading, plan_run, test_row, train_row
+    from discl_ray.experiments.rows import (
+        SHARED,
+        SHARED_WORDS,
+        caveat,
+        division,
+        heading,
+        plan_run,
+        test_row,
+        train_row,
+    )
     from discl_ray.experiments.spectra import open_for
     from discl_ray.experiments.stages import check_stages, passed, probe_line
     from discl_ray.report.curves import curves
@@ -59,7 +70,9 @@ def job(config: Config) -> None:
 
     config, spectrum = open_for(config)
     base, asked = rows_of(config)
-    check_stages({asked.label: plan_run(config, spectrum)}, spectrum)  # refuses what cannot be, before Ray starts
+    check_stages(
+        {asked.label: plan_run(config, spectrum)}, spectrum
+    )  # refuses what cannot be, before Ray starts
     if config.curriculum.strategy == "adaptive":
         print(f"  {probe_line(passed(spectrum, config.filter, 'probe'))}", flush=True)
     same = base.of(config) == asked.of(config)
@@ -85,9 +98,13 @@ def job(config: Config) -> None:
     seen = {label: synthetic_seen(history) for label, history in histories.items()}
     print(score_table(results, seen=seen, difference=None if same else (base.label, asked.label)))
     print(f"  trained by {division(runs)}")
-    print(f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several.")
+    print(
+        f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several."
+    )
     more = f" and {PICTURE}" if planned.store.exists(PICTURE) else ""
-    print(f"trained · look at {planned.store.path('curves.png')}{more} · next: {next_command('compare')}")
+    print(
+        f"trained · look at {planned.store.path('curves.png')}{more} · next: {next_command('compare')}"
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,15 @@ from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, SetupError
 from discl_ray.experiments.spectra import open_for
-from discl_ray.experiments.tune.space import Dimension, Point, check_sweep, draw_points, needs, nested, text
+from discl_ray.experiments.tune.space import (
+    Dimension,
+    Point,
+    check_sweep,
+    draw_points,
+    needs,
+    nested,
+    text,
+)
 from discl_ray.process.calls import DEFAULT, Call
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.train.workers import each_alone
@@ -54,12 +62,22 @@ def seeds_of(config: Config) -> list[tuple[Config, Spectrum]]:
 def next_command(swept: Sequence[str], best: str) -> str:
     """The command that trains with the best values: the files and overrides of this one, without what the sweep decided."""
     call = Call.this()
-    kept = [word for word in call.rest if not word.startswith("tune.") and word.partition("=")[0] not in swept]
+    kept = [
+        word
+        for word in call.rest
+        if not word.startswith("tune.") and word.partition("=")[0] not in swept
+    ]
     near = os.path.relpath(best)
-    return call.command("train", files=[*(call.files or [DEFAULT]), best if near.startswith("..") else near], rest=kept)
+    return call.command(
+        "train",
+        files=[*(call.files or [DEFAULT]), best if near.startswith("..") else near],
+        rest=kept,
+    )
 
 
-def write_results(config: Config, spectrum: Spectrum, store: Store, dimensions: Sequence[Dimension]) -> None:
+def write_results(
+    config: Config, spectrum: Spectrum, store: Store, dimensions: Sequence[Dimension]
+) -> None:
     """tune.md, tune.png and best.yaml; prints the table and what to do next. Raises DisclError if no trial finished."""
     from discl_ray.experiments.rows import caveat
     from discl_ray.experiments.tune.outcomes import best_of, read_outcomes
@@ -68,9 +86,16 @@ def write_results(config: Config, spectrum: Spectrum, store: Store, dimensions: 
 
     outcomes = read_outcomes(store)
     best = outcomes[0] if outcomes and outcomes[0].status == "finished" else None
-    metric = next((o.rows[-1]["metric"] for o in outcomes if o.rows), "val").removeprefix("val_").replace("_", " ")
+    metric = (
+        next((o.rows[-1]["metric"] for o in outcomes if o.rows), "val")
+        .removeprefix("val_")
+        .replace("_", " ")
+    )
     rows = [
-        {"rank": str(number) if o.status == "finished" else "–", f"{metric} on val [%]": f"{o.dev:.2f}" if o.rows else "–"}
+        {
+            "rank": str(number) if o.status == "finished" else "–",
+            f"{metric} on val [%]": f"{o.dev:.2f}" if o.rows else "–",
+        }
         | {d.key: text(o.point[d.key]) for d in dimensions}
         | {
             "synthetic seen": count(o.seen),
@@ -79,7 +104,10 @@ def write_results(config: Config, spectrum: Spectrum, store: Store, dimensions: 
         }
         for number, o in enumerate(outcomes, 1)
     ]
-    counts = {status: sum(o.status == status for o in outcomes) for status in ("finished", "stopped", "failed")}
+    counts = {
+        status: sum(o.status == status for o in outcomes)
+        for status in ("finished", "stopped", "failed")
+    }
     seeds = ", ".join(str(config.seed + i) for i in range(config.tune.seeds))
     body = "\n".join(
         [
@@ -93,11 +121,17 @@ def write_results(config: Config, spectrum: Spectrum, store: Store, dimensions: 
             "",
         ]
     )
-    swept = {d.key: [(o.point[d.key], o.dev) for o in outcomes if o.status == "finished"] for d in dimensions}
+    swept = {
+        d.key: [(o.point[d.key], o.dev) for o in outcomes if o.status == "finished"]
+        for d in dimensions
+    }
     lines = [(o.status, [(row["epoch"], row["dev"]) for row in o.rows]) for o in outcomes]
     title = f"{config.run.name}: {len(outcomes)} trials"
     store.write("tune.md", body.encode())
-    store.write("tune.png", sweep_picture(lines, None if best is None else 0, swept, metric=metric, title=title))
+    store.write(
+        "tune.png",
+        sweep_picture(lines, None if best is None else 0, swept, metric=metric, title=title),
+    )
     print(body)
     point: Point = best_of(outcomes).point
     store.write("best.yaml", yaml.safe_dump(nested(point), sort_keys=False).encode())
@@ -130,7 +164,9 @@ def job(config: Config) -> None:
         plan_run(own, spectrum)
     check_points(seeds, draw_points(dimensions, config.tune.trials, config.tune.seed))
     # a stopped Ray Train run lets go of its workers only where there is a dashboard
-    with ray_session(num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone):
+    with ray_session(
+        num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone
+    ):
         from discl_ray.experiments.tune.outcomes import is_complete
         from discl_ray.experiments.tune.sweep import lay_out_sweep, run_sweep, sweep_store
 
@@ -142,7 +178,8 @@ def job(config: Config) -> None:
                     store.write_json(MANIFEST, {"trials": len(store.list("trials", ".json"))})
                 else:
                     print(
-                        f"  ended by tune.time_limit_s = {config.tune.time_limit_s:g}; with more the sweep goes on", flush=True
+                        f"  ended by tune.time_limit_s = {config.tune.time_limit_s:g}; with more the sweep goes on",
+                        flush=True,
                     )
             write_results(config, seeds[0][1], store, dimensions)
 

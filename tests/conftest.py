@@ -23,12 +23,15 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from discl_ray.config import Config, load_config  # noqa: E402
+from discl_ray.process import logs  # noqa: E402
 
 # the same examples on every machine, however slow it is; `pytest --hypothesis-profile explore` draws others
 _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", _patient, derandomize=True)
 settings.register_profile("explore", _patient, max_examples=2000)
 settings.load_profile("same")
+
+logs.show()  # as a job does: what is logged is in `capsys`
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (

@@ -50,7 +50,10 @@ class Sleeping:
             os.kill(os.getpid(), signal.SIGKILL)
         self.meet()
         time.sleep(0.3)
-        return pack(shard_id, table.append_column(self.column, pa.array([f"{os.getpid()}:{','.join(self.gpu)}"])))
+        return pack(
+            shard_id,
+            table.append_column(self.column, pa.array([f"{os.getpid()}:{','.join(self.gpu)}"])),
+        )
 
 
 def run(gpus, stages, dies=("", "")):
@@ -61,10 +64,17 @@ def run(gpus, stages, dies=("", "")):
     names = zip(("generator", "scorer"), dies, strict=True)
     make, score = (Step(Sleeping, (name, meeting, everyone, died)) for name, died in names)
     with placed(hands) as placement:
-        graph = spectrum_graph(blocks, make=make, score=score, commit=lastly, in_flight=1, placement=placement)
+        graph = spectrum_graph(
+            blocks, make=make, score=score, commit=lastly, in_flight=1, placement=placement
+        )
         rows = list(graph.iter_rows())
     seen = {name: sorted({row[name] for row in rows}) for name in ("generator", "scorer")}
-    return {"rows": len(rows), "expected": len(blocks), "actors": [part.actors for part in hands.parts], **seen}
+    return {
+        "rows": len(rows),
+        "expected": len(blocks),
+        "actors": [part.actors for part in hands.parts],
+        **seen,
+    }
 
 
 def lastly(batch):
@@ -81,7 +91,11 @@ def trained(scratch):
     job = predict.fold_job(config.train, seed=0, classes=2)
     kinds = {
         "folds": (predict, "_train_without", lambda: list(predict.train_folds(job, [], {}, 2))),
-        "seeds": (comparison, "compare_seed", lambda: comparison.compute_seeds([(config, None)] * 2, TABLES["short"])),
+        "seeds": (
+            comparison,
+            "compare_seed",
+            lambda: comparison.compute_seeds([(config, None)] * 2, TABLES["short"]),
+        ),
     }
     found = {}
     for name, (module, work, start) in kinds.items():
@@ -117,7 +131,9 @@ def main(scratch):
     preset = (Stage(name="generator", num_gpus=0.8), Stage(name="scorer", num_gpus=0.2))
     found = {}
     for gpus in (1, 2, 4, 8):
-        others = ray.util.placement_group([{"GPU": 1}] * (GPUS - gpus)) if gpus < GPUS else None  # somebody else's
+        others = (
+            ray.util.placement_group([{"GPU": 1}] * (GPUS - gpus)) if gpus < GPUS else None
+        )  # somebody else's
         if others is not None:
             ray.get(others.ready())
         if gpus == 2:

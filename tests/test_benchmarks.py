@@ -19,8 +19,17 @@ def test_gpu_benchmark_runs_without_ray_and_replaces_only_what_it_measured(tmp_p
     def run(line):
         script = f"import sys; sys.argv[0] = {str(ROOT / 'benchmarks' / 'engine_gpu.py')!r}; {WITHOUT_RAY}"
         options = ("--tiny", "--models", "sd15", "--lines", line, "--out", str(out))
-        subprocess.run([sys.executable, "-c", script, *options], cwd=ROOT, check=True, capture_output=True, text=True)
-        return {r["line"]: r for r in map(json.loads, out.with_suffix(".jsonl").read_text().splitlines())}
+        subprocess.run(
+            [sys.executable, "-c", script, *options],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return {
+            r["line"]: r
+            for r in map(json.loads, out.with_suffix(".jsonl").read_text().splitlines())
+        }
 
     assert list(run("c")) == ["c"]
     first = run("a")

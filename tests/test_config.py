@@ -39,7 +39,11 @@ def test_the_committed_configuration_loads_and_survives_its_own_dump(tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "near"),
-    [("plan.replica=3", "replicas"), ("generatr.model=x", "generator"), ("generator.micro_bach=1", "micro_batch")],
+    [
+        ("plan.replica=3", "replicas"),
+        ("generatr.model=x", "generator"),
+        ("generator.micro_bach=1", "micro_batch"),
+    ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_one(override, near):
     message = refused(override)
@@ -49,9 +53,21 @@ def test_an_unknown_key_is_named_with_the_nearest_one(override, near):
 
 
 def test_every_problem_is_reported_at_once():
-    message = refused("hard.below=0", "train.epoch=3", "generator.cfg_scale=zero", "filter.mode=both", "plan.lams=[0.3,0.3]")
+    message = refused(
+        "hard.below=0",
+        "train.epoch=3",
+        "generator.cfg_scale=zero",
+        "filter.mode=both",
+        "plan.lams=[0.3,0.3]",
+    )
     assert "5 problems" in message
-    for key in ("hard.below = 0", "train.epoch", "generator.cfg_scale = 'zero'", "filter.mode = 'both'", "twice"):
+    for key in (
+        "hard.below = 0",
+        "train.epoch",
+        "generator.cfg_scale = 'zero'",
+        "filter.mode = 'both'",
+        "twice",
+    ):
         assert key in message
 
 
@@ -64,10 +80,16 @@ def test_a_problem_is_said_of_where_it_was_given(tmp_path, monkeypatch):
         "the command line: 1 problem in the configuration\n  plan.replica = 3"
     )
     assert refused(path=[good, bad, good]).startswith(f"{bad}: 2 problems in the configuration\n")
-    assert refused("filter.mode=rank", path=[good, bad]).startswith(f"{bad}: 1 problem")  # mended by the override
+    assert refused("filter.mode=rank", path=[good, bad]).startswith(
+        f"{bad}: 1 problem"
+    )  # mended by the override
     mixed = refused("plan.lams=[2]", path=[good, bad]).split("\n")
     assert mixed[0] == f"the command line + {bad}: 3 problems in the configuration"
-    assert [line.rpartition(" (")[2] for line in mixed[1:]] == ["the command line)", f"{bad})", f"{bad})"]
+    assert [line.rpartition(" (")[2] for line in mixed[1:]] == [
+        "the command line)",
+        f"{bad})",
+        f"{bad})",
+    ]
     # what one key contradicts is in a file, what the other says is not
     assert refused("curriculum.epochs=99", path=[good]).startswith("the command line: 1 problem")
     assert refused("seed=[1", path=[good]).startswith(
@@ -91,14 +113,21 @@ def test_overrides_without_a_value_are_refused_together():
 
 @pytest.mark.parametrize("value", ["${oc.env:HOME}", "x${seed}", "${run.root}"])
 def test_interpolation_is_refused_and_not_resolved(tmp_path, value):
-    for message in (refused(f"run.name={value}"), refused(path=written(tmp_path, f"run:\n  name: '{value}'\n"))):
+    for message in (
+        refused(f"run.name={value}"),
+        refused(path=written(tmp_path, f"run:\n  name: '{value}'\n")),
+    ):
         assert "run.name" in message
         assert value in message
         assert os.environ["HOME"] not in message.replace(str(tmp_path), "")
-    assert "prompts.generation[0]" in refused(path=written(tmp_path, f"prompts:\n  generation: ['{value}']\n"))
+    assert "prompts.generation[0]" in refused(
+        path=written(tmp_path, f"prompts:\n  generation: ['{value}']\n")
+    )
 
 
-@pytest.mark.parametrize("tag", ["object/apply:os.system", "object/apply:subprocess.check_call", "name:os"])
+@pytest.mark.parametrize(
+    "tag", ["object/apply:os.system", "object/apply:subprocess.check_call", "name:os"]
+)
 def test_yaml_that_holds_code_is_refused_and_not_run(tmp_path, tag):
     mark = tmp_path / "ran"
     refused(path=written(tmp_path, f"seed: !!python/{tag} ['touch {mark}']\n"))
@@ -130,12 +159,18 @@ def test_a_missing_file_is_named():
     assert "conf/nowhere.yaml: no such file" in refused(path="conf/nowhere.yaml")
 
 
-@pytest.mark.parametrize("lams", ["[1.0]", "[-0.1]", "[1.5]", "[0.3,0.3]", "[0.0,0.0]", "[]", "[0.333]", "[.nan]", "[.inf]"])
+@pytest.mark.parametrize(
+    "lams",
+    ["[1.0]", "[-0.1]", "[1.5]", "[0.3,0.3]", "[0.0,0.0]", "[]", "[0.333]", "[.nan]", "[.inf]"],
+)
 def test_a_bad_grid_is_refused(lams):
     assert "plan" in refused(f"plan.lams={lams}")
 
 
-@pytest.mark.parametrize("override", ["seed=-1", "run.name=../up", "run.name=a/b", "curriculum.epochs=99", "data.tail=40"])
+@pytest.mark.parametrize(
+    "override",
+    ["seed=-1", "run.name=../up", "run.name=a/b", "curriculum.epochs=99", "data.tail=40"],
+)
 def test_values_outside_their_bounds_are_refused(override):
     refused(override)
 
@@ -180,8 +215,21 @@ LEAVES = dict(leaves(Config))
 
 def test_execution_fields_are_the_ones_that_change_no_byte():
     execution = {path for path, kind in LEAVES.items() if kind == "execution"}
-    assert {"run.name", "run.root", "generator.micro_batch", "generator.actors", "generator.num_gpus"} <= execution
-    assert not execution & {"seed", "generator.dtype", "generator.codec", "generator.cfg_scale", "plan.lams", "plan.num_steps"}
+    assert {
+        "run.name",
+        "run.root",
+        "generator.micro_batch",
+        "generator.actors",
+        "generator.num_gpus",
+    } <= execution
+    assert not execution & {
+        "seed",
+        "generator.dtype",
+        "generator.codec",
+        "generator.cfg_scale",
+        "plan.lams",
+        "plan.num_steps",
+    }
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -197,16 +245,21 @@ def test_a_hash_changes_with_identity_fields_of_its_parts_only(path):
 
 def test_a_hash_depends_on_the_step_before():
     config = load_config(CONF)
-    assert part_hash(config, PHASE_2, "a") != part_hash(config, PHASE_2, "b") != part_hash(config, PHASE_2)
+    assert (
+        part_hash(config, PHASE_2, "a")
+        != part_hash(config, PHASE_2, "b")
+        != part_hash(config, PHASE_2)
+    )
 
 
 def test_a_wrong_field_does_not_hide_the_checks_over_several(tmp_path):
     wrong = ["plan.replicas=0", "plan.lams=[0,1.5]", "curriculum.epochs=99", "seed=-1"]
     with pytest.raises(ConfigError) as caught:
         load_config("conf/digits_lt.yaml", wrong)
-    assert [part in str(caught.value) for part in ("plan.replicas", "λ = 1.5", "curriculum.epochs = 99", "seed = -1")] == [
-        True
-    ] * 4
+    assert [
+        part in str(caught.value)
+        for part in ("plan.replicas", "λ = 1.5", "curriculum.epochs = 99", "seed = -1")
+    ] == [True] * 4
 
 
 def test_files_are_laid_one_over_the_other(tmp_path):
@@ -239,27 +292,66 @@ def test_files_are_laid_one_over_the_other(tmp_path):
             "- a",
             "| a",
         ),
-        *("0x1F", "1_000", "x=y", "a\\b", " both ", "%20", "why?", "é", "'", "a, b", "true", "---", "???"),
+        *(
+            "0x1F",
+            "1_000",
+            "x=y",
+            "a\\b",
+            " both ",
+            "%20",
+            "why?",
+            "é",
+            "'",
+            "a, b",
+            "true",
+            "---",
+            "???",
+        ),
     ],
 )
 def test_a_path_or_a_name_is_the_whole_text_behind_the_equals_sign(tmp_path, text):
-    config = load_config("conf/manifest.yaml", [f"data.root={text}", f"data.names={text}x", f"data.columns.path={text}"])
-    assert (config.data.root, config.data.names, config.data.columns) == (text, f"{text}x", {"path": text})
+    config = load_config(
+        "conf/manifest.yaml",
+        [f"data.root={text}", f"data.names={text}x", f"data.columns.path={text}"],
+    )
+    assert (config.data.root, config.data.names, config.data.columns) == (
+        text,
+        f"{text}x",
+        {"path": text},
+    )
     assert load_config(written(tmp_path, dump_config(config))) == config
-    assert load_config("conf/manifest.yaml", [f'data.root="{text}"']).data.root == text or "\\" in text
+    assert (
+        load_config("conf/manifest.yaml", [f'data.root="{text}"']).data.root == text or "\\" in text
+    )
 
 
 def test_items_of_lists_of_texts_are_texts_and_other_values_are_what_yaml_says():
     config = load_config(
         CONF,
-        ["hard.exclude_classes=[no, 007, 1e3]", "scorer.pretrained=null", "generator.revision=", "generator.size=[64, 32]"],
+        [
+            "hard.exclude_classes=[no, 007, 1e3]",
+            "scorer.pretrained=null",
+            "generator.revision=",
+            "generator.size=[64, 32]",
+        ],
     )
     assert config.hard.exclude_classes == ("no", "007", "1e3")
-    assert (config.scorer.pretrained, config.generator.revision, config.generator.size) == (None, None, (64, 32))
-    assert load_config(CONF, ["train.max_decoded_gb=1e1", "curriculum.share=auto"]).train.max_decoded_gb == 10
+    assert (config.scorer.pretrained, config.generator.revision, config.generator.size) == (
+        None,
+        None,
+        (64, 32),
+    )
+    assert (
+        load_config(
+            CONF, ["train.max_decoded_gb=1e1", "curriculum.share=auto"]
+        ).train.max_decoded_gb
+        == 10
+    )
 
 
-@pytest.mark.parametrize("override", ["seed=5 #3", "plan.lams=[0,0.5] # few", "train.use_gpu=false #"])
+@pytest.mark.parametrize(
+    "override", ["seed=5 #3", "plan.lams=[0,0.5] # few", "train.use_gpu=false #"]
+)
 def test_an_override_holds_no_comment(override):
     assert override.partition("=")[0] in refused(override)
 
@@ -267,7 +359,15 @@ def test_an_override_holds_no_comment(override):
 def test_the_home_folder_is_meant_wherever_a_path_may_stand(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "over.yaml").write_text("run: {root: ~/runs}\n")
-    keys = ("data.root", "data.names", "generator.model", "scorer.model", "scorer.pretrained", "train.clip", "prompts.scenes")
+    keys = (
+        "data.root",
+        "data.names",
+        "generator.model",
+        "scorer.model",
+        "scorer.pretrained",
+        "train.clip",
+        "prompts.scenes",
+    )
     config = load_config(["conf/manifest.yaml", "~/over.yaml"], [f"{key}=~/x" for key in keys])
     assert config.run.root == str(tmp_path / "runs")
     for key in keys:
@@ -275,13 +375,17 @@ def test_the_home_folder_is_meant_wherever_a_path_may_stand(tmp_path, monkeypatc
         assert getattr(getattr(config, section), name) == str(tmp_path / "x")
 
 
-@pytest.mark.parametrize("key", ["data.root=/photos", "data.val_fraction=0.3", "data.long_tail.head=3"])
+@pytest.mark.parametrize(
+    "key", ["data.root=/photos", "data.val_fraction=0.3", "data.long_tail.head=3"]
+)
 def test_a_data_set_of_ones_own_without_its_file_names_the_file(key):
     for path in (CONF, "conf/digits_wild.yaml"):
         assert "--config conf/imagefolder.yaml" in refused(key, path=path)
 
 
-@pytest.mark.parametrize("preset", sorted(p.name for p in Path(__file__).parents[1].glob("conf/sd*.yaml")))
+@pytest.mark.parametrize(
+    "preset", sorted(p.name for p in Path(__file__).parents[1].glob("conf/sd*.yaml"))
+)
 def test_every_preset_is_valid_over_a_data_set_and_says_what_it_costs(preset):
     config = load_config([CONF, f"conf/{preset}"])
     assert config.generator.model.count("/") == 1
@@ -307,7 +411,8 @@ def test_a_job_says_what_is_wrong_before_it_imports_pytorch_or_ray(job):
 
 
 @pytest.mark.parametrize(
-    "words", ["a=1 --config x.yaml b=2 --config y.yaml c=3", "--config x.yaml --config y.yaml a=1 b=2 c=3"]
+    "words",
+    ["a=1 --config x.yaml b=2 --config y.yaml c=3", "--config x.yaml --config y.yaml a=1 b=2 c=3"],
 )
 def test_files_and_overrides_may_stand_in_any_order(words):
     asked = arguments(None, words.split())

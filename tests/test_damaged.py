@@ -32,7 +32,10 @@ FILES = sorted(
     for path in (OLD / "digits_lt" / folder).rglob("*.*")
 )
 SAMPLED = [name for name in FILES if "spectrum/" not in name and "commits/" not in name]
-SAMPLED += [next(name for name in FILES if part in name) for part in ("lam_pct=0/", "lam_pct=50/", "commits/")]
+SAMPLED += [
+    next(name for name in FILES if part in name)
+    for part in ("lam_pct=0/", "lam_pct=50/", "commits/")
+]
 
 
 KEPT, WHOLE_TABLE = 25, 170
@@ -45,7 +48,9 @@ class MustStartRay(Exception):
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSIONS.get(name) or version(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: VERSIONS.get(name) or version(name)
+    )
 
     def refuse(**_: object) -> None:
         raise MustStartRay
@@ -53,7 +58,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]
     monkeypatch.setattr("discl_ray.synthesize.rounds.ray_session", refuse)
     shutil.copytree(OLD, tmp_path / "runs")
     file = tmp_path / "recorded.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load((OLD / "digits_lt" / GENERATED / "config.yaml").read_text())))
+    file.write_text(
+        yaml.safe_dump(yaml.safe_load((OLD / "digits_lt" / GENERATED / "config.yaml").read_text()))
+    )
     return load_config(file, [f"run.root={tmp_path / 'runs'}"]), tmp_path / "runs" / "digits_lt"
 
 
@@ -69,7 +76,13 @@ def trained(config: Config) -> int:
     """What `make train` reads; images in its table."""
     store = prepare(config).store
     spectrum = Spectrum.open(store)
-    make_job(spectrum, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    make_job(
+        spectrum,
+        seed=config.seed,
+        data=config.data,
+        train=config.train,
+        curriculum=config.curriculum,
+    )
     return len(open_table(build_table(spectrum, config.filter, config.train.image_size)).label)
 
 
@@ -88,7 +101,9 @@ JOBS = (trained, made)
 
 @pytest.mark.parametrize("damage", ["gone", "garbled"])
 @pytest.mark.parametrize("name", SAMPLED)
-def test_a_damaged_file_is_made_again_or_named(runs: tuple[Config, Path], name: str, damage: str) -> None:
+def test_a_damaged_file_is_made_again_or_named(
+    runs: tuple[Config, Path], name: str, damage: str
+) -> None:
     config, root = runs
     path = root / name
     if damage == "gone":
@@ -96,9 +111,14 @@ def test_a_damaged_file_is_made_again_or_named(runs: tuple[Config, Path], name: 
     else:
         path.write_bytes(os.urandom(200))
     said = [outcome(job, config) for job in JOBS]
-    expected = {trained: WHOLE_TABLE, made: "Ray" if "commits/" in name or "spectrum/" in name else KEPT}
+    expected = {
+        trained: WHOLE_TABLE,
+        made: "Ray" if "commits/" in name or "spectrum/" in name else KEPT,
+    }
     for job, found in zip(JOBS, said, strict=True):
-        named = (GENERATED in str(found) or SAMPLES in str(found)) and ("again" in str(found) or "make generate" in str(found))
+        named = (GENERATED in str(found) or SAMPLES in str(found)) and (
+            "again" in str(found) or "make generate" in str(found)
+        )
         assert found == expected[job] or (named and job is trained), found
 
 
@@ -107,7 +127,9 @@ def test_the_nearest_spectrum_is_named_with_the_keys_that_differ(runs: tuple[Con
     other = config.model_copy(update={"plan": config.plan.model_copy(update={"replicas": 7})})
     with pytest.raises(SetupError) as caught:
         find_spectrum(other)
-    assert f"the nearest is {GENERATED}, which differs in plan.replicas (1 there, 7 here)" in str(caught.value)
+    assert f"the nearest is {GENERATED}, which differs in plan.replicas (1 there, 7 here)" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value)
 
 
@@ -118,13 +140,17 @@ def test_who_is_making_the_spectrum_is_named(runs: tuple[Config, Path]) -> None:
     store.write(CONFIG, dump_config(other).encode())
     with locked(store), pytest.raises(SetupError, match=f"process {os.getpid()} on"):
         find_spectrum(other)
-    store.write_json(".holder", {"pid": 2**22 + 1, "host": os.uname().nodename, "since": "then"})  # was killed
+    store.write_json(
+        ".holder", {"pid": 2**22 + 1, "host": os.uname().nodename, "since": "then"}
+    )  # was killed
     with pytest.raises(SetupError) as caught:
         find_spectrum(other)
     assert "process" not in str(caught.value)
 
 
-@pytest.mark.parametrize("garbled", [b"\xff", b'{"starts": []}', b'{"starts": [{"number": "2", "gpu": false}]}'])
+@pytest.mark.parametrize(
+    "garbled", [b"\xff", b'{"starts": []}', b'{"starts": [{"number": "2", "gpu": false}]}']
+)
 def test_workers_that_cannot_be_read_are_those_of_the_configuration(
     tmp_path: Path, garbled: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,16 @@ from discl_ray.core.storage import Store
 from discl_ray.data import READERS
 from discl_ray.data.listing import Listing, inline
 from discl_ray.data.splits import fill_splits
-from discl_ray.doctor import IMAGES, SHOWN, Problem, Subject, check_class_names, check_data, every_check, examine
+from discl_ray.doctor import (
+    IMAGES,
+    SHOWN,
+    Problem,
+    Subject,
+    check_class_names,
+    check_data,
+    every_check,
+    examine,
+)
 from discl_ray.embedded.digits import NAMES, render, scans_of
 from discl_ray.errors import ConfigError, DataError, ImageError
 
@@ -30,7 +39,12 @@ def rows_of(names, *, split="train", count=5, first=0):
     rows = []
     for label, name in enumerate(names):
         for scan in [s for s in scans_of((7, 8)) if s.label == label % 10][first : first + count]:
-            row = {"sample_id": f"{label}/{scan.index}", "class_key": name, "split": split, "bytes": png(render(scan, "web"))}
+            row = {
+                "sample_id": f"{label}/{scan.index}",
+                "class_key": name,
+                "split": split,
+                "bytes": png(render(scan, "web")),
+            }
             rows.append(row)
     return rows
 
@@ -48,7 +62,9 @@ def folder(monkeypatch, tmp_path):
         made = inline(rows, Store.at(tmp_path))
         made = Listing(**{**made.__dict__, **listing})
         monkeypatch.setitem(READERS, "imagefolder", lambda config, seed: made)
-        (tmp_path / "own.yaml").write_text(f"data: {{name: imagefolder, root: {tmp_path}}}\ngenerator: {{model: {tmp_path}}}\n")
+        (tmp_path / "own.yaml").write_text(
+            f"data: {{name: imagefolder, root: {tmp_path}}}\ngenerator: {{model: {tmp_path}}}\n"
+        )
         return Subject([str(tmp_path / "own.yaml"), *conf], overrides)
 
     return subject
@@ -58,7 +74,9 @@ def test_the_embedded_data_set_is_counted_and_its_names_are_known():
     subject = Subject([CONF], ["data.look=web"])
     assert check_data(subject) == "digits_lt: 126 train, 100 val, 340 test; 10 classes"
     text = check_class_names(subject)
-    assert text == "the scorer knows them (tried on 10 of 10 classes, up to 3 training images of each)"
+    assert (
+        text == "the scorer knows them (tried on 10 of 10 classes, up to 3 training images of each)"
+    )
 
 
 def test_a_data_set_is_counted_by_split_and_what_is_open_is_said(folder):
@@ -110,7 +128,10 @@ def test_some_unknown_names_are_a_note_and_most_are_a_problem_worst_first(folder
         check_class_names(folder(rows_of(turned)))
     plumbing = folder(rows_of(turned), "generator.model=embedded")
     assert check_class_names(plumbing) == str(caught.value)
-    ranks = [int(line.rpartition("rank ")[2].split(" of ")[0]) for line in str(caught.value).split("\n")[1:]]
+    ranks = [
+        int(line.rpartition("rank ")[2].split(" of ")[0])
+        for line in str(caught.value).split("\n")[1:]
+    ]
     assert ranks == sorted(ranks, reverse=True)
     assert ranks[0] <= 10
 
@@ -135,17 +156,29 @@ def test_few_training_images_are_opened_and_none_of_another_split(folder, split)
             opened.append(row["sample_id"])
             yield row["bytes"]
 
-    rows = rows_of(NAMES, count=12, split=split) + rows_of(NAMES, split="test" if split else None, count=4, first=12)
+    rows = rows_of(NAMES, count=12, split=split) + rows_of(
+        NAMES, split="test" if split else None, count=4, first=12
+    )
     subject = folder(rows, read=read)
     check_class_names(subject)
     table = subject.listing.table
     label = np.array([NAMES.index(key) for key in table["class_key"].to_pylist()])
     splits, groups = (np.array(table[c].to_pylist(), object) for c in ("split", "group"))
     ids, data = table["sample_id"].to_pylist(), subject.config.data
-    drawn = fill_splits(splits, label, groups, ids, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=0)
+    drawn = fill_splits(
+        splits,
+        label,
+        groups,
+        ids,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=0,
+    )
     assert {"train", "val", "test"} == set(drawn.tolist())
     assert len(opened) == len(set(opened)) == IMAGES * len(NAMES)
-    assert set(opened) <= {sample_id for sample_id, s in zip(ids, drawn, strict=True) if s == "train"}
+    assert set(opened) <= {
+        sample_id for sample_id, s in zip(ids, drawn, strict=True) if s == "train"
+    }
 
 
 def test_of_many_classes_only_some_are_tried_and_always_the_same(folder, monkeypatch):
@@ -177,7 +210,9 @@ def test_images_that_cannot_be_read_are_left_out(folder):
 
 
 def test_a_scorer_that_is_not_here_yet_is_no_problem(folder):
-    text = check_class_names(folder(rows_of(NAMES), "scorer.model=ViT-B-32", "scorer.pretrained=openai"))
+    text = check_class_names(
+        folder(rows_of(NAMES), "scorer.model=ViT-B-32", "scorer.pretrained=openai")
+    )
     assert text == "not tried: ViT-B-32 is not on this machine yet"
 
 
@@ -196,4 +231,6 @@ def test_the_scene_descriptions_belong_to_the_configuration(tmp_path):
 
 def test_a_finding_of_several_lines_is_one_column():
     shown = str(doctor.Finding(name="class names", ok=False, text="one\ntwo"))
-    assert [line.index(word) for line, word in zip(shown.split("\n"), ("one", "two"), strict=True)] == [25, 25]
+    assert [
+        line.index(word) for line, word in zip(shown.split("\n"), ("one", "two"), strict=True)
+    ] == [25, 25]

@@ -26,14 +26,21 @@ def wrapped_from(error):
 
 def test_an_error_of_ours_is_found_behind_what_wraps_it_and_keeps_its_exit_code():
     ours = ConfigError("two problems\n  a\n  b")
-    for error in (ours, Wrapped("Traceback ...", ours), wrapped_from(ours), Wrapped("x", wrapped_from(ours))):
+    for error in (
+        ours,
+        Wrapped("Traceback ...", ours),
+        wrapped_from(ours),
+        Wrapped("x", wrapped_from(ours)),
+    ):
         assert reported(error) is ours
     text = "ray::MapWorker()\n  File x\ndiscl_ray.errors.ModelError: scorer.model = 'x': cut short\n\nThe above exception was\nlast"
     found = reported(Wrapped(text))
     assert (type(found), str(found)) == (ModelError, "scorer.model = 'x': cut short")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE]
+)
 def test_a_disk_that_cannot_be_written_is_said_with_its_path(number):
     error = OSError(number, os.strerror(number), "/runs/file")
     text = f"Traceback\nOSError: [Errno {number}] {os.strerror(number)}: '/runs/file'\n\nray.exceptions.UserCodeException: UDF failed"
@@ -44,7 +51,10 @@ def test_a_disk_that_cannot_be_written_is_said_with_its_path(number):
         assert isinstance(found, StorageError)
         assert str(found).startswith(f"/runs/file: {os.strerror(number)}; ")
         assert found.exit_code == 1
-    assert isinstance(reported(RuntimeError("IoError(Os { code: 28, message: No space left on device })")), StorageError)
+    assert isinstance(
+        reported(RuntimeError("IoError(Os { code: 28, message: No space left on device })")),
+        StorageError,
+    )
 
 
 def test_a_fault_of_the_program_is_not_explained_away():

@@ -84,7 +84,15 @@ threading.Thread(target=kill_one, daemon=True).start()
 
 
 def run(patch, root, *overrides, code=0):
-    command = [sys.executable, "-c", JOB.format(patch=patch), f"run.root={root}", *TINY, "plan.replicas=2", *overrides]
+    command = [
+        sys.executable,
+        "-c",
+        JOB.format(patch=patch),
+        f"run.root={root}",
+        *TINY,
+        "plan.replicas=2",
+        *overrides,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1000)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -101,7 +109,11 @@ def rows_of(root):
 
 
 def bytes_of(root):
-    return {gid: sha256(row["image"]["bytes"]) for gid, row in rows_of(root).items() if row["status"] == "ok"}
+    return {
+        gid: sha256(row["image"]["bytes"])
+        for gid, row in rows_of(root).items()
+        if row["status"] == "ok"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +123,21 @@ def undisturbed(tmp_path_factory):
     return root
 
 
-def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_is_the_same(undisturbed, tmp_path):
+def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_is_the_same(
+    undisturbed, tmp_path
+):
     victim = min(r["sample_id"] for r in rows_of(undisturbed).values() if r["role"] == "train")
     output = run(POISON.format(victim=victim), tmp_path)
     rows = rows_of(tmp_path)
     crashed = [r for r in rows.values() if r["status"] != "ok"]
     assert [(r["sample_id"], r["replica"], r["lam_pct"]) for r in crashed] == [(victim, 1, 50)]
-    assert {(r["status"], r["error"], r["image"]["bytes"], r["text_sim"], r["kept"]) for r in crashed} == {
-        ("crashed", "crashed", None, None, False)
-    }
+    assert {
+        (r["status"], r["error"], r["image"]["bytes"], r["text_sim"], r["kept"]) for r in crashed
+    } == {("crashed", "crashed", None, None, False)}
     whole = bytes_of(undisturbed)
-    assert bytes_of(tmp_path) == {gid: data for gid, data in whole.items() if gid != crashed[0]["gid"]}
+    assert bytes_of(tmp_path) == {
+        gid: data for gid, data in whole.items() if gid != crashed[0]["gid"]
+    }
     assert "crashed 1" in output
     store = run_of(tmp_path)
     verify(store, store.read_table("plan.parquet"))
@@ -129,7 +145,9 @@ def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_i
     assert list(tmp_path.rglob("*.tmp")) == []  # nor what a process was writing when it died
 
 
-def test_a_hung_generator_is_named_and_given_up_a_slow_first_step_is_not_and_too_little_memory_is_said(tmp_path):
+def test_a_hung_generator_is_named_and_given_up_a_slow_first_step_is_not_and_too_little_memory_is_said(
+    tmp_path,
+):
     output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=30", code=2)
     assert "compiling or taking its first step" in output
     assert "out of memory: some images were made at generator.micro_batch=16" in output
@@ -142,7 +160,9 @@ def test_a_hung_generator_is_named_and_given_up_a_slow_first_step_is_not_and_too
 
 
 def test_a_node_lost_midway_costs_no_image_and_changes_no_byte(undisturbed, tmp_path):
-    output = run(CLUSTER.format(root=tmp_path), tmp_path, "generator.actors=2", "plan.shard_steps=12")
+    output = run(
+        CLUSTER.format(root=tmp_path), tmp_path, "generator.actors=2", "plan.shard_steps=12"
+    )
     assert "killed a node" in output
     assert bytes_of(tmp_path) == bytes_of(undisturbed)
     store = run_of(tmp_path)

@@ -49,21 +49,30 @@ def test_train_ends_with_a_table_curves_logs_and_a_ledger(trained: tuple[Path, s
     runs = [p for p in root.glob("digits_lt/train-*") if (p / "metrics.parquet").is_file()]
     assert len(runs) == 2  # CE and the curriculum; the start run is never tested
     for path in runs:
-        assert [json.loads(line)["epoch"] for line in (path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+        assert [
+            json.loads(line)["epoch"] for line in (path / "metrics.jsonl").read_text().splitlines()
+        ] == [1, 2, 3, 4, 5, 6]
         assert len((path / "test_ledger.jsonl").read_text().splitlines()) == 1
         assert list((path / "tensorboard").iterdir())
     assert list(root.glob("digits_lt/train-*/curves.png"))
 
 
 @pytest.mark.timeout(900)
-def test_a_training_killed_on_the_way_ends_with_the_same_weights(trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_training_killed_on_the_way_ends_with_the_same_weights(
+    trained: tuple[Path, str], tmp_path: Path
+) -> None:
     root, _ = trained
     (tmp_path / "digits_lt").mkdir()
     for made in (*root.glob("digits_lt/generate-*"), *root.glob("digits_lt/samples-*")):
         (tmp_path / "digits_lt" / made.name).symlink_to(made)
-    process = subprocess.Popen(job("train", tmp_path), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        job("train", tmp_path), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     limit = time.monotonic() + 400
-    while len(list(tmp_path.glob("digits_lt/train-*/ray_train/checkpoint_*"))) < 3 and time.monotonic() < limit:
+    while (
+        len(list(tmp_path.glob("digits_lt/train-*/ray_train/checkpoint_*"))) < 3
+        and time.monotonic() < limit
+    ):
         assert process.poll() is None
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
@@ -94,7 +103,9 @@ def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_pat
         f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={session}",
         f"--dashboard-agent-listen-port={free_port()}",  # the tests' own Ray may hold the usual one
     ]  # fmt: skip
-    head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    head = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
     def submit(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         submission = [
@@ -104,8 +115,12 @@ def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_pat
         # The dashboard listens before its job agent does; until then a submission is refused, not queued.
         limit = time.monotonic() + 240
         while True:
-            done = subprocess.run(submission, env=environment, capture_output=True, text=True, timeout=500)
-            starting = "No available agent" in done.stderr or "Failed to connect to Ray" in done.stderr
+            done = subprocess.run(
+                submission, env=environment, capture_output=True, text=True, timeout=500
+            )
+            starting = (
+                "No available agent" in done.stderr or "Failed to connect to Ray" in done.stderr
+            )
             if not starting or time.monotonic() > limit:
                 return done
             time.sleep(2)

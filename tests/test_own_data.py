@@ -36,12 +36,21 @@ NAMES = [
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
-    kinds = [("RGB", "jpg"), ("L", "png"), ("RGBA", "webp"), ("P", "png"), ("CMYK", "jpg"), ("1", "png")]
+    kinds = [
+        ("RGB", "jpg"),
+        ("L", "png"),
+        ("RGBA", "webp"),
+        ("P", "png"),
+        ("CMYK", "jpg"),
+        ("1", "png"),
+    ]
     for name, count in {"red fox": 20, "snow owl": 16, "pine marten": 5}.items():
         (root / name).mkdir()
         for i in range(count):
             mode, suffix = kinds[i % len(kinds)]
-            pixels = rng.integers(0, 256, (rng.integers(20, 60), rng.integers(20, 60), 3), dtype=np.uint8)
+            pixels = rng.integers(
+                0, 256, (rng.integers(20, 60), rng.integers(20, 60), 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).convert(mode).save(root / name / f"{i:02d}.{suffix}")
     (root / "red fox" / "00.jpg").write_bytes((root / "red fox" / "00.jpg").read_bytes()[:200])
     (root / "snow owl" / "01.png").write_bytes(b"")
@@ -69,7 +78,9 @@ def listed(root, rows):
 
 
 @pytest.mark.timeout(300)
-def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(folder, tmp_path, ray_local, capsys):
+def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(
+    folder, tmp_path, ray_local, capsys
+):
     job = generate_job()
     config = load_config(
         ROOT / "conf" / "imagefolder.yaml",
@@ -80,13 +91,21 @@ def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(f
     )  # fmt: skip
     job.job(config)
     said = capsys.readouterr().out
-    for words in ("red fox/00.jpg: truncated", "snow owl/01.png: not_an_image", "3 classes", "PLUMBING TEST"):
+    for words in (
+        "red fox/00.jpg: truncated",
+        "snow owl/01.png: not_an_image",
+        "3 classes",
+        "PLUMBING TEST",
+    ):
         assert words in said
     store = prepare(config).store
     spectrum = open_spectrum(store, config.filter)
     assert set(spectrum["status"].to_pylist()) == {"ok"}
     assert samples_of(store).read_table("rejects.parquet").num_rows == 2
-    marked, plain = store.read("contact_sheet.png"), contact_sheet(spectrum, store.read_table("sources.parquet"))
+    marked, plain = (
+        store.read("contact_sheet.png"),
+        contact_sheet(spectrum, store.read_table("sources.parquet")),
+    )
     assert Image.open(io.BytesIO(marked)).height > Image.open(io.BytesIO(plain)).height
     table = open_table(build_table(Spectrum.open(store), config.filter, config.train.image_size))
     assert table.images.shape[1:] == (32, 32, 3)
@@ -94,7 +113,9 @@ def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(f
     assert set(table.role) <= {"train", "val"}
 
 
-def test_an_empty_or_wrong_folder_ends_the_job_before_anything_is_started_or_written(tmp_path, monkeypatch):
+def test_an_empty_or_wrong_folder_ends_the_job_before_anything_is_started_or_written(
+    tmp_path, monkeypatch
+):
     import ray
 
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("started Ray"))
@@ -108,17 +129,29 @@ def test_an_empty_or_wrong_folder_ends_the_job_before_anything_is_started_or_wri
             ("docs", r"found 1 files \(1 \.txt\)"),
             ("none", "no such folder"),
         ):
-            overrides = [f"data.root={tmp_path / root}", f"run.root={tmp_path / 'runs'}", "generator.allow_embedded=true"]
+            overrides = [
+                f"data.root={tmp_path / root}",
+                f"run.root={tmp_path / 'runs'}",
+                "generator.allow_embedded=true",
+            ]
             with pytest.raises(DataError, match=found):
                 job.job(load_config(ROOT / "conf" / "imagefolder.yaml", overrides))
     assert not (tmp_path / "runs").exists()
 
 
 def test_any_class_name_is_safe_in_paths_ids_tables_and_sheets(tmp_path):
-    root = listed(tmp_path / "data", [(name, split) for name in NAMES for split in ("train", "train", "val", "test")])
+    root = listed(
+        tmp_path / "data",
+        [(name, split) for name in NAMES for split in ("train", "train", "val", "test")],
+    )
 
     def planned(runs):
-        overrides = [f"data.root={root}", f"run.root={runs}", "generator.allow_embedded=true", "prompts.force=true"]
+        overrides = [
+            f"data.root={root}",
+            f"run.root={runs}",
+            "generator.allow_embedded=true",
+            "prompts.force=true",
+        ]
         config = load_config(ROOT / "conf" / "manifest.yaml", [*overrides, "plan.replicas=1"])
         return config, lay_out(config, *prepare(config))
 
@@ -138,7 +171,9 @@ def test_any_class_name_is_safe_in_paths_ids_tables_and_sheets(tmp_path):
         name if len(name) <= 28 else name[:27] + "…" for name in sorted(NAMES)
     ]
     shown = tail_rows(judged)
-    images = table.filter([sample in set(shown["sample_id"].to_pylist()) for sample in table["sample_id"].to_pylist()])
+    images = table.filter(
+        [sample in set(shown["sample_id"].to_pylist()) for sample in table["sample_id"].to_pylist()]
+    )
     sheet = Image.open(io.BytesIO(tail_sheet(shown, images, judged, title="x")))
     assert sheet.height > 12 * 96
     assert samples.exists("rejects.parquet")
@@ -156,7 +191,9 @@ def test_words_on_a_sheet_keep_their_beginning_and_their_place(width):
 
 def test_classes_too_small_for_a_split_are_listed_and_stay_classes(tmp_path):
     def read(name, rows):
-        config = load_config(ROOT / "conf" / "manifest.yaml", [f"data.root={listed(tmp_path / name, rows)}"])
+        config = load_config(
+            ROOT / "conf" / "manifest.yaml", [f"data.root={listed(tmp_path / name, rows)}"]
+        )
         samples = read_samples(config.data, 0, Store.at(tmp_path / f"run-{name}"))
         counts = {}
         for row in samples.table.to_pylist():
@@ -164,14 +201,23 @@ def test_classes_too_small_for_a_split_are_listed_and_stay_classes(tmp_path):
         return samples, {name: sorted(splits) for name, splits in counts.items()}
 
     # drawn: one and two images are all for training
-    samples, splits = read("drawn", [(name, "") for name, n in (("one", 1), ("two", 2), ("twenty", 20)) for _ in range(n)])
+    samples, splits = read(
+        "drawn",
+        [(name, "") for name, n in (("one", 1), ("two", 2), ("twenty", 20)) for _ in range(n)],
+    )
     assert (splits["one"], splits["two"], len(splits["twenty"])) == (["train"], ["train"] * 2, 20)
     words = summarize_samples(samples)
     assert "2 classes without an image to tune on (val): one, two" in words
     assert "2 classes without an image to judge by (test): one, two" in words
     # given: a class that training never sees has its label all the same
-    given = [("ant", split) for split in ("train", "val", "test")] + [("bee", "train"), ("new", "val"), ("unseen", "test")]
+    given = [("ant", split) for split in ("train", "val", "test")] + [
+        ("bee", "train"),
+        ("new", "val"),
+        ("unseen", "test"),
+    ]
     samples, splits = read("given", given)
     assert samples.classes == ("ant", "bee", "new", "unseen")
     assert (splits["new"], splits["unseen"]) == (["val"], ["test"])
-    assert "2 classes without an image to train on (train): new, unseen" in summarize_samples(samples)
+    assert "2 classes without an image to train on (train): new, unseen" in summarize_samples(
+        samples
+    )

@@ -66,7 +66,9 @@ def hashes(root):
 
 def dates(store):
     """Of the committed shards' own files."""
-    names = [f"commits/{s}.json" for s in committed(store)] + [f["name"] for r in committed(store).values() for f in r["files"]]
+    names = [f"commits/{s}.json" for s in committed(store)] + [
+        f["name"] for r in committed(store).values() for f in r["files"]
+    ]
     return {name: Path(store.path(name)).stat().st_mtime_ns for name in names}
 
 
@@ -129,7 +131,9 @@ def test_what_was_committed_before_a_kill_was_not_written_again(disturbed):
 
 def test_a_finished_run_makes_nothing(undisturbed, finish):
     before = dates(run_of(undisturbed))
-    output = finish(undisturbed, "run.num_cpus=1")  # too few for the actors: would be refused if Ray were started
+    output = finish(
+        undisturbed, "run.num_cpus=1"
+    )  # too few for the actors: would be refused if Ray were started
     assert dates(run_of(undisturbed)) == before
     assert "resuming" not in output
     assert "images/s" not in output
@@ -160,7 +164,12 @@ def test_one_micro_batch_gives_one_set_of_bytes_whoever_makes_them_when_and_besi
     assert hashes(disturbed[0]) == expected
     finish(tmp_path / "two actors", "generator.actors=2", hash_seed="1")
     assert hashes(tmp_path / "two actors") == expected
-    finish(tmp_path / "other neighbours", "plan.shard_steps=25", "generator.shards_in_flight=1", hash_seed="2")
+    finish(
+        tmp_path / "other neighbours",
+        "plan.shard_steps=25",
+        "generator.shards_in_flight=1",
+        hash_seed="2",
+    )
     assert hashes(tmp_path / "other neighbours") == expected
     shards = [len(committed(run_of(root))) for root in (undisturbed, tmp_path / "other neighbours")]
     assert shards[1] > shards[0]

@@ -62,7 +62,12 @@ def train_plain(images: np.ndarray, labels: np.ndarray, *, steps: int, seed: int
     rng = np.random.default_rng(seed)
     for step in range(steps):
         rows = rng.choice(len(images), 32)
-        x = augment(images[rows], draw_parameters(32, seed=seed, epoch=step), np.zeros(32, dtype=int), AugmentConfig())
+        x = augment(
+            images[rows],
+            draw_parameters(32, seed=seed, epoch=step),
+            np.zeros(32, dtype=int),
+            AugmentConfig(),
+        )
         loss = F.cross_entropy(model.train()(x), torch.from_numpy(labels[rows]))
         optimizer.zero_grad()
         loss.backward()
@@ -73,15 +78,25 @@ def train_plain(images: np.ndarray, labels: np.ndarray, *, steps: int, seed: int
 @torch.no_grad()
 def guess(model: nn.Module, images: np.ndarray) -> np.ndarray:
     """Its classes, shape (N,)."""
-    return torch.cat([model(to_tensor(part)).argmax(1) for part in np.array_split(images, 4)]).numpy()
+    return torch.cat(
+        [model(to_tensor(part)).argmax(1) for part in np.array_split(images, 4)]
+    ).numpy()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--look", choices=sorted(digits.LOOKS), default="ochre", help="how the task's digits look")
-    parser.add_argument("--per-class", type=int, default=20, help="training images per class for the gap")
-    parser.add_argument("--steps", type=int, default=250, help="optimizer steps of each classifier for the gap")
+    parser.add_argument(
+        "--look", choices=sorted(digits.LOOKS), default="ochre", help="how the task's digits look"
+    )
+    parser.add_argument(
+        "--per-class", type=int, default=20, help="training images per class for the gap"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=250, help="optimizer steps of each classifier for the gap"
+    )
     args = parser.parse_args()
     engine = build_engine(GeneratorConfig(), STEPS)
     dev = digits.scans_of((digits.DEV_BLOCK,))
@@ -92,17 +107,26 @@ def main() -> None:
     web = digits.web_images(1000, seed=4711)
     texts = scorer.embed_texts(PROMPTS)
     zero_shot = {
-        "web": float((((scorer.embed_images(list(web.images)) @ texts.T).argmax(1)) == web.labels).mean()),
-        "task, dev": float((((scorer.embed_images(list(real_dev)) @ texts.T).argmax(1)) == truth).mean()),
+        "web": float(
+            (((scorer.embed_images(list(web.images)) @ texts.T).argmax(1)) == web.labels).mean()
+        ),
+        "task, dev": float(
+            (((scorer.embed_images(list(real_dev)) @ texts.T).argmax(1)) == truth).mean()
+        ),
     }
     errors = {}
     for name, images in (("web", web.images), ("task, dev", real_dev)):
-        latents = torch.stack([engine.model.encode_source(image)[0] for image in images[:200]]) * engine.model.scaling
+        latents = (
+            torch.stack([engine.model.encode_source(image)[0] for image in images[:200]])
+            * engine.model.scaling
+        )
         back = np.concatenate([engine.model.decode(part) for part in latents.split(50)])
         errors[name] = float(np.abs(back.astype(float) - images[: len(back)]).mean() / 255)
     samples = text_typical(engine, dev, args.look, seed=0)
     right = read(judge, samples) == truth
-    by_class = ", ".join(f"{digits.NAMES[c]} {100 * right[truth == c].mean():.0f}" for c in range(10))
+    by_class = ", ".join(
+        f"{digits.NAMES[c]} {100 * right[truth == c].mean():.0f}" for c in range(10)
+    )
 
     accuracy = {"λ = 0": [], "real": []}
     for seed in range(args.seeds):
@@ -111,7 +135,9 @@ def main() -> None:
         picked = [
             pool[i]
             for c in range(10)
-            for i in rng.choice([i for i, s in enumerate(pool) if s.label == c], args.per_class, replace=False)
+            for i in rng.choice(
+                [i for i, s in enumerate(pool) if s.label == c], args.per_class, replace=False
+            )
         ]
         labels = np.array([s.label for s in picked])
         kinds = {
@@ -121,9 +147,15 @@ def main() -> None:
         for kind, images in kinds.items():
             model = train_plain(images, labels, steps=args.steps, seed=seed)
             accuracy[kind].append(100 * float((guess(model, real_dev) == truth).mean()))
-        print(f"seed {seed}: λ = 0 {accuracy['λ = 0'][-1]:.1f} %, real {accuracy['real'][-1]:.1f} %", flush=True)
+        print(
+            f"seed {seed}: λ = 0 {accuracy['λ = 0'][-1]:.1f} %, real {accuracy['real'][-1]:.1f} %",
+            flush=True,
+        )
     mean, low, high = over_seeds(np.array(accuracy["real"]) - np.array(accuracy["λ = 0"]))
-    read_dev = {look: read(judge, np.stack([digits.render(s, look) for s in dev])) for look in ("web", args.look)}
+    read_dev = {
+        look: read(judge, np.stack([digits.render(s, look) for s in dev]))
+        for look in ("web", args.look)
+    }
     command = f"check_embedded.py --look {args.look} --seeds {args.seeds} --per-class {args.per_class} --steps {args.steps}"
     text = f"""# The embedded models{"" if args.look == "ochre" else f", the task in the look {args.look}"}
 
@@ -137,7 +169,9 @@ def main() -> None:
 
 Command: `python jobs/{command}`, commit {commit()}.
 """
-    path = Path("benchmarks/results") / ("embedded.md" if args.look == "ochre" else f"embedded-{args.look}.md")
+    path = Path("benchmarks/results") / (
+        "embedded.md" if args.look == "ochre" else f"embedded-{args.look}.md"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     print(text)

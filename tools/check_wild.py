@@ -49,15 +49,31 @@ BAR = 8.0
 """Points of macro F1 that the other places have to cost at the least."""
 
 
-def fine_tuned(part: Part, *, rate: float | None, epochs: int, seed: int) -> Callable[[NDArray[np.uint8]], torch.Tensor]:
+def fine_tuned(
+    part: Part, *, rate: float | None, epochs: int, seed: int
+) -> Callable[[NDArray[np.uint8]], torch.Tensor]:
     """The student after FLYP on real images, or as it is."""
     images, labels = part
-    settings = {"model": "clip", "start_steps": 0, "batch": 64, "optimizer": "adamw", "weight_decay": 0.2, "warmup": 0.1}
-    train = TrainConfig.model_validate(settings | {"epochs": epochs, "eval_every": epochs, "learning_rate": rate or 1.0})
+    settings = {
+        "model": "clip",
+        "start_steps": 0,
+        "batch": 64,
+        "optimizer": "adamw",
+        "weight_decay": 0.2,
+        "warmup": 0.1,
+    }
+    train = TrainConfig.model_validate(
+        settings | {"epochs": epochs, "eval_every": epochs, "learning_rate": rate or 1.0}
+    )
     plain = CurriculumConfig(strategy="real_only", epochs=0, share=None)
     count = len(CLASSES)
     job = TrainJob(
-        seed=seed, train=train, curriculum=plain, names=CLASSES, groups=dict.fromkeys(range(count), "many"), counts=(1,) * count
+        seed=seed,
+        train=train,
+        curriculum=plain,
+        names=CLASSES,
+        groups=dict.fromkeys(range(count), "many"),
+        counts=(1,) * count,
     )
     if rate is None:
         return predictor_of(job, fresh(job))
@@ -93,7 +109,9 @@ def measure(predicted: dict[str, NDArray[np.int64]], parts: dict[str, Part]) -> 
         label = parts[name][1]
         cell[f"{name} F1"] = macro_f1(label, guess)
         cell[f"{name} top-1"] = 100 * float((guess == label).mean())
-        cell[f"{name} top-1, digits"] = 100 * float((guess == label)[label != CLASSES.index(EMPTY)].mean())
+        cell[f"{name} top-1, digits"] = 100 * float(
+            (guess == label)[label != CLASSES.index(EMPTY)].mean()
+        )
     return cell | {"ID − OOD F1": cell["ID F1"] - cell["OOD F1"]}
 
 
@@ -101,11 +119,16 @@ def chance(parts: dict[str, Part], seed: int, *, draws: int = 200) -> dict[str, 
     """Guessing every class alike, the mean of `draws` tries, and always saying the commonest class of train."""
     rng, commonest = np.random.default_rng(seed), np.bincount(parts["train"][1]).argmax()
     tries = [
-        measure({n: rng.integers(len(CLASSES), size=len(parts[n][1])) for n in ("ID", "OOD")}, parts) for _ in range(draws)
+        measure(
+            {n: rng.integers(len(CLASSES), size=len(parts[n][1])) for n in ("ID", "OOD")}, parts
+        )
+        for _ in range(draws)
     ]
     return {
         "uniform guess": {key: float(np.mean([one[key] for one in tries])) for key in tries[0]},
-        "commonest class": measure({n: np.full_like(parts[n][1], commonest) for n in ("ID", "OOD")}, parts),
+        "commonest class": measure(
+            {n: np.full_like(parts[n][1], commonest) for n in ("ID", "OOD")}, parts
+        ),
     }
 
 
@@ -113,28 +136,55 @@ def places_sheet() -> bytes:
     """A PNG of every place: four digits of dev writers and one image without."""
     scans, cell, per_row = scans_of((DEV_BLOCK,)), 2 * SIDE, 5
     halves = np.array_split(list(PLACES["train"]), 2)
-    columns = [("train", halves[0]), ("train", halves[1]), ("OOD val", PLACES["val"]), ("OOD test", PLACES["test"])]
+    columns = [
+        ("train", halves[0]),
+        ("train", halves[1]),
+        ("OOD val", PLACES["val"]),
+        ("OOD test", PLACES["test"]),
+    ]
     width, height, top, left = per_row * cell + 44, cell + 4, 30, 34
-    sheet = Image.new("RGB", (len(columns) * width + 8, top + max(len(n) for _, n in columns) * height), PAPER)
+    sheet = Image.new(
+        "RGB", (len(columns) * width + 8, top + max(len(n) for _, n in columns) * height), PAPER
+    )
     draw = ImageDraw.Draw(sheet)
     for column, (title, numbers) in enumerate(columns):
         x = column * width
-        draw.text((x + left, top // 2), f"{title}: places {numbers[0]} to {numbers[-1]}", INK, font=font_of(13), anchor="lm")
+        draw.text(
+            (x + left, top // 2),
+            f"{title}: places {numbers[0]} to {numbers[-1]}",
+            INK,
+            font=font_of(13),
+            anchor="lm",
+        )
         for line, number in enumerate(map(int, numbers)):
             y = top + line * height
-            draw.text((x + left - 6, y + cell // 2), str(number), FAINT, font=font_of(12), anchor="rm")
+            draw.text(
+                (x + left - 6, y + cell // 2), str(number), FAINT, font=font_of(12), anchor="rm"
+            )
             for i in range(per_row):
                 scan = scans[(number * 5 + i * 27) % len(scans)]
                 pixels = scan.pixels if i < per_row - 1 else None
-                image = Image.fromarray(place_look(pixels, place(number), np.random.default_rng([number, i])))
-                sheet.paste(image.resize((cell, cell), Image.Resampling.NEAREST), (x + left + i * cell, y))
+                image = Image.fromarray(
+                    place_look(pixels, place(number), np.random.default_rng([number, i]))
+                )
+                sheet.paste(
+                    image.resize((cell, cell), Image.Resampling.NEAREST), (x + left + i * cell, y)
+                )
     return png_of(sheet)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 6e-3, 1e-2], help="FLYP's learning rates")
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[1e-3, 3e-3, 6e-3, 1e-2],
+        help="FLYP's learning rates",
+    )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -144,19 +194,33 @@ def main() -> None:
     sizes: list[dict[str, Counter[str]]] = []
     for seed in range(args.seeds):
         parts = parts_of(digits_wild(DigitsWildConfig(), seed).table)
-        sizes.append({name: Counter(CLASSES[label] for label in labels) for name, (_, labels) in parts.items()})
+        sizes.append(
+            {
+                name: Counter(CLASSES[label] for label in labels)
+                for name, (_, labels) in parts.items()
+            }
+        )
         cells = chance(parts, seed)
         for rate in (None, *args.rates):
             predict = fine_tuned(parts["train"], rate=rate, epochs=args.epochs, seed=seed)
             guesses = {name: predict(parts[name][0]).argmax(1).numpy() for name in ("ID", "OOD")}
             row = "zero-shot" if rate is None else f"FLYP, learning rate {rate:g}"
             cells[row] = measure(guesses, parts)
-            print(f"seed {seed}, {row}: {', '.join(f'{k} {v:.1f}' for k, v in cells[row].items())}", flush=True)
+            print(
+                f"seed {seed}, {row}: {', '.join(f'{k} {v:.1f}' for k, v in cells[row].items())}",
+                flush=True,
+            )
         for row, cell in cells.items():
             results.setdefault(row, []).append(cell)
 
-    values = {row: {k: np.array([cell[k] for cell in cells]) for k in cells[0]} for row, cells in results.items()}
-    chosen = max((row for row in values if row.startswith("FLYP")), key=lambda row: values[row]["OOD F1"].mean())
+    values = {
+        row: {k: np.array([cell[k] for cell in cells]) for k in cells[0]}
+        for row, cells in results.items()
+    }
+    chosen = max(
+        (row for row in values if row.startswith("FLYP")),
+        key=lambda row: values[row]["OOD F1"].mean(),
+    )
     keys = list(values[chosen])
 
     def line(label: str, cells: dict[str, np.ndarray]) -> str:
@@ -165,11 +229,24 @@ def main() -> None:
 
     lines = [f"| on val [%] | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
     lines += [line(f"**{row}**" if row == chosen else row, cells) for row, cells in values.items()]
-    for first, second in ((chosen, "zero-shot"), ("zero-shot", "uniform guess"), ("zero-shot", "commonest class")):
-        lines.append(line(f"{first} − {second}, paired", {k: values[first][k] - values[second][k] for k in keys}))
+    for first, second in (
+        (chosen, "zero-shot"),
+        ("zero-shot", "uniform guess"),
+        ("zero-shot", "commonest class"),
+    ):
+        lines.append(
+            line(
+                f"{first} − {second}, paired",
+                {k: values[first][k] - values[second][k] for k in keys},
+            )
+        )
     order = [
         values[low][f"{d} {m}"].mean() < values[high][f"{d} {m}"].mean()
-        for low, high in (("uniform guess", "zero-shot"), ("commonest class", "zero-shot"), ("zero-shot", chosen))
+        for low, high in (
+            ("uniform guess", "zero-shot"),
+            ("commonest class", "zero-shot"),
+            ("zero-shot", chosen),
+        )
         for d in ("ID", "OOD")
         for m in ("F1", "top-1")
     ]

@@ -31,11 +31,19 @@ PARTS = ("generator", "scorer", "judge", "student")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=PARTS, help=f"which parts to train: {', '.join(PARTS)}")
-    parser.add_argument("--work", type=Path, default=Path("runs/embedded"), help="where the state for resuming lies")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", default=PARTS, help=f"which parts to train: {', '.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/embedded"), help="where the state for resuming lies"
+    )
     parser.add_argument("--seed", type=int, default=20261123)
-    parser.add_argument("--images", type=int, default=20_000, help="web images each part learns from")
+    parser.add_argument(
+        "--images", type=int, default=20_000, help="web images each part learns from"
+    )
     parser.add_argument("--vae-steps", type=int, default=2500)
     parser.add_argument("--unet-steps", type=int, default=5500)
     parser.add_argument("--scorer-steps", type=int, default=4000)
@@ -50,20 +58,38 @@ def main() -> None:
     tokenizer, seed = train_tokenizer(), args.seed
     for part in args.parts:
         log = log_to(WEIGHTS / f"{part}.training.jsonl")
-        log({"part": part, "seed": seed, "images": args.images, "threads": args.threads, "torch": torch.__version__})
+        log(
+            {
+                "part": part,
+                "seed": seed,
+                "images": args.images,
+                "threads": args.threads,
+                "torch": torch.__version__,
+            }
+        )
         if part == "generator":
             web = web_images(args.images, seed)
             vae = train_vae(web, steps=args.vae_steps, seed=seed, work=args.work, log=log, batch=32)
-            model = train_unet(web, vae, tokenizer, steps=args.unet_steps, seed=seed, work=args.work, log=log)
+            model = train_unet(
+                web, vae, tokenizer, steps=args.unet_steps, seed=seed, work=args.work, log=log
+            )
             save_generator(vae, model, tokenizer, GENERATOR)
         elif part == "scorer":
             web = web_images(args.images, seed + 1)
-            model = train_scorer(web, tokenizer, steps=args.scorer_steps, seed=seed + 1, work=args.work, log=log)
+            model = train_scorer(
+                web, tokenizer, steps=args.scorer_steps, seed=seed + 1, work=args.work, log=log
+            )
             save_scorer(model, tokenizer, SCORER)
         elif part == "student":
             web = web_images(args.images, seed + 3)
             model = train_scorer(
-                web, tokenizer, steps=args.scorer_steps, seed=seed + 3, work=args.work, log=log, name="student"
+                web,
+                tokenizer,
+                steps=args.scorer_steps,
+                seed=seed + 3,
+                work=args.work,
+                log=log,
+                name="student",
             )
             save_scorer(model, tokenizer, STUDENT)
         else:

@@ -31,10 +31,7 @@ def check_ray(_: Config) -> str:
     return check_ray_start()
 
 
-PLACES: tuple[tuple[str, Check], ...] = (
-    ("run root", check_run_root),
-    ("Ray", check_ray),
-)
+PLACES: tuple[tuple[str, Check], ...] = (("run root", check_run_root), ("Ray", check_ray))
 """Of every job, before anything else."""
 
 
@@ -51,7 +48,10 @@ def settled(config: Config) -> tuple[Config, list[str]]:
     """
     generator, train = config.generator, config.train
     asked = [name for name in FALLBACK if getattr(generator, name) == "bfloat16"]
-    making, learning = bool(asked) and generator.num_gpus != 0, train.precision == "bf16" and train.use_gpu is not False
+    making, learning = (
+        bool(asked) and generator.num_gpus != 0,
+        train.precision == "bf16" and train.use_gpu is not False,
+    )
     if not (making or learning):
         return config, []
     cards = [name for name in present(config.run).cards if name in CARDS]
@@ -62,12 +62,12 @@ def settled(config: Config) -> tuple[Config, list[str]]:
     values = {name: FALLBACK[name] for name in asked}
     keys = " ".join(f"generator.{name}={value}" for name, value in values.items())
     if making and len(old) < len(cards):
-        raise SetupError(f"{told}, and other cards of the cluster do: images would differ; set {keys}, which all can")
+        raise SetupError(
+            f"{told}, and other cards of the cluster do: images would differ; set {keys}, which all can"
+        )
     if learning:
         raise SetupError(f"train.precision = bf16: {told}; set train.precision=fp32")
-    sentence = (
-        f"{told}: images are made with {keys}; say so too wherever this spectrum is to be found from a machine with other cards"
-    )
+    sentence = f"{told}: images are made with {keys}; say so too wherever this spectrum is to be found from a machine with other cards"
     return config.model_copy(update={"generator": generator.model_copy(update=values)}), [sentence]
 
 

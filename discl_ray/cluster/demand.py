@@ -122,7 +122,10 @@ class Demand:
 
     def words(self, *names: str) -> str:
         """How many of each, and on what."""
-        counts = [f"{part.actors} {name}{'s' * (part.actors > 1)}" for name, part in zip(names, self.parts, strict=True)]
+        counts = [
+            f"{part.actors} {name}{'s' * (part.actors > 1)}"
+            for name, part in zip(names, self.parts, strict=True)
+        ]
         where = f"{len(self.gpus)} GPU{'s' * (len(self.gpus) > 1)}" if self.gpus else "the CPU"
         return f"{' and '.join(counts)} on {where}"
 
@@ -133,13 +136,22 @@ def demand(stages: Sequence[Stage], cluster: Cluster, limit: int | None = None) 
     Raises SetupError if it does not fit, with values that would.
     """
     shares = [_share(stage, cluster) for stage in stages]
-    if len(stages) > 1 and stages[1].num_gpus == "auto" and cluster.gpus == 1 and shares[0] + shares[1] > 1:
+    if (
+        len(stages) > 1
+        and stages[1].num_gpus == "auto"
+        and cluster.gpus == 1
+        and shares[0] + shares[1] > 1
+    ):
         shares[1] = 0.0  # a whole GPU is asked for, and there is one
     on_gpu = [share > 0 for share in shares]
     if any(on_gpu) and not cluster.gpus:
         raise SetupError(_no_gpu(stages, shares))
     first, *others = [_most(stage, limit) for stage in stages]
-    packed = _pack(stages, shares, cluster.gpus, first, others[0] if others else None) if any(on_gpu) else _Packed()
+    packed = (
+        _pack(stages, shares, cluster.gpus, first, others[0] if others else None)
+        if any(on_gpu)
+        else _Packed()
+    )
     return _with_cpus(stages, shares, cluster, limit, packed)
 
 
@@ -162,7 +174,11 @@ def _most(stage: Stage, limit: int | None) -> int | None:
 
 
 def _pack(
-    stages: Sequence[Stage], shares: Sequence[float], gpus: int, first_most: int | None, second_most: int | None
+    stages: Sequence[Stage],
+    shares: Sequence[float],
+    gpus: int,
+    first_most: int | None,
+    second_most: int | None,
 ) -> _Packed:
     """Processes on GPUs: the first stage spread evenly, then the second in what is left."""
     sizes = [round(share * WHOLE) for share in shares]
@@ -193,7 +209,9 @@ def _wanted(stage: Stage) -> int:
     return 1 if stage.actors == "auto" else stage.actors
 
 
-def _second_alone(stages: Sequence[Stage], sizes: Sequence[int], gpus: int, most: int | None) -> _Packed:
+def _second_alone(
+    stages: Sequence[Stage], sizes: Sequence[int], gpus: int, most: int | None
+) -> _Packed:
     """Scorers on GPUs whose generators are on CPUs: one a GPU."""
     asked = stages[1].actors
     count = min(gpus, most or gpus) if asked == "auto" else asked
@@ -215,7 +233,11 @@ def _fill(free: Sequence[int], size: int, most: int) -> list[int]:
 
 
 def _with_cpus(
-    stages: Sequence[Stage], shares: Sequence[float], cluster: Cluster, limit: int | None, packed: _Packed
+    stages: Sequence[Stage],
+    shares: Sequence[float],
+    cluster: Cluster,
+    limit: int | None,
+    packed: _Packed,
 ) -> Demand:
     """Adds the stages that run on CPUs: beside the driver, the second stage first, then as many of the first as have room."""
     counts: dict[str, int] = {}
@@ -229,16 +251,27 @@ def _with_cpus(
         left -= count
     if left < 0:
         raise SetupError(_too_few_cpus(stages, shares, cluster))
-    parts = tuple(Part(actors=counts[s.name], num_gpus=share) for s, share in zip(stages, shares, strict=True))
+    parts = tuple(
+        Part(actors=counts[s.name], num_gpus=share) for s, share in zip(stages, shares, strict=True)
+    )
     return Demand(parts, packed.gpus)
 
 
 def _on_cpu(
-    stage: Stage, stages: Sequence[Stage], cluster: Cluster, left: int, limit: int | None, counts: dict[str, int]
+    stage: Stage,
+    stages: Sequence[Stage],
+    cluster: Cluster,
+    left: int,
+    limit: int | None,
+    counts: dict[str, int],
 ) -> int:
     if stage.actors != "auto":
         return stage.actors
-    count = min(left, cluster.rooms(stage.memory)) if stage is stages[0] else _scorers(stages, cluster, left, counts)
+    count = (
+        min(left, cluster.rooms(stage.memory))
+        if stage is stages[0]
+        else _scorers(stages, cluster, left, counts)
+    )
     most = _most(stage, limit)
     return max(1, count if most is None else min(count, most))
 
@@ -255,7 +288,9 @@ def _scorers(stages: Sequence[Stage], cluster: Cluster, left: int, counts: dict[
 
 
 def _no_gpu(stages: Sequence[Stage], shares: Sequence[float]) -> str:
-    asked = [f"{s.name}.num_gpus = {share:g}" for s, share in zip(stages, shares, strict=True) if share]
+    asked = [
+        f"{s.name}.num_gpus = {share:g}" for s, share in zip(stages, shares, strict=True) if share
+    ]
     cpu = " ".join(f"{s.name}.num_gpus=0" for s, share in zip(stages, shares, strict=True) if share)
     return (
         f"{', '.join(asked)}: there is no GPU, and none that the cluster says it may start. Join a cluster that has one "
@@ -265,7 +300,9 @@ def _no_gpu(stages: Sequence[Stage], shares: Sequence[float]) -> str:
 
 def _too_many(stages: Sequence[Stage], shares: Sequence[float], gpus: int) -> str:
     on_gpu = [(s, share) for s, share in zip(stages, shares, strict=True) if share]
-    asked = ", ".join(f"{s.name}.actors = {s.actors} of num_gpus = {share:g}" for s, share in on_gpu)
+    asked = ", ".join(
+        f"{s.name}.actors = {s.actors} of num_gpus = {share:g}" for s, share in on_gpu
+    )
     plural = "GPU" if gpus == 1 else "GPUs"
     return f"{asked}: do not fit on {gpus} {plural}; {_fitting(on_gpu, gpus)} would"
 
@@ -308,7 +345,13 @@ class Workers(NamedTuple):
         return f"{self.number} worker{'s' * (self.number > 1)} on {where}"
 
 
-def workers(asked: int | Auto, use_gpu: bool | Auto, batch: int, cluster: Cluster, begun: Workers | None = None) -> Workers:
+def workers(
+    asked: int | Auto,
+    use_gpu: bool | Auto,
+    batch: int,
+    cluster: Cluster,
+    begun: Workers | None = None,
+) -> Workers:
     """The workers of a training run: one on the CPU, on GPUs the most that divide the batch; what it was begun with if that fits.
 
     Raises SetupError if what is asked for does not fit, with values that would.
@@ -326,8 +369,14 @@ def workers(asked: int | Auto, use_gpu: bool | Auto, batch: int, cluster: Cluste
             return Workers(begun.number, gpu)
         return Workers(most if gpu else 1, gpu)
     if asked > room:
-        there = f"{room} GPU{'s' * (room > 1)}" if gpu else f"{cluster.cpus} CPUs, of which the driver needs one"
-        raise SetupError(f"train.workers = {asked}: there are {there}; train.workers={most}, or auto, would do")
+        there = (
+            f"{room} GPU{'s' * (room > 1)}"
+            if gpu
+            else f"{cluster.cpus} CPUs, of which the driver needs one"
+        )
+        raise SetupError(
+            f"train.workers = {asked}: there are {there}; train.workers={most}, or auto, would do"
+        )
     return Workers(asked, gpu)
 
 

@@ -47,7 +47,9 @@ def _local(num_cpus: int | None) -> Node:
     """This machine as Ray would describe it."""
     from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 
-    found: dict[str, Any] = ResourceAndLabelSpec(num_cpus=local_cpus(num_cpus)).resolve(is_head=True).to_resource_dict()
+    found: dict[str, Any] = (
+        ResourceAndLabelSpec(num_cpus=local_cpus(num_cpus)).resolve(is_head=True).to_resource_dict()
+    )
     if importlib.metadata.version("torch").endswith("+cpu"):  # a build that cannot use a GPU
         found.pop("GPU", None)
     return node_of(found)
@@ -56,7 +58,10 @@ def _local(num_cpus: int | None) -> Node:
 def node_of(resources: Mapping[str, float], count: int = 1) -> Node:
     """A node from Ray's resources."""
     card = next((name.removeprefix(CARD) for name in resources if name.startswith(CARD)), "")
-    amounts = {name: float(resources.get(key, 0)) for name, key in (("cpus", "CPU"), ("gpus", "GPU"), ("memory", "memory"))}
+    amounts = {
+        name: float(resources.get(key, 0))
+        for name, key in (("cpus", "CPU"), ("gpus", "GPU"), ("memory", "memory"))
+    }
     return Node(**amounts, card=card, count=count)
 
 
@@ -73,7 +78,9 @@ def _joined(run: RunConfig) -> Cluster:
     return Cluster(tuple(nodes))
 
 
-def to_come(groups: Iterable[tuple[str, Mapping[str, float], int]], alive: Mapping[str, int]) -> list[Node]:
+def to_come(
+    groups: Iterable[tuple[str, Mapping[str, float], int]], alive: Mapping[str, int]
+) -> list[Node]:
     """Nodes that may still be started, of (type, resources, how many at most; -1 any number), beside those of each type alive."""
     found = []
     for name, resources, most in groups:
@@ -100,4 +107,8 @@ def read_node_types(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, f
     most = config.get("max_workers", 2)
     head = config.get("head_node_type")
     types = config.get("available_node_types") or {}
-    return [(n, t.get("resources") or {}, min(t.get("max_workers", most), most)) for n, t in types.items() if n != head]
+    return [
+        (n, t.get("resources") or {}, min(t.get("max_workers", most), most))
+        for n, t in types.items()
+        if n != head
+    ]

@@ -25,7 +25,12 @@ SMALL = 5_000
 
 
 def map_blocks(
-    blocks: list[pa.Table], work: Callable[[pa.Table], pa.Table], what: str, num_cpus: int | None, *, weigh: str | None = None
+    blocks: list[pa.Table],
+    work: Callable[[pa.Table], pa.Table],
+    what: str,
+    num_cpus: int | None,
+    *,
+    weigh: str | None = None,
 ) -> Iterator[pa.Table]:
     """`work` on every block, in any order. `weigh` names the column of the results that counts rows, if a result is not one each.
 
@@ -44,8 +49,12 @@ def map_blocks(
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         progress = Progress(total, what)
-        dataset = ray.data.from_arrow(blocks).map_batches(work, batch_size=None, batch_format="pyarrow")
-        batches = cast("Iterable[pa.Table]", dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+        dataset = ray.data.from_arrow(blocks).map_batches(
+            work, batch_size=None, batch_format="pyarrow"
+        )
+        batches = cast(
+            "Iterable[pa.Table]", dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        )
         for done in batches:
             progress.advance(done.num_rows if weigh is None else sum(done[weigh].to_pylist()))
             yield done
@@ -99,4 +108,8 @@ def _drop(tasks: Sequence[Any]) -> None:
 def in_ray_worker() -> bool:
     """Whether this process is a Ray task or actor."""
     ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    return (
+        ray is not None
+        and ray.is_initialized()
+        and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    )

@@ -35,7 +35,9 @@ class Placement:
         """Called by Ray Data before each actor of a stage: the first place that no living actor holds."""
         places: list[tuple[str, Any]] = []
         for group, counts in zip(self.groups, self.demand.gpus, strict=True):
-            places += [(f"{self.name}-{stage}-{len(places) + i}", group) for i in range(counts[stage])]
+            places += [
+                (f"{self.name}-{stage}-{len(places) + i}", group) for i in range(counts[stage])
+            ]
 
         def arguments() -> dict[str, Any]:
             from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy

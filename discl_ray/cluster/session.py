@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from discl_ray.cluster.start import OWN, TOKEN_ADVICE, check_ray_start, cluster_address, set_environment, token_file
+from discl_ray.cluster.start import (
+    OWN,
+    TOKEN_ADVICE,
+    check_ray_start,
+    cluster_address,
+    set_environment,
+    token_file,
+)
 from discl_ray.errors import SetupError
 from discl_ray.process.stopping import hold, muted
 
@@ -44,7 +51,9 @@ def local_cpus(num_cpus: int | None) -> int:
 
 
 @contextmanager
-def ray_session(*, num_cpus: int | None, needs: dict[str, float], dashboard: bool = False) -> Iterator[None]:
+def ray_session(
+    *, num_cpus: int | None, needs: dict[str, float], dashboard: bool = False
+) -> Iterator[None]:
     """Ray for the length of a job; `needs` is what the job places at once ({"CPU": 2, "GPU": 1}).
 
     Raises SetupError if the cluster has less than that, or cannot be started or joined.
@@ -61,7 +70,9 @@ def ray_session(*, num_cpus: int | None, needs: dict[str, float], dashboard: boo
         short = {k: (v, have.get(k, 0.0)) for k, v in needs.items() if v > have.get(k, 0.0)}
         if short:
             asked = ", ".join(f"{v:g} {k} asked for and {h:g} there" for k, (v, h) in short.items())
-            raise SetupError(f"not enough resources: {asked}; lower actors, workers or num_gpus, or join a larger cluster")
+            raise SetupError(
+                f"not enough resources: {asked}; lower actors, workers or num_gpus, or join a larger cluster"
+            )
         yield
     finally:
         if not joined:
@@ -122,5 +133,7 @@ def _connection_advice(error: Exception) -> str:
     if address is None:
         return f"Ray could not be started: {text}"
     if "uthent" in text or "401" in text:
-        return f"RAY_ADDRESS = '{address}': Ray refused the connection: {text}; {TOKEN_ADVICE}; {OWN}"
+        return (
+            f"RAY_ADDRESS = '{address}': Ray refused the connection: {text}; {TOKEN_ADVICE}; {OWN}"
+        )
     return f"RAY_ADDRESS = '{address}': cannot be joined: {text}; start the cluster, correct the address, {OWN}"

@@ -92,18 +92,28 @@ def check_temporary_folder() -> Path:
     variables = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
     variable = next((name for name in variables if name in os.environ), None)
     folder = os.environ[variable] if variable else "/tmp"
-    named = f"Ray's temporary folder, {variable} = '{folder}'" if variable else f"Ray's temporary folder, {folder}"
-    remedy = "set RAY_TMPDIR to a short folder on a local disk that you may write, e.g. RAY_TMPDIR=/tmp"
+    named = (
+        f"Ray's temporary folder, {variable} = '{folder}'"
+        if variable
+        else f"Ray's temporary folder, {folder}"
+    )
+    remedy = (
+        "set RAY_TMPDIR to a short folder on a local disk that you may write, e.g. RAY_TMPDIR=/tmp"
+    )
     over = len(os.fsencode(os.path.join(folder, SOCKET.format(pid=os.getpid())))) - SOCKET_LIMIT
     if over > 0:
-        raise SetupError(f"{named}: {over} characters too long for the paths of Ray's sockets; {remedy}")
+        raise SetupError(
+            f"{named}: {over} characters too long for the paths of Ray's sockets; {remedy}"
+        )
     try:
         place = probe(Path(folder))
         free = shutil.disk_usage(place).free
     except OSError as error:
         raise SetupError(f"{named}: cannot be written ({error.strerror}); {remedy}") from error
     if free < ROOM:
-        raise SetupError(f"{named}: {free / 1e6:.0f} MB free, at least {ROOM / 1e6:.0f} needed; make room, or {remedy}")
+        raise SetupError(
+            f"{named}: {free / 1e6:.0f} MB free, at least {ROOM / 1e6:.0f} needed; make room, or {remedy}"
+        )
     return Path(folder)
 
 
@@ -112,17 +122,23 @@ def token_file() -> Path | None:
 
     Raises SetupError if nobody can say where the home folder is.
     """
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get(
+        "RAY_AUTH_TOKEN"
+    ):
         return None
     if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return Path(path)
     try:
         return Path.home() / ".ray" / "auth_token"
     except RuntimeError as error:
-        raise SetupError(f"Ray keeps its token in the home folder, and there is none; {_TOKEN_REMEDY}") from error
+        raise SetupError(
+            f"Ray keeps its token in the home folder, and there is none; {_TOKEN_REMEDY}"
+        ) from error
 
 
-_TOKEN_REMEDY = "set HOME to a folder you may write, or RAY_AUTH_MODE=disabled if nobody else uses this machine"
+_TOKEN_REMEDY = (
+    "set HOME to a folder you may write, or RAY_AUTH_MODE=disabled if nobody else uses this machine"
+)
 
 
 def check_token() -> None:
@@ -131,7 +147,9 @@ def check_token() -> None:
     if file is None or os.access(file, os.R_OK):
         return
     if "RAY_AUTH_TOKEN_PATH" in os.environ:
-        raise SetupError(f"RAY_AUTH_TOKEN_PATH = '{file}': cannot be read; unset it, or write a token there")
+        raise SetupError(
+            f"RAY_AUTH_TOKEN_PATH = '{file}': cannot be read; unset it, or write a token there"
+        )
     try:
         if file.exists():
             raise PermissionError(0, "cannot be read", str(file))
@@ -151,11 +169,15 @@ def check_address(address: str) -> None:
         raise SetupError(f"{named}: that is the dashboard's address: {submit}; {OWN}")
     if scheme:
         advice = "name the head's host:port and call the job on a machine of the cluster, or use ray job submit"
-        raise SetupError(f"{named}: Ray Client and other {scheme}:// addresses are not joined; {advice}; {OWN}")
+        raise SetupError(
+            f"{named}: Ray Client and other {scheme}:// addresses are not joined; {advice}; {OWN}"
+        )
     if address != "auto":
         found = re.fullmatch(r"\[?([^\[\]\s/]+?)\]?:(\d{1,5})", address)
         if found is None or not 0 < int(found[2]) < 65536:
-            raise SetupError(f"{named}: is no address; needed is host:port, e.g. 10.0.0.1:6379, or auto; {OWN}")
+            raise SetupError(
+                f"{named}: is no address; needed is host:port, e.g. 10.0.0.1:6379, or auto; {OWN}"
+            )
         try:
             socket.create_connection((found[1], int(found[2])), CONNECT_S).close()
         except OSError as error:
@@ -190,10 +212,15 @@ else:
 def _answer(address: str) -> str | None:
     """What is wrong with the cluster at an address, with a remedy; None if it answers."""
     seconds = f"{CONNECT_S:g}"
-    quick = {"RAY_gcs_rpc_server_connect_timeout_s": seconds, "RAY_gcs_rpc_server_reconnect_timeout_s": seconds}
+    quick = {
+        "RAY_gcs_rpc_server_connect_timeout_s": seconds,
+        "RAY_gcs_rpc_server_reconnect_timeout_s": seconds,
+    }
     command = [sys.executable, "-c", PROBE, address]
     try:
-        done = subprocess.run(command, env={**os.environ, **quick}, capture_output=True, text=True, timeout=ANSWER_S)
+        done = subprocess.run(
+            command, env={**os.environ, **quick}, capture_output=True, text=True, timeout=ANSWER_S
+        )
     except subprocess.TimeoutExpired:
         return f"what listens there does not answer as Ray does, for {ANSWER_S:g} s; correct the address or start the cluster"
     said = " ".join(done.stdout.split())
@@ -203,9 +230,7 @@ def _answer(address: str) -> str | None:
         return f"the cluster refuses this job's token; {TOKEN_ADVICE}"
     if address == "auto" and "ConnectionError" in said:
         return "no Ray runs on this machine; start one (ray start --head), name its host:port"
-    return (
-        f"the cluster does not answer ({said.removeprefix('refused ')[:200] or 'no Ray there'}); start it, correct the address"
-    )
+    return f"the cluster does not answer ({said.removeprefix('refused ')[:200] or 'no Ray there'}); start it, correct the address"
 
 
 TOKEN_ADVICE = (

@@ -51,7 +51,9 @@ class Pulse:
         """A worker says what it is at (`phase`) and how far it is."""
         now = time.monotonic()
         before, since, _ = self._said.get(name, (None, now, now))
-        moved = before is None or any(signs.get(k) != before.get(k) for k in ("phase", "images", "total_rows"))
+        moved = before is None or any(
+            signs.get(k) != before.get(k) for k in ("phase", "images", "total_rows")
+        )
         self._said[name] = signs, now if moved else since, now
 
     def refuse(self, reason: str) -> None:
@@ -65,7 +67,10 @@ class Pulse:
     def read(self) -> dict[str, dict[str, Any]]:
         """Worker -> what it said last, `unchanged_s` and `unheard_s`."""
         now = time.monotonic()
-        return {n: {**signs, "unchanged_s": now - since, "unheard_s": now - at} for n, (signs, since, at) in self._said.items()}
+        return {
+            n: {**signs, "unchanged_s": now - since, "unheard_s": now - at}
+            for n, (signs, since, at) in self._said.items()
+        }
 
 
 @contextmanager
@@ -103,12 +108,20 @@ class Sight(NamedTuple):
 def sight_of(signs: dict[str, dict[str, Any]], done: int, silent_s: float) -> Sight:
     """A job's workers at a glance. Loading and the first step may take minutes (compiling) and are no silence, if the worker lives."""
     getting_ready = [n for n, s in signs.items() if s["phase"] in ("loading", "starting")]
-    alive = [n for n in getting_ready if signs[n]["phase"] == "loading" or signs[n]["unheard_s"] < 10]
+    alive = [
+        n for n in getting_ready if signs[n]["phase"] == "loading" or signs[n]["unheard_s"] < 10
+    ]
     silent = {
         name: f"{s['phase']}, {s.get('images', 0)} images made, no step for {s['unchanged_s']:.0f} s"
-        + ("" if s["unheard_s"] < 10 else f", not heard of for {s['unheard_s']:.0f} s (Ray restarts it if it has died)")
+        + (
+            ""
+            if s["unheard_s"] < 10
+            else f", not heard of for {s['unheard_s']:.0f} s (Ray restarts it if it has died)"
+        )
         for name, s in signs.items()
-        if s["phase"] != "idle" and name not in alive and max(s["unchanged_s"], s["unheard_s"]) > silent_s
+        if s["phase"] != "idle"
+        and name not in alive
+        and max(s["unchanged_s"], s["unheard_s"]) > silent_s
     }
     words = {"loading": "loading its weights", "starting": "compiling or taking its first step"}
     busy = [
@@ -117,7 +130,9 @@ def sight_of(signs: dict[str, dict[str, Any]], done: int, silent_s: float) -> Si
         if s["phase"] != "idle"
     ]
     token = (done, [(s["phase"], s.get("images"), s.get("total_rows")) for s in signs.values()])
-    return Sight(token, "; ".join(busy) or "the workers to start; see `ray status`", silent, bool(alive))
+    return Sight(
+        token, "; ".join(busy) or "the workers to start; see `ray status`", silent, bool(alive)
+    )
 
 
 class Watchdog:
@@ -126,7 +141,9 @@ class Watchdog:
     Use as a context manager, in the main thread. Raises SetupError after `limit_s`, ModelError if a worker could not start.
     """
 
-    def __init__(self, look: Callable[[], Sight], *, warning_s: float, limit_s: float | None) -> None:
+    def __init__(
+        self, look: Callable[[], Sight], *, warning_s: float, limit_s: float | None
+    ) -> None:
         self.look, self.warning_s, self.limit_s = look, warning_s, limit_s
         self._moved = self._last = self._warned = time.monotonic()
         self._sight = Sight(None, "the job to start", {}, False)
@@ -153,7 +170,10 @@ class Watchdog:
                 print(f"  {name} may hang: {sight.silent[name]}", flush=True)
             self._told = set(sight.silent)
             if now - self._warned > self.warning_s:
-                print(f"  no progress for {now - self._moved:.0f} s: waiting for {sight.waiting_for}", flush=True)
+                print(
+                    f"  no progress for {now - self._moved:.0f} s: waiting for {sight.waiting_for}",
+                    flush=True,
+                )
                 self._warned = now
             if self.limit_s is not None and now - self._last > self.limit_s:
                 waited = f"{self.limit_s:.0f} s without progress, waiting for {sight.waiting_for}"
@@ -180,5 +200,7 @@ class Watchdog:
         with self._ending:
             self._stop.set()
         signal.signal(signal.SIGUSR1, self._before)
-        if self._reason is not None:  # whatever the interruption turned into on its way through other code
+        if (
+            self._reason is not None
+        ):  # whatever the interruption turned into on its way through other code
             raise self._reason

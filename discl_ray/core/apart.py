@@ -28,8 +28,14 @@ def check_apart(check: str, *arguments: str | None) -> None:
         _named(check)(*arguments)
         return
     command = [sys.executable, "-m", "discl_ray.core.apart", check, json.dumps(arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env=environment, check=False
+    )
     if done.returncode == 0:
         return
     said = done.stdout.strip().splitlines()

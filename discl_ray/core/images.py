@@ -41,7 +41,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 for _plugin in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Avif", "Jpeg2K"):
     importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 
-SUFFIXES = (*(suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS), ".pjpeg", ".pjp", ".mpo")
+SUFFIXES = (
+    *(suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS),
+    ".pjpeg",
+    ".pjp",
+    ".mpo",
+)
 """What names of such files end with, in any case: Pillow's, and others of JPEG."""
 
 HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
@@ -55,9 +60,16 @@ _HEVC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 # own limit. It refuses above twice this figure; between once and twice it would warn of images that are allowed here.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-PngImagePlugin.MAX_TEXT_MEMORY = 16 * PngImagePlugin.MAX_TEXT_CHUNK  # characters, of up to four bytes each
+PngImagePlugin.MAX_TEXT_MEMORY = (
+    16 * PngImagePlugin.MAX_TEXT_CHUNK
+)  # characters, of up to four bytes each
 
-_CUT = ("image file is truncated", "Truncated File Read", "not enough image data", "Unexpected end of file")
+_CUT = (
+    "image file is truncated",
+    "Truncated File Read",
+    "not enough image data",
+    "Unexpected end of file",
+)
 """What Pillow says when it comes to the end of the bytes too early."""
 
 _BAND = 2**22
@@ -98,7 +110,8 @@ def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
             raise ImageError("truncated", f"{len(data)} bytes: {error}") from error
         if isinstance(error, UnidentifiedImageError):
             raise ImageError(
-                "not_an_image", f"{len(data)} bytes, beginning {data[:16]!r}: none of {', '.join(FORMATS)}"
+                "not_an_image",
+                f"{len(data)} bytes, beginning {data[:16]!r}: none of {', '.join(FORMATS)}",
             ) from error
         raise ImageError("corrupt", f"{type(error).__name__}: {error}") from error
 
@@ -115,7 +128,10 @@ def encode_image(pixels: NDArray[np.uint8], codec: Codec, quality: int = 95) -> 
 
 def is_image(head: bytes) -> bool:
     """Whether bytes that begin like this may be an image that `decode_image` reads."""
-    return (_is_heic(head) and can_heic()) or any(Image.OPEN[kind][1](head) is True for kind in FORMATS)  # pyright: ignore
+    if _is_heic(head) and can_heic():
+        return True
+    tests = [Image.OPEN[kind][1] for kind in FORMATS]
+    return any(begins is not None and begins(head) is True for begins in tests)
 
 
 @cache
@@ -126,7 +142,9 @@ def can_heic() -> bool:
 
 def _is_heic(data: bytes) -> bool:
     brands = data[8 : int.from_bytes(data[:4], "big")][:64]
-    return data[4:8] == b"ftyp" and any(brands[i : i + 4] in _HEVC for i in range(0, len(brands), 4))
+    return data[4:8] == b"ftyp" and any(
+        brands[i : i + 4] in _HEVC for i in range(0, len(brands), 4)
+    )
 
 
 def _open(data: bytes, limit: int) -> Image.Image:
@@ -138,7 +156,9 @@ def _open(data: bytes, limit: int) -> Image.Image:
         if not jpeg and limit <= MAX_PIXELS:
             raise
         with contextlib.nullcontext() if jpeg else _pillow_allows(limit):
-            return _load(JpegImageFile(io.BytesIO(data)) if jpeg else _identified(data), data, limit)
+            return _load(
+                JpegImageFile(io.BytesIO(data)) if jpeg else _identified(data), data, limit
+            )
     return _load(image, data, limit)
 
 
@@ -171,7 +191,9 @@ def _open_heic(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=["HEIF"])
     except UnidentifiedImageError as error:
         reason = "truncated" if _ends_early(data) else "corrupt"
-        raise ImageError(reason, f"{len(data)} bytes that begin as HEIC, and libheif finds no image in them") from error
+        raise ImageError(
+            reason, f"{len(data)} bytes that begin as HEIC, and libheif finds no image in them"
+        ) from error
 
 
 _gate = threading.Lock()
@@ -193,8 +215,15 @@ def _check_size(image: Image.Image, data: bytes, limit: int) -> None:
     """Raises ImageError for too many pixels; a JPEG that can be decoded at a fraction is set to the largest one allowed."""
     width, height = image.size
     sizes = [image.size]
-    if isinstance(image, TiffImageFile):  # a tile is decoded whole, however little of it lies in the image
-        sizes.append((image.tag_v2.get(ExifTags.Base.TileWidth, 1), image.tag_v2.get(ExifTags.Base.TileLength, 1)))
+    if isinstance(
+        image, TiffImageFile
+    ):  # a tile is decoded whole, however little of it lies in the image
+        sizes.append(
+            (
+                image.tag_v2.get(ExifTags.Base.TileWidth, 1),
+                image.tag_v2.get(ExifTags.Base.TileLength, 1),
+            )
+        )
     if isinstance(image, JpegImageFile) and width * height > MAX_PIXELS:
         part = next((n for n in (2, 4, 8) if -(-width // n) * -(-height // n) <= MAX_PIXELS), None)
         if _in_one_scan(image, data):
@@ -217,7 +246,10 @@ def _in_one_scan(image: JpegImageFile, data: bytes) -> bool:
 def _too_large(what: str, pixels: int, limit: int) -> ImageError:
     needed = math.ceil(pixels / 1e6)
     remedy = f"data.max_megapixels={needed} reads it" if pixels <= LARGEST else "make it smaller"
-    return ImageError("too_large", f"{what}{pixels / 1e6:.1f} megapixels, at most {limit / 1e6:g} are read; {remedy}")
+    return ImageError(
+        "too_large",
+        f"{what}{pixels / 1e6:.1f} megapixels, at most {limit / 1e6:g} are read; {remedy}",
+    )
 
 
 def _within(image: Image.Image) -> Image.Image:

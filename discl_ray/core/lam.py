@@ -40,7 +40,11 @@ def coinciding(levels: Collection[int], schedule_steps: int) -> list[tuple[int, 
     """Pairs of levels, in percent, that take equally many steps (more than none) of T: their images would be the same."""
     ordered = sorted(levels)
     steps = [num_denoising_steps(pct, schedule_steps) for pct in ordered]
-    return [(ordered[i], ordered[i + 1]) for i in range(len(ordered) - 1) if steps[i] == steps[i + 1] > 0]
+    return [
+        (ordered[i], ordered[i + 1])
+        for i in range(len(ordered) - 1)
+        if steps[i] == steps[i + 1] > 0
+    ]
 
 
 def separating_steps(levels: Collection[int], start: int = 1) -> int:
@@ -64,11 +68,15 @@ def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
             problems.append(str(error))
             continue
         if pct == REAL:
-            problems.append("λ = 1 is the real image and is always there: allowed are levels in [0, 1)")
+            problems.append(
+                "λ = 1 is the real image and is always there: allowed are levels in [0, 1)"
+            )
         elif pct in seen:
             problems.append(f"λ = {lam} is given twice")
         elif num_denoising_steps(pct, schedule_steps) == 0:
-            problems.append(f"λ = {lam} leaves no step of {schedule_steps}: lower it or raise the number of steps")
+            problems.append(
+                f"λ = {lam} leaves no step of {schedule_steps}: lower it or raise the number of steps"
+            )
         seen.add(pct)
     levels = seen - {REAL}
     if pairs := coinciding(levels, schedule_steps):
@@ -76,6 +84,7 @@ def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
         least, more = separating_steps(levels), separating_steps(levels, schedule_steps)
         problems.append(
             f"λ = {shown}: equally many of {schedule_steps} steps, so the images would be the same; the smallest number of steps "
-            f"that separates all levels is {least}" + (f", and from {schedule_steps} up {more}" if more > least else "")
+            f"that separates all levels is {least}"
+            + (f", and from {schedule_steps} up {more}" if more > least else "")
         )
     return problems

@@ -33,24 +33,36 @@ def top1_by_group(
     correct = label == predicted
     of = np.array([groups[int(c)] for c in label])
     picks = {g: np.ones(len(label), bool) if g == "overall" else of == g for g in GROUPS}
-    return {g: (100 * float(correct[m].mean()) if m.any() else float("nan"), int(m.sum())) for g, m in picks.items()}
+    return {
+        g: (100 * float(correct[m].mean()) if m.any() else float("nan"), int(m.sum()))
+        for g, m in picks.items()
+    }
 
 
 def macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     """Mean F1 in percent over the classes that are in `label` (WILDS); NaN without images."""
     if not len(label):
         return float("nan")
-    from sklearn.metrics import f1_score  # takes most of a second to import, and workers without domains never need it
+    from sklearn.metrics import (
+        f1_score,
+    )  # takes most of a second to import, and workers without domains never need it
 
     zero = cast(Any, 0)
-    return 100 * float(f1_score(label, predicted, labels=np.unique(label), average="macro", zero_division=zero))
+    return 100 * float(
+        f1_score(label, predicted, labels=np.unique(label), average="macro", zero_division=zero)
+    )
 
 
 def scores(
-    label: NDArray[np.int64], predicted: NDArray[np.int64], groups: Mapping[int, str], domain: NDArray[np.str_]
+    label: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    groups: Mapping[int, str],
+    domain: NDArray[np.str_],
 ) -> Scores:
     """Top-1 by group; where images are of the domains `id` and `ood`, macro F1 and top-1 of each as well."""
-    found: Scores = {("top1", g): value for g, value in top1_by_group(label, predicted, groups).items()}
+    found: Scores = {
+        ("top1", g): value for g, value in top1_by_group(label, predicted, groups).items()
+    }
     if set(DOMAINS) <= set(np.unique(domain).tolist()):
         for name in DOMAINS:
             mine = domain == name
@@ -64,7 +76,9 @@ def main_metric(found: Mapping[tuple[str, str], Any]) -> tuple[str, str]:
     return ("macro_f1", "ood") if ("macro_f1", "ood") in found else ("top1", "overall")
 
 
-def adjusted(probabilities: NDArray[np.float64], counts: NDArray[np.int64], tau: float) -> NDArray[np.int64]:
+def adjusted(
+    probabilities: NDArray[np.float64], counts: NDArray[np.int64], tau: float
+) -> NDArray[np.int64]:
     """The classes of argmax_c log p_c - τ log π_c: post-hoc logit adjustment (Menon et al. 2021, Eq. 9). Shape (N,)."""
     prior = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
     return (np.log(np.maximum(probabilities, 1e-30)) - tau * np.log(prior)).argmax(1)

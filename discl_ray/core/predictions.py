@@ -12,13 +12,22 @@ from discl_ray.core.schema import PREDICTIONS
 
 
 def predictions_of(
-    rows: pa.Table, probabilities: NDArray[np.float32], read: NDArray[np.bool_], *, fold: NDArray[np.int32] | int, scorer: str
+    rows: pa.Table,
+    probabilities: NDArray[np.float32],
+    read: NDArray[np.bool_],
+    *,
+    fold: NDArray[np.int32] | int,
+    scorer: str,
 ) -> pa.Table:
     """PREDICTIONS of rows with `sample_id` and `label`, from their class probabilities, shape (N, classes).
 
     Rows that were not `read`, shape (N,), have no probabilities but nulls.
     """
-    label, pred, places = rows["label"].to_numpy(), probabilities.argmax(1), np.arange(len(probabilities))
+    label, pred, places = (
+        rows["label"].to_numpy(),
+        probabilities.argmax(1),
+        np.arange(len(probabilities)),
+    )
     columns: dict[str, Any] = {
         "sample_id": rows["sample_id"],
         "label": rows["label"],

@@ -47,13 +47,21 @@ def check_root(root: str) -> None:
     thread.join(ANSWER_S)
     named = f"run.root = '{root}'"
     if thread.is_alive():
-        raise SetupError(f"{named}: does not answer within {ANSWER_S:g} s; mend the mount or the address, or set run.root")
+        raise SetupError(
+            f"{named}: does not answer within {ANSWER_S:g} s; mend the mount or the address, or set run.root"
+        )
     if not found:
         return
     error = found[0]
     known = error.errno if isinstance(error, OSError) else None
-    why = error.strerror if isinstance(error, OSError) and error.strerror else masked(" ".join(str(error).split()))[:300]
-    remedy = REMEDIES.get(known or 0, "set run.root to a folder you may write").replace("name a", "set run.root to a")
+    why = (
+        error.strerror
+        if isinstance(error, OSError) and error.strerror
+        else masked(" ".join(str(error).split()))[:300]
+    )
+    remedy = REMEDIES.get(known or 0, "set run.root to a folder you may write").replace(
+        "name a", "set run.root to a"
+    )
     raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
 
 
@@ -75,7 +83,9 @@ def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
 
     Raises SetupError if another process holds it, unless told to `wait`, or if the directory cannot be written.
     """
-    if run.local is None:  # object stores have no locks; equal names with equal bytes keep two writers harmless
+    if (
+        run.local is None
+    ):  # object stores have no locks; equal names with equal bytes keep two writers harmless
         yield
         return
     try:
@@ -94,7 +104,11 @@ def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
         raise SetupError(
             f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write"
         ) from error
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
     try:
         (run.local / ".holder").write_text(json.dumps(holder))
         yield
@@ -109,7 +123,9 @@ def holder(run: Store) -> str:
     try:
         who = run.read_json(".holder")
         if who["host"] == socket.gethostname():
-            os.kill(int(who["pid"]), 0)  # raises if there is no such process: it was killed and left its note
+            os.kill(
+                int(who["pid"]), 0
+            )  # raises if there is no such process: it was killed and left its note
     except (IntegrityError, KeyError, TypeError, ValueError, ProcessLookupError):
         return ""
     except PermissionError:  # another user's process is one

@@ -22,7 +22,9 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def _with_hf_image(schema: pa.Schema) -> pa.Schema:
     """Adds the metadata by which `datasets` decodes the `image` column to PIL images."""
     features: dict[str, object] = {
-        field.name: {"_type": "Image"} if field.name == "image" else {"dtype": hf_dtype(field.type), "_type": "Value"}
+        field.name: {"_type": "Image"}
+        if field.name == "image"
+        else {"dtype": hf_dtype(field.type), "_type": "Value"}
         for field in schema
     }
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -91,7 +93,10 @@ SCORES = pa.schema(
         ("text_rank", pa.int32()),  # 1 + number of other class prompts that are closer
         ("image_sim", pa.float32()),  # CLIP cosine to the source image
         ("source_text_sim", pa.float32()),  # CLIP cosine of the source image to the filter prompt
-        ("source_text_rank", pa.int32()),  # 1 + number of other class prompts that are closer to the source image
+        (
+            "source_text_rank",
+            pa.int32(),
+        ),  # 1 + number of other class prompts that are closer to the source image
     ]
 )
 """What the scorer adds."""
@@ -99,7 +104,9 @@ SCORES = pa.schema(
 SCORED = pa.schema([*PLAN, *MADE, *SCORES])
 """What is committed, before its classes are named."""
 
-SPECTRUM = _with_hf_image(SCORED.insert(SCORED.get_field_index("label") + 1, pa.field("class_name", pa.string())))
+SPECTRUM = _with_hf_image(
+    SCORED.insert(SCORED.get_field_index("label") + 1, pa.field("class_name", pa.string()))
+)
 
 FILE = pa.field("file", pa.string())
 """The committed file a spectrum's row lies in, relative to its run; known when it is opened, never stored."""
@@ -111,10 +118,16 @@ PREDICTIONS = pa.schema(
     [
         ("sample_id", pa.string()),
         ("label", pa.int32()),
-        ("prob_true", pa.float32()),  # of the image's own class; null with the other two if it could not be read
+        (
+            "prob_true",
+            pa.float32(),
+        ),  # of the image's own class; null with the other two if it could not be read
         ("pred", pa.int32()),  # the likeliest class
         ("prob_pred", pa.float32()),
-        ("fold", pa.int32()),  # held out of the training of this fold's classifier; -1: none was trained on it
+        (
+            "fold",
+            pa.int32(),
+        ),  # held out of the training of this fold's classifier; -1: none was trained on it
         ("scorer", pa.string()),  # what predicted
     ]
 )

@@ -20,7 +20,9 @@ Location = Annotated[str, AfterValidator(os.path.expanduser)]
 class Settings(BaseModel):
     """Frozen pydantic model; unknown keys are errors; attribute docstrings become descriptions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def execution(default: Any = PydanticUndefined, **constraints: Any) -> Any:
@@ -48,7 +50,9 @@ def with_values_before(kind: type[Settings], recorded: Mapping[str, Any]) -> dic
             continue
         kinds = _settings_of(field.annotation)
         if len(kinds) > 1:  # a union by name
-            kinds = [part for part in kinds if part.model_fields["name"].default == inner.get("name")]
+            kinds = [
+                part for part in kinds if part.model_fields["name"].default == inner.get("name")
+            ]
         if kinds:
             known[name] = with_values_before(kinds[0], inner)
     return known
@@ -69,7 +73,11 @@ def identity(settings: Settings) -> dict[str, Any]:
         if extra.get("kind") == "execution":
             continue
         value = getattr(settings, name)
-        shown = identity(value) if isinstance(value, Settings) else settings.model_dump(mode="json", include={name})[name]
+        shown = (
+            identity(value)
+            if isinstance(value, Settings)
+            else settings.model_dump(mode="json", include={name})[name]
+        )
         if "before" in extra and shown == extra["before"]:
             continue
         plain[name] = shown
@@ -83,9 +91,13 @@ def _whole(value: Any) -> Any:
 
 
 def _share(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+    if value == "auto" or (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    ):
         return value
-    raise ValueError("auto, or a number from 0 (the CPU) to 1 (a whole GPU), is needed; more GPUs are more actors")
+    raise ValueError(
+        "auto, or a number from 0 (the CPU) to 1 (a whole GPU), is needed; more GPUs are more actors"
+    )
 
 
 def _yes_or_no(value: Any) -> Any:

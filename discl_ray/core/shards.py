@@ -14,7 +14,12 @@ def pack(shard_id: str, table: pa.Table) -> pa.Table:
     """A shard's table as one row (`shard_id`, `rows`)."""
     structs = table.to_struct_array()
     rows = pa.concat_arrays(structs.chunks) if structs.num_chunks != 1 else structs.chunk(0)
-    return pa.table({"shard_id": [shard_id], "rows": pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)})
+    return pa.table(
+        {
+            "shard_id": [shard_id],
+            "rows": pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows),
+        }
+    )
 
 
 def unpack(row: pa.Table) -> tuple[str, pa.Table]:

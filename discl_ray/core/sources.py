@@ -47,7 +47,9 @@ def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]
         table = run.dataset("sources.parquet").to_table(columns=columns, filter=which)
     pixels: Sources = {}
     broken: dict[str, str] = {}
-    for sample_id, image in zip(table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True):
+    for sample_id, image in zip(
+        table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True
+    ):
         try:
             pixels[sample_id] = image_pixels(image)
         except ImageError as error:

@@ -40,7 +40,9 @@ ROW_GROUP = 64
 PROBED = 1 << 16
 """Bytes by which it is found out whether a folder can be written."""
 
-CHECKED = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True))
+CHECKED = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 DELETE = "delete it and "
 """How a remedy begins that a file which is gone does not need."""
@@ -199,14 +201,22 @@ class Store:
 
         Hidden files, with a dot before their names, are left out: locks, and what killed writes left behind.
         """
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True))
+        infos = self.filesystem.get_file_info(
+            pafs.FileSelector(self.path(name), allow_not_found=True)
+        )
         prefix = f"{name}/" if name else ""
-        files = [i.base_name for i in infos if i.type == pafs.FileType.File and not i.base_name.startswith(".")]
+        files = [
+            i.base_name
+            for i in infos
+            if i.type == pafs.FileType.File and not i.base_name.startswith(".")
+        ]
         return sorted(prefix + file for file in files if file.endswith(suffix))
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders directly in a folder, sorted; empty if there is no such folder."""
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True))
+        infos = self.filesystem.get_file_info(
+            pafs.FileSelector(self.path(name), allow_not_found=True)
+        )
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def read(self, name: str) -> bytes:
@@ -271,11 +281,15 @@ class Store:
         try:
             yield
         except FileNotFoundError as error:
-            raise IntegrityError(f"{self.path(name)}: is gone; {remedy.removeprefix(DELETE)}") from error
+            raise IntegrityError(
+                f"{self.path(name)}: is gone; {remedy.removeprefix(DELETE)}"
+            ) from error
         except OSError as error:
             # one with a number comes from the disk or the network, where deleting would help nobody; Arrow's own have none
             if error.errno:
-                raise UnreadableError(f"{self.path(name)}: cannot be read ({_short(error)}); {AGAIN}") from error
+                raise UnreadableError(
+                    f"{self.path(name)}: cannot be read ({_short(error)}); {AGAIN}"
+                ) from error
             raise self._garbled(name, error, remedy) from error
         except (pa.ArrowException, ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._garbled(name, error, remedy) from error
@@ -344,7 +358,11 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
         compression["image.bytes"] = "none"
     begins = range(0, table.num_rows, ROW_GROUP) if starts is None else starts
     bounds = [*(begins or [0]), table.num_rows]
-    options: dict[str, Any] = {"compression": compression, "use_dictionary": names, "write_statistics": names}
+    options: dict[str, Any] = {
+        "compression": compression,
+        "use_dictionary": names,
+        "write_statistics": names,
+    }
     with pq.ParquetWriter(sink, table.schema, **options, write_page_checksum=True) as writer:
         for begin, end in pairwise(bounds):
             writer.write_table(table.slice(begin, end - begin), row_group_size=max(1, end - begin))

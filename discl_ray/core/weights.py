@@ -54,9 +54,13 @@ def read_header(file: Path) -> dict[str, Weight]:
         with safe_open(file, framework="np") as opened:
             for name in opened.keys():  # noqa: SIM118 (not a dict)
                 part = opened.get_slice(name)
-                found[name] = Weight(tuple(part.get_shape()), part.get_dtype().startswith(("F", "BF")))
+                found[name] = Weight(
+                    tuple(part.get_shape()), part.get_dtype().startswith(("F", "BF"))
+                )
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: damaged or cut short ({error}); download or copy it again") from error
+        raise ModelError(
+            f"{file}: damaged or cut short ({error}); download or copy it again"
+        ) from error
     return found
 
 
@@ -76,9 +80,15 @@ def indexed_files(index_file: Path) -> list[Path]:
     index = read_json(index_file)
     listed = index.get("weight_map")
     if not isinstance(listed, dict) or not isinstance(index.get("metadata"), dict):
-        raise ModelError(f"{index_file}: needs the objects 'metadata' and 'weight_map'; download or copy it again")
+        raise ModelError(
+            f"{index_file}: needs the objects 'metadata' and 'weight_map'; download or copy it again"
+        )
     names = sorted({str(name) for name in listed.values()})
-    lost = [name for name in names if not (index_file.parent / name).is_file() or Path(name).name != name]
+    lost = [
+        name
+        for name in names
+        if not (index_file.parent / name).is_file() or Path(name).name != name
+    ]
     if lost or not names:
         raise ModelError(
             f"{index_file.parent}: {len(lost)} of the {len(names)} shards that {index_file.name} names are missing "
@@ -95,9 +105,14 @@ def indexed_files(index_file: Path) -> list[Path]:
 
 def compare(where: str, expected: Mapping[str, Weight], found: Mapping[str, Weight]) -> None:
     """Raises ModelError unless the weights found are those expected, by name and shape, in one sentence with the remedy."""
-    missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    missing, unknown = (
+        sorted(expected.keys() - found.keys()),
+        sorted(found.keys() - expected.keys()),
+    )
     both = sorted(expected.keys() & found.keys())
-    shapes = [f"{n} is {found[n]}, not {expected[n]}" for n in both if found[n].shape != expected[n].shape]
+    shapes = [
+        f"{n} is {found[n]}, not {expected[n]}" for n in both if found[n].shape != expected[n].shape
+    ]
     packed = [name for name in both if expected[name].real and not found[name].real]
     told = [
         (missing, f"{len(missing)} of {len(expected)} weights are missing ({_some(missing)})"),
@@ -112,7 +127,9 @@ def compare(where: str, expected: Mapping[str, Weight], found: Mapping[str, Weig
     )
 
 
-def _remedy(missing: Sequence[str], unknown: Sequence[str], shapes: Sequence[str], packed: Sequence[str]) -> str:
+def _remedy(
+    missing: Sequence[str], unknown: Sequence[str], shapes: Sequence[str], packed: Sequence[str]
+) -> str:
     if prefix := foreign_prefix(missing, unknown):
         return f"the names carry the prefix '{prefix}': rename them without it, or save the model that is inside the wrapper"
     if packed:
@@ -145,7 +162,8 @@ def outline(files: Mapping[str, Path]) -> str:
     `files` are by the names they have in their model.
     """
     seen = {
-        name: sha256(_raw_header(file)) if file.suffix == ".safetensors" else file_hash(file) for name, file in files.items()
+        name: sha256(_raw_header(file)) if file.suffix == ".safetensors" else file_hash(file)
+        for name, file in files.items()
     }
     return stable_id(seen)
 

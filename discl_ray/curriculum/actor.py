@@ -71,10 +71,14 @@ class ActorController:
                 answer = ray.get(getattr(self.handle, method).remote(*args))
                 if answer is not None and answer is not False:
                     return answer
-                ray.get(self.handle.load.remote(self.seen))  # it was restarted and has lost its past
+                ray.get(
+                    self.handle.load.remote(self.seen)
+                )  # it was restarted and has lost its past
             except RayActorError:
                 time.sleep(min(0.1 * number, 1.0))
-        raise IntegrityError(f"the curriculum's actor did not answer {method}{args} after being loaded from the checkpoint")
+        raise IntegrityError(
+            f"the curriculum's actor did not answer {method}{args} after being loaded from the checkpoint"
+        )
 
     def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
         """See `Controller`."""

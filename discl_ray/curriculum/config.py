@@ -68,5 +68,7 @@ class CurriculumConfig(Settings):
     @classmethod
     def _a_share(cls, share: float | str | None) -> float | str | None:
         if isinstance(share, float) and not 0 < share <= 1:
-            raise ValueError("is no share; allowed: more than 0 and at most 1, auto, or null for no undersampling")
+            raise ValueError(
+                "is no share; allowed: more than 0 and at most 1, auto, or null for no undersampling"
+            )
         return share

@@ -33,7 +33,15 @@ class Pools:
     num_classes: int
 
     @classmethod
-    def of(cls, *, label: Index, lam_pct: Index, role: NDArray[np.str_], hard: NDArray[np.bool_], num_classes: int) -> Pools:
+    def of(
+        cls,
+        *,
+        label: Index,
+        lam_pct: Index,
+        role: NDArray[np.str_],
+        hard: NDArray[np.bool_],
+        num_classes: int,
+    ) -> Pools:
         """Sorts the rows of an image table; rows whose role is not `train` are in no pool. `hard` marks real rows."""
         train = role == "train"
         real = train & (lam_pct == REAL)
@@ -46,7 +54,11 @@ class Pools:
         return cls(
             nonhard=np.flatnonzero(real & ~hard),
             hard=hard_rows,
-            synthetic={(c, level): cells.get(c * (REAL + 1) + level, none) for c in by_class for level in levels},
+            synthetic={
+                (c, level): cells.get(c * (REAL + 1) + level, none)
+                for c in by_class
+                for level in levels
+            },
             hard_by_class=by_class,
             num_classes=num_classes,
         )
@@ -56,7 +68,11 @@ def _groups(rows: Index, key: Index) -> dict[int, Index]:
     """Rows by key, ascending, each in their order."""
     order = np.argsort(key, kind="stable")
     values, first = np.unique(key[order], return_index=True)
-    return dict(zip(values.tolist(), np.split(rows[order], first[1:]), strict=True)) if len(rows) else {}
+    return (
+        dict(zip(values.tolist(), np.split(rows[order], first[1:]), strict=True))
+        if len(rows)
+        else {}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +145,9 @@ class _Part:
 def _parts(pools: Pools, choice: Choice, config: CurriculumConfig, n_syn: int) -> list[_Part]:
     """`n_syn` synthetic images by class and level."""
     cells = [(label, level) for label in pools.hard_by_class for level in choice.synthetic]
-    weights = [1.0 if config.class_balanced else len(pools.hard_by_class[label]) for label, _ in cells]
+    weights = [
+        1.0 if config.class_balanced else len(pools.hard_by_class[label]) for label, _ in cells
+    ]
     quota = _apportion(n_syn, np.array(weights, np.float64))
     there = sorted({level for _, level in pools.synthetic})
     at_least = {level: [lv for lv in there if lv >= level] for level in choice.synthetic}
@@ -161,7 +179,9 @@ class Supply:
         return self.kept < self.asked or self.borrowed + self.real > 0
 
 
-def supply(pools: Pools, choice: Choice, config: CurriculumConfig, images: int | None = None) -> Supply:
+def supply(
+    pools: Pools, choice: Choice, config: CurriculumConfig, images: int | None = None
+) -> Supply:
     """What a stage with synthetic images asks for in an epoch, of `images` images if not of its own number, and what there is."""
     slot, _ = _slots(pools, config, images)
     asked = slot - (min(slot, len(pools.hard)) if choice.hard else 0)
@@ -204,11 +224,19 @@ def explore_order(pools: Pools, images: int, *, seed: int, epoch: int) -> EpochO
 def _everything(pools: Pools, images: int, rng: np.random.Generator) -> EpochOrder:
     rows = _draw(np.sort(np.concatenate([pools.nonhard, pools.hard])), images, rng)
     hard = int(np.isin(rows, pools.hard).sum())
-    return EpochOrder(rows=rng.permutation(rows), synthetic=0, hard=hard, nonhard=len(rows) - hard, borrowed=0)
+    return EpochOrder(
+        rows=rng.permutation(rows), synthetic=0, hard=hard, nonhard=len(rows) - hard, borrowed=0
+    )
 
 
 def epoch_order(
-    pools: Pools, choice: Choice, config: CurriculumConfig, *, seed: int, epoch: int, images: int | None = None
+    pools: Pools,
+    choice: Choice,
+    config: CurriculumConfig,
+    *,
+    seed: int,
+    epoch: int,
+    images: int | None = None,
 ) -> EpochOrder:
     """The rows of one epoch, shuffled; a function of its arguments alone. `images` makes it shorter or longer, in its proportions."""
     rng = np.random.default_rng([seed, epoch, 0xE0])
@@ -219,7 +247,13 @@ def epoch_order(
     if not choice.synthetic:
         hard = _draw(pools.hard, slot, rng)
         rows = np.concatenate([nonhard, hard])
-        return EpochOrder(rows=rng.permutation(rows), synthetic=0, hard=len(hard), nonhard=len(nonhard), borrowed=0)
+        return EpochOrder(
+            rows=rng.permutation(rows),
+            synthetic=0,
+            hard=len(hard),
+            nonhard=len(nonhard),
+            borrowed=0,
+        )
     real = _draw(pools.hard, min(slot, len(pools.hard)), rng) if choice.hard else pools.hard[:0]
     n_syn = slot - len(real)
     parts = _parts(pools, choice, config, n_syn)

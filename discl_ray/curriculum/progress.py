@@ -36,7 +36,10 @@ class Progress(NamedTuple):
 
 
 def progress_of(
-    before: NDArray[np.floating], after: NDArray[np.floating], level: NDArray[np.int64], source: NDArray[np.str_]
+    before: NDArray[np.floating],
+    after: NDArray[np.floating],
+    level: NDArray[np.int64],
+    source: NDArray[np.str_],
 ) -> dict[int, Progress]:
     """Progress by level, ascending, from each probe's probability of its class, shape (N,).
 
@@ -52,7 +55,9 @@ def progress_of(
         there = probes > 0
         sums = np.bincount(group, weights=d - d.mean(), minlength=len(names))[there]
         clusters = len(sums)
-        variance = clusters / (clusters - 1) * (sums**2).sum() / len(d) ** 2 if clusters > 1 else 0.0
+        variance = (
+            clusters / (clusters - 1) * (sums**2).sum() / len(d) ** 2 if clusters > 1 else 0.0
+        )
         means = np.full(len(names), np.nan)
         means[there] = np.bincount(group, weights=d, minlength=len(names))[there] / probes[there]
         found[lam_pct] = Progress(float(d.mean()), math.sqrt(variance), _rounded(means))
@@ -60,7 +65,9 @@ def progress_of(
 
 
 def _rounded(means: NDArray[np.float64]) -> BySource:
-    return tuple(None if math.isnan(value) else float(f"{value:.{DIGITS}g}") for value in means.tolist())
+    return tuple(
+        None if math.isnan(value) else float(f"{value:.{DIGITS}g}") for value in means.tolist()
+    )
 
 
 def lead_in_se(first: Progress, second: Progress) -> float:
@@ -85,7 +92,9 @@ def _paired(first: Progress, second: Progress) -> NDArray[np.float64]:
     return np.array([a - b for a, b in pairs if a is not None and b is not None])
 
 
-def most_progressed(progress: Mapping[int, Progress], *, previous: int | None = None) -> tuple[int, float | None]:
+def most_progressed(
+    progress: Mapping[int, Progress], *, previous: int | None = None
+) -> tuple[int, float | None]:
     """(level, lead over the second in standard errors): the argmax; of equals the lowest level.
 
     Given `previous` (margin rule), that level is kept while the best leads it by less than one standard error.
@@ -122,11 +131,17 @@ def from_metrics(metrics: Mapping[str, Any]) -> dict[int, Progress]:
     """Back from an epoch's record; empty if it has no progress."""
     levels = sorted(int(name.removeprefix(SE)) for name in metrics if name.startswith(SE))
     return {
-        level: Progress(metrics[f"{MEAN}{level}"], metrics[f"{SE}{level}"], tuple(metrics.get(f"{SOURCES}{level}", ())))
+        level: Progress(
+            metrics[f"{MEAN}{level}"],
+            metrics[f"{SE}{level}"],
+            tuple(metrics.get(f"{SOURCES}{level}", ())),
+        )
         for level in levels
     }
 
 
 def unpaired(history: Sequence[Mapping[str, Any]]) -> int:
     """How many records have progress without its differences by source, and so leads whose error is not paired."""
-    return sum(not all(found.by_source for found in from_metrics(record).values()) for record in history)
+    return sum(
+        not all(found.by_source for found in from_metrics(record).values()) for record in history
+    )

@@ -141,7 +141,9 @@ def adaptive(at: Situation) -> Choice:
     decides = at.progress if at.config.apply == "same" else at.past
     if not decides:
         return Choice(levels=(REAL,), hard=False)
-    level, lead = most_progressed(decides, previous=at.previous if at.config.rule == "margin" else None)
+    level, lead = most_progressed(
+        decides, previous=at.previous if at.config.rule == "margin" else None
+    )
     return Choice(levels=(level,), hard=False, lead=lead)
 
 
@@ -170,12 +172,19 @@ STRATEGIES: dict[str, Callable[[Situation], Choice]] = {
 """Strategies by name."""
 
 
-def stages(config: CurriculumConfig, levels: tuple[int, ...], *, seed: int, epochs: int) -> list[Choice]:
+def stages(
+    config: CurriculumConfig, levels: tuple[int, ...], *, seed: int, epochs: int
+) -> list[Choice]:
     """What the epochs of a run may train on, each once; of an adaptive curriculum every level."""
     if config.strategy == "adaptive":
-        return [Choice(levels=(level,), hard=False) for level in levels] if config.epochs else [AS_IS]
+        return (
+            [Choice(levels=(level,), hard=False) for level in levels] if config.epochs else [AS_IS]
+        )
     strategy = STRATEGIES[config.strategy]
-    at = (Situation(epoch=epoch, levels=levels, config=config, seed=seed) for epoch in range(1, epochs + 1))
+    at = (
+        Situation(epoch=epoch, levels=levels, config=config, seed=seed)
+        for epoch in range(1, epochs + 1)
+    )
     return list(dict.fromkeys(map(strategy, at)))
 
 
@@ -184,7 +193,11 @@ def curriculum_levels(config: CurriculumConfig, spectrum: tuple[int, ...]) -> tu
 
     Raises ConfigError for a level that the spectrum does not have.
     """
-    wanted = spectrum if config.levels is None else tuple(sorted({lam_to_pct(lam) for lam in config.levels} - {REAL}))
+    wanted = (
+        spectrum
+        if config.levels is None
+        else tuple(sorted({lam_to_pct(lam) for lam in config.levels} - {REAL}))
+    )
     named = {"curriculum.levels": wanted}
     if config.strategy == "text_only":
         named["curriculum.strategy = text_only"] = (0,)

@@ -58,7 +58,9 @@ def name_of_samples(config: AnyDataConfig, seed: int) -> str:
     return folder_name(config, list_dataset(config, seed), seed)
 
 
-def read_samples(config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int | None = None) -> Samples:
+def read_samples(
+    config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int | None = None
+) -> Samples:
     """The configured data set as SAMPLES in a folder under `run`; nothing is read twice.
 
     Raises DataError if it is not there or cannot be trained on.
@@ -66,4 +68,11 @@ def read_samples(config: AnyDataConfig, seed: int, run: Store, *, num_cpus: int 
     return _read_samples(config, list_dataset(config, seed), seed=seed, run=run, num_cpus=num_cpus)
 
 
-__all__ = ["READERS", "Samples", "list_dataset", "name_of_samples", "read_samples", "summarize_samples"]
+__all__ = [
+    "READERS",
+    "Samples",
+    "list_dataset",
+    "name_of_samples",
+    "read_samples",
+    "summarize_samples",
+]

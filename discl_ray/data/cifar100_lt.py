@@ -61,7 +61,9 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     Raises DataError if a file is missing or is not the published one.
     """
     root = open_root(config.root)
-    files = {name: load(root, f"{FOLDER}/{name}", links=config.allow_links_outside) for name in CHECKSUMS}
+    files = {
+        name: load(root, f"{FOLDER}/{name}", links=config.allow_links_outside) for name in CHECKSUMS
+    }
     names = files["meta"]["fine_label_names"]
     train, test = (np.array(files[name]["fine_labels"], np.int64) for name in ("train", "test"))
     split = np.full(len(train), "train", object)
@@ -71,7 +73,10 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     keys = [*(names[c] for c in train[listed]), *(names[c] for c in test)]
     blank = pa.nulls(len(keys), pa.string())
     columns = {
-        "sample_id": [*(f"train/{i:05d}" for i in listed), *(f"test/{i:05d}" for i in range(len(test)))],
+        "sample_id": [
+            *(f"train/{i:05d}" for i in listed),
+            *(f"test/{i:05d}" for i in range(len(test))),
+        ],
         "path": [f"{FOLDER}/train"] * len(listed) + [f"{FOLDER}/test"] * len(test),
         "row": [*listed.tolist(), *range(len(test))],
         "class_key": keys,
@@ -90,7 +95,9 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     )
 
 
-def _long_tailed(label: NDArray[np.int64], classes: int, tail: LongTail, val_per_class: int, seed: int) -> NDArray[np.object_]:
+def _long_tailed(
+    label: NDArray[np.int64], classes: int, tail: LongTail, val_per_class: int, seed: int
+) -> NDArray[np.object_]:
     """train, val or an empty word for each training image, shape (N,)."""
     largest = int(np.bincount(label).max())
     head = min(tail.head or largest, largest)
@@ -112,7 +119,9 @@ def read_cifar(root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
         except (DataError, OSError) as error:
             yield ImageError("unreadable", str(error))
         else:
-            yield encode_image(np.ascontiguousarray(data[row].reshape(3, 32, 32).transpose(1, 2, 0)), "png")
+            yield encode_image(
+                np.ascontiguousarray(data[row].reshape(3, 32, 32).transpose(1, 2, 0)), "png"
+            )
 
 
 def load(root: Store, path: str, *, links: bool) -> dict[str, Any]:
@@ -125,7 +134,9 @@ def load(root: Store, path: str, *, links: bool) -> dict[str, Any]:
     data = read_required(root, path, LAYOUT, links=links)
     wanted = CHECKSUMS[path.rsplit("/", 1)[-1]]
     if (found := hashlib.md5(data, usedforsecurity=False).hexdigest()) != wanted:
-        raise DataError(f"{path}: has MD5 {found}, the published file has {wanted}; unpack cifar-100-python.tar.gz again")
+        raise DataError(
+            f"{path}: has MD5 {found}, the published file has {wanted}; unpack cifar-100-python.tar.gz again"
+        )
     content = unpickled(path, data)
     _LOADED[root.path(path)] = (version, content)
     return content
@@ -145,4 +156,6 @@ class _Arrays(pickle.Unpickler):
         try:
             return _GLOBALS[module, name]
         except KeyError as error:
-            raise DataError(f"{self._path}: the pickle asks for {module}.{name}; only arrays of numbers are read") from error
+            raise DataError(
+                f"{self._path}: the pickle asks for {module}.{name}; only arrays of numbers are read"
+            ) from error

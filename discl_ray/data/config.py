@@ -38,7 +38,9 @@ class AnyDataConfig(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.few_below > self.many_above + 1:
-            raise ValueError(f"few_below = {self.few_below} overlaps many_above = {self.many_above}")
+            raise ValueError(
+                f"few_below = {self.few_below} overlaps many_above = {self.many_above}"
+            )
         return self
 
 

@@ -37,10 +37,16 @@ def digits_lt(config: DigitsLTConfig, seed: int) -> Listing:
     blocks = rng.permutation(TASK_BLOCKS)
     train_blocks, test_blocks = tuple(map(int, blocks[:3])), tuple(map(int, blocks[3:]))
     order = rng.permutation(len(NAMES))
-    sizes = dict(zip(order.tolist(), class_sizes(config.head, config.tail, len(NAMES)), strict=True))
+    sizes = dict(
+        zip(order.tolist(), class_sizes(config.head, config.tail, len(NAMES)), strict=True)
+    )
     train_pool = scans_of(train_blocks)
     splits = {
-        "train": [s for c in range(10) for s in _draw([p for p in train_pool if p.label == c], sizes[c], rng)],
+        "train": [
+            s
+            for c in range(10)
+            for s in _draw([p for p in train_pool if p.label == c], sizes[c], rng)
+        ],
         "val": _balanced(scans_of((DEV_BLOCK,)), rng),
         "test": _balanced(scans_of(test_blocks), rng),
     }

@@ -15,7 +15,16 @@ from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.config import DigitsWildConfig
 from discl_ray.data.listing import Listing, inline
-from discl_ray.embedded.digits import DEV_BLOCK, NAMES, PLACES, TASK_BLOCKS, Scan, place, place_look, scans_of
+from discl_ray.embedded.digits import (
+    DEV_BLOCK,
+    NAMES,
+    PLACES,
+    TASK_BLOCKS,
+    Scan,
+    place,
+    place_look,
+    scans_of,
+)
 
 EMPTY = "empty"
 CLASSES = (*NAMES, EMPTY)
@@ -36,7 +45,9 @@ def digits_wild(config: DigitsWildConfig, seed: int) -> Listing:
     rng = np.random.default_rng([seed, 0x3D])
     blocks = [int(b) for b in rng.permutation(TASK_BLOCKS)]
     common = rng.permutation(IMBALANCE ** (-np.arange(len(NAMES)) / (len(NAMES) - 1)))
-    mixes = {number: _mix(common, seed, number) for numbers in PLACES.values() for number in numbers}
+    mixes = {
+        number: _mix(common, seed, number) for numbers in PLACES.values() for number in numbers
+    }
     rows = _train(config, scans_of(tuple(blocks[:3])), mixes, rng)
     for split, pool in (("val", scans_of((DEV_BLOCK,))), ("test", scans_of(tuple(blocks[3:])))):
         rows += _paired(split, pool, mixes, rng)
@@ -52,7 +63,10 @@ def _mix(common: NDArray[np.float64], seed: int, number: int) -> NDArray[np.floa
 
 
 def _train(
-    config: DigitsWildConfig, pool: list[Scan], mixes: dict[int, NDArray[np.float64]], rng: np.random.Generator
+    config: DigitsWildConfig,
+    pool: list[Scan],
+    mixes: dict[int, NDArray[np.float64]],
+    rng: np.random.Generator,
 ) -> list[dict[str, object]]:
     """Training rows: at each place as many of each class as its mix says, each scan at most once at a place."""
     by_class = [[scan for scan in pool if scan.label == c] for c in range(len(NAMES))]
@@ -86,7 +100,11 @@ def _paired(
 def _row(scan: Scan | None, i: int, split: str, domain: str, number: int) -> dict[str, object]:
     """One image: a scan, or the i-th empty of its split (at a training place: of that place)."""
     if scan is None:
-        name, stream, pixels = f"{EMPTY}-{split}-{i:03d}", [("train", "val", "test").index(split), i, 1], None
+        name, stream, pixels = (
+            f"{EMPTY}-{split}-{i:03d}",
+            [("train", "val", "test").index(split), i, 1],
+            None,
+        )
     else:
         name, stream, pixels = f"digit-{scan.index:04d}", [scan.index, 0], scan.pixels
     image = place_look(pixels, place(number), np.random.default_rng([*stream, number]))

@@ -59,7 +59,9 @@ def check_folders(root: Store, name: str, paths: Sequence[str], *, links: bool) 
     folders = folders_of(root, paths)
     if folders and all(folder.size < 0 for folder in folders):
         raise_missing(
-            root, f"the images of {name}; there is none of its {len(folders)} folders, such as '{folders[0].path}'", links=links
+            root,
+            f"the images of {name}; there is none of its {len(folders)} folders, such as '{folders[0].path}'",
+            links=links,
         )
 
 
@@ -83,5 +85,7 @@ def table_of_files(
         "row": None,
     }
     blank = [None] * len(path)
-    arrays = [pa.array(blank if columns[f.name] is None else columns[f.name], f.type) for f in LISTING]
+    arrays = [
+        pa.array(blank if columns[f.name] is None else columns[f.name], f.type) for f in LISTING
+    ]
     return pa.table(arrays, schema=LISTING)

@@ -26,9 +26,24 @@ from discl_ray.errors import DataError
 SYSTEM_NAMES = frozenset(
     (
         *("__macosx", "network trash folder", "temporary items", "icon\r"),  # macOS
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
+        *(
+            "$recycle.bin",
+            "recycler",
+            "recycled",
+            "system volume information",
+            "found.000",
+        ),  # Windows
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
-        *("@eadir", "@tmp", "@synoresource", "@recycle", "@recently-snapshot", "@sharebin", "#recycle", "#snapshot"),  # NAS
+        *(
+            "@eadir",
+            "@tmp",
+            "@synoresource",
+            "@recycle",
+            "@recently-snapshot",
+            "@sharebin",
+            "#recycle",
+            "#snapshot",
+        ),  # NAS
         *("lost+found", "__pycache__"),
     )
 )
@@ -104,7 +119,9 @@ class LeftOut:
         if photos := sum(self.suffixes[suffix] for suffix in HEIC_SUFFIXES):
             said.append(f"{_files(photos)} of telephones (HEIC) can be read after {HEIC_REMEDY}")
         if self.special:
-            said.append(f"left out {_files(len(self.special))} of which each {SPECIAL}: {_some(self.special, 4)}")
+            said.append(
+                f"left out {_files(len(self.special))} of which each {SPECIAL}: {_some(self.special, 4)}"
+            )
         names = Counter(path.rsplit("/", 1)[-1] for path in sorted(self.system))
         hidden = sum(count for name, count in names.items() if name.startswith("."))
         made = Counter({name: count for name, count in names.items() if not name.startswith(".")})
@@ -121,15 +138,24 @@ def _files(count: int) -> str:
 
 
 def _counted(counts: Counter[str], limit: int = 6) -> str:
-    words = [f"{count} {shown(name, 40) or 'without suffix'}" for name, count in counts.most_common(limit)]
-    return ", ".join(words) + (f" and {len(counts) - limit} other kinds" if len(counts) > limit else "")
+    words = [
+        f"{count} {shown(name, 40) or 'without suffix'}"
+        for name, count in counts.most_common(limit)
+    ]
+    return ", ".join(words) + (
+        f" and {len(counts) - limit} other kinds" if len(counts) > limit else ""
+    )
 
 
 def _some(names: Sequence[str], limit: int) -> str:
-    return ", ".join(shown(name, 60) for name in names[:limit]) + (", …" if len(names) > limit else "")
+    return ", ".join(shown(name, 60) for name in names[:limit]) + (
+        ", …" if len(names) > limit else ""
+    )
 
 
-def walk(root: Store, folder: str = "", *, links: bool = False, left: LeftOut | None = None) -> Iterator[File]:
+def walk(
+    root: Store, folder: str = "", *, links: bool = False, left: LeftOut | None = None
+) -> Iterator[File]:
     """Every file under a folder of the root, by name, folder by folder; loops of links end.
 
     Pipes and devices, hidden files and what systems make are left out and noted in `left`. A link out of the root is a file all
@@ -180,7 +206,11 @@ def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator
             yield File(readable(path), -1, 0)
             continue
         if stat.S_ISDIR(status.st_mode):
-            real = os.path.realpath(entry.path) if entry.is_symlink() else f"{stack[-1][1].rstrip('/')}/{entry.name}"
+            real = (
+                os.path.realpath(entry.path)
+                if entry.is_symlink()
+                else f"{stack[-1][1].rstrip('/')}/{entry.name}"
+            )
             if all(real != known for _, known, _ in stack):
                 stack.append((path, real, _entries(root / path)))
         elif stat.S_ISREG(status.st_mode):
@@ -197,7 +227,12 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def pick(
-    root: Store, wanted: Callable[[str], bool], looked_for: str, *, links: bool, left: LeftOut | None = None
+    root: Store,
+    wanted: Callable[[str], bool],
+    looked_for: str,
+    *,
+    links: bool,
+    left: LeftOut | None = None,
 ) -> list[File]:
     """The files under a root whose path is wanted, by name; what else there is goes into `left`.
 
@@ -223,7 +258,9 @@ def pick(
     return chosen
 
 
-def pick_images(root: Store, looked_for: str, *, links: bool, left: LeftOut) -> tuple[list[File], list[str]]:
+def pick_images(
+    root: Store, looked_for: str, *, links: bool, left: LeftOut
+) -> tuple[list[File], list[str]]:
     """The images under a root by name, and the folders that are links out of it. What has no suffix is judged by its first bytes.
 
     Raises DataError like `pick`; an image that is a link out of the root is listed.
@@ -246,7 +283,13 @@ def pick_images(root: Store, looked_for: str, *, links: bool, left: LeftOut) -> 
             if len(others) == LOOK:
                 break
     with ThreadPoolExecutor(16) as pool:
-        judged = list(zip(unknown, pool.map(lambda file: _begins_as_image(root, file, links), unknown), strict=True))
+        judged = list(
+            zip(
+                unknown,
+                pool.map(lambda file: _begins_as_image(root, file, links), unknown),
+                strict=True,
+            )
+        )
     found = [file for file, yes in judged if yes]
     left.suffixes[""] += len(judged) - len(found)
     left.suffixes += Counter()  # without zeros
@@ -270,7 +313,11 @@ def _nothing(root: Store, looked_for: str, others: Sequence[File], left: LeftOut
     more = ", and did not look further" if len(others) == LOOK else ""
     closed = [file.path for file in others if file.path.endswith("/")]
     linked = f"; '{shown(closed[0])}' {LINK_OUT}" if closed else ""
-    heic = f"; {HEIC_REMEDY} reads HEIC" if any(left.suffixes[suffix] for suffix in HEIC_SUFFIXES) else ""
+    heic = (
+        f"; {HEIC_REMEDY} reads HEIC"
+        if any(left.suffixes[suffix] for suffix in HEIC_SUFFIXES)
+        else ""
+    )
     special = f"; '{shown(left.special[0])}' {SPECIAL}" if left.special else ""
     return f"data.root = '{shown(root.base)}': looked for {looked_for}; {found_instead(others)}{more}{linked}{special}{heic}"
 
@@ -296,7 +343,11 @@ def folders_in(root: Store, folder: str) -> list[str]:
     """Names of the folders directly in a folder, without those of systems."""
     if root.local is None:
         return [name for name in root.folders(folder) if not of_system(name)]
-    return [readable(entry.name) for entry in _entries(root.local / folder) if entry.is_dir() and not of_system(entry.name)]
+    return [
+        readable(entry.name)
+        for entry in _entries(root.local / folder)
+        if entry.is_dir() and not of_system(entry.name)
+    ]
 
 
 def suffix_of(path: str) -> str:
@@ -325,7 +376,11 @@ def found_instead(files: Sequence[File], limit: int = 6) -> str:
     kinds = Counter(posixpath.splitext(f.path)[1].lower() or "no suffix" for f in files)
     counted = ", ".join(f"{n} {shown(kind)}" for kind, n in kinds.most_common(limit))
     tops = sorted({f.path.split("/")[0] for f in files})[:limit]
-    return f"found {len(files)} files ({counted}) in {', '.join(map(shown, tops))}" if files else "the folder is empty"
+    return (
+        f"found {len(files)} files ({counted}) in {', '.join(map(shown, tops))}"
+        if files
+        else "the folder is empty"
+    )
 
 
 def choose_columns(
@@ -349,7 +404,10 @@ def choose_columns(
         match found.count(theirs):
             case 0 if ours in required or ours in given:
                 near = difflib.get_close_matches(theirs, found, n=1)
-                wrong.append(f"no column '{shown(theirs)}'" + (f" (did you mean '{shown(near[0])}'?)" if near else ""))
+                wrong.append(
+                    f"no column '{shown(theirs)}'"
+                    + (f" (did you mean '{shown(near[0])}'?)" if near else "")
+                )
             case 0:
                 pass
             case 1:
@@ -357,6 +415,10 @@ def choose_columns(
             case several:
                 wrong.append(f"{several} columns are called '{shown(theirs)}'")
     if wrong:
-        listed = ", ".join(shown(name, 40) for name in found[:30]) + (", …" if len(found) > 30 else "")
-        raise DataError(f"{where}: {'; '.join(wrong)}; its columns are {listed or 'none'}; say which is which with {mend}")
+        listed = ", ".join(shown(name, 40) for name in found[:30]) + (
+            ", …" if len(found) > 30 else ""
+        )
+        raise DataError(
+            f"{where}: {'; '.join(wrong)}; its columns are {listed or 'none'}; say which is which with {mend}"
+        )
     return chosen

@@ -58,7 +58,11 @@ def huggingface(config: HuggingFaceConfig, _seed: int) -> Listing:
     links = config.allow_links_outside
     if root.exists("dataset_dict.json"):
         names = _json(root, "dataset_dict.json", links).get("splits")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
+        if (
+            not isinstance(names, list)
+            or not all(isinstance(name, str) for name in names)
+            or not names
+        ):
             raise DataError("dataset_dict.json: 'splits' is no list of names")
         splits = _split_words(names)
         saved = [_saved(root, name, splits[name], links) for name in names]
@@ -67,7 +71,9 @@ def huggingface(config: HuggingFaceConfig, _seed: int) -> Listing:
         saved = [_saved(root, "", split_of(split) if isinstance(split, str) else None, links)]
     else:
         return _repository(config, root)
-    features = _same({posixpath.join(folder, "dataset_info.json"): features for folder, features, _ in saved})
+    features = _same(
+        {posixpath.join(folder, "dataset_info.json"): features for folder, features, _ in saved}
+    )
     sources = [source for _, _, sources in saved for source in sources]
     if not sources:
         raise DataError(f"data.root = '{shown(config.root)}': its state.json name no file")
@@ -83,9 +89,18 @@ def _repository(config: HuggingFaceConfig, root: Store) -> Listing:
 
 
 def _listing(
-    config: HuggingFaceConfig, root: Store, sources: list[Source], features: Features, files: Sequence[File], read: Any
+    config: HuggingFaceConfig,
+    root: Store,
+    sources: list[Source],
+    features: Features,
+    files: Sequence[File],
+    read: Any,
 ) -> Listing:
-    label = config.label or _only([name for name in features if _type(features, name) == "ClassLabel"]) or "label"
+    label = (
+        config.label
+        or _only([name for name in features if _type(features, name) == "ClassLabel"])
+        or "label"
+    )
     given = {"image": config.image or _image_column(sources[0], features), "label": label}
     if config.group is not None:
         given["group"] = config.group
@@ -117,7 +132,9 @@ def _image_column(source: Source, features: Features) -> str:
     """The only Image feature; without features, the only column of encoded images; else `image`."""
     images = [name for name in features if _type(features, name) == "Image"]
     if not features:
-        images = [field.name for field in source.schema if image_kind(field.type) in ("struct", "bytes")]
+        images = [
+            field.name for field in source.schema if image_kind(field.type) in ("struct", "bytes")
+        ]
     if len(images) > 1:
         raise DataError(
             f"{shown(source.path)}: {len(images)} columns are images: {', '.join(map(shown, images))}; choose with data.image"
@@ -132,8 +149,14 @@ def _label_names(features: Features, label: str) -> list[str] | None:
     names = features[label].get("names")
     if not names:
         return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise DataError(f"the feature of column '{shown(label)}': the names of a ClassLabel are no list of different texts")
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise DataError(
+            f"the feature of column '{shown(label)}': the names of a ClassLabel are no list of different texts"
+        )
     return names
 
 
@@ -153,7 +176,9 @@ def _same(features: Mapping[str, Features]) -> Features:
     (first, one), *others = features.items()
     for file, other in others:
         for name in {*one, *other}:
-            if "ClassLabel" in (_type(one, name), _type(other, name)) and one.get(name) != other.get(name):
+            if "ClassLabel" in (_type(one, name), _type(other, name)) and one.get(
+                name
+            ) != other.get(name):
                 raise DataError(
                     f"{shown(first)} and {shown(file)} name the labels of column '{shown(name)}' differently; "
                     "if they are two data sets, data.root is the folder of one of them"
@@ -183,17 +208,23 @@ def _features_of(source: Source) -> Features:
     try:
         features = {} if raw is None else json.loads(raw)["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{shown(source.path)}: its metadata `huggingface` is broken: {shown(str(error))}") from error
+        raise DataError(
+            f"{shown(source.path)}: its metadata `huggingface` is broken: {shown(str(error))}"
+        ) from error
     return features if isinstance(features, dict) else {}
 
 
-def _saved(root: Store, folder: str, split: str | None, links: bool) -> tuple[str, Features, list[Source]]:
+def _saved(
+    root: Store, folder: str, split: str | None, links: bool
+) -> tuple[str, Features, list[Source]]:
     """A folder `save_to_disk` wrote: its features and its files."""
     state = _json(root, posixpath.join(folder, "state.json"), links)
     features = _json(root, posixpath.join(folder, "dataset_info.json"), links).get("features")
     where = shown(posixpath.join(folder, "state.json"))
     if any(value for key, value in state.items() if "indices" in key):
-        raise DataError(f"{where}: rows are chosen by indices, as old versions of datasets did; save it again with a newer one")
+        raise DataError(
+            f"{where}: rows are chosen by indices, as old versions of datasets did; save it again with a newer one"
+        )
     try:
         names = [entry["filename"] for entry in state["_data_files"]]
         paths = [guard(root, posixpath.join(folder, name), links=links) for name in names]
@@ -201,7 +232,11 @@ def _saved(root: Store, folder: str, split: str | None, links: bool) -> tuple[st
         raise DataError(f"{where}: '_data_files' is no list of file names") from error
     except ValueError as error:
         raise DataError(f"{where}: a path in '_data_files' {error}") from error
-    return folder, features if isinstance(features, dict) else {}, [_open_arrow(root, path, split) for path in paths]
+    return (
+        folder,
+        features if isinstance(features, dict) else {},
+        [_open_arrow(root, path, split) for path in paths],
+    )
 
 
 def _open_arrow(root: Store, path: str, split: str | None) -> Source:
@@ -221,7 +256,11 @@ def _open_arrow(root: Store, path: str, split: str | None) -> Source:
 
 def _bytes_of(root: Store, path: str) -> pa.NativeFile:
     # mapped, so that images that are not wanted are never read
-    return pa.memory_map(root.path(path)) if root.local is not None else root.filesystem.open_input_file(root.path(path))
+    return (
+        pa.memory_map(root.path(path))
+        if root.local is not None
+        else root.filesystem.open_input_file(root.path(path))
+    )
 
 
 def _stream(file: pa.NativeFile, columns: Sequence[str]) -> pa.RecordBatchStreamReader:
@@ -237,7 +276,9 @@ def _read_columns(root: Store, path: str, columns: list[str]) -> pa.Table:
         return _stream(file, columns).read_all()
 
 
-def read_arrow(root: Store, rows: pa.Table, *, column: str, links: bool) -> Iterator[bytes | ImageError]:
+def read_arrow(
+    root: Store, rows: pa.Table, *, column: str, links: bool
+) -> Iterator[bytes | ImageError]:
     """The images of LISTING rows from Arrow streams; batches before the first wanted one are passed over."""
     for path, wanted in runs(rows):
         try:

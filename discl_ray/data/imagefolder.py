@@ -27,7 +27,9 @@ def imagefolder(config: ImageFolderConfig, _seed: int) -> Listing:
     """
     root = open_root(config.root)
     left = LeftOut()
-    images, closed = pick_images(root, f"images as {LAYOUT}", links=config.allow_links_outside, left=left)
+    images, closed = pick_images(
+        root, f"images as {LAYOUT}", links=config.allow_links_outside, left=left
+    )
     parts = [f.path.split("/") for f in images]
     tops = sorted({part[0] for part in parts if len(part) > 1})
     splits = {top: split for top in tops if (split := split_of(top.strip()))}
@@ -40,9 +42,15 @@ def imagefolder(config: ImageFolderConfig, _seed: int) -> Listing:
             "or rename what is a class"
         )
     if loose := [f.path for f in images if f.path.count("/") <= depth]:
-        raise DataError(f"{where}: {len(loose)} images lie in no class folder: {_some(loose)}; needed: {LAYOUT}{_words(depth)}")
+        raise DataError(
+            f"{where}: {len(loose)} images lie in no class folder: {_some(loose)}; needed: {LAYOUT}{_words(depth)}"
+        )
     classes = {part[depth] for part in parts}
-    if len(classes) == 1 and not splits and len(inner := {part[1] for part in parts if len(part) > 2}) > 1:
+    if (
+        len(classes) == 1
+        and not splits
+        and len(inner := {part[1] for part in parts if len(part) > 2}) > 1
+    ):
         raise DataError(
             f"{where}: all images lie in one folder, '{shown(tops[0])}', and there in {_some(sorted(inner))}; "
             f"if these are the classes or splits, the root is '{shown(config.root.rstrip('/'))}/{shown(tops[0])}'"
@@ -55,13 +63,17 @@ def imagefolder(config: ImageFolderConfig, _seed: int) -> Listing:
             "path": paths,
             "row": pa.nulls(len(images), pa.int64()),
             "class_key": pa.array([part[depth] for part in parts], pa.string()),
-            "split": pa.array([splits[part[0]] for part in parts], pa.string()) if splits else blank,
+            "split": pa.array([splits[part[0]] for part in parts], pa.string())
+            if splits
+            else blank,
             "domain": blank,
             "group": blank,
         },
         schema=LISTING,
     )
-    empty = sorted(_class_folders(root, splits) - classes - {path.rsplit("/", 1)[-1] for path in closed})
+    empty = sorted(
+        _class_folders(root, splits) - classes - {path.rsplit("/", 1)[-1] for path in closed}
+    )
     notes = [f"no class, for no image in it is read: {_some(empty)}"] if empty else []
     return Listing(
         table=table,
@@ -79,9 +91,15 @@ def _class_folders(root: Store, splits: Iterable[str]) -> set[str]:
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(f"'{shown(name, 60)}'" for name in names[:limit]) + (", …" if len(names) > limit else "")
+    return ", ".join(f"'{shown(name, 60)}'" for name in names[:limit]) + (
+        ", …" if len(names) > limit else ""
+    )
 
 
 def _words(depth: int) -> str:
     """Why a folder was taken for a split."""
-    return f" ({', '.join(word for words in SPLIT_WORDS.values() for word in words)} are splits)" if depth else ""
+    return (
+        f" ({', '.join(word for words in SPLIT_WORDS.values() for word in words)} are splits)"
+        if depth
+        else ""
+    )

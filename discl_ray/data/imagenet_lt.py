@@ -16,7 +16,13 @@ from collections.abc import Mapping, Sequence
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import ImageNetLTConfig
-from discl_ray.data.file_lists import check_folders, decoded, folders_of, read_required, table_of_files
+from discl_ray.data.file_lists import (
+    check_folders,
+    decoded,
+    folders_of,
+    read_required,
+    table_of_files,
+)
 from discl_ray.data.files import Problems, stamp_of
 from discl_ray.data.listing import Listing, read_files
 from discl_ray.data.root import guard, open_root
@@ -64,7 +70,9 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
     ids = [path for split in LISTS for path, _ in rows[split]]
     places: list[str] = []
     for split, name in LISTS.items():
-        places += _places(root, name, [path for path, _ in rows[split]], links=config.allow_links_outside)
+        places += _places(
+            root, name, [path for path, _ in rows[split]], links=config.allow_links_outside
+        )
     table = table_of_files(
         sample_id=ids,
         path=places,
@@ -75,7 +83,9 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
         table=table,
         root=root,
         read=read_files,
-        stamp=stamp_of(folders_of(root, places), [sha256(text.encode()) for text in texts.values()]),
+        stamp=stamp_of(
+            folders_of(root, places), [sha256(text.encode()) for text in texts.values()]
+        ),
         classes=keys,
         names=_names(root, keys, links=config.allow_links_outside),
     )
@@ -106,19 +116,31 @@ class _Classes:
         if other != wordnet_id:
             return f"label {label} is {wordnet_id} here and {other} in {line}"
         number, line = self._label_of.setdefault(wordnet_id, (label, where))
-        return None if number == label else f"{wordnet_id} has label {label} here and {number} in {line}"
+        return (
+            None
+            if number == label
+            else f"{wordnet_id} has label {label} here and {number} in {line}"
+        )
 
     def in_order(self, rows: Mapping[str, Sequence[tuple[str, int]]]) -> list[str]:
         """WordNet ids by label; raises DataError if one is not known or left out."""
         for label, where in self._first.items():
             if label not in self._id_of:
-                raise DataError(f"{where}: no line with label {label} has a WordNet id such as n01440764 in its path")
-        if gap := next((label for label in range(len(self._id_of)) if label not in self._id_of), None):
-            raise DataError(f"{', '.join(LISTS.values())}: no line has label {gap}; labels are 0, 1, 2, … without a gap")
+                raise DataError(
+                    f"{where}: no line with label {label} has a WordNet id such as n01440764 in its path"
+                )
+        if gap := next(
+            (label for label in range(len(self._id_of)) if label not in self._id_of), None
+        ):
+            raise DataError(
+                f"{', '.join(LISTS.values())}: no line has label {gap}; labels are 0, 1, 2, … without a gap"
+            )
         return [self._id_of[label][0] for label in range(len(self._id_of))]
 
 
-def _rows(root: Store, name: str, text: str, classes: _Classes, seen: dict[str, str]) -> list[tuple[str, int]]:
+def _rows(
+    root: Store, name: str, text: str, classes: _Classes, seen: dict[str, str]
+) -> list[tuple[str, int]]:
     """(path, label) of each line."""
     problems = Problems(name)
     rows: list[tuple[str, int]] = []
@@ -128,7 +150,8 @@ def _rows(root: Store, name: str, text: str, classes: _Classes, seen: dict[str, 
         given, _, label = line.strip().rpartition(" ")
         if not given or not _LABEL.fullmatch(label):
             problems.add(
-                f"line {number}", f"'{shown(line)}' is no path and label, such as train/n01440764/n01440764_190.JPEG 0"
+                f"line {number}",
+                f"'{shown(line)}' is no path and label, such as train/n01440764/n01440764_190.JPEG 0",
             )
             continue
         try:
@@ -168,7 +191,9 @@ def _names(root: Store, keys: Sequence[str], *, links: bool) -> dict[str, str]:
     for number, line in enumerate(text.split("\n") if file else (), 1):
         key, _, words = line.strip().partition(" ")
         if key and not words.strip():
-            problems.add(f"line {number}", f"'{shown(key)}' has no name; a line reads: n01440764 tench")
+            problems.add(
+                f"line {number}", f"'{shown(key)}' has no name; a line reads: n01440764 tench"
+            )
         given[key] = words.split(",")[0].strip()
     problems.check()
     counts = Counter(given[key].casefold() for key in keys if key in given)

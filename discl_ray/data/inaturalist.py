@@ -14,7 +14,13 @@ from typing import Any
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import INaturalistConfig
-from discl_ray.data.file_lists import check_folders, decoded, folders_of, read_required, table_of_files
+from discl_ray.data.file_lists import (
+    check_folders,
+    decoded,
+    folders_of,
+    read_required,
+    table_of_files,
+)
 from discl_ray.data.files import Problems, stamp_of
 from discl_ray.data.listing import Listing, read_files
 from discl_ray.data.root import guard, open_root
@@ -57,7 +63,11 @@ def inaturalist(config: INaturalistConfig, _seed: int) -> Listing:
         keys += [str(category) for category in found.values()]
         splits += [split] * len(found)
     if given:
-        names |= {id_: name for id_, name in _categories(NAMES, _parsed(NAMES, given)).items() if id_ in names}
+        names |= {
+            id_: name
+            for id_, name in _categories(NAMES, _parsed(NAMES, given)).items()
+            if id_ in names
+        }
     return Listing(
         table=table_of_files(sample_id=paths, path=paths, class_key=keys, split=splits),
         root=root,
@@ -72,12 +82,19 @@ def _parsed(name: str, data: bytes) -> Any:
     try:
         return json.loads(decoded(name, data))
     except json.JSONDecodeError as error:
-        raise DataError(f"{name}: line {error.lineno}, character {error.colno}: is no JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise DataError(
+            f"{name}: line {error.lineno}, character {error.colno}: is no JSON: {error.msg}"
+        ) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits, brackets without end
         raise DataError(f"{name}: cannot be read as JSON: {error}") from error
 
 
-def _entries(value: Any, part: str, fields: Mapping[str, type], problems: Problems) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def _entries(
+    value: Any, part: str, fields: Mapping[str, type], problems: Problems
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Where each entry of a list stands, and its fields; what lacks one goes to `problems`."""
     entries = value.get(part) if isinstance(value, dict) else None
     if not isinstance(entries, list):
@@ -87,7 +104,9 @@ def _entries(value: Any, part: str, fields: Mapping[str, type], problems: Proble
         where = f"{part}[{number}]"
         if not isinstance(entry, dict):
             problems.add(where, "an object is needed")
-        elif wrong := next((field for field, kind in fields.items() if type(entry.get(field)) is not kind), None):
+        elif wrong := next(
+            (field for field, kind in fields.items() if type(entry.get(field)) is not kind), None
+        ):
             given = f"is {shown(json.dumps(entry[wrong]), 40)}" if wrong in entry else "is missing"
             problems.add(f"{where}.{wrong}", f"{given}; {WORDS[fields[wrong]]} is needed")
         else:
@@ -107,7 +126,9 @@ def _categories(file: str, value: Any) -> dict[int, str]:
     return found
 
 
-def _images(root: Store, file: str, value: Any, categories: Mapping[int, str], others: set[str]) -> dict[str, int]:
+def _images(
+    root: Store, file: str, value: Any, categories: Mapping[int, str], others: set[str]
+) -> dict[str, int]:
     """Path -> category id, in the order of the images."""
     problems = Problems(file)
     images: dict[int, tuple[str, str]] = {}
@@ -125,13 +146,18 @@ def _images(root: Store, file: str, value: Any, categories: Mapping[int, str], o
         others.add(path)
     problems.check()
     labels: dict[int, tuple[str, int]] = {}
-    for where, (id_, category) in _entries(value, "annotations", {"image_id": int, "category_id": int}, problems):
+    for where, (id_, category) in _entries(
+        value, "annotations", {"image_id": int, "category_id": int}, problems
+    ):
         if id_ not in images:
             problems.add(where, f"there is no image with id {id_}")
         elif category not in categories:
             problems.add(where, f"there is no category with id {category}")
         elif labels.setdefault(id_, (where, category))[1] != category:
-            problems.add(where, f"image {id_} is category {category} here and {labels[id_][1]} in {labels[id_][0]}")
+            problems.add(
+                where,
+                f"image {id_} is category {category} here and {labels[id_][1]} in {labels[id_][0]}",
+            )
     for id_, (where, _) in images.items():
         if id_ not in labels:
             problems.add(where, f"image {id_} has no annotation")

@@ -18,7 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import IWildCamConfig
-from discl_ray.data.file_lists import check_folders, decoded, folders_of, read_required, table_of_files
+from discl_ray.data.file_lists import (
+    check_folders,
+    decoded,
+    folders_of,
+    read_required,
+    table_of_files,
+)
 from discl_ray.data.files import Problems, stamp_of
 from discl_ray.data.listing import Listing, read_files
 from discl_ray.data.root import guard, open_root
@@ -53,9 +59,14 @@ def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
     """
     root = open_root(config.root)
     links = config.allow_links_outside
-    data = {name: read_required(root, name, LAYOUT, links=links) for name in ("metadata.csv", "categories.csv")}
+    data = {
+        name: read_required(root, name, LAYOUT, links=links)
+        for name in ("metadata.csv", "categories.csv")
+    }
     rows = list(_metadata(root, decoded("metadata.csv", data["metadata.csv"])))
-    classes = _classes(decoded("categories.csv", data["categories.csv"]), [y for _, y, _, _ in rows])
+    classes = _classes(
+        decoded("categories.csv", data["categories.csv"]), [y for _, y, _, _ in rows]
+    )
     paths = [path for path, _, _, _ in rows]
     check_folders(root, "metadata.csv", paths, links=links)
     table = table_of_files(
@@ -79,7 +90,9 @@ def _metadata(root: Store, text: str) -> Iterator[tuple[str, int, str, str]]:
     """(path, y, the data set's word for the split, location) of each row."""
     problems = Problems("metadata.csv")
     seen: dict[str, str] = {}
-    for where, row in _table("metadata.csv", text, ("split", "filename", "y", "location_remapped"), problems):
+    for where, row in _table(
+        "metadata.csv", text, ("split", "filename", "y", "location_remapped"), problems
+    ):
         if row["split"] not in SPLITS:
             problems.add(where, f"split '{shown(row['split'])}' is none of {', '.join(SPLITS)}")
         if not _LABEL.fullmatch(row["y"]):
@@ -117,7 +130,9 @@ def _classes(text: str, labels: Sequence[int]) -> list[str]:
         elif int(row["y"]) in names:
             problems.add(where, f"y = {row['y']} is '{shown(names[int(row['y'])])}' already")
         elif lines.setdefault(name, where) != where:
-            problems.add(where, f"'{shown(name)}' is the name of another y in {lines[name]} already")
+            problems.add(
+                where, f"'{shown(name)}' is the name of another y in {lines[name]} already"
+            )
         else:
             names[int(row["y"])] = name
     problems.check()
@@ -126,7 +141,9 @@ def _classes(text: str, labels: Sequence[int]) -> list[str]:
         raise DataError(f"categories.csv: has no name for y = {some}, which metadata.csv has")
     if len(names) < count:
         lacking = next(y for y in range(count) if y not in names)
-        raise DataError(f"categories.csv: has no name for y = {lacking}; labels are 0 to {count - 1} without a gap")
+        raise DataError(
+            f"categories.csv: has no name for y = {lacking}; labels are 0 to {count - 1} without a gap"
+        )
     return [names[y] for y in range(count)]
 
 

@@ -17,7 +17,10 @@ from discl_ray.errors import ImageError
 
 LISTING = pa.schema(
     [
-        ("sample_id", pa.string()),  # unique; for images in files their path under the root, so that people find them
+        (
+            "sample_id",
+            pa.string(),
+        ),  # unique; for images in files their path under the root, so that people find them
         ("path", pa.string()),  # the file under the root, with `/`
         ("row", pa.int64()),  # the image's number in a file that holds several, else null
         ("class_key", pa.string()),  # the class as the data set spells it: `n01440764`
@@ -27,7 +30,14 @@ LISTING = pa.schema(
     ]
 )
 
-REJECTS = pa.schema([("sample_id", pa.string()), ("split", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+REJECTS = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("split", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
 """Images that cannot be used, and why."""
 
 Read = Callable[[Store, pa.Table], Iterator[bytes | ImageError]]
@@ -73,7 +83,9 @@ def read_files(root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
         try:
             yield root.read(path)
         except FileNotFoundError:
-            yield ImageError("missing", "its name is not UTF-8; rename it" if "\\x" in path else "no such file")
+            yield ImageError(
+                "missing", "its name is not UTF-8; rename it" if "\\x" in path else "no such file"
+            )
         except OSError as error:
             yield ImageError("unreadable", str(error))
 
@@ -83,11 +95,20 @@ def read_inline(_root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
     yield from rows["bytes"].to_pylist()
 
 
-def inline(rows: Sequence[dict[str, Any]], root: Store, classes: Sequence[str] | None = None) -> Listing:
+def inline(
+    rows: Sequence[dict[str, Any]], root: Store, classes: Sequence[str] | None = None
+) -> Listing:
     """A listing of images that were made in memory; rows have `bytes` besides the columns of LISTING."""
     table = listing_table({k: v for k, v in row.items() if k != "bytes"} for row in rows)
     data = pa.array([row["bytes"] for row in rows], pa.binary())
-    stamp = stable_id([row["sample_id"] for row in rows], [stable_id(row["bytes"].hex()) for row in rows])
+    stamp = stable_id(
+        [row["sample_id"] for row in rows], [stable_id(row["bytes"].hex()) for row in rows]
+    )
     return Listing(
-        table=table.append_column("bytes", data), root=root, read=read_inline, stamp=stamp, in_files=False, classes=classes
+        table=table.append_column("bytes", data),
+        root=root,
+        read=read_inline,
+        stamp=stamp,
+        in_files=False,
+        classes=classes,
     )

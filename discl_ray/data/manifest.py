@@ -21,7 +21,14 @@ import pyarrow as pa
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import ManifestConfig
-from discl_ray.data.files import SPLIT_WORDS, Problems, choose_columns, split_of, stamp_of, stat_files
+from discl_ray.data.files import (
+    SPLIT_WORDS,
+    Problems,
+    choose_columns,
+    split_of,
+    stamp_of,
+    stat_files,
+)
 from discl_ray.data.listing import LISTING, Listing, read_files
 from discl_ray.data.root import guard, open_root, same_name
 from discl_ray.data.wording import shown
@@ -45,8 +52,12 @@ def manifest(config: ManifestConfig, _seed: int) -> Listing:
     name, data = _read(root, config)
     problems = Problems(name)
     text = _decoded(name, data)
-    found, rows = _jsonl(text, problems) if name.lower().endswith(".jsonl") else _csv(name, text, problems)
-    columns = choose_columns(config.columns, found, required=REQUIRED, optional=OPTIONAL, where=name)
+    found, rows = (
+        _jsonl(text, problems) if name.lower().endswith(".jsonl") else _csv(name, text, problems)
+    )
+    columns = choose_columns(
+        config.columns, found, required=REQUIRED, optional=OPTIONAL, where=name
+    )
     cells = _columns(root, rows, columns, problems)
     problems.check()
     if not cells["path"]:
@@ -73,8 +84,14 @@ def _read(root: Store, config: ManifestConfig) -> tuple[str, bytes]:
     except FileNotFoundError as error:
         folder = posixpath.dirname(config.file)
         others = [n for n in root.list(folder) if n.lower().endswith((".csv", ".tsv", ".jsonl"))]
-        there = f"there are {', '.join(map(shown, others[:6]))}" if others else "there is no *.csv, *.tsv or *.jsonl"
-        raise DataError(f"{where}: no such file in data.root = '{shown(config.root)}'; {there}") from error
+        there = (
+            f"there are {', '.join(map(shown, others[:6]))}"
+            if others
+            else "there is no *.csv, *.tsv or *.jsonl"
+        )
+        raise DataError(
+            f"{where}: no such file in data.root = '{shown(config.root)}'; {there}"
+        ) from error
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error}") from error
 
@@ -84,7 +101,11 @@ def _decoded(name: str, data: bytes) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        what = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte 0x{data[error.start]:02x}"
+        what = (
+            "UTF-16"
+            if data[:2] in (b"\xff\xfe", b"\xfe\xff")
+            else f"byte 0x{data[error.start]:02x}"
+        )
         raise DataError(f"{name}: line {line}: is not UTF-8 ({what}); save it as UTF-8") from error
     if not text.strip():
         raise DataError(f"{name}: is empty")
@@ -94,7 +115,12 @@ def _decoded(name: str, data: bytes) -> str:
 def _csv(name: str, text: str, problems: Problems) -> tuple[list[str], Iterator[Row]]:
     """Column names, and the rows."""
     delimiter = "\t" if name.lower().endswith(".tsv") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=delimiter == ",")
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=delimiter == ",",
+    )
     try:
         header = next(cells for cells in reader if any(cells))
     except (csv.Error, StopIteration) as error:
@@ -118,7 +144,9 @@ def _csv_rows(reader: Any, columns: list[str], problems: Problems) -> Iterator[R
             if len(cells) == len(columns):
                 yield first, dict(zip(columns, cells, strict=True))
             else:
-                problems.add(f"line {first}", f"has {len(cells)} fields, the header has {len(columns)}")
+                problems.add(
+                    f"line {first}", f"has {len(cells)} fields, the header has {len(columns)}"
+                )
     except csv.Error as error:
         problems.add(f"line {line}", f"{error}; is a quote not closed?")
 
@@ -130,9 +158,18 @@ def _jsonl(text: str, problems: Problems) -> tuple[list[str], Iterator[Row]]:
         if not words.strip():
             continue
         try:
-            value = json.loads(words, object_pairs_hook=_without_twice, parse_int=str, parse_float=str, parse_constant=str)
+            value = json.loads(
+                words,
+                object_pairs_hook=_without_twice,
+                parse_int=str,
+                parse_float=str,
+                parse_constant=str,
+            )
         except json.JSONDecodeError as error:
-            problems.add(f"line {line}", f"is no JSON: {error.msg} at character {error.colno}; one object a line is needed")
+            problems.add(
+                f"line {line}",
+                f"is no JSON: {error.msg} at character {error.colno}; one object a line is needed",
+            )
         except (ValueError, RecursionError) as error:
             problems.add(f"line {line}", str(error))
         else:
@@ -152,7 +189,9 @@ def _without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _columns(root: Store, rows: Iterator[Row], columns: Mapping[str, str], problems: Problems) -> dict[str, list[str | None]]:
+def _columns(
+    root: Store, rows: Iterator[Row], columns: Mapping[str, str], problems: Problems
+) -> dict[str, list[str | None]]:
     """The rows that are right by column; what is wrong with the others goes to `problems`."""
     cells: dict[str, list[str | None]] = {name: [] for name in (*REQUIRED, *OPTIONAL)}
     ids: dict[str, int] = {}
@@ -161,7 +200,9 @@ def _columns(root: Store, rows: Iterator[Row], columns: Mapping[str, str], probl
         where = f"line {line}"
         values = {ours: row.get(theirs, "") for ours, theirs in columns.items()}
         if wrong := next((ours for ours, value in values.items() if not _is_text(value)), None):
-            problems.add(where, f"{wrong} = {shown(ascii(values[wrong]))}: text or a number is needed")
+            problems.add(
+                where, f"{wrong} = {shown(ascii(values[wrong]))}: text or a number is needed"
+            )
             continue
         label, split, given = values["label"], values.get("split", ""), values["path"]
         if rule := _broken_label(label):
@@ -176,10 +217,15 @@ def _columns(root: Store, rows: Iterator[Row], columns: Mapping[str, str], probl
             continue
         sample_id = values.get("sample_id") or path
         if ids.setdefault(sample_id, line) != line:
-            problems.add(where, f"sample_id '{shown(sample_id)}' stands in line {ids[sample_id]} already")
+            problems.add(
+                where, f"sample_id '{shown(sample_id)}' stands in line {ids[sample_id]} already"
+            )
         other, first = labels.setdefault(path, (label, line))
         if same_name(other) != same_name(label):
-            problems.add(where, f"'{shown(path)}' is '{shown(label)}' here and '{shown(other)}' in line {first}")
+            problems.add(
+                where,
+                f"'{shown(path)}' is '{shown(label)}' here and '{shown(other)}' in line {first}",
+            )
         mended = {**values, "path": path, "sample_id": sample_id, "split": split_of(split)}
         for name, column in cells.items():
             column.append(mended.get(name) or None)
@@ -194,4 +240,8 @@ def _is_text(value: Any) -> bool:
 def _broken_label(label: str) -> str | None:
     if not label.strip():
         return "is empty"
-    return "holds a control character" if any(unicodedata.category(c) == "Cc" for c in label.strip()) else None
+    return (
+        "holds a control character"
+        if any(unicodedata.category(c) == "Cc" for c in label.strip())
+        else None
+    )

@@ -64,7 +64,9 @@ def _text(path: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"data.names = '{shown(path)}': line {line}: is not UTF-8; save it as UTF-8") from error
+        raise DataError(
+            f"data.names = '{shown(path)}': line {line}: is not UTF-8; save it as UTF-8"
+        ) from error
 
 
 def _broken_rule(name: str) -> str | None:
@@ -87,10 +89,15 @@ def _from_csv(text: str, problems: Problems) -> Iterator[tuple[str, str, str]]:
             if not header:
                 header = [cell.strip() for cell in cells]
                 if header.count("class") != 1 or header.count("name") != 1:
-                    problems.add(where, f"columns are {shown(', '.join(header))}; needed: class,name")
+                    problems.add(
+                        where, f"columns are {shown(', '.join(header))}; needed: class,name"
+                    )
                     return
             elif len(cells) != len(header):
-                problems.add(where, f"has {len(cells)} fields, the header has {len(header)}; quote names with a comma")
+                problems.add(
+                    where,
+                    f"has {len(cells)} fields, the header has {len(header)}; quote names with a comma",
+                )
             else:
                 yield where, cells[header.index("class")], cells[header.index("name")]
     except csv.Error as error:
@@ -129,9 +136,7 @@ def _from_lines(text: str, problems: Problems) -> Iterator[tuple[str, str, str]]
             problems.add(f"line {number}", f"'{shown(key)}' has no name; a line reads: key name")
 
 
-_COUNTED = (
-    "class|cls|category|cat|label|lbl|id|idx|index|type|group|species|taxon|synset|object|obj|item|target|folder|cluster|no"
-)
+_COUNTED = "class|cls|category|cat|label|lbl|id|idx|index|type|group|species|taxon|synset|object|obj|item|target|folder|cluster|no"
 
 _CODES = re.compile(
     "|".join(

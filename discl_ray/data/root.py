@@ -33,7 +33,9 @@ def open_root(root: str) -> Store:
     """
     place = root if "://" in root else os.path.expanduser(root)
     try:
-        if "://" not in root and ".." in Path(place).parts:  # so that absolute paths in a manifest begin with it
+        if (
+            "://" not in root and ".." in Path(place).parts
+        ):  # so that absolute paths in a manifest begin with it
             place = os.path.realpath(place)
         store = Store.at(place)
         kind = store.filesystem.get_file_info(store.base).type

@@ -85,13 +85,19 @@ class Samples:
         folders = [s for s in SPLITS if s in set(rows["split"].to_pylist())]
         parts = []
         for folder in folders:
-            with self.store.reading(folder, f"delete {self.store.base} and {AGAIN}, which reads the data again"):
+            with self.store.reading(
+                folder, f"delete {self.store.base} and {AGAIN}, which reads the data again"
+            ):
                 parts.append(self.store.dataset(folder).to_table(filter=wanted))
         found = pa.concat_tables(parts)
-        return found.take(pc.index_in(rows["sample_id"], found["sample_id"].combine_chunks())).cast(SAMPLES)
+        return found.take(pc.index_in(rows["sample_id"], found["sample_id"].combine_chunks())).cast(
+            SAMPLES
+        )
 
 
-def read_samples(config: AnyDataConfig, listing: Listing, *, seed: int, run: Store, num_cpus: int | None = None) -> Samples:
+def read_samples(
+    config: AnyDataConfig, listing: Listing, *, seed: int, run: Store, num_cpus: int | None = None
+) -> Samples:
     """The listed data set as SAMPLES under `run`; reads nothing if that was done before.
 
     Raises DataError if it cannot be trained on: too much of it broken, no training image, fewer than two classes; what cannot be
@@ -111,10 +117,21 @@ def read_samples(config: AnyDataConfig, listing: Listing, *, seed: int, run: Sto
     store.write_table(REJECTED, rejects)
     _check_left(config, verdicts, rejects, names, store)
     table = _used(listing, found, verdicts, names)
-    images = pa.array([{"path": reference(place, p)} for p in table["path"].to_pylist()], SAMPLES.field("image").type)
+    images = pa.array(
+        [{"path": reference(place, p)} for p in table["path"].to_pylist()],
+        SAMPLES.field("image").type,
+    )
     blank = pa.nulls(table.num_rows, SAMPLES.field("image").type)
-    _write(store, table.append_column("image", images if listing.in_files else blank), listing, num_cpus)
-    store.write_json(MANIFEST, {"classes": names, "keys": keys, "fingerprint": _content(table), "rows": table.num_rows})
+    _write(
+        store,
+        table.append_column("image", images if listing.in_files else blank),
+        listing,
+        num_cpus,
+    )
+    store.write_json(
+        MANIFEST,
+        {"classes": names, "keys": keys, "fingerprint": _content(table), "rows": table.num_rows},
+    )
     return replace(open_samples(store), notes=listing.notes)
 
 
@@ -126,7 +143,15 @@ def folder_name(config: AnyDataConfig, listing: Listing, seed: int) -> str:
     keys = _keys(listing)
     where = _place(config, listing) if listing.in_files else ""
     rules = [RULES, config.max_megapixels, can_heic()] if isinstance(config, FilesConfig) else []
-    decisive = (identity(config), seed, listing.stamp, keys, _names(config, listing, keys), where, *rules)
+    decisive = (
+        identity(config),
+        seed,
+        listing.stamp,
+        keys,
+        _names(config, listing, keys),
+        where,
+        *rules,
+    )
     return f"samples-{stable_id(*decisive)[:8]}"
 
 
@@ -137,7 +162,11 @@ def _keys(listing: Listing) -> list[str]:
 
 def _place(config: AnyDataConfig, listing: Listing) -> str:
     """Where the files lie, as paths and URIs to them begin."""
-    return config.root if isinstance(config, FilesConfig) and listing.root.local is None else listing.root.base
+    return (
+        config.root
+        if isinstance(config, FilesConfig) and listing.root.local is None
+        else listing.root.base
+    )
 
 
 def _opened(store: Store) -> Samples | None:
@@ -159,7 +188,9 @@ def open_samples(store: Store) -> Samples:
     with store.reading(MANIFEST, READ_AGAIN):
         manifest = store.read_json(MANIFEST, READ_AGAIN)
         classes, fingerprint = tuple(manifest["classes"]), str(manifest["fingerprint"])
-    columns = {n: pc.field(n) for n in SAMPLES.names if n != "image"} | {"path": pc.field("image", "path")}
+    columns = {n: pc.field(n) for n in SAMPLES.names if n != "image"} | {
+        "path": pc.field("image", "path")
+    }
     parts: list[pa.Table] = []
     for split in SPLITS:
         if store.list(split, ".parquet"):
@@ -168,14 +199,23 @@ def open_samples(store: Store) -> Samples:
     if not parts:
         raise IntegrityError(f"{store.base}: its images are gone; {READ_AGAIN}")
     table = pa.concat_tables(parts)
-    whole = table.num_rows == manifest["rows"] if "rows" in manifest else _content(table) == fingerprint
+    whole = (
+        table.num_rows == manifest["rows"] if "rows" in manifest else _content(table) == fingerprint
+    )
     if not whole:
-        raise IntegrityError(f"{store.base}: {table.num_rows} images, others than were written; {READ_AGAIN}")
+        raise IntegrityError(
+            f"{store.base}: {table.num_rows} images, others than were written; {READ_AGAIN}"
+        )
     empty = pa.nulls(table.num_rows, pa.binary())
-    image = pa.StructArray.from_arrays([empty, table["path"].combine_chunks()], fields=list(SAMPLES.field("image").type))
+    image = pa.StructArray.from_arrays(
+        [empty, table["path"].combine_chunks()], fields=list(SAMPLES.field("image").type)
+    )
     return Samples(
         store=store,
-        table=table.drop(["path"]).append_column("image", image).select(SAMPLES.names).cast(SAMPLES),
+        table=table.drop(["path"])
+        .append_column("image", image)
+        .select(SAMPLES.names)
+        .cast(SAMPLES),
         classes=classes,
         fingerprint=fingerprint,
         rejects=store.read_table("rejects.parquet", remedy=READ_AGAIN),
@@ -188,11 +228,15 @@ def _names(config: AnyDataConfig, listing: Listing, keys: list[str]) -> list[str
     given = {key: same_name(name) for key, name in loaded.items()}
     if unknown := sorted(set(given) - set(keys) - set(listing.names.values())):
         shown = ", ".join(keys[:5])
-        raise DataError(f"data.names = '{getattr(config, 'names', '')}': no class '{unknown[0]}'; classes are {shown}, …")
+        raise DataError(
+            f"data.names = '{getattr(config, 'names', '')}': no class '{unknown[0]}'; classes are {shown}, …"
+        )
     own = [listing.names.get(key, key) for key in keys]
     names = [given.get(key, given.get(name, name)) for key, name in zip(keys, own, strict=True)]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"two classes are both called '{twice[0]}'; give them different names with data.names")
+        raise DataError(
+            f"two classes are both called '{twice[0]}'; give them different names with data.names"
+        )
     return names
 
 
@@ -208,7 +252,9 @@ def _limit(config: AnyDataConfig) -> int:
 def _scan(listing: Listing, num_cpus: int | None, limit: int) -> pa.Table:
     """SCANNED of the whole listing, in its order."""
     numbered = listing.table.append_column("number", pa.array(np.arange(listing.table.num_rows)))
-    parts = map_blocks(_blocks(numbered), _Scan(listing.root, listing.read, limit), "images read", num_cpus)
+    parts = map_blocks(
+        _blocks(numbered), _Scan(listing.root, listing.read, limit), "images read", num_cpus
+    )
     empty = SCANNED.empty_table().append_column("number", pa.array([], pa.int64()))
     return pa.concat_tables([empty, *parts]).sort_by("number").drop(["number"]).combine_chunks()
 
@@ -220,14 +266,18 @@ class _Scan:
     limit: int
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        return scan(rows, self.root, self.read, limit=self.limit).append_column("number", rows["number"])
+        return scan(rows, self.root, self.read, limit=self.limit).append_column(
+            "number", rows["number"]
+        )
 
 
 def _check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store: Store) -> None:
     """Raises DataError if too many images cannot be used, and writes down which."""
     broken = found.filter(found["reason"].is_valid())
     splits = listing.table["split"].filter(found["reason"].is_valid())
-    rejects = pa.concat_tables([listing.refused, broken.append_column("split", splits).select(REJECTS.names).cast(REJECTS)])
+    rejects = pa.concat_tables(
+        [listing.refused, broken.append_column("split", splits).select(REJECTS.names).cast(REJECTS)]
+    )
     bad, total = rejects.num_rows, found.num_rows + listing.refused.num_rows
     allowed = config.max_bad_fraction if isinstance(config, FilesConfig) else 0.0
     if bad <= allowed * total:
@@ -248,18 +298,29 @@ def _check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, stor
 def _broken_words(rejects: pa.Table, store: Store) -> list[str]:
     """Each broken image with its reason, only the first NAMED if there are many; and where all of them stand."""
     rows = rejects.slice(0, NAMED).to_pylist()
-    lines = [f"    {shown(row['sample_id'])}: {shown(row['detail'] or row['reason'], 240)}" for row in rows]
+    lines = [
+        f"    {shown(row['sample_id'])}: {shown(row['detail'] or row['reason'], 240)}"
+        for row in rows
+    ]
     if rejects.num_rows > NAMED:
-        counts = ", ".join(f"{n} {reason}" for reason, n in Counter(rejects["reason"].to_pylist()).most_common())
+        counts = ", ".join(
+            f"{n} {reason}" for reason, n in Counter(rejects["reason"].to_pylist()).most_common()
+        )
         lines.append(f"    and {rejects.num_rows - NAMED} more ({counts})")
     return [*lines, f"    the whole list: {store.path(REJECTED)}"]
 
 
-def _check_left(config: AnyDataConfig, verdicts: Verdicts, rejects: pa.Table, names: list[str], store: Store) -> None:
+def _check_left(
+    config: AnyDataConfig, verdicts: Verdicts, rejects: pa.Table, names: list[str], store: Store
+) -> None:
     """Raises DataError if what is left cannot be trained on."""
     two = _conflict_words(rejects, store)
     if two and isinstance(config, FilesConfig) and config.conflicts == "refuse":
-        raise DataError("\n".join([*two, "data.conflicts = refuse: take the wrong ones away, or data.conflicts=drop"]).lstrip())
+        raise DataError(
+            "\n".join(
+                [*two, "data.conflicts = refuse: take the wrong ones away, or data.conflicts=drop"]
+            ).lstrip()
+        )
     wrong = ""
     if not (verdicts.good & (verdicts.split == "train")).any():
         wrong = "no training image is left; look at the splits and at what is broken"
@@ -276,9 +337,20 @@ def _conflict_words(rejects: pa.Table, store: Store) -> list[str]:
     rows = rejects.filter(pc.equal(rejects["reason"], TWO_LABELS))
     if not rows.num_rows:
         return []
-    lines = [f"    {shown(row['sample_id'])}: {shown(row['detail'], 240)}" for row in rows.slice(0, EXAMPLES).to_pylist()]
-    more = [f"    and {rows.num_rows - EXAMPLES} more in {store.path(REJECTED)}"] if rows.num_rows > EXAMPLES else []
-    return [f"  {rows.num_rows} files have the same bytes under two classes and are left out of every split:", *lines, *more]
+    lines = [
+        f"    {shown(row['sample_id'])}: {shown(row['detail'], 240)}"
+        for row in rows.slice(0, EXAMPLES).to_pylist()
+    ]
+    more = (
+        [f"    and {rows.num_rows - EXAMPLES} more in {store.path(REJECTED)}"]
+        if rows.num_rows > EXAMPLES
+        else []
+    )
+    return [
+        f"  {rows.num_rows} files have the same bytes under two classes and are left out of every split:",
+        *lines,
+        *more,
+    ]
 
 
 def _used(listing: Listing, found: pa.Table, verdicts: Verdicts, names: list[str]) -> pa.Table:
@@ -310,7 +382,9 @@ def _write(store: Store, table: pa.Table, listing: Listing, num_cpus: int | None
         for rows in blocks:
             store.write_table(rows["part"][0].as_py(), rows.select(SAMPLES.names).cast(SAMPLES))
         return
-    for done in map_blocks(blocks, _WriteParts(store, listing.root, listing.read), "images copied", num_cpus):
+    for done in map_blocks(
+        blocks, _WriteParts(store, listing.root, listing.read), "images copied", num_cpus
+    ):
         del done
 
 
@@ -326,10 +400,14 @@ class _WriteParts:
             data = []
             for item in self.read(self.root, part):
                 if isinstance(item, ImageError):
-                    raise DataError(f"{name}: an image that was read a moment ago cannot be read now ({item}); run it again")
+                    raise DataError(
+                        f"{name}: an image that was read a moment ago cannot be read now ({item}); run it again"
+                    )
                 data.append({"bytes": item})
             at = part.column_names.index("image")
-            whole = part.set_column(at, SAMPLES.field("image"), pa.array(data, SAMPLES.field("image").type))
+            whole = part.set_column(
+                at, SAMPLES.field("image"), pa.array(data, SAMPLES.field("image").type)
+            )
             self.store.write_table(name, whole.select(SAMPLES.names).cast(SAMPLES))
         return rows.select(["sample_id"])
 
@@ -344,22 +422,34 @@ def _content(table: pa.Table) -> str:
 def summarize_samples(samples: Samples) -> str:
     """Images and classes by split, what is broken by name, and which classes are too small to be judged, in words."""
     table, reasons = samples.table, samples.rejects["reason"]
-    counts = {s: Counter(table.filter(pc.equal(table["split"], s))["label"].to_pylist()) for s in SPLITS}
+    counts = {
+        s: Counter(table.filter(pc.equal(table["split"], s))["label"].to_pylist()) for s in SPLITS
+    }
     sizes = ", ".join(f"{s} {sum(c.values())}" for s, c in counts.items())
-    lines = [f"  {len(samples.classes)} classes · images: {sizes}", *(f"  {note}" for note in samples.notes)]
+    lines = [
+        f"  {len(samples.classes)} classes · images: {sizes}",
+        *(f"  {note}" for note in samples.notes),
+    ]
     copied = pc.starts_with(reasons, "also_in_")
     broken = samples.rejects.filter(pc.invert(pc.or_(copied, pc.equal(reasons, TWO_LABELS))))
     if broken.num_rows:
-        lines += [f"  {broken.num_rows} images cannot be used:", *_broken_words(broken, samples.store)]
+        lines += [
+            f"  {broken.num_rows} images cannot be used:",
+            *_broken_words(broken, samples.store),
+        ]
     lines += _conflict_words(samples.rejects, samples.store)
     if copies := pc.sum(copied).as_py():
-        lines.append(f"  {copies} images left out because the same bytes are in another split ({REJECTED})")
+        lines.append(
+            f"  {copies} images left out because the same bytes are in another split ({REJECTED})"
+        )
     for split, what in USES.items():
         lacking = [name for label, name in enumerate(samples.classes) if not counts[split][label]]
         if not counts[split]:
             lines.append(f"  {no_image(split)}")
         elif lacking:
-            lines.append(f"  {len(lacking)} classes without an image to {what} ({split}): {_some(lacking)}")
+            lines.append(
+                f"  {len(lacking)} classes without an image to {what} ({split}): {_some(lacking)}"
+            )
     return "\n".join(lines)
 
 

@@ -53,7 +53,9 @@ def _one_name_each(listing: Listing) -> Listing:
     at = listing.table.column_names.index("class_key")
     return replace(
         listing,
-        table=listing.table.set_column(at, "class_key", pa.array(list(names.values()), pa.string()).take(places)),
+        table=listing.table.set_column(
+            at, "class_key", pa.array(list(names.values()), pa.string()).take(places)
+        ),
         classes=listing.classes and list(dict.fromkeys(names[key] for key in listing.classes)),
         names={names[key]: same_name(name) for key, name in listing.names.items()},
         notes=(*listing.notes, *_merged(names), *_trimmed(names)),
@@ -68,9 +70,14 @@ def _merged(names: Mapping[str, str]) -> list[str]:
     several = {name: keys for name, keys in spellings.items() if len(keys) > 1}
     if not several:
         return []
-    shown_ = [f"{' and '.join(ascii(key) for key in keys)} are '{shown(name)}'" for name, keys in several.items()]
+    shown_ = [
+        f"{' and '.join(ascii(key) for key in keys)} are '{shown(name)}'"
+        for name, keys in several.items()
+    ]
     more = ", …" if len(shown_) > NAMED else ""
-    return [f"one class each, for they differ by blanks or accents' encoding alone: {', '.join(shown_[:NAMED])}{more}"]
+    return [
+        f"one class each, for they differ by blanks or accents' encoding alone: {', '.join(shown_[:NAMED])}{more}"
+    ]
 
 
 def _trimmed(names: Mapping[str, str]) -> list[str]:
@@ -79,7 +86,9 @@ def _trimmed(names: Mapping[str, str]) -> list[str]:
     lost = [key for key, name in names.items() if key != key.strip() and spellings[name] == 1]
     more = ", …" if len(lost) > NAMED else ""
     shown_ = ", ".join(f"'{shown(key)}'" for key in lost[:NAMED])
-    return [f"blanks at the ends of a class are no part of its name: {shown_}{more}"] if lost else []
+    return (
+        [f"blanks at the ends of a class are no part of its name: {shown_}{more}"] if lost else []
+    )
 
 
 def _alike(listing: Listing) -> Listing:
@@ -88,7 +97,11 @@ def _alike(listing: Listing) -> Listing:
     folded: dict[str, list[str]] = {}
     for name in (listing.names.get(key, key) for key in keys):
         folded.setdefault(name.casefold(), []).append(name)
-    several = [" and ".join(f"'{shown(name, 60)}'" for name in names) for names in folded.values() if len(names) > 1]
+    several = [
+        " and ".join(f"'{shown(name, 60)}'" for name in names)
+        for names in folded.values()
+        if len(names) > 1
+    ]
     if not several:
         return listing
     more = ", …" if len(several) > NAMED else ""
@@ -105,4 +118,8 @@ def _without_links(listing: Listing) -> Listing:
     mask = pa.array(out)
     links = listing.table.filter(mask)
     refused = refused_files(links["sample_id"].to_pylist(), links["split"].to_pylist(), LINK_OUT)
-    return replace(listing, table=listing.table.filter(pc.invert(mask)), refused=pa.concat_tables([listing.refused, refused]))
+    return replace(
+        listing,
+        table=listing.table.filter(pc.invert(mask)),
+        refused=pa.concat_tables([listing.refused, refused]),
+    )

@@ -30,7 +30,14 @@ def order_of(sample_ids: Sequence[str], seed: int) -> NDArray[np.int64]:
     return np.argsort(np.array([stable_seed(seed, s) for s in sample_ids], np.int64), kind="stable")
 
 
-def long_tail(label: NDArray[np.int64], sample_ids: Sequence[str], *, imbalance: float, head: int | None, seed: int) -> NDArray:
+def long_tail(
+    label: NDArray[np.int64],
+    sample_ids: Sequence[str],
+    *,
+    imbalance: float,
+    head: int | None,
+    seed: int,
+) -> NDArray:
     """Which rows of a training split a long tail keeps, shape (N,), bool; the largest class is the head, ties by label."""
     counts = np.bincount(label)
     classes = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
@@ -68,7 +75,9 @@ def draw(
     return _draw_groups(label, group, order, fraction)
 
 
-def _draw_groups(label: NDArray[np.int64], group: Strings, order: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+def _draw_groups(
+    label: NDArray[np.int64], group: Strings, order: NDArray[np.int64], fraction: float
+) -> NDArray[np.bool_]:
     """Whole groups, in the order drawn, while they bring every class nearer to its share and leave enough of it."""
     left = np.bincount(label)
     wanted = left * fraction
@@ -105,7 +114,11 @@ def fill_splits(
     full = split.copy()
     has = set(split.tolist()) - {None}
     full[[s is None for s in full]] = "train"
-    drawn_from_train = [("test", test_fraction), ("val", val_fraction)] if "test" not in has else [("val", val_fraction)]
+    drawn_from_train = (
+        [("test", test_fraction), ("val", val_fraction)]
+        if "test" not in has
+        else [("val", val_fraction)]
+    )
     for number, (name, fraction) in enumerate(drawn_from_train):
         if name in has:
             continue
@@ -113,7 +126,17 @@ def fill_splits(
         ids = [sample_ids[i] for i in pool.tolist()]
         # test is drawn first, so val's share is of what the whole was
         share = fraction / (1 - test_fraction) if name == "val" and "test" not in has else fraction
-        full[pool[draw(label[pool], group[pool], ids, fraction=share, seed=stable_seed(seed, number, name))]] = name
+        full[
+            pool[
+                draw(
+                    label[pool],
+                    group[pool],
+                    ids,
+                    fraction=share,
+                    seed=stable_seed(seed, number, name),
+                )
+            ]
+        ] = name
     return full
 
 
@@ -134,4 +157,10 @@ def duplicates(split: Strings, sha256: Strings) -> Strings:
     owner: dict[str, str] = {}
     for name in reversed(OWNERS):
         owner.update(dict.fromkeys(sha256[split == name].tolist(), name))
-    return np.array([owner[h] if owner[h] != s else None for h, s in zip(sha256.tolist(), split.tolist(), strict=True)], object)
+    return np.array(
+        [
+            owner[h] if owner[h] != s else None
+            for h, s in zip(sha256.tolist(), split.tolist(), strict=True)
+        ],
+        object,
+    )

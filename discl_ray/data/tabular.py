@@ -22,7 +22,15 @@ import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 from discl_ray.core.storage import Store
-from discl_ray.data.files import SPLIT_WORDS, File, Problems, choose_columns, split_of, stamp_of, stat_files
+from discl_ray.data.files import (
+    SPLIT_WORDS,
+    File,
+    Problems,
+    choose_columns,
+    split_of,
+    stamp_of,
+    stat_files,
+)
 from discl_ray.data.listing import LISTING, Listing, read_files
 from discl_ray.data.root import guard
 from discl_ray.data.wording import shown
@@ -66,12 +74,16 @@ def open_parquet(root: Store, path: str) -> Source:
             schema = file.schema_arrow
     except BROKEN as error:
         raise unreadable(path, "a Parquet file", error) from error
-    return Source(path=path, schema=schema, split=split_of_path(path), read=partial(_read_columns, root, path))
+    return Source(
+        path=path, schema=schema, split=split_of_path(path), read=partial(_read_columns, root, path)
+    )
 
 
 def unreadable(path: str, what: str, error: Exception) -> DataError:
     """The error of a file that is broken as a whole."""
-    return DataError(f"{shown(path)}: cannot be read as {what}: {shown(str(error))}; take it away or get it again")
+    return DataError(
+        f"{shown(path)}: cannot be read as {what}: {shown(str(error))}; take it away or get it again"
+    )
 
 
 def list_sources(
@@ -96,7 +108,12 @@ def list_sources(
     kinds: dict[tuple[Kind, bool, str], str] = {}
     for source in sources:
         columns = choose_columns(
-            given, source.schema.names, required=("image", "label"), optional=optional, where=shown(source.path), mend=mend
+            given,
+            source.schema.names,
+            required=("image", "label"),
+            optional=optional,
+            where=shown(source.path),
+            mend=mend,
         )
         fields = {ours: source.schema.field(theirs) for ours, theirs in columns.items()}
         for field in fields.values():
@@ -110,7 +127,9 @@ def list_sources(
         kinds.setdefault((kind, _numbered(fields["label"].type), columns["image"]), source.path)
         if len(kinds) > 1:
             one, other = kinds.values()
-            raise DataError(f"{shown(one)} and {shown(other)} have images or labels of different types; make them the same")
+            raise DataError(
+                f"{shown(one)} and {shown(other)} have images or labels of different types; make them the same"
+            )
         table = _columns(source, columns, kind, names)
         tables.append(_with_files(root, source.path, table) if kind == "path" else table)
     table = _labelled(pa.concat_tables(tables).combine_chunks(), [file.path for file in files])
@@ -127,7 +146,8 @@ def list_sources(
         read=read_files if in_files else partial(read, column=image, links=links),
         stamp=stamp_of([*files, *images]),
         in_files=in_files,
-        classes=names or (sorted(set(table["class_key"].to_pylist()), key=int) if numbered else None),
+        classes=names
+        or (sorted(set(table["class_key"].to_pylist()), key=int) if numbered else None),
     )
 
 
@@ -137,7 +157,9 @@ def image_kind(dtype: pa.DataType) -> Kind | None:
         dtype = dtype.value_type
     if pat.is_struct(dtype):
         cells = {dtype.field(i).name: dtype.field(i) for i in range(dtype.num_fields)}
-        held = "bytes" in cells and _is_bytes(cells["bytes"].type) and not _extension(cells["bytes"])
+        held = (
+            "bytes" in cells and _is_bytes(cells["bytes"].type) and not _extension(cells["bytes"])
+        )
         # a column of nulls, as Python's own lists give it, is no path either
         path = cells["path"].type if "path" in cells else pa.null()
         return "struct" if held and (pat.is_null(path) or _is_string(path)) else None
@@ -174,7 +196,9 @@ def _numbered(dtype: pa.DataType) -> bool:
     return pat.is_integer(dtype.value_type if pat.is_dictionary(dtype) else dtype)
 
 
-def _columns(source: Source, columns: Mapping[str, str], kind: Kind, names: Sequence[str] | None) -> pa.Table:
+def _columns(
+    source: Source, columns: Mapping[str, str], kind: Kind, names: Sequence[str] | None
+) -> pa.Table:
     """LISTING of a file; where images are paths, `path` is what the file says."""
     wanted = [theirs for ours, theirs in columns.items() if ours != "image" or kind == "path"]
     try:
@@ -182,21 +206,35 @@ def _columns(source: Source, columns: Mapping[str, str], kind: Kind, names: Sequ
     except BROKEN as error:
         raise unreadable(source.path, "a table", error) from error
     count, where = table.num_rows, shown(source.path)
-    found = {ours: table[theirs].combine_chunks() for ours, theirs in columns.items() if theirs in table.column_names}
-    texts = {ours: _texts(where, ours, column) for ours, column in found.items() if ours not in ("image", "label")}
+    found = {
+        ours: table[theirs].combine_chunks()
+        for ours, theirs in columns.items()
+        if theirs in table.column_names
+    }
+    texts = {
+        ours: _texts(where, ours, column)
+        for ours, column in found.items()
+        if ours not in ("image", "label")
+    }
     numbers = pa.array(range(count), pa.int64())
     own = pc.binary_join_element_wise(pa.scalar(source.path), pc.cast(numbers, pa.string()), "#")
     if "sample_id" in texts and texts["sample_id"].null_count:
-        raise DataError(f"{where}: row {_first(texts['sample_id'].is_null())} has no '{shown(columns['sample_id'])}'")
+        raise DataError(
+            f"{where}: row {_first(texts['sample_id'].is_null())} has no '{shown(columns['sample_id'])}'"
+        )
     blank = pa.nulls(count, pa.string())
     in_files = kind == "path"
     return pa.table(
         {
             "sample_id": texts.get("sample_id", own),
-            "path": _texts(where, "image", found["image"]) if in_files else pa.array([source.path] * count, pa.string()),
+            "path": _texts(where, "image", found["image"])
+            if in_files
+            else pa.array([source.path] * count, pa.string()),
             "row": pa.nulls(count, pa.int64()) if in_files else numbers,
             "class_key": _keys(where, found["label"], names),
-            "split": _splits(where, texts["split"]) if "split" in texts else pa.array([source.split] * count, pa.string()),
+            "split": _splits(where, texts["split"])
+            if "split" in texts
+            else pa.array([source.split] * count, pa.string()),
             "domain": texts.get("domain", blank),
             "group": texts.get("group", blank),
         },
@@ -213,7 +251,9 @@ def _texts(where: str, name: str, column: pa.Array) -> pa.Array:
     if pat.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not (_is_string(column.type) or pat.is_integer(column.type) or pat.is_null(column.type)):
-        raise DataError(f"{where}: the column for {name} is of type {shown(str(column.type))}; needed: text or whole numbers")
+        raise DataError(
+            f"{where}: the column for {name} is of type {shown(str(column.type))}; needed: text or whole numbers"
+        )
     try:
         texts = pc.cast(column, pa.string())
         texts.validate(full=True)  # Parquet says it is text; nobody has looked
@@ -227,7 +267,9 @@ def _keys(where: str, column: pa.Array, names: Sequence[str] | None) -> pa.Array
     texts = _texts(where, "label", column)
     if names is not None and _numbered(column.type):
         known = {str(i): name for i, name in enumerate(names)} | {"-1": None}
-        if unknown := [key for key in texts.unique().to_pylist() if key is not None and key not in known]:
+        if unknown := [
+            key for key in texts.unique().to_pylist() if key is not None and key not in known
+        ]:
             raise DataError(
                 f"{where}: label {unknown[0]} has no name; the {len(names)} names are of labels 0 to {len(names) - 1}"
             )
@@ -256,7 +298,9 @@ def _with_files(root: Store, file: str, table: pa.Table) -> pa.Table:
         except ValueError as error:
             problems.add(f"row {row}", f"path '{shown(path or '')}' {error}")
     problems.check()
-    return table.set_column(table.column_names.index("path"), LISTING.field("path"), pa.array(paths, pa.string()))
+    return table.set_column(
+        table.column_names.index("path"), LISTING.field("path"), pa.array(paths, pa.string())
+    )
 
 
 def _labelled(table: pa.Table, files: Sequence[str]) -> pa.Table:
@@ -265,7 +309,11 @@ def _labelled(table: pa.Table, files: Sequence[str]) -> pa.Table:
         raise DataError(f"{shown(', '.join(files))}: no row in {len(files)} files")
     blank = table["class_key"].is_null()
     for split in table["split"].unique().to_pylist():
-        inside = table["split"].is_null() if split is None else pc.fill_null(pc.equal(table["split"], split), False)
+        inside = (
+            table["split"].is_null()
+            if split is None
+            else pc.fill_null(pc.equal(table["split"], split), False)
+        )
         lacking = pc.and_(inside, blank)
         if (at := _first(lacking)) >= 0 and pc.sum(lacking).as_py() < pc.sum(inside).as_py():
             raise DataError(
@@ -280,10 +328,14 @@ def _check_unique(ids: pa.ChunkedArray) -> None:
     counts = pc.value_counts(ids)
     if len(counts) < len(ids):
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise DataError(f"sample_id '{shown(twice[0].as_py())}' stands in several rows; each row needs one of its own")
+        raise DataError(
+            f"sample_id '{shown(twice[0].as_py())}' stands in several rows; each row needs one of its own"
+        )
 
 
-def read_parquet(root: Store, rows: pa.Table, *, column: str, links: bool) -> Iterator[bytes | ImageError]:
+def read_parquet(
+    root: Store, rows: pa.Table, *, column: str, links: bool
+) -> Iterator[bytes | ImageError]:
     """The images of LISTING rows from Parquet files: only the row groups they lie in, and of these only the image column."""
     for path, wanted in runs(rows):
         done = 0
@@ -320,7 +372,12 @@ def runs(rows: pa.Table) -> Iterator[tuple[str, list[int]]]:
 
 
 def cells(
-    root: Store, batches: Iterator[pa.RecordBatch], start: int, wanted: Sequence[int], *, links: bool
+    root: Store,
+    batches: Iterator[pa.RecordBatch],
+    start: int,
+    wanted: Sequence[int],
+    *,
+    links: bool,
 ) -> Iterator[bytes | ImageError]:
     """The images of some rows, ascending, from record batches that begin at row `start`; one for each, whatever is broken."""
     done = 0
@@ -362,7 +419,9 @@ def _linked(root: Store, path: str, links: bool) -> bytes | ImageError:
 
 def _file(root: Store, path: str) -> pq.ParquetFile:
     # buffered, or a row group's whole column would be read to see its first images
-    return pq.ParquetFile(root.path(path), filesystem=root.filesystem, buffer_size=2**20, pre_buffer=False)
+    return pq.ParquetFile(
+        root.path(path), filesystem=root.filesystem, buffer_size=2**20, pre_buffer=False
+    )
 
 
 def _read_columns(root: Store, path: str, columns: list[str]) -> pa.Table:

@@ -40,7 +40,9 @@ class Verdicts:
         """REJECTS of all that cannot be used."""
         rows = np.flatnonzero([r is not None for r in self.reason])
         own = {
-            "sample_id": listing.table["sample_id"].take(pa.array(rows, pa.int64())).combine_chunks(),
+            "sample_id": listing.table["sample_id"]
+            .take(pa.array(rows, pa.int64()))
+            .combine_chunks(),
             "split": self.split[rows].tolist(),
             "reason": self.reason[rows].tolist(),
             "detail": self.detail[rows].tolist(),
@@ -49,11 +51,18 @@ class Verdicts:
 
 
 def judge_rows(
-    config: AnyDataConfig, listing: Listing, found: pa.Table, keys: list[str], names: list[str], seed: int
+    config: AnyDataConfig,
+    listing: Listing,
+    found: pa.Table,
+    keys: list[str],
+    names: list[str],
+    seed: int,
 ) -> Verdicts:
     """Who is used, and in which split: what is broken goes, then what has two labels, then copies in other splits, then the tail."""
     verdicts = Verdicts(
-        label=pc.index_in(listing.table["class_key"], pa.array(keys, pa.string())).to_numpy(zero_copy_only=False),
+        label=pc.index_in(listing.table["class_key"], pa.array(keys, pa.string())).to_numpy(
+            zero_copy_only=False
+        ),
         split=np.array(listing.table["split"].to_pylist(), object),
         good=np.array(found["reason"].is_null().to_pylist(), bool),
         reason=np.array(found["reason"].to_pylist(), object),
@@ -63,10 +72,14 @@ def judge_rows(
         ids = listing.table["sample_id"].to_pylist()
         sha = np.array(found["sha256"].to_pylist(), object)
         _reject_conflicts(verdicts, ids, sha, names)
-        _split(config, verdicts, ids, sha, np.array(listing.table["group"].to_pylist(), object), seed)
+        _split(
+            config, verdicts, ids, sha, np.array(listing.table["group"].to_pylist(), object), seed
+        )
         if config.cross_split_duplicates == "exclude":
             part = np.flatnonzero(verdicts.good)
-            for i, owner in zip(part.tolist(), duplicates(verdicts.split[part], sha[part]), strict=True):
+            for i, owner in zip(
+                part.tolist(), duplicates(verdicts.split[part], sha[part]), strict=True
+            ):
                 if owner is not None:
                     verdicts.reject(i, f"also_in_{owner}", "the same bytes are in another split")
         if config.long_tail is not None and config.name != "cifar100_lt":
@@ -74,18 +87,29 @@ def judge_rows(
     return verdicts
 
 
-def _reject_conflicts(verdicts: Verdicts, ids: list[str], sha: NDArray[np.object_], names: list[str]) -> None:
+def _reject_conflicts(
+    verdicts: Verdicts, ids: list[str], sha: NDArray[np.object_], names: list[str]
+) -> None:
     """The same bytes under two labels: nobody knows which is right."""
     part = np.flatnonzero(verdicts.good)
-    for i, other in zip(part.tolist(), conflicts(verdicts.label[part], sha[part]).tolist(), strict=True):
+    for i, other in zip(
+        part.tolist(), conflicts(verdicts.label[part], sha[part]).tolist(), strict=True
+    ):
         if other >= 0:
             row = part[other]
             own, theirs = names[verdicts.label[i]], names[verdicts.label[row]]
-            verdicts.reject(i, TWO_LABELS, f"'{own}' here, and the same bytes are '{theirs}' in {ids[row]}")
+            verdicts.reject(
+                i, TWO_LABELS, f"'{own}' here, and the same bytes are '{theirs}' in {ids[row]}"
+            )
 
 
 def _split(
-    config: FilesConfig, verdicts: Verdicts, ids: list[str], sha: NDArray[np.object_], group: NDArray[np.object_], seed: int
+    config: FilesConfig,
+    verdicts: Verdicts,
+    ids: list[str],
+    sha: NDArray[np.object_],
+    group: NDArray[np.object_],
+    seed: int,
 ) -> None:
     """Draws the splits that are open; copies of one image are drawn together."""
     part = np.flatnonzero(verdicts.good)

@@ -37,5 +37,6 @@ def _apart(group: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]:
     """The first of each id's options that no other id has; the last one holds the id itself."""
     known_as = Counter(option.casefold() for _, options in group for option in set(options))
     return [
-        (wordnet_id, next(option for option in options if known_as[option.casefold()] == 1)) for wordnet_id, options in group
+        (wordnet_id, next(option for option in options if known_as[option.casefold()] == 1))
+        for wordnet_id, options in group
     ]

@@ -90,7 +90,9 @@ def scans_of(blocks: tuple[int, ...]) -> list[Scan]:
     return [scan for scan in scans() if scan.block in blocks]
 
 
-def stroke(pixels: NDArray[np.float64], rng: np.random.Generator, *, wobble: float = 1.0) -> NDArray[np.float64]:
+def stroke(
+    pixels: NDArray[np.float64], rng: np.random.Generator, *, wobble: float = 1.0
+) -> NDArray[np.float64]:
     """Ink coverage of a scan on the SIDE x SIDE canvas, in [0, 1], placed with a random affine map.
 
     `wobble` scales the spread of rotation, size, shear and shift; 0 places every scan alike.
@@ -101,7 +103,9 @@ def stroke(pixels: NDArray[np.float64], rng: np.random.Generator, *, wobble: flo
     shift = rng.uniform(-0.45, 0.45, size=2) * wobble
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     inverse = rotation @ np.array([[1.0, shear], [0.0, 1.0]]) / zoom
-    axis = (np.arange(SIDE) + 0.5) / SIDE * 10.0 - 5.0  # the 8-pixel scan with a margin of one pixel on each side
+    axis = (
+        np.arange(SIDE) + 0.5
+    ) / SIDE * 10.0 - 5.0  # the 8-pixel scan with a margin of one pixel on each side
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij")).reshape(2, -1)
     source = inverse @ grid + shift[:, None] + 3.5
     ink = ndimage.map_coordinates(pixels, source, order=3, mode="constant").reshape(SIDE, SIDE)
@@ -150,10 +154,15 @@ def web_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Ima
         if np.linalg.norm(ink - ground) > 0.45:
             break
     mask = stroke(pixels, rng)[..., None]
-    background = ground + _texture(rng)[..., None] * rng.uniform(0.0, 0.16) * rng.uniform(0.5, 1.0, 3)
+    background = ground + _texture(rng)[..., None] * rng.uniform(0.0, 0.16) * rng.uniform(
+        0.5, 1.0, 3
+    )
     foreground = ink + _texture(rng)[..., None] * rng.uniform(0.0, 0.08)
     image = background * (1 - mask) + foreground * mask
-    return _finish(image, rng, noise=rng.uniform(0.0, 0.05)), {"ink": ink_name, "ground": ground_name}
+    return _finish(image, rng, noise=rng.uniform(0.0, 0.05)), {
+        "ink": ink_name,
+        "ground": ground_name,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +181,9 @@ class Paper:
     """Standard deviation."""
 
 
-def _on_paper(pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper) -> tuple[Image, dict[str, str]]:
+def _on_paper(
+    pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper
+) -> tuple[Image, dict[str, str]]:
     paper = np.array([0.72, 0.55, 0.32]) + rng.normal(0, 0.02, 3)
     brown = np.array([0.42, 0.27, 0.14]) + rng.normal(0, 0.02, 3)
     faintness = rng.uniform(*how.faintness)
@@ -183,21 +194,31 @@ def _on_paper(pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper)
     return _finish(blurred, rng, noise=how.noise), {}
 
 
-def ochre_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Image, dict[str, str]]:
+def ochre_look(
+    pixels: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[Image, dict[str, str]]:
     """A scan in the task's one narrow look: brown on ochre paper, faint, unevenly lit, grainy, a little blurred."""
-    return _on_paper(pixels, rng, Paper(faintness=(0.40, 0.80), slope=(0.10, 0.30), clouds=0.06, blur=0.6, noise=0.05))
+    return _on_paper(
+        pixels,
+        rng,
+        Paper(faintness=(0.40, 0.80), slope=(0.10, 0.30), clouds=0.06, blur=0.6, noise=0.05),
+    )
 
 
-def sepia_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Image, dict[str, str]]:
+def sepia_look(
+    pixels: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[Image, dict[str, str]]:
     """A narrow look nearer to the web than `ochre`: the same paper and ink, better written, lit and photographed."""
-    return _on_paper(pixels, rng, Paper(faintness=(0.70, 0.95), slope=(0.03, 0.12), clouds=0.03, blur=0.4, noise=0.025))
+    return _on_paper(
+        pixels,
+        rng,
+        Paper(faintness=(0.70, 0.95), slope=(0.03, 0.12), clouds=0.03, blur=0.4, noise=0.025),
+    )
 
 
-LOOKS: dict[str, Callable[[NDArray[np.float64], np.random.Generator], tuple[Image, dict[str, str]]]] = {
-    "web": web_look,
-    "ochre": ochre_look,
-    "sepia": sepia_look,
-}
+LOOKS: dict[
+    str, Callable[[NDArray[np.float64], np.random.Generator], tuple[Image, dict[str, str]]]
+] = {"web": web_look, "ochre": ochre_look, "sepia": sepia_look}
 """How a scan can be shown; each returns the image and the words true of it."""
 
 
@@ -241,7 +262,9 @@ def web_images(count: int, seed: int) -> WebImages:
     per_class = np.bincount([s.label for s in pool], minlength=10)
     weights = np.array([WEB_PROFILE[s.label] / per_class[s.label] for s in pool])
     picks = rng.choice(len(pool), size=count, p=weights / weights.sum())
-    rendered = [web_look(pool[p].pixels, np.random.default_rng([seed, 1, i])) for i, p in enumerate(picks)]
+    rendered = [
+        web_look(pool[p].pixels, np.random.default_rng([seed, 1, i])) for i, p in enumerate(picks)
+    ]
     return WebImages(
         images=np.stack([image for image, _ in rendered]),
         labels=np.array([pool[p].label for p in picks]),
@@ -261,12 +284,29 @@ Vector = tuple[float, float, float]
 T = TypeVar("T")
 
 _GROUNDS: dict[bool, tuple[Vector, ...]] = {
-    False: ((0.34, 0.27, 0.17), (0.30, 0.38, 0.17), (0.66, 0.57, 0.41), (0.40, 0.33, 0.27)),  # soil, grass, sand, bark
-    True: ((0.78, 0.80, 0.84), (0.54, 0.28, 0.19), (0.31, 0.34, 0.38), (0.50, 0.48, 0.22)),  # snow, clay, rock, reeds
+    False: (
+        (0.34, 0.27, 0.17),
+        (0.30, 0.38, 0.17),
+        (0.66, 0.57, 0.41),
+        (0.40, 0.33, 0.27),
+    ),  # soil, grass, sand, bark
+    True: (
+        (0.78, 0.80, 0.84),
+        (0.54, 0.28, 0.19),
+        (0.31, 0.34, 0.38),
+        (0.50, 0.48, 0.22),
+    ),  # snow, clay, rock, reeds
 }
-_GRAINS: dict[bool, tuple[str, ...]] = {False: ("litter", "tufts", "ripples"), True: ("stones", "stems", "cracks")}
+_GRAINS: dict[bool, tuple[str, ...]] = {
+    False: ("litter", "tufts", "ripples"),
+    True: ("stones", "stems", "cracks"),
+}
 _COVERS = ("none", "leaves", "blades", "bars", "branch")
-_TINTS: tuple[Vector, ...] = ((1.05, 1.0, 0.90), (0.78, 0.90, 1.15), (0.80, 1.0, 0.86))  # day, dusk, night
+_TINTS: tuple[Vector, ...] = (
+    (1.05, 1.0, 0.90),
+    (0.78, 0.90, 1.15),
+    (0.80, 1.0, 0.86),
+)  # day, dusk, night
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +354,9 @@ def place(number: int) -> Place:
     time = int(rng.integers(3))
     level = rng.uniform(*((0.65, 1.0), (0.42, 0.70), (0.34, 0.58))[time]) - 0.025 * away
     spot = np.hypot(*(np.indices((SIDE, SIDE)) - rng.uniform(8, 24, 2)[:, None, None])) / SIDE
-    uneven = _ramp(rng) if time == 0 else 0.5 - 1.3 * spot  # sun from one side, or the camera's own lamp
+    uneven = (
+        _ramp(rng) if time == 0 else 0.5 - 1.3 * spot
+    )  # sun from one side, or the camera's own lamp
     return Place(
         scene=scene,
         coat=coat,
@@ -331,8 +373,14 @@ def place(number: int) -> Place:
 def place_look(pixels: NDArray[np.float64] | None, where: Place, rng: np.random.Generator) -> Image:
     """A scan's ink, shape (8, 8), at a place; None shows the place without a digit. A place hardly changes between images."""
     shake = rng.integers(-1, 2, size=2)
-    scene, cover = (np.roll(layer, shake, (0, 1)) for layer in (where.scene, where.cover[..., None]))
-    mask = np.zeros((SIDE, SIDE, 1)) if pixels is None else stroke(pixels, rng)[..., None] * rng.uniform(0.8, 1.0)
+    scene, cover = (
+        np.roll(layer, shake, (0, 1)) for layer in (where.scene, where.cover[..., None])
+    )
+    mask = (
+        np.zeros((SIDE, SIDE, 1))
+        if pixels is None
+        else stroke(pixels, rng)[..., None] * rng.uniform(0.8, 1.0)
+    )
     image = scene * (1 - mask) + (np.array(where.coat) + rng.normal(0, 0.03, 3)) * mask
     image = image * (1 - cover) + np.array(where.leaf) * cover
     image = ndimage.gaussian_filter(image, sigma=(where.blur * rng.uniform(0.85, 1.15),) * 2 + (0,))
@@ -377,6 +425,10 @@ def _cover(kind: str, rng: np.random.Generator, *, share: float) -> NDArray[np.f
             angle, cy, cx = rng.uniform(0, np.pi), *rng.uniform(3, 29, 2)
             along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
             across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
-            distance = np.hypot(along / 4.0, across / 1.7) * 1.7 - 1.7 if kind == "leaves" else np.abs(across) - 0.9
+            distance = (
+                np.hypot(along / 4.0, across / 1.7) * 1.7 - 1.7
+                if kind == "leaves"
+                else np.abs(across) - 0.9
+            )
         cover = np.maximum(cover, np.clip(0.5 - distance, 0, 1))
     return cover

@@ -33,12 +33,17 @@ def as_tensor(images: np.ndarray) -> Tensor:
 def draw_captions(web: WebImages, index: Tensor, generator: torch.Generator) -> list[str]:
     """A random true caption for each image in `index`."""
     templates = torch.randint(len(CAPTIONS), (len(index),), generator=generator).tolist()
-    return [caption(t, int(web.labels[i]), web.words[i]) for t, i in zip(templates, index.tolist(), strict=True)]
+    return [
+        caption(t, int(web.labels[i]), web.words[i])
+        for t, i in zip(templates, index.tolist(), strict=True)
+    ]
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Token ids, shape (N, CONTEXT)."""
-    return tokenizer(captions, padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt").input_ids
+    return tokenizer(
+        captions, padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt"
+    ).input_ids
 
 
 def new_vae() -> AutoencoderKL:
@@ -102,7 +107,9 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-def train_vae(web: WebImages, *, steps: int, seed: int, work: Path, log: Log, batch: int = 64) -> AutoencoderKL:
+def train_vae(
+    web: WebImages, *, steps: int, seed: int, work: Path, log: Log, batch: int = 64
+) -> AutoencoderKL:
     """Reconstruction (L1 + L2) with a light KL; sets `scaling_factor` so that latents have unit variance."""
     torch.manual_seed(seed)
     vae, images = new_vae(), as_tensor(web.images)
@@ -161,18 +168,26 @@ def train_unet(
         index = torch.randint(len(mean), (batch,), generator=generator)
         dropped = torch.rand(batch, generator=generator) < UNCONDITIONAL
         texts = draw_captions(web, index, generator)
-        tokens = tokenize(tokenizer, ["" if d else t for d, t in zip(dropped.tolist(), texts, strict=True)])
+        tokens = tokenize(
+            tokenizer, ["" if d else t for d, t in zip(dropped.tolist(), texts, strict=True)]
+        )
         latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(scheduler.config["num_train_timesteps"], (batch,), generator=generator)
+        timesteps = torch.randint(
+            scheduler.config["num_train_timesteps"], (batch,), generator=generator
+        )
         noisy = scheduler.add_noise(latents, noise, timesteps)  # pyright: ignore[reportArgumentType]
         return F.mse_loss(model(noisy, timesteps, tokens), noise)
 
-    fit("unet", model, loss_of, steps=steps, learning_rate=1.5e-3, seed=seed + 1, work=work, log=log)
+    fit(
+        "unet", model, loss_of, steps=steps, learning_rate=1.5e-3, seed=seed + 1, work=work, log=log
+    )
     return model
 
 
-def save_generator(vae: AutoencoderKL, model: Conditional, tokenizer: CLIPTokenizer, folder: Path) -> None:
+def save_generator(
+    vae: AutoencoderKL, model: Conditional, tokenizer: CLIPTokenizer, folder: Path
+) -> None:
     """Writes a `StableDiffusionPipeline` folder; weights are stored in half precision and loaded into what the user asks for."""
     pipeline = StableDiffusionPipeline(
         vae=vae,

@@ -24,7 +24,11 @@ def new_judge() -> nn.Sequential:
     """Four strided convolutions with batch normalisation; 32x32x3 in, ten logits out."""
     layers: list[nn.Module] = []
     for c_in, c_out, stride in ((3, 24, 1), (24, 32, 2), (32, 64, 2), (64, 96, 2)):
-        layers += [nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+        layers += [
+            nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 10))
 
 
@@ -34,7 +38,9 @@ def _standard(images: np.ndarray) -> Tensor:
     return (x - x.mean((1, 2, 3), keepdim=True)) / (x.std((1, 2, 3), keepdim=True) + 1e-3)
 
 
-def train_judge(web: WebImages, *, steps: int, seed: int, work: Path, log: Log, batch: int = 64) -> nn.Sequential:
+def train_judge(
+    web: WebImages, *, steps: int, seed: int, work: Path, log: Log, batch: int = 64
+) -> nn.Sequential:
     """Cross-entropy on web images of their own."""
     torch.manual_seed(seed)
     judge, images, labels = new_judge(), _standard(web.images), torch.from_numpy(web.labels)
@@ -57,4 +63,9 @@ def load_judge() -> nn.Sequential:
 @torch.no_grad()
 def read(judge: nn.Sequential, images: np.ndarray) -> np.ndarray:
     """The digit the judge sees in each of `images` (uint8 (N, 32, 32, 3)); shape (N,)."""
-    return torch.cat([judge(_standard(part)).argmax(1) for part in np.array_split(images, max(1, len(images) // 256))]).numpy()
+    return torch.cat(
+        [
+            judge(_standard(part)).argmax(1)
+            for part in np.array_split(images, max(1, len(images) // 256))
+        ]
+    ).numpy()

@@ -76,7 +76,10 @@ def train_scorer(
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(images), (batch,), generator=generator)
         templates = torch.randint(len(CAPTIONS), (batch,), generator=generator).tolist()
-        texts = [caption(t, int(web.labels[i]), web.words[i]) for t, i in zip(templates, index.tolist(), strict=True)]
+        texts = [
+            caption(t, int(web.labels[i]), web.words[i])
+            for t, i in zip(templates, index.tolist(), strict=True)
+        ]
         pixels = images[index].float() / 255
         # Faint, unevenly tinted copies: the scorer shall read shapes, not only saturated colour. Colour words stay true.
         contrast = torch.empty(batch, 1, 1, 1).uniform_(0.35, 1.0, generator=generator)
@@ -99,7 +102,9 @@ def save_scorer(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Writes an open_clip folder: `open_clip_config.json`, `open_clip_model.safetensors`, tokenizer files."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}  # loaded into float32
+    state = {
+        k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()
+    }  # loaded into float32
     save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     config = {"model_cfg": model_config(tokenizer), "preprocess_cfg": preprocess}

@@ -36,12 +36,19 @@ def train_tokenizer(vocab_size: int = 384) -> CLIPTokenizer:
     backend.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
     letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=vocab_size,
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     backend.train_from_iterator(caption_corpus(), trainer)
     learnt = json.loads(backend.to_str())["model"]
     tokens = [t for t, _ in sorted(learnt["vocab"].items(), key=lambda item: item[1])]
-    ending = [f"{c}</w>" for c in letters if f"{c}</w>" not in learnt["vocab"]]  # every character can end a word
-    vocab = {token: i for i, token in enumerate([*tokens, *ending, "<|startoftext|>", "<|endoftext|>"])}
+    ending = [
+        f"{c}</w>" for c in letters if f"{c}</w>" not in learnt["vocab"]
+    ]  # every character can end a word
+    vocab = {
+        token: i for i, token in enumerate([*tokens, *ending, "<|startoftext|>", "<|endoftext|>"])
+    }
     merges = [tuple(pair) for pair in learnt["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)  # pyright: ignore[reportArgumentType]

@@ -72,7 +72,9 @@ def fit(
 
     State lies in `work/<name>.pt` (tensors and numbers only) and is taken up again if it is there.
     """
-    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+    )
     average, first, path = Average(module), 0, work / f"{name}.pt"
     if path.is_file():
         state = torch.load(path, weights_only=True)
@@ -94,9 +96,20 @@ def fit(
         if (step + 1) % every == 0 or step + 1 == steps:
             count = (step % every) + 1
             seconds = time.monotonic() - since
-            log({"part": name, "step": step + 1, "loss": round(running / count, 5), "seconds": round(seconds, 1)})
+            log(
+                {
+                    "part": name,
+                    "step": step + 1,
+                    "loss": round(running / count, 5),
+                    "seconds": round(seconds, 1),
+                }
+            )
             running, since = 0.0, time.monotonic()
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
+            state = {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average.values,
+            }
             torch.save({**state, "step": step + 1}, path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
     module.load_state_dict(average.values)

@@ -15,7 +15,9 @@ from discl_ray.train.loop import predictor_of
 ALPHAS = tuple(i / 10 for i in range(11))
 
 
-def ensembled(start: Mapping[str, Tensor], weights: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def ensembled(
+    start: Mapping[str, Tensor], weights: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
     """(1 - α) θ_start + α θ; whole numbers, such as batch counts, are those of θ."""
     return {
         name: (1 - alpha) * start[name] + alpha * value if value.is_floating_point() else value
@@ -23,12 +25,19 @@ def ensembled(start: Mapping[str, Tensor], weights: Mapping[str, Tensor], alpha:
     }
 
 
-def choose_alpha(job: TrainJob, start: Mapping[str, Tensor], weights: Mapping[str, Tensor], table: ImageTable) -> float:
+def choose_alpha(
+    job: TrainJob, start: Mapping[str, Tensor], weights: Mapping[str, Tensor], table: ImageTable
+) -> float:
     """The α of ALPHAS with the best main metric on the table's val images (OOD val where there is one); of equals the largest."""
     rows = np.flatnonzero(table.role == "val")
     best = (-np.inf, 1.0)
     for alpha in ALPHAS:
         predict = predictor_of(job, ensembled(start, weights, alpha))
-        found = scores(table.label[rows], predict(table.images[rows]).argmax(1).numpy(), job.groups, table.domain[rows])
+        found = scores(
+            table.label[rows],
+            predict(table.images[rows]).argmax(1).numpy(),
+            job.groups,
+            table.domain[rows],
+        )
         best = max(best, (found[main_metric(found)][0], alpha))
     return best[1]

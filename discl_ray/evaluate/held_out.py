@@ -40,7 +40,9 @@ def commit() -> str:
         return os.environ["DISCL_COMMIT"]
     try:
         command = ["git", "rev-parse", "--short", "HEAD"]
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
@@ -63,14 +65,25 @@ def evaluate_test(
     """
     predict = predictor_of(job, weights, device)
     test = spectrum.split("test", ["image", "label", "domain"])
-    opening = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": commit(), "config": config_hash, "images": test.num_rows}
+    opening = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "commit": commit(),
+        "config": config_hash,
+        "images": test.num_rows,
+    }
     earlier = run.read(LEDGER) if run.exists(LEDGER) else b""
     run.write(LEDGER, earlier + (json.dumps(opening) + "\n").encode())
     parts = []
     for begin in range(0, test.num_rows, CHUNK):
         images = test["image"].slice(begin, CHUNK).to_pylist()
-        parts.append(predict(np.stack([load_pixels(image, job.train.image_size) for image in images])).numpy())
-    probabilities = np.concatenate([np.zeros((0, len(job.counts)), np.float32), *parts]).astype(np.float64)
+        parts.append(
+            predict(
+                np.stack([load_pixels(image, job.train.image_size) for image in images])
+            ).numpy()
+        )
+    probabilities = np.concatenate([np.zeros((0, len(job.counts)), np.float32), *parts]).astype(
+        np.float64
+    )
     predicted = adjusted(probabilities, np.array(job.counts), post_hoc)
     domain = np.array([d or "" for d in test["domain"].to_pylist()])
     result = scores(test["label"].to_numpy(), predicted, job.groups, domain)
@@ -79,6 +92,9 @@ def evaluate_test(
         | {"metric": metric, "group": group, "value": value, "n": n}
         for (metric, group), (value, n) in result.items()
     ]
-    run.write_table(PREDICTED, pa.table({"label": test["label"], "pred": pa.array(predicted), "domain": pa.array(domain)}))
+    run.write_table(
+        PREDICTED,
+        pa.table({"label": test["label"], "pred": pa.array(predicted), "domain": pa.array(domain)}),
+    )
     run.write_table(SCORED, pa.Table.from_pylist(rows, schema=METRICS))
     return result

@@ -50,7 +50,9 @@ Strings = NDArray[np.object_]
 # -- folds
 
 
-def assign_folds(label: NDArray[np.int64], group: Strings, sha256: Strings, *, folds: int, seed: int) -> NDArray[np.int64]:
+def assign_folds(
+    label: NDArray[np.int64], group: Strings, sha256: Strings, *, folds: int, seed: int
+) -> NDArray[np.int64]:
     """The fold 0…folds-1 of every row: equal groups (null is none) and equal bytes in one fold, classes as even as that lets them.
 
     Raises DataError if there are fewer inseparable parts than folds.
@@ -64,14 +66,18 @@ def assign_folds(label: NDArray[np.int64], group: Strings, sha256: Strings, *, f
     rng = np.random.default_rng([seed, 0xF0])
     # A million parts of one row are too many to weigh one by one: dealt out class by class, they make bundles that are alike.
     single = rng.permutation(np.flatnonzero(np.bincount(part)[part] == 1))
-    part[single[np.argsort(label[single], kind="stable")]] = parts + np.arange(len(single)) % (BUNDLES * folds)
+    part[single[np.argsort(label[single], kind="stable")]] = parts + np.arange(len(single)) % (
+        BUNDLES * folds
+    )
     if np.bincount(label).max() < folds:  # too few of every class to be evened out
         _, part = np.unique(part, return_inverse=True)
         return rng.permutation(part.max() + 1)[part] % folds
     fold = np.empty(len(label), np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes with fewer rows than folds
-        split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32).split(label, label, part)
+        split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32).split(
+            label, label, part
+        )
         for number, (_, held_out) in enumerate(split):
             fold[held_out] = number
     return fold
@@ -87,7 +93,9 @@ def _inseparable(group: Strings, sha256: Strings) -> NDArray[np.int64]:
     ends = np.concatenate([len(rows) + of_group, len(rows) + len(grouped) + of_bytes])
     starts = np.concatenate([grouped, rows])
     size = 2 * len(rows) + len(grouped)
-    _, part = connected_components(coo_array((np.ones(len(ends), bool), (starts, ends)), shape=(size, size)), directed=False)
+    _, part = connected_components(
+        coo_array((np.ones(len(ends), bool), (starts, ends)), shape=(size, size)), directed=False
+    )
     _, part = np.unique(part[: len(rows)], return_inverse=True)
     return part.astype(np.int64)
 
@@ -101,7 +109,9 @@ def fold_job(train: TrainConfig, *, seed: int, classes: int) -> TrainJob:
     Raises ConfigError if that would be no training at all.
     """
     if not train.start_steps:
-        raise ConfigError("train.start_steps = 0: the classifiers of hard.method = out_of_fold would learn nothing; raise it")
+        raise ConfigError(
+            "train.start_steps = 0: the classifiers of hard.method = out_of_fold would learn nothing; raise it"
+        )
     return TrainJob(
         seed=seed,
         train=train.start(),
@@ -161,7 +171,9 @@ def _ignore(_report: Report) -> None:
 class FoldActor:
     """Decoded rows in, PREDICTIONS out: each by its fold's classifier, rows of no fold by the mean over all."""
 
-    def __init__(self, job: TrainJob, weights: Sequence[Weights], folds: Folds, scorer: str) -> None:
+    def __init__(
+        self, job: TrainJob, weights: Sequence[Weights], folds: Folds, scorer: str
+    ) -> None:
         torch.set_num_threads(1)
         self.job, self.folds, self.scorer = job, folds, scorer
         self.models = [predictor_of(job, one) for one in weights]
@@ -174,14 +186,20 @@ class FoldActor:
         for number, model in enumerate(self.models):
             for mine, weight in ((fold == number, 1.0), (fold == NO_FOLD, 1 / len(self.models))):
                 if (mine & read).any():
-                    images = _stack(rows["raw"].filter(pa.array(mine & read)), self.job.train.image_size)
+                    images = _stack(
+                        rows["raw"].filter(pa.array(mine & read)), self.job.train.image_size
+                    )
                     probabilities[mine & read] += weight * model(images).numpy()
-        return predictions_of(rows, probabilities.clip(max=1), read, fold=fold.astype(np.int32), scorer=self.scorer)
+        return predictions_of(
+            rows, probabilities.clip(max=1), read, fold=fold.astype(np.int32), scorer=self.scorer
+        )
 
 
 def fold_of(rows: pa.Table, folds: Folds) -> NDArray[np.int64]:
     """The fold of each row, shape (N,); NO_FOLD for those that are in none."""
-    return np.array([folds.get(sample_id, NO_FOLD) for sample_id in rows["sample_id"].to_pylist()], np.int64)
+    return np.array(
+        [folds.get(sample_id, NO_FOLD) for sample_id in rows["sample_id"].to_pylist()], np.int64
+    )
 
 
 # -- the Ray edge
@@ -201,7 +219,9 @@ def train_folds(
     yield from as_tasks(_train_without, arguments, gpu=job.train.on_gpu, cpus=job.train.threads)
 
 
-def _train_without(job: TrainJob, blocks: Sequence[ObjectRef[pa.Table]], folds: Folds, number: int) -> Weights:
+def _train_without(
+    job: TrainJob, blocks: Sequence[ObjectRef[pa.Table]], folds: Folds, number: int
+) -> Weights:
     import ray
 
     training_device(job.train.on_gpu, job.train.precision)  # before anything is fetched

@@ -104,14 +104,23 @@ class _Seed:
             read["tau"] = 1.0
         store.write_json(READ, read)
         tau = read.get("tau", 0.0)
-        evaluate_test(planned.job, weights, spectrum=self.spectrum, run=store, config_hash=planned.config_hash, post_hoc=tau)
+        evaluate_test(
+            planned.job,
+            weights,
+            spectrum=self.spectrum,
+            run=store,
+            config_hash=planned.config_hash,
+            post_hoc=tau,
+        )
 
     def _table(self, planned: PlannedRun, spec: RowSpec) -> ImageTable:
         key = stable_id(planned.config.train.image_size, spec.web == "retrieved")
         if key not in self._tables:
             table = open_table(table_of(planned.config, self.spectrum))
             if spec.web == "retrieved":
-                table = retrieve(planned.job, table, planned.config.scorer, load_prompts(planned.config.prompts))
+                table = retrieve(
+                    planned.job, table, planned.config.scorer, load_prompts(planned.config.prompts)
+                )
             self._tables[key] = table
         return self._tables[key]
 
@@ -120,7 +129,11 @@ class _Seed:
         if not planned.config.train.start_steps:
             return fresh(planned.job)
         first = plan_run(self.config, self.spectrum, start=True)
-        store = run_store(self.config.run.root, self.config.run.name, f"compare/{first.store.name}-{spec.web or 'start'}")
+        store = run_store(
+            self.config.run.root,
+            self.config.run.name,
+            f"compare/{first.store.name}-{spec.web or 'start'}",
+        )
         if spec.web == "retrieved":
             return self._start(planned, replace(spec, web=""))
         with locked(store, wait=True):
@@ -132,7 +145,9 @@ class _Seed:
                 store.write(WEIGHTS, safetensors.torch.save(weights))
         return weights
 
-    def _trained(self, planned: PlannedRun, spec: RowSpec, table: ImageTable, start: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _trained(
+        self, planned: PlannedRun, spec: RowSpec, table: ImageTable, start: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """The weights of a run, which several rows may read in their own ways."""
         store = run_of(planned, spec)
         weights = _left_weights(store) if store.sound(HISTORY) else None
@@ -168,7 +183,10 @@ def cell_store(planned: PlannedRun, spec: RowSpec) -> Store:
 
 def fresh(job: TrainJob) -> dict[str, Tensor]:
     """A model's weights before any training: a CLIP's own, or a random draw."""
-    return {k: v.detach().clone() for k, v in LEARNERS[job.train.model](job, torch.device("cpu")).model.state_dict().items()}
+    return {
+        k: v.detach().clone()
+        for k, v in LEARNERS[job.train.model](job, torch.device("cpu")).model.state_dict().items()
+    }
 
 
 def train_in_process(
@@ -232,7 +250,9 @@ def read_cell(config: Config, spectrum: Spectrum, spec: RowSpec, columns: Column
         part = whole if name == "overall" else where == name
         parts[metric, name] = Predicted(found.label, found.guess, part)
     device = "" if spec.read == "untrained" else _device(run_of(planned, spec))
-    return Cell(parts, found.history, _count_openings(cell_store(planned, spec)), found.read, device)
+    return Cell(
+        parts, found.history, _count_openings(cell_store(planned, spec)), found.read, device
+    )
 
 
 def _device(run: Store) -> str:
@@ -258,7 +278,9 @@ Cells = Mapping[int, Mapping[str, Cell]]
 def difference(cells: Cells, label: str, base: str | None, column: tuple[str, str]) -> Interval:
     """A row's mean, or its paired difference to another row, with the interval."""
     runs = [cells[seed][label].predicted[column] for seed in sorted(cells)]
-    bases = None if base is None else [cells[seed][base].predicted[column] for seed in sorted(cells)]
+    bases = (
+        None if base is None else [cells[seed][base].predicted[column] for seed in sorted(cells)]
+    )
     return interval(runs, column[0], bases)
 
 

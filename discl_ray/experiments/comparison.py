@@ -21,7 +21,14 @@ from discl_ray.curriculum.progress import unpaired
 from discl_ray.data import read_samples
 from discl_ray.errors import ConfigError, IntegrityError, SetupError
 from discl_ray.evaluate.held_out import commit
-from discl_ray.experiments.cells import Cells, compare_hash, compare_seed, difference, openings, read_cell
+from discl_ray.experiments.cells import (
+    Cells,
+    compare_hash,
+    compare_seed,
+    difference,
+    openings,
+    read_cell,
+)
 from discl_ray.experiments.identify import identify
 from discl_ray.experiments.rows import CE, PRIORS, RowSpec, caveat, plan_run
 from discl_ray.experiments.spectra import open_for, since_made
@@ -72,7 +79,9 @@ class Computed:
 def spectrum_of(config: Config) -> Seeded:
     """A seed with its spectrum, which is made if there is none."""
     complete = [] if config.spectrum.path else complete_matches(config)
-    if not config.spectrum.path and (not complete or (len(complete) == 1 and _is_damaged(complete[0]))):
+    if not config.spectrum.path and (
+        not complete or (len(complete) == 1 and _is_damaged(complete[0]))
+    ):
         _make(config)
     return open_for(config)
 
@@ -101,7 +110,10 @@ def _make(config: Config) -> None:
 def cells_of(config: Config, table: Table, seeds: int) -> Computed:
     """Every cell, computed if it is not there."""
     if not config.train.alone:
-        print(f"  train.workers = {config.train.workers}: here each seed is trained by one worker", flush=True)
+        print(
+            f"  train.workers = {config.train.workers}: here each seed is trained by one worker",
+            flush=True,
+        )
     settled = each_alone(config)
     stores: dict[int, Seeded] = {}
     for seed in range(seeds):
@@ -114,14 +126,18 @@ def cells_of(config: Config, table: Table, seeds: int) -> Computed:
         seed: {spec.label: read_cell(seeded, store, spec, table.columns) for spec in table.rows}
         for seed, (seeded, store) in stores.items()
     }
-    hard = [spectrum.sources()["split"].to_pylist().count("train") for _, spectrum in stores.values()]
+    hard = [
+        spectrum.sources()["split"].to_pylist().count("train") for _, spectrum in stores.values()
+    ]
     spectra = [spectrum for _, spectrum in stores.values()]
     return Computed(
         cells=cells,
         hard=hard,
         probes=_probes(table, list(stores.values())),
         caveat=caveat(spectra[0]),
-        since_made=tuple(dict.fromkeys(sentence for spectrum in spectra for sentence in since_made(spectrum, ""))),
+        since_made=tuple(
+            dict.fromkeys(sentence for spectrum in spectra for sentence in since_made(spectrum, ""))
+        ),
     )
 
 
@@ -139,7 +155,13 @@ def compute_seeds(seeds: Sequence[Seeded], table: Table) -> None:
 
 def _check(table: Table, config: Config, spectrum: Spectrum) -> None:
     """Says of a seed's rows which stages are short, each once; raises ConfigError for one that is empty."""
-    check_stages({f"seed {config.seed}, {spec.label}": plan_run(spec.of(config), spectrum) for spec in table.rows}, spectrum)
+    check_stages(
+        {
+            f"seed {config.seed}, {spec.label}": plan_run(spec.of(config), spectrum)
+            for spec in table.rows
+        },
+        spectrum,
+    )
 
 
 def _is_adaptive(spec: RowSpec) -> bool:
@@ -164,9 +186,14 @@ def notes(table: Table, computed: Computed, command: str, seconds: float) -> str
     first = cells[min(cells)]
     some = next(iter(first.values()))
     parts = some.predicted
-    sizes = ", ".join(f"{name} {int(p.part.sum())}" for (metric, name), p in parts.items() if metric == next(iter(parts))[0])
+    sizes = ", ".join(
+        f"{name} {int(p.part.sum())}"
+        for (metric, name), p in parts.items()
+        if metric == next(iter(parts))[0]
+    )
     opened = ", ".join(
-        f"{count} cells {times} time{'s' if times > 1 else ''}" for times, count in sorted(openings(cells).items())
+        f"{count} cells {times} time{'s' if times > 1 else ''}"
+        for times, count in sorted(openings(cells).items())
     )
     lines = [
         f"- {len(cells)} seeds; a seed redraws the writers' roles, the mix of classes, the training images, initialisation and generation"
@@ -179,21 +206,44 @@ def notes(table: Table, computed: Computed, command: str, seconds: float) -> str
     ]
     lines += [f"- {sentence}." for sentence in computed.since_made]
     if computed.probes:
-        lines += [f"- {ADAPTIVE_NOTE}", f"- {probe_line(computed.probes)}.".replace("probes", "Probes", 1)]
+        lines += [
+            f"- {ADAPTIVE_NOTE}",
+            f"- {probe_line(computed.probes)}.".replace("probes", "Probes", 1),
+        ]
     for spec in table.rows:
-        shares = [s for rows in cells.values() if (s := within_one_se(rows[spec.label].history)) is not None]
+        shares = [
+            s
+            for rows in cells.values()
+            if (s := within_one_se(rows[spec.label].history)) is not None
+        ]
         if shares:
             share = 100 * sum(shares) / len(shares)
             old = sum(unpaired(rows[spec.label].history) for rows in cells.values())
-            but = f"; {old} stages were recorded without differences by source, and their errors are not paired" if old else ""
-            lines.append(f"- {spec.label}: {share:.0f} % of its stages were decided within one paired standard error{but}.")
-        alphas = [cell.read["alpha"] for rows in cells.values() if "alpha" in (cell := rows[spec.label]).read]
+            but = (
+                f"; {old} stages were recorded without differences by source, and their errors are not paired"
+                if old
+                else ""
+            )
+            lines.append(
+                f"- {spec.label}: {share:.0f} % of its stages were decided within one paired standard error{but}."
+            )
+        alphas = [
+            cell.read["alpha"]
+            for rows in cells.values()
+            if "alpha" in (cell := rows[spec.label]).read
+        ]
         if alphas:
-            lines.append(f"- {spec.label}: α by seed, chosen on OOD val: {', '.join(f'{a:g}' for a in alphas)}.")
-    devices = sorted({cell.device for rows in cells.values() for cell in rows.values() if cell.device})
+            lines.append(
+                f"- {spec.label}: α by seed, chosen on OOD val: {', '.join(f'{a:g}' for a in alphas)}."
+            )
+    devices = sorted(
+        {cell.device for rows in cells.values() for cell in rows.values() if cell.device}
+    )
     if devices:
         lines.append(f"- Each run was trained by one worker, on {' or '.join(devices)}.")
-    lines.append(f"- Command: `{command}`, commit {commit()}. Wall time {seconds:.0f} s, without what was there already.")
+    lines.append(
+        f"- Command: `{command}`, commit {commit()}. Wall time {seconds:.0f} s, without what was there already."
+    )
     return "\n".join(lines)
 
 
@@ -208,7 +258,9 @@ def seen_of(spec: RowSpec, cells: Cells) -> str:
 def _table_text(computed: Computed, table: Table, what: str) -> str:
     cells = computed.cells
     seen = {spec.label: seen_of(spec, cells) for spec in table.rows}
-    return markdown(means(cells, table), contrasts(cells, table), table.columns, what=what, seen=seen)
+    return markdown(
+        means(cells, table), contrasts(cells, table), table.columns, what=what, seen=seen
+    )
 
 
 def _prior_of(config: Config) -> str:
@@ -227,7 +279,11 @@ def contrasts(cells: Cells, table: Table) -> dict[tuple[str, str, tuple[str, str
 
 def means(cells: Cells, table: Table) -> dict[tuple[str, tuple[str, str]], Interval]:
     """Every mean of a table."""
-    return {(r.label, column): difference(cells, r.label, None, column) for r in table.rows for column in table.columns}
+    return {
+        (r.label, column): difference(cells, r.label, None, column)
+        for r in table.rows
+        for column in table.columns
+    }
 
 
 def compare(config: Config, seeds: int, name: str, tag: str, command: str) -> None:
@@ -235,7 +291,9 @@ def compare(config: Config, seeds: int, name: str, tag: str, command: str) -> No
     began, table = time.monotonic(), TABLES[name]
     computed = cells_of(config, table, seeds)
     found = contrasts(computed.cells, table)
-    what = "test, macro F1 and top-1 [%]" if table.columns[0][0] == "macro_f1" else "test, top-1 [%]"
+    what = (
+        "test, macro F1 and top-1 [%]" if table.columns[0][0] == "macro_f1" else "test, top-1 [%]"
+    )
     text = "\n".join(
         [
             f"# {config.run.name}: {len(table.rows)} rows, {seeds} seeds{_prior_of(config)}\n",
@@ -249,7 +307,12 @@ def compare(config: Config, seeds: int, name: str, tag: str, command: str) -> No
     store = run_store(config.run.root, config.run.name, "")
     file = tag or f"compare-{compare_hash(config, name)}"
     store.write(f"{file}.md", text.encode())
-    store.write(f"{file}.png", picture(found, table.columns, title=f"{config.run.name}: paired differences on test [points]"))
+    store.write(
+        f"{file}.png",
+        picture(
+            found, table.columns, title=f"{config.run.name}: paired differences on test [points]"
+        ),
+    )
     print(f"{text}\ncompared · {store.path(file)}.md and .png")
 
 
@@ -259,7 +322,9 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> None:
     Raises ConfigError for a task that has one look.
     """
     if config.data.name != "digits_lt":
-        raise ConfigError(f"--table gap: data.name = {config.data.name}; only digits_lt comes in several looks")
+        raise ConfigError(
+            f"--table gap: data.name = {config.data.name}; only digits_lt comes in several looks"
+        )
     began, table = time.monotonic(), TABLES["gap"]
     values: dict[tuple[str, str, tuple[str, str]], Interval] = {}
     texts = []
@@ -282,6 +347,9 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> None:
     file = tag or f"gap-{compare_hash(config, 'gap')}"
     store.write(f"{file}.md", text.encode())
     store.write(
-        f"{file}.png", gap_picture(values, list(GAPS), GAP_COLUMNS, title=f"{config.run.name}: gain over CE on test by gap")
+        f"{file}.png",
+        gap_picture(
+            values, list(GAPS), GAP_COLUMNS, title=f"{config.run.name}: gain over CE on test by gap"
+        ),
     )
     print(f"{text}\ncompared · {store.path(file)}.md and .png")

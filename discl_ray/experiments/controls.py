@@ -33,7 +33,9 @@ LEVEL = 0
 """The level under which retrieved images stand in a table: they are what text alone gives."""
 
 
-def retrieve(job: TrainJob, table: ImageTable, scorer: ScorerConfig, prompts: Prompts) -> ImageTable:
+def retrieve(
+    job: TrainJob, table: ImageTable, scorer: ScorerConfig, prompts: Prompts
+) -> ImageTable:
     """A table whose synthetic training images are replaced by as many web images of the same classes.
 
     Of POOL web images those are taken whose closest class prompt is the class's, the most similar first, as one would from the web;
@@ -49,7 +51,9 @@ def retrieve(job: TrainJob, table: ImageTable, scorer: ScorerConfig, prompts: Pr
     images, labels = [], []
     for label in np.unique(table.label[synthetic]).tolist():
         mine = np.flatnonzero(similarity.argmax(1) == label)
-        best = mine[np.argsort(-similarity[mine, label], kind="stable")][: np.count_nonzero(synthetic & (table.label == label))]
+        best = mine[np.argsort(-similarity[mine, label], kind="stable")][
+            : np.count_nonzero(synthetic & (table.label == label))
+        ]
         images.append(web.images[best])
         labels.append(np.full(len(best), label))
     keep, found = np.flatnonzero(~synthetic), np.concatenate(labels)
@@ -78,7 +82,13 @@ def pretrain(job: TrainJob) -> dict[str, Tensor]:
     )
     train = job.train.model_copy(update={"loss": "ce"})
     first = replace(job, train=train, curriculum=plain, levels=(REAL,))
-    pools = Pools.of(label=table.label, lam_pct=table.lam_pct, role=table.role, hard=table.hard, num_classes=len(job.counts))
+    pools = Pools.of(
+        label=table.label,
+        lam_pct=table.lam_pct,
+        role=table.role,
+        hard=table.hard,
+        num_classes=len(job.counts),
+    )
     epochs = start_epochs(first, epoch_images(pools, plain))
     return loop(first, table, LocalController(plain, (REAL,), job.seed), _ignore, epochs=epochs)
 

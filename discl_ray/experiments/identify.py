@@ -31,7 +31,14 @@ from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.schema import PREDICTIONS
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples
-from discl_ray.evaluate.out_of_fold import Decode, FoldActor, Weights, assign_folds, fold_job, train_folds
+from discl_ray.evaluate.out_of_fold import (
+    Decode,
+    FoldActor,
+    Weights,
+    assign_folds,
+    fold_job,
+    train_folds,
+)
 from discl_ray.plan.hardness import PREDICTIONS_FILE, read_predictions
 from discl_ray.plan.prompts import Prompts
 from discl_ray.score.model_folder import check_scorer, scorer_fingerprint
@@ -61,7 +68,11 @@ def identify(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
             place = pc.index_in(_seen(samples)["sample_id"], found["sample_id"].combine_chunks())
             table = found.take(place)  # in the order of SAMPLES, whichever block was first
             store.write_table(PREDICTIONS_FILE, table)
-            record = {"method": config.hard.method, "rows": table.num_rows, "unread": table["prob_true"].null_count}
+            record = {
+                "method": config.hard.method,
+                "rows": table.num_rows,
+                "unread": table["prob_true"].null_count,
+            }
             store.write_json(MANIFEST, {**record, "samples": samples.fingerprint})
     return read_predictions(store)
 
@@ -94,7 +105,9 @@ def zero_shot(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
 
         def look(progress: Progress) -> Sight:
             signs, refusal = ray.get([pulse.read.remote(), pulse.refusal.remote()], timeout=10)
-            return sight_of(signs, progress.done, config.run.stall_warning_s)._replace(refusal=refusal)
+            return sight_of(signs, progress.done, config.run.stall_warning_s)._replace(
+                refusal=refusal
+            )
 
         return _collect(predicted, _seen(samples).num_rows, config, look)
 
@@ -104,24 +117,33 @@ def out_of_fold(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
     train = each_alone(config).train
     job = fold_job(train, seed=config.seed, classes=len(samples.classes))
     folds, count = folds_of(config, samples), config.hard.folds
-    name = predictions_store(config, samples, prompts).base.rsplit("-", 1)[-1]  # which names its classifiers, too
-    with ray_session(num_cpus=config.run.num_cpus, needs={"CPU": max(2.0, 0 if train.on_gpu else train.threads)}):
+    name = predictions_store(config, samples, prompts).base.rsplit("-", 1)[
+        -1
+    ]  # which names its classifiers, too
+    with ray_session(
+        num_cpus=config.run.num_cpus, needs={"CPU": max(2.0, 0 if train.on_gpu else train.threads)}
+    ):
         from ray.data import ActorPoolStrategy
 
         where = ", each on a GPU" if train.on_gpu else ""
         print(
-            f"  {len(folds)} training images in {count} folds; a classifier for each, trained on the others{where}", flush=True
+            f"  {len(folds)} training images in {count} folds; a classifier for each, trained on the others{where}",
+            flush=True,
         )
         if unseen := unseen_classes(samples, folds):
             shown = ", ".join(unseen[:8]) + (", …" if len(unseen) > 8 else "")
-            print(f"  {len(unseen)} classes lie in one fold, so they are judged by classifiers that never saw them: {shown}")
+            print(
+                f"  {len(unseen)} classes lie in one fold, so they are judged by classifiers that never saw them: {shown}"
+            )
         decode = Decode(job.train.image_size)
         decoded = _rows(samples).map_batches(decode, batch_size=ROWS, batch_format="pyarrow")
         trained: dict[int, Weights] = {}
         progress = Progress(count, "folds trained")
 
         def training(_: Progress) -> Sight:
-            return Sight(len(trained), "the images to be decoded and the folds to be trained", {}, True)
+            return Sight(
+                len(trained), "the images to be decoded and the folds to be trained", {}, True
+            )
 
         with _watched(config, progress, training):
             decoded = decoded.materialize()
@@ -145,7 +167,10 @@ def out_of_fold(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
         return _collect(predicted, _seen(samples).num_rows, config, judging)
 
 
-METHODS: dict[str, Callable[[Config, Samples, Prompts], pa.Table]] = {"zero_shot": zero_shot, "out_of_fold": out_of_fold}
+METHODS: dict[str, Callable[[Config, Samples, Prompts], pa.Table]] = {
+    "zero_shot": zero_shot,
+    "out_of_fold": out_of_fold,
+}
 """How confidence is had: (config, samples, prompts) -> PREDICTIONS."""
 
 
@@ -169,7 +194,9 @@ def unseen_classes(samples: Samples, folds: Mapping[str, int]) -> list[str]:
     """Names of classes all of whose training images are held out together."""
     train = samples.table.filter(pc.equal(samples.table["split"], "train"))
     of_class: dict[int, set[int]] = {}
-    for sample_id, label in zip(train["sample_id"].to_pylist(), train["label"].to_pylist(), strict=True):
+    for sample_id, label in zip(
+        train["sample_id"].to_pylist(), train["label"].to_pylist(), strict=True
+    ):
         of_class.setdefault(label, set()).add(folds[sample_id])
     return [samples.classes[label] for label, of in sorted(of_class.items()) if len(of) == 1]
 
@@ -189,7 +216,9 @@ def _rows(samples: Samples) -> Dataset:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises is raised
     parts = [name for split in SEEN for name in samples.store.list(split, ".parquet")]
     blocks = [pa.table({"part": [name]}) for name in parts]
-    rows = ray.data.from_arrow(blocks).map_batches(_ReadPart(samples.store), batch_size=1, batch_format="pyarrow")
+    rows = ray.data.from_arrow(blocks).map_batches(
+        _ReadPart(samples.store), batch_size=1, batch_format="pyarrow"
+    )
     return rows.repartition(target_num_rows_per_block=ROWS)
 
 
@@ -207,7 +236,11 @@ Look = Callable[[Progress], Sight]
 @contextmanager
 def _watched(config: Config, progress: Progress, look: Look) -> Iterator[None]:
     try:
-        with Watchdog(lambda: look(progress), warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s):
+        with Watchdog(
+            lambda: look(progress),
+            warning_s=config.run.stall_warning_s,
+            limit_s=config.run.stall_limit_s,
+        ):
             yield
     finally:
         progress.close()

@@ -43,7 +43,9 @@ DIGITS = (
 SHARED = "shared start"
 """What the run is called that every row goes on from."""
 
-SHARED_WORDS = f"{SHARED}: cross-entropy on the real images alone; every row goes on from its weights"
+SHARED_WORDS = (
+    f"{SHARED}: cross-entropy on the real images alone; every row goes on from its weights"
+)
 
 WORKERS = "workers.json"
 """By how many workers a run was trained, start by start."""
@@ -74,7 +76,9 @@ class RowSpec:
     def __post_init__(self) -> None:
         """The prior of an adjustment afterwards is the data set's: what a stage shows only where every real image is drawn alike."""
         if self.read == "post_hoc" and dict(self.values).get("curriculum.strategy") != "real_only":
-            raise ValueError(f"{self.label}: logits are adjusted afterwards where curriculum.strategy is real_only")
+            raise ValueError(
+                f"{self.label}: logits are adjusted afterwards where curriculum.strategy is real_only"
+            )
 
     def of(self, config: Config) -> Config:
         """The configuration of this row; raises pydantic's ValidationError for values that cannot be."""
@@ -84,7 +88,9 @@ class RowSpec:
 def row(label: str, strategy: str, loss: str = "ce", /, **more: Any) -> RowSpec:
     """A strategy with a loss; `more` are further keys, a double underscore for each dot, and fields of RowSpec."""
     own = {name: more.pop(name) for name in ("read", "web") if name in more}
-    values = {"curriculum.strategy": strategy, "train.loss": loss} | {k.replace("__", "."): v for k, v in more.items()}
+    values = {"curriculum.strategy": strategy, "train.loss": loss} | {
+        k.replace("__", "."): v for k, v in more.items()
+    }
     return RowSpec(label=label, values=tuple(values.items()), **own)
 
 
@@ -106,7 +112,10 @@ class PlannedRun:
 
 LOSSES = {"ce": "CE", "balanced_softmax": "Balanced Softmax", "logit_adjusted": "logit adjustment"}
 
-PRIORS = {"effective": "effective (what the stage trains on)", "original": "original (the data set's class frequencies)"}
+PRIORS = {
+    "effective": "effective (what the stage trains on)",
+    "original": "original (the data set's class frequencies)",
+}
 
 
 def strategy_name(curriculum: CurriculumConfig) -> str:
@@ -135,7 +144,8 @@ def changed(config: Config) -> tuple[str, ...]:
     curriculum, train = config.curriculum, config.train
     parts = {
         "a CLIP's crops": train.model == "clip" and train.augment.crop < 1,
-        "epochs as long as those of adaptive": curriculum.explore_extra and curriculum.strategy != "adaptive",
+        "epochs as long as those of adaptive": curriculum.explore_extra
+        and curriculum.strategy != "adaptive",
     }
     return tuple(name for name, is_so in parts.items() if is_so)
 
@@ -151,7 +161,13 @@ def plan_run(config: Config, spectrum: Spectrum, *, start: bool = False) -> Plan
         config = config.model_copy(update={"curriculum": START, "train": config.train.start()})
     kind = ("start",) if start else ("row", *changed(config))
     hash_ = part_hash(config, ("seed", "train") if start else PHASE_2, spectrum.name, *kind)
-    job = make_job(spectrum, seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    job = make_job(
+        spectrum,
+        seed=config.seed,
+        data=config.data,
+        train=config.train,
+        curriculum=config.curriculum,
+    )
     store = run_store(config.run.root, config.run.name, f"train-{hash_[:8]}-s{config.seed}")
     epochs = 0 if start else config.train.epochs
     return PlannedRun(job=job, store=store, config=config, config_hash=hash_, epochs=epochs)
@@ -173,9 +189,15 @@ def table_of(config: Config, spectrum: Spectrum) -> TableRef:
 def count_epochs(planned: PlannedRun, table: ImageTable) -> PlannedRun:
     """A start run with the epochs that its steps come to."""
     pools = Pools.of(
-        label=table.label, lam_pct=table.lam_pct, role=table.role, hard=table.hard, num_classes=len(planned.job.counts)
+        label=table.label,
+        lam_pct=table.lam_pct,
+        role=table.role,
+        hard=table.hard,
+        num_classes=len(planned.job.counts),
     )
-    return replace(planned, epochs=start_epochs(planned.job, epoch_images(pools, planned.job.curriculum)))
+    return replace(
+        planned, epochs=start_epochs(planned.job, epoch_images(pools, planned.job.curriculum))
+    )
 
 
 def divided(planned: PlannedRun, label: str) -> PlannedRun:
@@ -191,7 +213,10 @@ def divided(planned: PlannedRun, label: str) -> PlannedRun:
         if last is not None:
             so_far = ", then ".join(map(str, before))
             why = _matters(planned.config, now) if now.number != last.number else ""
-            print(f"  {label}: goes on with {now}; so far it was trained by {so_far}. {why}".rstrip(), flush=True)
+            print(
+                f"  {label}: goes on with {now}; so far it was trained by {so_far}. {why}".rstrip(),
+                flush=True,
+            )
         before = (*before, now)
     planned.store.write_json(WORKERS, {"starts": [w._asdict() for w in before]})
     train = planned.config.train.model_copy(update={"workers": now.number, "use_gpu": now.gpu})
@@ -215,7 +240,10 @@ def _recorded(run: Store) -> tuple[Workers, ...]:
     """Of WORKERS."""
     remedy = f"what {CONFIG} says is taken"
     with run.reading(WORKERS, remedy):
-        starts = [_workers(start["number"], start["gpu"]) for start in run.read_json(WORKERS, remedy)["starts"]]
+        starts = [
+            _workers(start["number"], start["gpu"])
+            for start in run.read_json(WORKERS, remedy)["starts"]
+        ]
         if not starts:
             raise ValueError("no start")
         return tuple(starts)
@@ -249,14 +277,23 @@ def _matters(config: Config, now: Workers) -> str:
 
 def division(planned: Sequence[PlannedRun]) -> str:
     """By how many workers the rows of a table were trained, and whether it matters, in sentences."""
-    found = list(dict.fromkeys(", then ".join(map(str, run.workers)) for run in planned if run.workers))
+    found = list(
+        dict.fromkeys(", then ".join(map(str, run.workers)) for run in planned if run.workers)
+    )
     several = max((w.number for run in planned for w in run.workers), default=1) > 1
     last = planned[-1]
-    return f"{'; '.join(found)}. {_matters(last.config, last.workers[-1]) if several else ''}".rstrip()
+    return (
+        f"{'; '.join(found)}. {_matters(last.config, last.workers[-1]) if several else ''}".rstrip()
+    )
 
 
 def train_row(
-    config: Config, spectrum: Spectrum, *, label: str, start: dict[str, Tensor] | None, is_start: bool = False
+    config: Config,
+    spectrum: Spectrum,
+    *,
+    label: str,
+    start: dict[str, Tensor] | None,
+    is_start: bool = False,
 ) -> tuple[PlannedRun, dict[str, Tensor]]:
     """Trains one row under Ray Train (or the start run); finished runs are not run again."""
     from discl_ray.train.trainer import read_history, train
@@ -268,14 +305,28 @@ def train_row(
         if is_start:
             planned = count_epochs(planned, open_table(table))
         planned.store.write(CONFIG, dump_config(planned.config).encode())
-        weights = train(planned.job, run=planned.store, table=table, epochs=planned.epochs, label=label, start=start)
+        weights = train(
+            planned.job,
+            run=planned.store,
+            table=table,
+            epochs=planned.epochs,
+            label=label,
+            start=start,
+        )
         write_history_report(planned.store, read_history(planned.store))
     return planned, weights
 
 
 def test_row(planned: PlannedRun, weights: dict[str, Tensor], spectrum: Spectrum) -> Scores:
     """The row's scores on test; by a GPU of the cluster if that is what it was trained on."""
-    judge = partial(evaluate_test, planned.job, weights, spectrum=spectrum, run=planned.store, config_hash=planned.config_hash)
+    judge = partial(
+        evaluate_test,
+        planned.job,
+        weights,
+        spectrum=spectrum,
+        run=planned.store,
+        config_hash=planned.config_hash,
+    )
     if not planned.config.train.on_gpu or not present(planned.config.run).gpus:
         return judge(device="cpu")
     ((_, scores),) = as_tasks(lambda: judge(), [()], gpu=True)  # Ray takes no partial function

@@ -46,7 +46,9 @@ def since_made(spectrum: Spectrum, samples: str) -> list[str]:
             "it is trained on as it was"
         )
     if spectrum.recorded is None:
-        found.append("its configuration is not recorded: data.few_below and data.many_above say which classes are few and many")
+        found.append(
+            "its configuration is not recorded: data.few_below and data.many_above say which classes are few and many"
+        )
     return [sentence for sentence in found if sentence]
 
 
@@ -55,4 +57,6 @@ def with_recorded(config: Config, spectrum: Spectrum) -> Config:
     recorded = spectrum.recorded
     if config.spectrum.path is None or recorded is None:
         return config
-    return config.model_copy(update={part: getattr(recorded, part) for part in ("data", *PHASE_1) if part != "seed"})
+    return config.model_copy(
+        update={part: getattr(recorded, part) for part in ("data", *PHASE_1) if part != "seed"}
+    )

@@ -96,18 +96,26 @@ def check_points(seeds: Sequence[tuple[Config, Spectrum]], points: Sequence[Poin
         else:
             return
     if said:
-        every = f"none of the {len(points)} points has a synthetic image for each stage; the first: " if len(said) > 1 else ""
+        every = (
+            f"none of the {len(points)} points has a synthetic image for each stage; the first: "
+            if len(said) > 1
+            else ""
+        )
         raise ConfigError(f"{every}{said[0]}")
 
 
 def supplies(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
     """What each synthetic stage of a run asks for and finds, a stage a set of levels."""
     job, config = planned.job, planned.job.curriculum
-    choices = [c for c in stages(config, job.levels, seed=job.seed, epochs=planned.epochs) if c.synthetic]
+    choices = [
+        c for c in stages(config, job.levels, seed=job.seed, epochs=planned.epochs) if c.synthetic
+    ]
     if not choices:
         return []
     pools = _table(planned, spectrum).pools
-    explored = explored_images(pools, config, job.train.batch) if config.strategy == "adaptive" else 0
+    explored = (
+        explored_images(pools, config, job.train.batch) if config.strategy == "adaptive" else 0
+    )
     images = budget(pools, config, job.train.batch, 1) - explored
     return [supply(pools, choice, config, images) for choice in choices]
 
@@ -154,7 +162,10 @@ def passed(spectrum: Spectrum, filter_config: FilterConfig, role: str) -> Passed
 
 def probe_line(found: Passed) -> str:
     """The filter's pass rate on the probes, which are all used."""
-    rates = ", ".join(f"λ {level / REAL:g}: {100 * kept / made:.0f} % of {made}" for level, (kept, made) in found.items())
+    rates = ", ".join(
+        f"λ {level / REAL:g}: {100 * kept / made:.0f} % of {made}"
+        for level, (kept, made) in found.items()
+    )
     return f"probes are not filtered, so that every level's come from the same images; the filter would pass {rates or 'none'}"
 
 
@@ -165,7 +176,11 @@ def _stage(short: Supply) -> str:
 def _short(stage: Supply) -> str:
     """What a stage asks for, what there is, and what happens about the rest."""
     own = stage.asked - stage.borrowed - stage.real
-    repeated = f", each shown {own / stage.kept:.1f} times an epoch on average" if 0 < stage.kept < own else ""
+    repeated = (
+        f", each shown {own / stage.kept:.1f} times an epoch on average"
+        if 0 < stage.kept < own
+        else ""
+    )
     there = f"{stage.kept} kept{repeated}"
     instead = f"{stage.borrowed} drawn from a higher level, {stage.real} from the real images"
     return f"{_stage(stage)} asks for {stage.asked} synthetic images an epoch: {there}; {instead}"
@@ -174,7 +189,9 @@ def _short(stage: Supply) -> str:
 def _nothing_kept(planned: PlannedRun, spectrum: Spectrum, short: Supply) -> str:
     config, bar = planned.config.filter, BAR[planned.config.filter.mode]
     found = passed(spectrum, config, "train")
-    kept = ", ".join(f"λ {level / REAL:g}: {passes} of {made}" for level, (passes, made) in found.items())
+    kept = ", ".join(
+        f"λ {level / REAL:g}: {passes} of {made}" for level, (passes, made) in found.items()
+    )
     return (
         f"curriculum.strategy = {planned.job.curriculum.strategy}: {_stage(short)} has no synthetic image: the filter "
         f"(filter.mode = {config.mode}, filter.{bar} = {getattr(config, bar):g}) kept {kept}. Another filter.{bar} or filter.mode "

@@ -37,7 +37,10 @@ def top1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     return 100 * float((label == predicted).mean()) if len(label) else float("nan")
 
 
-FIGURES: dict[str, Callable[[NDArray[np.int64], NDArray[np.int64]], float]] = {"top1": top1, "macro_f1": macro_f1}
+FIGURES: dict[str, Callable[[NDArray[np.int64], NDArray[np.int64]], float]] = {
+    "top1": top1,
+    "macro_f1": macro_f1,
+}
 """(labels, predictions) -> percent."""
 
 
@@ -47,7 +50,11 @@ def fast_macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> flo
     true, said = np.bincount(label, minlength=size), np.bincount(predicted, minlength=size)
     hit = np.bincount(label[label == predicted], minlength=size)
     there = true > 0
-    return 100 * float((2 * hit[there] / (true[there] + said[there])).mean()) if there.any() else float("nan")
+    return (
+        100 * float((2 * hit[there] / (true[there] + said[there])).mean())
+        if there.any()
+        else float("nan")
+    )
 
 
 RESAMPLED = FIGURES | {"macro_f1": fast_macro_f1}
@@ -74,7 +81,11 @@ def interval(
     Each resample draws seeds with replacement, and for each of them test images with replacement, the same ones for a run and its
     baseline. Seeds in which no image belongs to the figure are left out; NaN if that is all.
     """
-    pairs = [(run, None if baselines is None else baselines[i]) for i, run in enumerate(runs) if run.part.any()]
+    pairs = [
+        (run, None if baselines is None else baselines[i])
+        for i, run in enumerate(runs)
+        if run.part.any()
+    ]
     if not pairs:
         return Interval(float("nan"), float("nan"), float("nan"))
     figure, rng = RESAMPLED[metric], np.random.default_rng(seed)
@@ -89,6 +100,13 @@ def interval(
     drawn = []
     for _ in range(resamples):
         chosen = rng.integers(len(pairs), size=len(pairs))
-        drawn.append(np.mean([value(pairs[i], places[i][rng.integers(len(places[i]), size=len(places[i]))]) for i in chosen]))
+        drawn.append(
+            np.mean(
+                [
+                    value(pairs[i], places[i][rng.integers(len(places[i]), size=len(places[i]))])
+                    for i in chosen
+                ]
+            )
+        )
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(mean, float(low), float(high))

@@ -49,9 +49,14 @@ RANDOM = row("CE + Random", "random")
 ADAPTIVE = row("CE + Adaptive", "adaptive", curriculum__rule="strict")
 BS_ALL = row("BS + All-Level", "all_level", "balanced_softmax")
 BS_D2S = row("BS + Diverse-to-Specific", "diverse_to_specific", "balanced_softmax")
-BS_ORIGINAL = row("Balanced Softmax, original prior", "real_only", "balanced_softmax", train__prior="original")
+BS_ORIGINAL = row(
+    "Balanced Softmax, original prior", "real_only", "balanced_softmax", train__prior="original"
+)
 BS_D2S_ORIGINAL = row(
-    "BS + Diverse-to-Specific, original prior", "diverse_to_specific", "balanced_softmax", train__prior="original"
+    "BS + Diverse-to-Specific, original prior",
+    "diverse_to_specific",
+    "balanced_softmax",
+    train__prior="original",
 )
 
 LONG_TAIL = Table(
@@ -63,7 +68,10 @@ LONG_TAIL = Table(
     ),
     baselines={BS_D2S.label: BS.label}
     | {BS_ALL.label: BS.label, BS_D2S_ORIGINAL.label: BS_ORIGINAL.label, ADJUSTED.label: BS.label}
-    | {r.label: CE.label for r in (DUPLICATED, STRONG, MIXUP, CUTMIX, CUDA, POST_HOC, BS, WEB, PRETRAINED)}
+    | {
+        r.label: CE.label
+        for r in (DUPLICATED, STRONG, MIXUP, CUTMIX, CUDA, POST_HOC, BS, WEB, PRETRAINED)
+    }
     | {r.label: CE.label for r in (TEXT_ONLY, FIXED, ALL_LEVEL, D2S, S2D, EASY, RANDOM, ADAPTIVE)},
     columns=(("top1", "many"), ("top1", "medium"), ("top1", "few"), ("top1", "overall")),
 )
@@ -98,7 +106,16 @@ LOW_QUALITY = Table(
     baselines={FLYP_ADAPTIVE.label: FLYP.label, FLYP_ADAPTIVE_WE.label: FLYP_WE.label}
     | {
         r.label: FLYP.label
-        for r in (FLYP_WE, FLYP_DUPLICATED, FLYP_TEXT, FLYP_FIXED, FLYP_ALL, FLYP_EASY, FLYP_RANDOM, FLYP_MARGIN)
+        for r in (
+            FLYP_WE,
+            FLYP_DUPLICATED,
+            FLYP_TEXT,
+            FLYP_FIXED,
+            FLYP_ALL,
+            FLYP_EASY,
+            FLYP_RANDOM,
+            FLYP_MARGIN,
+        )
     },
     columns=(("macro_f1", "ood"), ("macro_f1", "id"), ("top1", "ood"), ("top1", "id")),
 )
@@ -106,7 +123,8 @@ LOW_QUALITY = Table(
 
 GAP = Table(
     rows=(CE, BS, TEXT_ONLY, ALL_LEVEL, D2S, S2D, BS_D2S),
-    baselines={BS_D2S.label: BS.label} | {r.label: CE.label for r in (BS, TEXT_ONLY, ALL_LEVEL, D2S, S2D)},
+    baselines={BS_D2S.label: BS.label}
+    | {r.label: CE.label for r in (BS, TEXT_ONLY, ALL_LEVEL, D2S, S2D)},
     columns=LONG_TAIL.columns,
 )
 """How much of a gain depends on the gap between what the generator has seen and what the task looks like."""
@@ -118,7 +136,12 @@ SHORT = Table(
 )
 """The main rows alone."""
 
-TABLES: dict[str, Table] = {"long_tail": LONG_TAIL, "low_quality": LOW_QUALITY, "gap": GAP, "short": SHORT}
+TABLES: dict[str, Table] = {
+    "long_tail": LONG_TAIL,
+    "low_quality": LOW_QUALITY,
+    "gap": GAP,
+    "short": SHORT,
+}
 """Tables by the name that `make compare` knows them by."""
 
 

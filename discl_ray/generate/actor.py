@@ -48,7 +48,13 @@ def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
         check_bf16(" ".join(f"generator.{name}={to}" for name, to in asked.items()))
     model = load_model(find_model(config.model, config.revision, config.variant), config, device)
     table = SAMPLERS[config.sampler](model.scheduler, num_steps)
-    return Engine(model, table, cfg_scale=config.cfg_scale, micro_batch=config.micro_batch, decode_batch=config.decode_batch)
+    return Engine(
+        model,
+        table,
+        cfg_scale=config.cfg_scale,
+        micro_batch=config.micro_batch,
+        decode_batch=config.decode_batch,
+    )
 
 
 def vital_signs(engine: Engine) -> dict[str, Any]:
@@ -58,7 +64,9 @@ def vital_signs(engine: Engine) -> dict[str, Any]:
     else:
         import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
     return {
         "phase": engine.phase,
         "images": engine.images,
@@ -73,7 +81,14 @@ def vital_signs(engine: Engine) -> dict[str, Any]:
 class GenerateActor:
     """PLAN rows in, the same rows with the columns MADE out."""
 
-    def __init__(self, config: GeneratorConfig, num_steps: int, run: Store, life: Life = ALONE, pulse: Any = None) -> None:
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        num_steps: int,
+        run: Store,
+        life: Life = ALONE,
+        pulse: Any = None,
+    ) -> None:
         self.config, self.run, self.num_steps, self.life = config, run, num_steps, life
         self.name = f"generator {os.getpid()} on {socket.gethostname()}"
         self._turn, self._room = threading.Lock(), threading.Semaphore(config.shards_in_flight)
@@ -114,20 +129,28 @@ class GenerateActor:
         with self._permit(alone=journal.suspicious):
             for part in journal.parts(self.config.micro_batch):
                 journal.enter(part)
-                for made, box in self._make([rows[gid] for gid in part if gid not in reused], reasons):
+                for made, box in self._make(
+                    [rows[gid] for gid in part if gid not in reused], reasons
+                ):
                     batches[made.gid] = made.micro_batch
                     if made.pixels is None:
                         reasons[made.gid] = made.error or "error"
                     else:
                         pixels = box.cut(made.pixels)
-                        images[made.gid] = self._encoders.submit(encode_image, pixels, self.config.codec, self.config.quality)
+                        images[made.gid] = self._encoders.submit(
+                            encode_image, pixels, self.config.codec, self.config.quality
+                        )
             encoded = {gid: image.data for gid, image in reused.items()}
             encoded.update((gid, future.result()) for gid, future in images.items())
             journal.close()
         made_rows = [
             {
                 "image": {"bytes": encoded.get(gid), "path": None},
-                "status": "ok" if gid in encoded else "crashed" if gid in journal.crashed else "error",
+                "status": "ok"
+                if gid in encoded
+                else "crashed"
+                if gid in journal.crashed
+                else "error",
                 "error": reasons.get(gid),
                 "generator": self.config.model,
                 "revision": self.config.revision,
@@ -141,11 +164,20 @@ class GenerateActor:
             plan = plan.append_column(MADE.field(name), made_table[name])
         return pack(shard_id, plan)
 
-    def _make(self, rows: list[dict[str, Any]], reasons: dict[str, str]) -> Iterator[tuple[Made, Box]]:
+    def _make(
+        self, rows: list[dict[str, Any]], reasons: dict[str, str]
+    ) -> Iterator[tuple[Made, Box]]:
         """Images of PLAN rows, with the box to cut from each; rows without a source get a reason instead."""
-        sources, broken = read_sources(self.run, pa.array(sorted({row["sample_id"] for row in rows}), pa.string()))
-        reasons.update({row["gid"]: broken[row["sample_id"]] for row in rows if row["sample_id"] in broken})
-        fitted = {name: fit_image(pixels, self.engine.model.size, self.config.fit) for name, pixels in sources.items()}
+        sources, broken = read_sources(
+            self.run, pa.array(sorted({row["sample_id"] for row in rows}), pa.string())
+        )
+        reasons.update(
+            {row["gid"]: broken[row["sample_id"]] for row in rows if row["sample_id"] in broken}
+        )
+        fitted = {
+            name: fit_image(pixels, self.engine.model.size, self.config.fit)
+            for name, pixels in sources.items()
+        }
         boxes: dict[str, Box] = {}
         todo: list[Row] = []
         for row in rows:
@@ -154,6 +186,13 @@ class GenerateActor:
             source, boxes[row["gid"]] = fitted[row["sample_id"]]
             names = ("gid", "prompt", "negative_prompt", "seed", "num_steps")
             pure = self.config.text_only and row["num_steps"] == self.num_steps
-            todo.append(Row(source_id=row["sample_id"], source=source, pure=pure, **{name: row[name] for name in names}))
+            todo.append(
+                Row(
+                    source_id=row["sample_id"],
+                    source=source,
+                    pure=pure,
+                    **{name: row[name] for name in names},
+                )
+            )
         for made in self.engine.run(todo):
             yield made, boxes[made.gid]

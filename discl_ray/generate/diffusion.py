@@ -47,19 +47,30 @@ def empty_part(folder: Path, part: str) -> Any:
         return cls(cls.config_class.from_pretrained(place))
 
 
-def load_part(folder: Path, part: str, variant: str | None, dtype: torch.dtype, device: torch.device) -> Any:
+def load_part(
+    folder: Path, part: str, variant: str | None, dtype: torch.dtype, device: torch.device
+) -> Any:
     """A part in eval mode; on the meta device its architecture alone.
 
     Raises ModelError if weights are missing, which the library would leave random, or are no numbers.
     """
     if device == META:
-        return nn.Module.to(empty_part(folder, part), dtype).eval()  # the class's own `to` warns of nothing
+        return nn.Module.to(
+            empty_part(folder, part), dtype
+        ).eval()  # the class's own `to` warns of nothing
     options = {"low_cpu_mem_usage": False} if part in ("unet", "vae") else {}
     loaded, info = PARTS[part].from_pretrained(
-        folder / part, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True, **options
+        folder / part,
+        dtype=dtype,
+        use_safetensors=True,
+        variant=variant,
+        output_loading_info=True,
+        **options,
     )
     if lost := sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])}):
-        raise ModelError(f"{folder / part}: {len(lost)} weights are missing ({', '.join(lost[:3])})")
+        raise ModelError(
+            f"{folder / part}: {len(lost)} weights are missing ({', '.join(lost[:3])})"
+        )
     loaded = loaded.to(device).eval()
     try:
         check_finite(loaded)
@@ -90,7 +101,11 @@ class StableDiffusion:
             self._decode = torch.compile(self.vae.decode, mode=mode, dynamic=False)
         self.scaling: float = self.vae.config["scaling_factor"]
         factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self.latent_shape = (self.unet.config["in_channels"], self.size[0] // factor, self.size[1] // factor)
+        self.latent_shape = (
+            self.unet.config["in_channels"],
+            self.size[0] // factor,
+            self.size[1] // factor,
+        )
         self._load_text(folder, config.variant)
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
@@ -114,19 +129,26 @@ class StableDiffusion:
     def _tokens(self, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
         """Ids, shape (len(texts), length); longer texts are cut as diffusers does."""
         limit = tokenizer.model_max_length
-        ids = tokenizer(texts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt").input_ids
+        ids = tokenizer(
+            texts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+        ).input_ids
         return ids.to(self.device)
 
     @torch.no_grad()
     def encode_prompts(self, negative: str, prompt: str) -> Conditioning:
         """Hidden states, shape (2, tokens, width)."""
-        hidden = [self.text_encoder(self._tokens(self.tokenizer, [text])).last_hidden_state for text in (negative, prompt)]
+        hidden = [
+            self.text_encoder(self._tokens(self.tokenizer, [text])).last_hidden_state
+            for text in (negative, prompt)
+        ]
         return (torch.cat(hidden).to(self.dtype),)
 
     @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's output for a batch whose rows stand at timesteps of their own; float32."""
-        return self._unet(latents.to(self.dtype), timesteps, encoder_hidden_states=conditioning[0]).sample.float()
+        return self._unet(
+            latents.to(self.dtype), timesteps, encoder_hidden_states=conditioning[0]
+        ).sample.float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, safe: bool = False) -> tuple[Tensor, Tensor]:
@@ -156,8 +178,13 @@ class StableDiffusionXL(StableDiffusion):
             self.text.append((CLIPTokenizer.from_pretrained(folder / tokenizer), encoder))
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
-        outputs = [encoder(self._tokens(tokenizer, [text]), output_hidden_states=True) for tokenizer, encoder in self.text]
-        return torch.cat([out.hidden_states[-2] for out in outputs], dim=-1), outputs[-1].text_embeds
+        outputs = [
+            encoder(self._tokens(tokenizer, [text]), output_hidden_states=True)
+            for tokenizer, encoder in self.text
+        ]
+        return torch.cat([out.hidden_states[-2] for out in outputs], dim=-1), outputs[
+            -1
+        ].text_embeds
 
     @torch.no_grad()
     def encode_prompts(self, negative: str, prompt: str) -> Conditioning:
@@ -173,12 +200,17 @@ class StableDiffusionXL(StableDiffusion):
         height, width = self.size
         if self.index.get("requires_aesthetics_score", False):
             ids = [
-                [height, width, 0, 0, score] for score in (self.config.negative_aesthetic_score, self.config.aesthetic_score)
+                [height, width, 0, 0, score]
+                for score in (self.config.negative_aesthetic_score, self.config.aesthetic_score)
             ]
         else:
             ids = [[height, width, 0, 0, height, width]] * 2
         numbers = torch.tensor(ids, dtype=torch.float32, device=self.device)
-        return torch.cat([other, hidden]).to(self.dtype), torch.cat([other_pooled, pooled]).to(self.dtype), numbers
+        return (
+            torch.cat([other, hidden]).to(self.dtype),
+            torch.cat([other_pooled, pooled]).to(self.dtype),
+            numbers,
+        )
 
     @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -186,7 +218,9 @@ class StableDiffusionXL(StableDiffusion):
         hidden, pooled, ids = conditioning
         added = {"text_embeds": pooled, "time_ids": ids}
         x = latents.to(self.dtype)
-        return self._unet(x, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added).sample.float()
+        return self._unet(
+            x, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added
+        ).sample.float()
 
 
 def load_model(folder: Path, config: GeneratorConfig, device: torch.device) -> StableDiffusion:

@@ -73,7 +73,9 @@ class Model(Protocol):
 
     def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]: ...  # noqa: D102
     def encode_prompts(self, negative: str, prompt: str) -> tuple[Tensor, ...]: ...  # noqa: D102
-    def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, ...]) -> Tensor: ...  # noqa: D102
+    def denoise(  # noqa: D102
+        self, latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, ...]
+    ) -> Tensor: ...
     def decode(self, latents: Tensor, *, safe: bool = False) -> tuple[Tensor, Tensor]: ...  # noqa: D102
 
 
@@ -190,12 +192,18 @@ class Engine:
 
         Raises ValueError for a row with more steps than the schedule has, or none, or a source of another size than the model's.
         """
-        waiting = sorted(rows, key=lambda r: r.num_steps)  # the last, with most steps, is admitted first
+        waiting = sorted(
+            rows, key=lambda r: r.num_steps
+        )  # the last, with most steps, is admitted first
         for row in waiting:
             if not 1 <= row.num_steps <= self.table.num_steps:
-                raise ValueError(f"row {row.gid}: {row.num_steps} steps; allowed: 1 to {self.table.num_steps}")
+                raise ValueError(
+                    f"row {row.gid}: {row.num_steps} steps; allowed: 1 to {self.table.num_steps}"
+                )
             if row.source.shape != (*self.model.size, 3):
-                raise ValueError(f"row {row.gid}: a source of shape {row.source.shape}; needed is {(*self.model.size, 3)}")
+                raise ValueError(
+                    f"row {row.gid}: a source of shape {row.source.shape}; needed is {(*self.model.size, 3)}"
+                )
         call, count = _Call(waiting), len(waiting)
         with self._changed:
             self._calls.append(call)
@@ -223,7 +231,9 @@ class Engine:
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        torch.set_num_threads(torch.get_num_threads())  # OpenMP counts per thread; a new one would take all cores
+        torch.set_num_threads(
+            torch.get_num_threads()
+        )  # OpenMP counts per thread; a new one would take all cores
         while self._has_work():
             start, before, phase = time.perf_counter(), self.total_rows, self.phase
             try:
@@ -242,7 +252,12 @@ class Engine:
     def _has_work(self) -> bool:
         """Waits until there is some; False once the engine is closed."""
         with self._changed:
-            while not (any(self._slots) or self._done or self._flights or any(c.waiting for c in self._calls)):
+            while not (
+                any(self._slots)
+                or self._done
+                or self._flights
+                or any(c.waiting for c in self._calls)
+            ):
                 self.phase = "idle"
                 if self._closed:
                     return False
@@ -269,7 +284,9 @@ class Engine:
             if found is None:
                 continue
             row, call = found
-            self._slots[i] = slot = _Slot(row, call, row.num_steps, torch.Generator().manual_seed(row.seed))
+            self._slots[i] = slot = _Slot(
+                row, call, row.num_steps, torch.Generator().manual_seed(row.seed)
+            )
             first = self.table.num_steps - row.num_steps
             self._latents[i] = self._start(slot, first)
             self._step[i], self._fresh[i] = first, True
@@ -277,7 +294,9 @@ class Engine:
             told = self._prompts.of(prompts, lambda p=prompts: self.model.encode_prompts(*p))
             if self._conditioning is None:
                 sides = 2 if self.guided else 1
-                self._conditioning = tuple(t.new_zeros(sides, self.micro_batch, *t.shape[1:]) for t in told)
+                self._conditioning = tuple(
+                    t.new_zeros(sides, self.micro_batch, *t.shape[1:]) for t in told
+                )
             for whole, part in zip(self._conditioning, told, strict=True):
                 whole[:, i] = part if self.guided else part[1:]
 
@@ -285,11 +304,16 @@ class Engine:
         """The noised latent a row starts from at step `first`."""
         row, shape = slot.row, (1, *self.model.latent_shape)
         mean, std = self._sources.of(row.source_id, lambda: self.model.encode_source(row.source))
-        posterior, noise = self._send(torch.cat([torch.randn(shape, generator=slot.generator) for _ in range(2)]))
+        posterior, noise = self._send(
+            torch.cat([torch.randn(shape, generator=slot.generator) for _ in range(2)])
+        )
         if row.pure:
             return self.table.pure * noise
         source = self.model.scaling * (mean + std * posterior)
-        return float(np.float32(self.table.signal[first])) * source + float(np.float32(self.table.spread[first])) * noise
+        return (
+            float(np.float32(self.table.signal[first])) * source
+            + float(np.float32(self.table.spread[first])) * noise
+        )
 
     def _advance(self) -> None:
         """One step for every slot: guidance e = e_u + s (e_c - e_u), then the sampler's row of its table."""
@@ -302,7 +326,9 @@ class Engine:
         sides = 2 if self.guided else 1
         inputs = scale * x
         flat = tuple(t.flatten(0, 1) for t in conditioning)
-        out = self.model.denoise(inputs.repeat(sides, 1, 1, 1), self._timesteps[self._step].repeat(sides), flat)
+        out = self.model.denoise(
+            inputs.repeat(sides, 1, 1, 1), self._timesteps[self._step].repeat(sides), flat
+        )
         if self.guided:
             unconditional, conditional = out.chunk(2)
             out = unconditional + self.cfg_scale * (conditional - unconditional)
@@ -315,7 +341,9 @@ class Engine:
         if self.table.kick.any():
             following += kick * self._noise(active)
         self._latents = following
-        self._step = (self._step + 1).clamp_(max=self.table.num_steps - 1)  # empty slots idle at the last step
+        self._step = (self._step + 1).clamp_(
+            max=self.table.num_steps - 1
+        )  # empty slots idle at the last step
         self.useful_rows += len(active)
         self.total_rows += len(self._slots)
         for i, slot in active:
@@ -344,20 +372,29 @@ class Engine:
             idle = not any(self._slots) and not any(c.waiting for c in self._calls)
         while len(self._done) >= self.decode_batch or (idle and self._done):
             chunk = self._done[: self.decode_batch]
-            latents = torch.zeros(self.decode_batch, *self.model.latent_shape, device=self.model.device)
+            latents = torch.zeros(
+                self.decode_batch, *self.model.latent_shape, device=self.model.device
+            )
             latents[: len(chunk)] = torch.stack([x for _, x in chunk])
             self._flights.append(_Flight.start(chunk, *self.model.decode(latents)))
             del self._done[: len(chunk)]
-        while self._flights and (idle or self._flights[0].arrived is None or self._flights[0].arrived.query()):
+        while self._flights and (
+            idle or self._flights[0].arrived is None or self._flights[0].arrived.query()
+        ):
             flight = self._flights[0]
             if flight.arrived is not None:
                 flight.arrived.synchronize()
-            pixels = [flight.pixels[i] if not flight.bad[i] else self._decode_again(x) for i, (_, x) in enumerate(flight.chunk)]
+            pixels = [
+                flight.pixels[i] if not flight.bad[i] else self._decode_again(x)
+                for i, (_, x) in enumerate(flight.chunk)
+            ]
             self._flights.popleft()  # from here on nothing can fail: no row is delivered twice
             for (slot, _), image in zip(flight.chunk, pixels, strict=False):
                 error = BROKEN if image is None else None
                 ready = None if image is None else image.cpu().numpy()
-                slot.call.results.put(Made(gid=slot.row.gid, pixels=ready, error=error, micro_batch=self.micro_batch))
+                slot.call.results.put(
+                    Made(gid=slot.row.gid, pixels=ready, error=error, micro_batch=self.micro_batch)
+                )
             self.images += len(flight.chunk)
 
     def _decode_again(self, latent: Tensor) -> Tensor | None:
@@ -370,7 +407,9 @@ class Engine:
     def _unfinished(self) -> list[_Slot]:
         """Every admitted row that has not been delivered."""
         decoded = [slot for flight in self._flights for slot, _ in flight.chunk]
-        return [s for s in self._slots if s is not None] + [slot for slot, _ in self._done] + decoded
+        return (
+            [s for s in self._slots if s is not None] + [slot for slot, _ in self._done] + decoded
+        )
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
         """Out of memory: the rows underway begin again, in half the batch; with one row there is nothing left to halve."""
@@ -378,7 +417,10 @@ class Engine:
         if self.micro_batch == 1 and self.decode_batch == 1:
             self._fail(error)
             return
-        self.micro_batch, self.decode_batch = max(1, self.micro_batch // 2), max(1, self.decode_batch // 2)
+        self.micro_batch, self.decode_batch = (
+            max(1, self.micro_batch // 2),
+            max(1, self.decode_batch // 2),
+        )
         with self._changed:
             for slot in rows:
                 slot.call.waiting.append(slot.row)

@@ -99,7 +99,14 @@ class Journal:
         rest = tuple(g for g in self.gids if g not in self.crashed and g not in self.suspects)
         size = batch if len(self.suspects) > batch else 1
         suspects = [g for g in self.suspects if g not in self.crashed]
-        return [part for part in (*(tuple(suspects[i : i + size]) for i in range(0, len(suspects), size)), rest) if part]
+        return [
+            part
+            for part in (
+                *(tuple(suspects[i : i + size]) for i in range(0, len(suspects), size)),
+                rest,
+            )
+            if part
+        ]
 
     def enter(self, part: Sequence[str]) -> None:
         """Writes down what is about to be made."""
@@ -126,7 +133,11 @@ def _read(run: Store, name: str, gids: Sequence[str]) -> dict[str, Any] | None:
         with run.reading(name):
             record = run.read_json(name)
             named = {*record["suspects"], *record["running"], *record["crashed"]}
-            sound = named <= set(gids) and record["deaths"] >= 0 and {"session", "node"} <= record.keys()
+            sound = (
+                named <= set(gids)
+                and record["deaths"] >= 0
+                and {"session", "node"} <= record.keys()
+            )
     except IntegrityError:
         return None
     return record if sound else None

@@ -43,12 +43,23 @@ def find_model(model: str, revision: str | None = None, variant: str | None = No
     if Path(model).suffix in SINGLE:
         raise ModelError(_single_file(Path(model)))
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise ModelError(f"generator.model = '{model}': no such folder (a Hugging Face id reads 'owner/name')")
+        raise ModelError(
+            f"generator.model = '{model}': no such folder (a Hugging Face id reads 'owner/name')"
+        )
     from huggingface_hub import snapshot_download
 
     suffix = f".{variant}" if variant else ""
-    names = [f"{base}{suffix}{part}.safetensors" for base in ("model", "diffusion_pytorch_model") for part in ("", "-*-of-*")]
-    patterns = ["model_index.json", "*/*.json", "tokenizer*/*.txt", *(f"{p}/{n}" for p in WEIGHTED for n in names)]
+    names = [
+        f"{base}{suffix}{part}.safetensors"
+        for base in ("model", "diffusion_pytorch_model")
+        for part in ("", "-*-of-*")
+    ]
+    patterns = [
+        "model_index.json",
+        "*/*.json",
+        "tokenizer*/*.txt",
+        *(f"{p}/{n}" for p in WEIGHTED for n in names),
+    ]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's errors are many, and all of them mean this
@@ -61,7 +72,9 @@ def find_model(model: str, revision: str | None = None, variant: str | None = No
 def _single_file(file: Path) -> str:
     """What to do about a checkpoint that is one file."""
     if not file.is_file():
-        return f"generator.model = '{file}': no such file, and a folder in diffusers' format is needed"
+        return (
+            f"generator.model = '{file}': no such file, and a folder in diffusers' format is needed"
+        )
     keys = read_header(file) if file.suffix == ".safetensors" else {}
     xl = any(name.startswith("conditioner.") for name in keys)
     pipeline = "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
@@ -90,7 +103,9 @@ def loaded_files(folder: Path, part: str, variant: str | None) -> list[Path]:
     place, files = folder / part, weight_files(folder, part, variant)
     there = sorted(p.name for p in place.glob("*.safetensors"))
     if not there:
-        raise ModelError(f"{place}: no *.safetensors file; pickled weights are not loaded, convert them first")
+        raise ModelError(
+            f"{place}: no *.safetensors file; pickled weights are not loaded, convert them first"
+        )
     if not files:
         raise ModelError(
             f"{place}: nothing of generator.variant = {variant}; there are {', '.join(there)} (model.fp16.safetensors is of "
@@ -101,7 +116,9 @@ def loaded_files(folder: Path, part: str, variant: str | None) -> list[Path]:
     whole = [p for p in files if p.name == f"{stem}{dot}.safetensors"]
     names = (f"{stem}.safetensors.index{dot}.json", f"{stem}.safetensors{dot}.index.json")
     index = [place / name for name in names if (place / name).is_file()]
-    if index and not (whole and stem == "model"):  # of both, diffusers takes the shards and transformers the one file
+    if index and not (
+        whole and stem == "model"
+    ):  # of both, diffusers takes the shards and transformers the one file
         return indexed_files(index[0])
     if not whole:
         raise ModelError(
@@ -127,10 +144,14 @@ def _check_files(folder: Path, variant: str | None) -> None:
         raise ModelError(f"{folder}: no model_index.json; a diffusers-format folder has one")
     index = read_json(index_file)
     if index.get("_class_name") not in FAMILIES:
-        raise ModelError(f"{index_file}: _class_name = '{index.get('_class_name')}'; allowed: {', '.join(FAMILIES)}")
+        raise ModelError(
+            f"{index_file}: _class_name = '{index.get('_class_name')}'; allowed: {', '.join(FAMILIES)}"
+        )
     for part in parts_of(index):
         if not (folder / part).is_dir():
-            raise ModelError(f"{folder}: part '{part}' is missing; needed are {', '.join(parts_of(index))}")
+            raise ModelError(
+                f"{folder}: part '{part}' is missing; needed are {', '.join(parts_of(index))}"
+            )
         for file in loaded_files(folder, part, variant) if part in WEIGHTED else []:
             read_header(file)
     check_parts(folder, index)
@@ -158,7 +179,11 @@ def weight_bytes(config: GeneratorConfig, folder: Path) -> int:
     """Memory that the weights take once loaded: the UNet and the VAE in their precision, the text encoders in float32."""
     precision = {"unet": config.dtype, "vae": config.vae_dtype}
     parts = [part for part in parts_of(read_json(folder / "model_index.json")) if part in WEIGHTED]
-    files = [(file, precision.get(part, "float32")) for part in parts for file in weight_files(folder, part, config.variant)]
+    files = [
+        (file, precision.get(part, "float32"))
+        for part in parts
+        for file in weight_files(folder, part, config.variant)
+    ]
     return sum(_count(file) * BYTES[dtype] for file, dtype in files)
 
 
@@ -180,9 +205,13 @@ def check_generator(config: GeneratorConfig, num_steps: int, levels: Collection[
     return folder
 
 
-def check_steps(config: GeneratorConfig, folder: Path, num_steps: int, levels: Collection[int]) -> None:
+def check_steps(
+    config: GeneratorConfig, folder: Path, num_steps: int, levels: Collection[int]
+) -> None:
     """Raises ModelError unless the sampler can take T steps of the model's noise schedule, beginning where λ = 0 has to."""
-    SCHEDULES[config.sampler].read(stored_scheduler(folder), folder / "scheduler" / "scheduler_config.json")
+    SCHEDULES[config.sampler].read(
+        stored_scheduler(folder), folder / "scheduler" / "scheduler_config.json"
+    )
     SAMPLERS[config.sampler](scheduler_config(folder), num_steps)
     schedule = SCHEDULES[config.sampler].read(scheduler_config(folder))
     if 0 in levels and begins_late(schedule, num_steps):
@@ -196,7 +225,9 @@ def check_steps(config: GeneratorConfig, folder: Path, num_steps: int, levels: C
 
 def vae_factor(folder: Path) -> int:
     """Pixels per latent along a side."""
-    return 2 ** (len(read_json(folder / "vae" / "config.json").get("block_out_channels") or [64]) - 1)
+    return 2 ** (
+        len(read_json(folder / "vae" / "config.json").get("block_out_channels") or [64]) - 1
+    )
 
 
 def native_size(folder: Path) -> tuple[int, int] | None:
@@ -210,7 +241,9 @@ def native_size(folder: Path) -> tuple[int, int] | None:
         return None
     pair = said if isinstance(said, list) else [said, said]
     if len(pair) != 2 or not all(type(x) is int and x > 0 for x in pair):
-        raise ModelError(f"{file}: sample_size = {said!r}; allowed: a side, [height, width] or null")
+        raise ModelError(
+            f"{file}: sample_size = {said!r}; allowed: a side, [height, width] or null"
+        )
     return pair[0] * vae_factor(folder), pair[1] * vae_factor(folder)
 
 
@@ -228,11 +261,15 @@ def working_size(config: GeneratorConfig, folder: Path) -> tuple[int, int]:
     factor, native = vae_factor(folder), native_size(folder)
     size = config.size or native
     if size is None:
-        raise ModelError(f"{folder}: the UNet's config.json names no sample_size; set generator.size, e.g. generator.size=512")
+        raise ModelError(
+            f"{folder}: the UNet's config.json names no sample_size; set generator.size, e.g. generator.size=512"
+        )
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < factor or height % factor or width % factor:
         near = [max(factor, round(x / factor) * factor) for x in (height, width)]
-        raise ModelError(f"generator.size = [{height}, {width}]: multiples of {factor} are needed; the nearest is {near}")
+        raise ModelError(
+            f"generator.size = [{height}, {width}]: multiples of {factor} are needed; the nearest is {near}"
+        )
     return height, width
 
 
@@ -251,17 +288,26 @@ def scheduler_config(folder: Path) -> dict[str, Any]:
 
 def scheduler_notes(config: GeneratorConfig, folder: Path) -> list[str]:
     """What the model's scheduler settings say and the sampler does not do, in sentences."""
-    stored, schedule = stored_scheduler(folder), SCHEDULES[config.sampler].read(scheduler_config(folder))
+    stored, schedule = (
+        stored_scheduler(folder),
+        SCHEDULES[config.sampler].read(scheduler_config(folder)),
+    )
     found, place = [], "the model's scheduler_config.json"
     kind = stored.get("_class_name", schedule.stock)
     if kind != schedule.stock:
-        found.append(f"{place} is of a {kind}: generator.sampler = {config.sampler} takes its noise schedule, not its method")
+        found.append(
+            f"{place} is of a {kind}: generator.sampler = {config.sampler} takes its noise schedule, not its method"
+        )
     offset = stored.get("steps_offset") or 0
     if schedule.timestep_spacing == "leading" and offset != schedule.steps_offset:
-        found.append(f"{place} has steps_offset = {offset}: 1 is taken, as diffusers does for Stable Diffusion")
+        found.append(
+            f"{place} has steps_offset = {offset}: 1 is taken, as diffusers does for Stable Diffusion"
+        )
     for name in schedule.unbounded:
         if stored.get(name):
-            found.append(f"{place} has {name} = {stored[name]}: not followed, because latents have no bounds to keep to")
+            found.append(
+                f"{place} has {name} = {stored[name]}: not followed, because latents have no bounds to keep to"
+            )
     return found
 
 
@@ -282,7 +328,9 @@ def model_files(folder: Path, variant: str | None) -> dict[str, Path]:
     index = read_json(folder / "model_index.json")
     files = [folder / "model_index.json"]
     for part in parts_of(index):
-        files += sorted(p for p in (folder / part).iterdir() if p.is_file() and p.suffix != ".safetensors")
+        files += sorted(
+            p for p in (folder / part).iterdir() if p.is_file() and p.suffix != ".safetensors"
+        )
         files += weight_files(folder, part, variant) if part in WEIGHTED else []
     return {file.relative_to(folder).as_posix(): file for file in files}
 
@@ -290,12 +338,20 @@ def model_files(folder: Path, variant: str | None) -> dict[str, Path]:
 def fingerprint(config: GeneratorConfig, folder: Path, num_steps: int) -> str:
     """Everything besides the row that decides an image's bytes: weights, sampler, T, guidance, size, precision, codec, libraries."""
     contents = {name: file_hash(file) for name, file in model_files(folder, config.variant).items()}
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "pillow")}
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "diffusers", "transformers", "pillow")
+    }
     fields = (
         config.sampler, num_steps, config.cfg_scale, config.text_only, working_size(config, folder), config.fit,
         config.aesthetic_score, config.negative_aesthetic_score, config.dtype, config.vae_dtype, config.compile,
         config.codec, config.quality if config.codec == "jpeg" else None,
     )  # fmt: skip
-    stored, used = (SCHEDULES[config.sampler].read(read(folder)) for read in (stored_scheduler, scheduler_config))
+    stored, used = (
+        SCHEDULES[config.sampler].read(read(folder))
+        for read in (stored_scheduler, scheduler_config)
+    )
     respaced = not np.array_equal(plain_timesteps(stored, num_steps), timesteps(used, num_steps))
-    return stable_id(contents, *fields, versions, *(["respaced"] if respaced else []))  # otherwise as it always was
+    return stable_id(
+        contents, *fields, versions, *(["respaced"] if respaced else [])
+    )  # otherwise as it always was

@@ -39,13 +39,19 @@ def parts_of(index: Mapping[str, Any]) -> tuple[str, ...]:
     optional = ("text_encoder", "tokenizer") if FAMILIES[index["_class_name"]] == SDXL else ()
     second = ("text_encoder_2", "tokenizer_2") if FAMILIES[index["_class_name"]] == SDXL else ()
     absent = {name for name in optional if index.get(name) in (None, [None, None])}
-    return tuple(n for n in ("unet", "vae", "scheduler", "text_encoder", "tokenizer", *second) if n not in absent)
+    return tuple(
+        n
+        for n in ("unet", "vae", "scheduler", "text_encoder", "tokenizer", *second)
+        if n not in absent
+    )
 
 
 def text_parts(index: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Text encoders and their tokenizers, in the order in which the UNet wants what they say."""
     parts = parts_of(index)
-    return [n for n in parts if n.startswith("text_encoder")], [n for n in parts if n.startswith("tokenizer")]
+    return [n for n in parts if n.startswith("text_encoder")], [
+        n for n in parts if n.startswith("tokenizer")
+    ]
 
 
 def check_parts(folder: Path, index: Mapping[str, Any]) -> None:
@@ -68,7 +74,9 @@ def _check_class(folder: Path, part: str, said: Any) -> None:
     file = folder / part / "config.json"
     config = read_json(file)
     if config.get("quantization_config"):
-        raise ModelError(f"{file}: quantised weights are not loaded; take them in float16, bfloat16 or float32")
+        raise ModelError(
+            f"{file}: quantised weights are not loaded; take them in float16, bfloat16 or float32"
+        )
     if part.startswith("text_encoder"):
         _one_of(f"{file}: model_type", config.get("model_type"), CLIP_TYPES)
     else:
@@ -81,7 +89,10 @@ def _one_of(where: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
-    unet, vae = read_json(folder / "unet" / "config.json"), read_json(folder / "vae" / "config.json")
+    unet, vae = (
+        read_json(folder / "unet" / "config.json"),
+        read_json(folder / "vae" / "config.json"),
+    )
     channels, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != latent:
         raise ModelError(
@@ -89,17 +100,27 @@ def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
             "inpainting, depth and upscaling models cannot do img2img"
         )
     if unet.get("out_channels", 4) != channels:
-        raise ModelError(f"{folder}/unet: makes {unet['out_channels']} channels of {channels}; as many are needed")
+        raise ModelError(
+            f"{folder}/unet: makes {unet['out_channels']} channels of {channels}; as many are needed"
+        )
     if unet.get("time_cond_proj_dim") is not None:
-        raise ModelError(f"{folder}: a distilled model that embeds its guidance (LCM); take the base model")
+        raise ModelError(
+            f"{folder}: a distilled model that embeds its guidance (LCM); take the base model"
+        )
     if vae.get("latents_mean") is not None or vae.get("shift_factor"):
-        raise ModelError(f"{folder}/vae: shifted latents (latents_mean, shift_factor) are not supported")
+        raise ModelError(
+            f"{folder}/vae: shifted latents (latents_mean, shift_factor) are not supported"
+        )
     scaling = vae.get("scaling_factor", 0.18215)
     if type(scaling) not in (int, float) or not 0 < scaling < math.inf:
-        raise ModelError(f"{folder / 'vae' / 'config.json'}: scaling_factor = {scaling!r}; a number above 0 is needed")
+        raise ModelError(
+            f"{folder / 'vae' / 'config.json'}: scaling_factor = {scaling!r}; a number above 0 is needed"
+        )
     for name in UNFED:
         if unet.get(name) is not None:
-            raise ModelError(f"{folder}/unet: {name} = {unet[name]} wants an input that is not given; take a model without it")
+            raise ModelError(
+                f"{folder}/unet: {name} = {unet[name]} wants an input that is not given; take a model without it"
+            )
     family = FAMILIES[index["_class_name"]]
     wanted = "text_time" if family == SDXL else None
     if unet.get("addition_embed_type") != wanted:
@@ -114,13 +135,20 @@ def _check_text_width(folder: Path, index: Mapping[str, Any], unet: Mapping[str,
     """The UNet's cross-attention against what the text encoders give it."""
     encoders = text_parts(index)[0]
     configs = [text_config(folder / part) for part in encoders]
-    width, wanted = sum(c.get("hidden_size", 512) for c in configs), unet.get("cross_attention_dim", 1280)
+    width, wanted = (
+        sum(c.get("hidden_size", 512) for c in configs),
+        unet.get("cross_attention_dim", 1280),
+    )
     if isinstance(wanted, int) and wanted != width:
-        raise ModelError(f"{folder}: the UNet wants {wanted} numbers a token and {' and '.join(encoders)} give {width}")
+        raise ModelError(
+            f"{folder}: the UNet wants {wanted} numbers a token and {' and '.join(encoders)} give {width}"
+        )
     if FAMILIES[index["_class_name"]] != SDXL:
         return
     count = 5 if index.get("requires_aesthetics_score", False) else 6
-    given = configs[-1].get("projection_dim", 512) + count * (unet.get("addition_time_embed_dim") or 0)
+    given = configs[-1].get("projection_dim", 512) + count * (
+        unet.get("addition_time_embed_dim") or 0
+    )
     if (wanted := unet.get("projection_class_embeddings_input_dim")) != given:
         raise ModelError(
             f"{folder}: the UNet wants {wanted} numbers about pooled text and size, and gets {given} "
@@ -141,10 +169,17 @@ def _check_tokenizer(folder: Path, encoder: str, tokenizer: str) -> None:
     if not (place / "tokenizer.json").is_file():
         lost = [name for name in ("vocab.json", "merges.txt") if not (place / name).is_file()]
         if lost:
-            raise ModelError(f"{place}: {' and '.join(lost)} missing (or tokenizer.json); copy it from the model's folder")
-    file, limit = place / "tokenizer_config.json", text_config(folder / encoder).get("max_position_embeddings", 77)
+            raise ModelError(
+                f"{place}: {' and '.join(lost)} missing (or tokenizer.json); copy it from the model's folder"
+            )
+    file, limit = (
+        place / "tokenizer_config.json",
+        text_config(folder / encoder).get("max_position_embeddings", 77),
+    )
     if not file.is_file():
-        raise ModelError(f'{place}: tokenizer_config.json is missing; copy it, or write {{"model_max_length": {limit}}}')
+        raise ModelError(
+            f'{place}: tokenizer_config.json is missing; copy it, or write {{"model_max_length": {limit}}}'
+        )
     length = read_json(file).get("model_max_length")
     if not isinstance(length, int) or not 2 < length <= limit:
         raise ModelError(f"{file}: model_max_length = {length}; {encoder} takes {limit} tokens")

@@ -27,7 +27,17 @@ from pydantic import Field, model_validator
 from discl_ray.errors import ModelError
 from discl_ray.generate.schedule import F64, NoiseSchedule, Off, timesteps
 
-COEFFICIENTS = ("scale", "keep", "push", "past", "kick", "data_keep", "data_push", "signal", "spread")
+COEFFICIENTS = (
+    "scale",
+    "keep",
+    "push",
+    "past",
+    "kick",
+    "data_keep",
+    "data_push",
+    "signal",
+    "spread",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +111,9 @@ def ddim(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     b = np.where(following >= 0, alpha[np.maximum(following, 0)], final)
     p, q = data_prediction(schedule, a)
     of_x0, of_x = np.sqrt(b) - np.sqrt(a * (1 - b) / (1 - a)), np.sqrt((1 - b) / (1 - a))
-    return _table(steps, keep=of_x + of_x0 * p, push=of_x0 * q, signal=np.sqrt(a), spread=np.sqrt(1 - a))
+    return _table(
+        steps, keep=of_x + of_x0 * p, push=of_x0 * q, signal=np.sqrt(a), spread=np.sqrt(1 - a)
+    )
 
 
 class DDPMSchedule(NoiseSchedule):
@@ -127,7 +139,14 @@ def _ddpm(variance: str) -> Callable[[Mapping[str, Any], int], Table]:
         p, q = data_prediction(schedule, a)
         of_x0, of_x = np.sqrt(b) * beta / (1 - a), np.sqrt(a / b) * (1 - b) / (1 - a)
         kick = np.where(steps > 0, np.sqrt(sigma2), 0.0)
-        return _table(steps, keep=of_x + of_x0 * p, push=of_x0 * q, kick=kick, signal=np.sqrt(a), spread=np.sqrt(1 - a))
+        return _table(
+            steps,
+            keep=of_x + of_x0 * p,
+            push=of_x0 * q,
+            kick=kick,
+            signal=np.sqrt(a),
+            spread=np.sqrt(1 - a),
+        )
 
     return ddpm
 
@@ -164,7 +183,9 @@ def euler(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     schedule = EulerSchedule.read(scheduler)
     steps = timesteps(schedule, num_steps)
     s, following = _sigmas(schedule, schedule.final_sigmas_type, steps)
-    p, q = data_prediction(schedule, 1 / (1 + s**2))  # of the variance-preserving latent x / sqrt(1+s^2)
+    p, q = data_prediction(
+        schedule, 1 / (1 + s**2)
+    )  # of the variance-preserving latent x / sqrt(1+s^2)
     change = (following - s) / s
     scale = 1 / np.sqrt(1 + s**2)
     top = float(np.max(s))

@@ -71,9 +71,13 @@ class NoiseSchedule(BaseModel):
         Raises ModelError naming every key that cannot be used.
         """
         try:
-            return cls.model_validate({key: value for key, value in scheduler.items() if value is not None})
+            return cls.model_validate(
+                {key: value for key, value in scheduler.items() if value is not None}
+            )
         except ValidationError as error:
-            found = {e["loc"][:1]: _sentence(e) for e in reversed(error.errors())}  # of a thousand betas the first
+            found = {
+                e["loc"][:1]: _sentence(e) for e in reversed(error.errors())
+            }  # of a thousand betas the first
             raise ModelError(f"{file}: {'; '.join(reversed(found.values()))}") from error
 
     @model_validator(mode="after")
@@ -81,7 +85,9 @@ class NoiseSchedule(BaseModel):
         if self.trained_betas is None:
             missing = [name for name in ("beta_start", "beta_end") if getattr(self, name) is None]
             if missing:
-                raise ValueError(f"'{missing[0]}' is missing; a discrete (beta) noise schedule has it")
+                raise ValueError(
+                    f"'{missing[0]}' is missing; a discrete (beta) noise schedule has it"
+                )
         elif len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(
                 f"trained_betas holds {len(self.trained_betas)} values, num_train_timesteps = {self.num_train_timesteps}; "
@@ -125,11 +131,16 @@ def plain_timesteps(schedule: NoiseSchedule, num_steps: int) -> F64:
     """Descending timesteps by the formula of diffusers, which are not always T and not always below N."""
     n, more = schedule.num_train_timesteps, schedule.dropped
     if schedule.timestep_spacing == "leading":
-        return np.arange(num_steps + more - 1, more - 1, -1.0) * (n // (num_steps + more)) + schedule.steps_offset
+        return (
+            np.arange(num_steps + more - 1, more - 1, -1.0) * (n // (num_steps + more))
+            + schedule.steps_offset
+        )
     if schedule.timestep_spacing == "trailing":
         return np.round(np.arange(n, 0, -n / num_steps)) - 1
     exact = np.float64 if schedule.whole else np.float32
-    steps = np.linspace(0, n - 1, num_steps + more, dtype=exact)[::-1][:num_steps].astype(np.float64)
+    steps = np.linspace(0, n - 1, num_steps + more, dtype=exact)[::-1][:num_steps].astype(
+        np.float64
+    )
     return np.round(steps) if schedule.whole else steps
 
 
@@ -143,7 +154,9 @@ def timesteps(schedule: NoiseSchedule, num_steps: int) -> F64:
     """
     n = schedule.num_train_timesteps
     if num_steps > n:
-        raise ModelError(f"plan.num_steps = {num_steps}: this model was trained with {n} timesteps; at most {n} are allowed")
+        raise ModelError(
+            f"plan.num_steps = {num_steps}: this model was trained with {n} timesteps; at most {n} are allowed"
+        )
     if num_steps == n:
         return np.arange(n - 1, -1, -1.0)
     steps = plain_timesteps(schedule, num_steps)[:num_steps]
@@ -163,7 +176,10 @@ def nearest_good(schedule: NoiseSchedule, num_steps: int) -> int:
 
 
 def _sentence(error: Any) -> str:
-    key, message = error["loc"][0] if error["loc"] else "", error["msg"].removeprefix("Value error, ")
+    key, message = (
+        error["loc"][0] if error["loc"] else "",
+        error["msg"].removeprefix("Value error, "),
+    )
     if error["type"] == "missing":
         return f"'{key}' is missing; a discrete (beta) noise schedule has it"
     if not error["loc"]:  # of several keys together: the message names them

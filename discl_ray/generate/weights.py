@@ -21,7 +21,9 @@ from discl_ray.generate.diffusion import META, empty_part, load_model
 from discl_ray.generate.model_folder import WEIGHTED, loaded_files, vae_factor
 from discl_ray.generate.parts import parts_of, text_parts
 
-HARMLESS = re.compile(r"(.*\.)?position_ids|(vision_model|visual_projection|text_projection)\..*|logit_scale")
+HARMLESS = re.compile(
+    r"(.*\.)?position_ids|(vision_model|visual_projection|text_projection)\..*|logit_scale"
+)
 """What a text encoder's file may hold besides: a buffer of former versions, and the rest of the CLIP it is taken from."""
 
 PREFIX = "text_model."
@@ -40,7 +42,9 @@ def check_weights(folder: str, variant: str | None) -> None:
     try:
         _run_through(place, variant)
     except Exception as error:  # whatever the libraries raise, the actor would raise
-        raise ModelError(f"{place}: its parts do not fit together ({_line(error)}); look at their config.json") from error
+        raise ModelError(
+            f"{place}: its parts do not fit together ({_line(error)}); look at their config.json"
+        ) from error
 
 
 def _check_part(folder: Path, part: str, variant: str | None) -> None:
@@ -48,22 +52,33 @@ def _check_part(folder: Path, part: str, variant: str | None) -> None:
     try:
         model = empty_part(folder, part)
     except Exception as error:
-        raise ModelError(f"{folder / part / 'config.json'}: no {part} can be built from it ({_line(error)})") from error
+        raise ModelError(
+            f"{folder / part / 'config.json'}: no {part} can be built from it ({_line(error)})"
+        ) from error
     found: dict[str, Any] = dict(read_headers(files))
     if part.startswith("text_encoder"):
         expected = {name.removeprefix(PREFIX): weight for name, weight in weights_of(model).items()}
         found = {name.removeprefix(PREFIX): weight for name, weight in found.items()}
-        found = {name: weight for name, weight in found.items() if name in expected or not HARMLESS.fullmatch(name)}
+        found = {
+            name: weight
+            for name, weight in found.items()
+            if name in expected or not HARMLESS.fullmatch(name)
+        }
     else:
         expected = weights_of(model)
-        if len(files) == 1:  # names of attention before diffusers 0.13, which it mends in a file but not in shards
+        if (
+            len(files) == 1
+        ):  # names of attention before diffusers 0.13, which it mends in a file but not in shards
             model._fix_state_dict_keys_on_load(found)
     compare(str(folder / part), expected, found)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, Weight]:
     """Name -> weight of an architecture."""
-    return {name: Weight(tuple(t.shape), t.is_floating_point()) for name, t in model.state_dict().items()}
+    return {
+        name: Weight(tuple(t.shape), t.is_floating_point())
+        for name, t in model.state_dict().items()
+    }
 
 
 def _check_vocabulary(folder: Path, encoder: str, tokenizer: str) -> None:
@@ -71,7 +86,9 @@ def _check_vocabulary(folder: Path, encoder: str, tokenizer: str) -> None:
     try:
         words = len(CLIPTokenizer.from_pretrained(folder / tokenizer))
     except Exception as error:
-        raise ModelError(f"{folder / tokenizer}: no tokenizer can be made of it ({_line(error)})") from error
+        raise ModelError(
+            f"{folder / tokenizer}: no tokenizer can be made of it ({_line(error)})"
+        ) from error
     if not vocabulary_fits(words, rows):
         raise ModelError(
             f"{folder / tokenizer}: {words} tokens, and {encoder} has vectors for {rows}; copy both from one model"

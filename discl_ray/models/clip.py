@@ -28,7 +28,16 @@ from discl_ray.models.finite import check_finite
 LOCAL, HUB = "local-dir:", "hf-hub:"
 """How open_clip tells a folder and a hub id from the name of a definition."""
 
-REFUSED = (RuntimeError, ValueError, OSError, SafetensorError, KeyError, TypeError, AttributeError, AssertionError)
+REFUSED = (
+    RuntimeError,
+    ValueError,
+    OSError,
+    SafetensorError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 """What open_clip raises for a model it cannot load."""
 
 META = torch.device("meta")
@@ -37,10 +46,16 @@ META = torch.device("meta")
 
 def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
     """Whether open_clip's table of tags says so of these weights; it knows nothing of files and folders."""
-    return bool(open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "").get("quick_gelu", False))
+    return bool(
+        open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "").get(
+            "quick_gelu", False
+        )
+    )
 
 
-def load(name: str, pretrained: str | None, device: torch.device | str) -> tuple[nn.Module, Any, Any]:
+def load(
+    name: str, pretrained: str | None, device: torch.device | str
+) -> tuple[nn.Module, Any, Any]:
     """A model with all its weights, its image transform and its tokenizer.
 
     Raises what open_clip raises, see REFUSED, and ValueError for weights that are no numbers.
@@ -77,7 +92,9 @@ def check_clip(name: str, pretrained: str | None, where: str) -> None:
     except REFUSED as error:
         raise ModelError(f"{where}: {_line(error)}{_offline(name, pretrained)}") from error
     if taken is not None:
-        expected = {n: Weight(tuple(t.shape), t.is_floating_point()) for n, t in model.state_dict().items()}
+        expected = {
+            n: Weight(tuple(t.shape), t.is_floating_point()) for n, t in model.state_dict().items()
+        }
         compare(where, expected, taken)
     _check_tokenizer(name, model, where)
 
@@ -99,11 +116,15 @@ def _check_name(name: str, pretrained: str | None, where: str) -> None:
     definition = name.replace("/", "-")
     if open_clip.get_model_config(definition) is None:
         near = get_close_matches(definition, open_clip.list_models(), 3, 0.3)
-        raise ModelError(f"{where}: no such folder, and open_clip has no such model; near are {', '.join(near)}")
+        raise ModelError(
+            f"{where}: no such folder, and open_clip has no such model; near are {', '.join(near)}"
+        )
     tag = open_clip.get_pretrained_cfg(definition, pretrained or "")
     if not tag and not Path(pretrained or "").is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(definition)) or "none"
-        raise ModelError(f"{where}: no such weights; open_clip's tags for it are {tags}, and a *.safetensors file can be given")
+        raise ModelError(
+            f"{where}: no such weights; open_clip's tags for it are {tags}, and a *.safetensors file can be given"
+        )
 
 
 def _file_of(name: str, pretrained: str | None) -> Path:
@@ -123,7 +144,11 @@ def _file_of(name: str, pretrained: str | None) -> Path:
 
 def _offline(name: str, pretrained: str | None) -> str:
     """How the weights of a tag come to a machine that cannot download them."""
-    repository = open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "").get("hf_hub", "").strip("/")
+    repository = (
+        open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "")
+        .get("hf_hub", "")
+        .strip("/")
+    )
     remedy = f". On a connected machine run `hf download {repository}`, copy the folder, and give its path as scorer.model"
     return remedy if repository else ""
 
@@ -153,14 +178,20 @@ def _as_taken(model: nn.Module, file: Path) -> dict[str, Weight]:
         header = {name[7:]: weight for name, weight in header.items()}
     witness = _Witness(model)
     open_clip.load_checkpoint(cast(Any, witness), str(file))
-    taken = {name: Weight(tuple(t.shape), t.is_floating_point()) for name, t in witness.given.items()}
+    taken = {
+        name: Weight(tuple(t.shape), t.is_floating_point()) for name, t in witness.given.items()
+    }
     return taken | _positions(header, taken)
 
 
 def _positions(header: Mapping[str, Weight], taken: Mapping[str, Weight]) -> dict[str, Weight]:
     """Position embeddings as they are in the file: open_clip would stretch them, and the model would be another one."""
     names = ("visual.positional_embedding", "positional_embedding", "text.positional_embedding")
-    return {n: header[n.removeprefix("text.")] for n in names if n in taken and n.removeprefix("text.") in header}
+    return {
+        n: header[n.removeprefix("text.")]
+        for n in names
+        if n in taken and n.removeprefix("text.") in header
+    }
 
 
 def _check_tokenizer(name: str, model: nn.Module, where: str) -> None:
@@ -182,7 +213,9 @@ def _check_tokenizer(name: str, model: nn.Module, where: str) -> None:
         clip.encode_text(tokens.to(META))
         clip.encode_image(torch.zeros(1, 3, height, width, device=META))
     except Exception as error:  # whatever the libraries raise, the actor would raise
-        raise ModelError(f"{where}: its tokenizer, towers and image size do not fit together ({_line(error)})") from error
+        raise ModelError(
+            f"{where}: its tokenizer, towers and image size do not fit together ({_line(error)})"
+        ) from error
 
 
 def _words(tokenizer: Any) -> int:

@@ -20,7 +20,11 @@ def device_of(gpu: bool, keys: str) -> Device:
     Raises ModelError if there is no CUDA in a process that has reserved a GPU.
     """
     if gpu and not torch.cuda.is_available():
-        build = "a build of PyTorch without CUDA" if torch.version.cuda is None else f"PyTorch for CUDA {torch.version.cuda}"
+        build = (
+            "a build of PyTorch without CUDA"
+            if torch.version.cuda is None
+            else f"PyTorch for CUDA {torch.version.cuda}"
+        )
         raise ModelError(
             f"a GPU is reserved, and no CUDA is to be had in the worker ({build}; driver, container or CUDA_VISIBLE_DEVICES): "
             f"mend that, or run on the CPU with {keys}"

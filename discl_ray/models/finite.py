@@ -12,7 +12,11 @@ SHOWN = 3
 def check_finite(model: nn.Module) -> None:
     """Raises ValueError, naming the first weights that hold NaN or infinity; integers and the meta device have none."""
     state = model.state_dict()
-    real = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and not tensor.is_meta}
+    real = {
+        name: tensor
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not tensor.is_meta
+    }
     broken = [name for name, tensor in real.items() if not bool(torch.isfinite(tensor).all())]
     if not broken:
         return

@@ -46,11 +46,17 @@ class HardConfig(Settings):
     @classmethod
     def _one_cut(cls, quantile: float | None, info: ValidationInfo) -> float | None:
         # runs even if another field is wrong, so that every problem is in one report
-        cuts = {"threshold": info.data.get("threshold"), "top_n": info.data.get("top_n"), "quantile": quantile}
+        cuts = {
+            "threshold": info.data.get("threshold"),
+            "top_n": info.data.get("top_n"),
+            "quantile": quantile,
+        }
         given = [f"{name} = {value:g}" for name, value in cuts.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{', '.join(given)}: one of them cuts; set the others to null")
-        return quantile if given or not {"threshold", "top_n"} <= info.data.keys() else PAPER_QUANTILE
+        return (
+            quantile if given or not {"threshold", "top_n"} <= info.data.keys() else PAPER_QUANTILE
+        )
 
     @field_validator("exclude_classes")
     @classmethod
@@ -88,7 +94,9 @@ class PromptConfig(Settings):
             if rule := broken_rule(template):
                 raise ValueError(f"'{template}': {rule}")
             if not placeholders(template):
-                raise ValueError(f"'{template}' has no {{name}}, so it says the same of every class")
+                raise ValueError(
+                    f"'{template}' has no {{name}}, so it says the same of every class"
+                )
         return value
 
 
@@ -122,7 +130,9 @@ class PlanConfig(Settings):
     @classmethod
     def _attempts_end(cls, until: float | None, info: ValidationInfo) -> float | None:
         if until is None and info.data.get("attempts", 1) > 1:
-            raise ValueError(f"attempts = {info.data['attempts']} needs a text_sim to reach, e.g. until_text_sim=0.3")
+            raise ValueError(
+                f"attempts = {info.data['attempts']} needs a text_sim to reach, e.g. until_text_sim=0.3"
+            )
         return until
 
     @property

@@ -30,13 +30,25 @@ def preview_plan(plan: PlanConfig, preview: PreviewConfig) -> PlanConfig:
 
     Raises ConfigError if no level has a step, or two have equally many.
     """
-    lams = tuple(lam for lam in preview.lams if num_denoising_steps(lam_to_pct(lam), plan.num_steps))
+    lams = tuple(
+        lam for lam in preview.lams if num_denoising_steps(lam_to_pct(lam), plan.num_steps)
+    )
     if not lams:
         shown = ", ".join(f"{lam:g}" for lam in preview.lams)
-        raise ConfigError(f"preview.lams = [{shown}]: no level leaves a step of plan.num_steps = {plan.num_steps}; add λ = 0")
+        raise ConfigError(
+            f"preview.lams = [{shown}]: no level leaves a step of plan.num_steps = {plan.num_steps}; add λ = 0"
+        )
     if problems := check_grid(lams, plan.num_steps):
-        raise ConfigError(f"preview.lams: {'; '.join(problems)} (plan.num_steps = {plan.num_steps})")
-    update = {"lams": lams, "replicas": preview.replicas, "probe_replicas": 1, "attempts": 1, "until_text_sim": None}
+        raise ConfigError(
+            f"preview.lams: {'; '.join(problems)} (plan.num_steps = {plan.num_steps})"
+        )
+    update = {
+        "lams": lams,
+        "replicas": preview.replicas,
+        "probe_replicas": 1,
+        "attempts": 1,
+        "until_text_sim": None,
+    }
     return plan.model_copy(update=update)
 
 
@@ -140,12 +152,19 @@ class Forecast:
     @property
     def hours(self) -> float | None:
         """Of all generators together, without loading."""
-        return self.unet_steps / (self.speed.steps_per_s * self.generators) / 3600 if self.speed else None
+        return (
+            self.unet_steps / (self.speed.steps_per_s * self.generators) / 3600
+            if self.speed
+            else None
+        )
 
 
 def passed(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.bool_]]:
     """Pass or fail of every row by mode, shape (rows,), of an opened spectrum of one attempt; always has the configured mode."""
-    return {**verdicts(spectrum, config), config.mode: np.asarray(spectrum["kept"].to_pylist(), bool)}
+    return {
+        **verdicts(spectrum, config),
+        config.mode: np.asarray(spectrum["kept"].to_pylist(), bool),
+    }
 
 
 def at_levels(measured: Mapping[int, float], levels: Sequence[int]) -> list[float]:
@@ -156,7 +175,9 @@ def at_levels(measured: Mapping[int, float], levels: Sequence[int]) -> list[floa
 
 def wilson(passes: int, n: int) -> tuple[float, float]:
     """95 % interval of a share."""
-    from scipy.stats import binomtest  # slow to import, and every job imports this module for its configuration
+    from scipy.stats import (
+        binomtest,
+    )  # slow to import, and every job imports this module for its configuration
 
     interval = binomtest(passes, n).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
@@ -167,7 +188,12 @@ def _by_level(plan: pa.Table) -> dict[int, int]:
 
 
 def forecast(
-    spectrum: pa.Table, config: FilterConfig, full_plan: pa.Table, *, generators: int, speed: Speed | None
+    spectrum: pa.Table,
+    config: FilterConfig,
+    full_plan: pa.Table,
+    *,
+    generators: int,
+    speed: Speed | None,
 ) -> Forecast:
     """From a preview's opened spectrum (with images) and the full PLAN to what the full run would give."""
     lam_pct = spectrum["lam_pct"].to_numpy()
@@ -178,13 +204,18 @@ def forecast(
     to_train = _by_level(full_plan.filter(pc.equal(full_plan["role"], "train")))
     every = sorted({*rows, *planned})
     shares = {
-        mode: at_levels({lam: float(mask[here].mean()) for lam, here in rows.items()}, every) for mode, mask in modes.items()
+        mode: at_levels({lam: float(mask[here].mean()) for lam, here in rows.items()}, every)
+        for mode, mask in modes.items()
     }
     stored = at_levels({lam: float(size[here].mean()) for lam, here in rows.items()}, every)
     levels = []
     for i, lam in enumerate(every):
         here = rows.get(lam)
-        low, high = (None, None) if here is None else wilson(int(modes[config.mode][here].sum()), int(here.sum()))
+        low, high = (
+            (None, None)
+            if here is None
+            else wilson(int(modes[config.mode][here].sum()), int(here.sum()))
+        )
         levels.append(
             Level(
                 lam_pct=lam,

@@ -23,7 +23,9 @@ from discl_ray.plan.config import PlanConfig
 from discl_ray.plan.prompts import Prompts
 
 
-def make_plan(hard: pa.Table, config: PlanConfig, prompts: Prompts, *, fingerprint: str, base_seed: int) -> pa.Table:
+def make_plan(
+    hard: pa.Table, config: PlanConfig, prompts: Prompts, *, fingerprint: str, base_seed: int
+) -> pa.Table:
     """The PLAN for a table of hard samples (SAMPLES rows: train sources and val sources for probes).
 
     seed = H(base_seed, sample, source bytes, replica, attempt): all λ of a replica start from the same noise.
@@ -35,7 +37,9 @@ def make_plan(hard: pa.Table, config: PlanConfig, prompts: Prompts, *, fingerpri
     columns = ("sample_id", "label", "class_name", "split", "sha256")
     for source in hard.select(columns).to_pylist():
         if source["split"] not in ("train", "val"):
-            raise ValueError(f"sample {source['sample_id']} is of split {source['split']}: nothing is made from it")
+            raise ValueError(
+                f"sample {source['sample_id']} is of split {source['split']}: nothing is made from it"
+            )
         probe = source["split"] == "val"
         for replica in range(config.probe_replicas if probe else config.replicas):
             seed = stable_seed(base_seed, source["sample_id"], source["sha256"], replica, 0)
@@ -63,24 +67,41 @@ def make_plan(hard: pa.Table, config: PlanConfig, prompts: Prompts, *, fingerpri
     return _plan(rows, config, fingerprint)
 
 
-def next_attempt(made: pa.Table, config: PlanConfig, *, fingerprint: str, base_seed: int) -> pa.Table:
+def next_attempt(
+    made: pa.Table, config: PlanConfig, *, fingerprint: str, base_seed: int
+) -> pa.Table:
     """The PLAN of the next try at what failed: SPECTRUM rows of one round whose text_sim is too low, or whose image broke.
 
     Everything stays but the attempt and, with it, the seed. Rows whose source is at fault are not tried again.
     """
     again: list[dict[str, object]] = []
     for row in made.select([*PLAN.names, "status", "error", "text_sim"]).to_pylist():
-        low = row["status"] == "ok" and np.float32(row["text_sim"]) <= np.float32(config.until_text_sim)  # as it is stored
+        low = row["status"] == "ok" and np.float32(row["text_sim"]) <= np.float32(
+            config.until_text_sim
+        )  # as it is stored
         if low or row["error"] == BROKEN:
             attempt = row["attempt"] + 1
-            seed = stable_seed(base_seed, row["sample_id"], row["source_sha256"], row["replica"], attempt)
-            again.append({**{name: row[name] for name in PLAN.names}, "attempt": attempt, "seed": seed})
+            seed = stable_seed(
+                base_seed, row["sample_id"], row["source_sha256"], row["replica"], attempt
+            )
+            again.append(
+                {**{name: row[name] for name in PLAN.names}, "attempt": attempt, "seed": seed}
+            )
     return _plan(again, config, fingerprint)
 
 
 def _plan(rows: list[dict[str, object]], config: PlanConfig, fingerprint: str) -> pa.Table:
     """PLAN of rows that lack their ids."""
-    names = ("sample_id", "source_sha256", "prompt", "negative_prompt", "filter_prompt", "lam_pct", "seed", "num_steps")
+    names = (
+        "sample_id",
+        "source_sha256",
+        "prompt",
+        "negative_prompt",
+        "filter_prompt",
+        "lam_pct",
+        "seed",
+        "num_steps",
+    )
     named = [{**row, "gid": stable_id(*(row[name] for name in names), fingerprint)} for row in rows]
     return pa.Table.from_pylist(_cut(named, config.shard_steps), schema=PLAN)
 
@@ -95,7 +116,11 @@ def _cut(rows: list[dict[str, object]], shard_steps: int) -> list[dict[str, obje
             load = 0
         shards[-1].append(row)
         load += cast(int, row["num_steps"])
-    return [{**row, "shard_id": stable_id(*(r["gid"] for r in shard))[:16]} for shard in shards for row in shard]
+    return [
+        {**row, "shard_id": stable_id(*(r["gid"] for r in shard))[:16]}
+        for shard in shards
+        for row in shard
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

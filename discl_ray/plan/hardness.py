@@ -73,7 +73,9 @@ def by_class_count(rows: pa.Table, config: HardConfig, _predictions: pa.Table | 
         hard=(size[label] > 0) & (size[label] < config.below) & ~_excluded(rows, config),
         suspect=np.zeros(len(label), bool),
         rank=_rank(np.argsort(size[label], kind="stable")),
-        guesses=pa.table({name: pa.nulls(len(label), GUESSES.field(name).type) for name in GUESSES.names}),
+        guesses=pa.table(
+            {name: pa.nulls(len(label), GUESSES.field(name).type) for name in GUESSES.names}
+        ),
     )
 
 
@@ -85,16 +87,24 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
     Raises DataError if predictions are missing or belong to other samples.
     """
     if predictions is None:
-        raise DataError(f"hard.rule = confidence needs the predictions of a classifier; {advice('identify')}")
+        raise DataError(
+            f"hard.rule = confidence needs the predictions of a classifier; {advice('identify')}"
+        )
     guesses = _guesses(rows, predictions)
-    own, sure = (guesses[name].to_numpy(zero_copy_only=False) for name in ("prob_true", "prob_pred"))
-    wrong = pc.fill_null(pc.not_equal(guesses["pred"], rows["label"]), False).to_numpy(zero_copy_only=False)
+    own, sure = (
+        guesses[name].to_numpy(zero_copy_only=False) for name in ("prob_true", "prob_pred")
+    )
+    wrong = pc.fill_null(pc.not_equal(guesses["pred"], rows["label"]), False).to_numpy(
+        zero_copy_only=False
+    )
     wanted = ~_excluded(rows, config)
     suspect = wrong & wanted & (sure >= np.float32(config.suspect_above))
     usable = wanted & ~np.isnan(own) & (~suspect | config.include_suspects)
     train = pc.equal(rows["split"], "train").to_numpy(zero_copy_only=False)
     keys = pa.table({"prob_true": guesses["prob_true"], "sample_id": rows["sample_id"]})
-    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names]).to_numpy()
+    order = pc.sort_indices(
+        keys, sort_keys=[(name, "ascending") for name in keys.column_names]
+    ).to_numpy()
     pool = order[(usable & train)[order]]
     if not len(pool):
         raise DataError(
@@ -104,7 +114,9 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
     if config.threshold is not None:
         hard = usable & (own < np.float32(config.threshold))
     else:
-        chosen = pool[: config.top_n or max(1, round((config.quantile or PAPER_QUANTILE) * len(pool)))]
+        chosen = pool[
+            : config.top_n or max(1, round((config.quantile or PAPER_QUANTILE) * len(pool)))
+        ]
         hard = usable & ~train & (own <= own[chosen[-1]])
         hard[chosen] = True
     return Verdicts(hard=hard, suspect=suspect, rank=_rank(order), guesses=guesses)
@@ -117,7 +129,9 @@ RULES: dict[str, Callable[[pa.Table, HardConfig, pa.Table | None], Verdicts]] = 
 """Rules for hardness: (SAMPLES rows of train and val, config, PREDICTIONS of the same) -> Verdicts."""
 
 
-def hardness(samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None) -> pa.Table:
+def hardness(
+    samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None
+) -> pa.Table:
     """HARDNESS of all train and val rows of SAMPLES, in their order; images are not looked at.
 
     Raises DataError if a rule lacks its predictions, or a class to exclude is not there.
@@ -126,11 +140,19 @@ def hardness(samples: pa.Table, config: HardConfig, predictions: pa.Table | None
     columns = ["sample_id", "label", "class_name", "split"]
     rows = samples.select(columns).filter(_usable_split(samples))
     found = RULES[config.rule](rows, config, predictions)
-    arrays: list[Any] = [*(rows[name] for name in columns), found.hard, found.suspect, found.rank, *found.guesses.columns]
+    arrays: list[Any] = [
+        *(rows[name] for name in columns),
+        found.hard,
+        found.suspect,
+        found.rank,
+        *found.guesses.columns,
+    ]
     return pa.table(arrays, names=HARDNESS.names).cast(HARDNESS)
 
 
-def hard_samples(samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None) -> pa.Table:
+def hard_samples(
+    samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None
+) -> pa.Table:
     """The sources of the spectrum as SAMPLES rows, in their order: hard training images, and hard val images for the probes.
 
     Of a class's hard val images the hardest `probe_sources` are taken; images are not looked at.
@@ -138,7 +160,9 @@ def hard_samples(samples: pa.Table, config: HardConfig, predictions: pa.Table | 
     Raises DataError like `hardness`, and if no training image is hard.
     """
     judged = hardness(samples, config, predictions)
-    hard, label, rank = (judged[name].to_numpy(zero_copy_only=False) for name in ("hard", "label", "rank"))
+    hard, label, rank = (
+        judged[name].to_numpy(zero_copy_only=False) for name in ("hard", "label", "rank")
+    )
     train = pc.equal(judged["split"], "train").to_numpy(zero_copy_only=False)
     if not (hard & train).any():
         raise DataError(_nothing_hard(judged, config))
@@ -160,7 +184,9 @@ def describe_rule(judged: pa.Table, config: HardConfig) -> str:
         rule = f"classes with fewer than hard.below = {config.below} training images"
     else:
         if not config.include_suspects and (suspects := pc.sum(train["suspect"]).as_py()):
-            left_out.append(f"{suspects} whose label is suspect (another class with at least {config.suspect_above:g})")
+            left_out.append(
+                f"{suspects} whose label is suspect (another class with at least {config.suspect_above:g})"
+            )
         if unread := train["prob_true"].null_count:
             left_out.append(f"{unread} that could not be read")
         highest = pc.max(train.filter(train["hard"])["prob_true"]).as_py()
@@ -176,14 +202,21 @@ def describe_rule(judged: pa.Table, config: HardConfig) -> str:
 
 
 def predictions_folder(
-    config: HardConfig, *, samples: str, scorer: str, prompts: Sequence[str], classifier: Mapping[str, Any]
+    config: HardConfig,
+    *,
+    samples: str,
+    scorer: str,
+    prompts: Sequence[str],
+    classifier: Mapping[str, Any],
 ) -> str:
     """The folder of PREDICTIONS under a run, `predictions-<hash8>`, named by all that decides them.
 
     `samples` and `scorer` are fingerprints, `prompts` one a class, `classifier` the seed and the identity fields of the start of a
     training run.
     """
-    decides = [scorer, list(prompts)] if config.method == "zero_shot" else [classifier, config.folds]
+    decides = (
+        [scorer, list(prompts)] if config.method == "zero_shot" else [classifier, config.folds]
+    )
     return f"predictions-{stable_id(config.method, samples, *decides)[:8]}"
 
 
@@ -209,7 +242,9 @@ def _rank(order: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _excluded(rows: pa.Table, config: HardConfig) -> NDArray[np.bool_]:
-    return pc.is_in(rows["class_name"], pa.array(config.excluded, pa.string())).to_numpy(zero_copy_only=False)
+    return pc.is_in(rows["class_name"], pa.array(config.excluded, pa.string())).to_numpy(
+        zero_copy_only=False
+    )
 
 
 def _check_excluded(samples: pa.Table, config: HardConfig) -> None:
@@ -217,7 +252,11 @@ def _check_excluded(samples: pa.Table, config: HardConfig) -> None:
     for name in config.excluded:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"classes are {', '.join(sorted(known)[:5])}, …"
+            hint = (
+                f"did you mean '{near[0]}'?"
+                if near
+                else f"classes are {', '.join(sorted(known)[:5])}, …"
+            )
             raise DataError(f"hard.exclude_classes = '{name}': no image is of this class; {hint}")
 
 
@@ -230,14 +269,20 @@ def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
     place = pc.index_in(rows["sample_id"], predictions["sample_id"].combine_chunks())
     if place.null_count:
         lacking = rows.filter(pc.is_null(place))["sample_id"][0].as_py()
-        raise DataError(f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {lacking}; {again}")
+        raise DataError(
+            f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {lacking}; {again}"
+        )
     found = predictions.take(place)
     other = pc.fill_null(pc.not_equal(found["label"], rows["label"]), True)
     if pc.any(other).as_py():
         first = rows.filter(other).select(["sample_id", "label"]).to_pylist()[0]
-        raise DataError(f"the predictions are for other classes: {first['sample_id']} has label {first['label']} now; {again}")
+        raise DataError(
+            f"the predictions are for other classes: {first['sample_id']} has label {first['label']} now; {again}"
+        )
     for name in ("prob_true", "prob_pred"):
-        inside = pc.and_(pc.greater_equal(found[name], 0), pc.less_equal(found[name], 1))  # false for NaN
+        inside = pc.and_(
+            pc.greater_equal(found[name], 0), pc.less_equal(found[name], 1)
+        )  # false for NaN
         if not pc.all(inside, min_count=0).as_py():
             broken = found.filter(pc.invert(inside)).select(["sample_id", name]).to_pylist()[0]
             raise DataError(
@@ -255,7 +300,9 @@ def _nothing_hard(judged: pa.Table, config: HardConfig) -> str:
             f"hard.threshold = {config.threshold:g}: no training image has a lower probability of its class "
             f"(the lowest is {lowest:.3g}); raise hard.threshold, {otherwise}"
         )
-    smallest = min(class_counts(train.filter(pa.array(~_excluded(train, config)))).values(), default=0)
+    smallest = min(
+        class_counts(train.filter(pa.array(~_excluded(train, config)))).values(), default=0
+    )
     return (
         f"hard.below = {config.below}: no class has fewer training images (the smallest has {smallest}); "
         f"raise hard.below, {otherwise}"

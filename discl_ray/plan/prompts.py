@@ -64,7 +64,9 @@ class Prompts:
         known = set(class_names)
         if unknown := [name for name in self.by_class if name not in known]:
             shown = [_nearest(name, class_names) for name in unknown[:NAMED]]
-            raise ConfigError(_report(f"{self.config.scenes}", [f"classes.{s}" for s in shown], len(unknown)))
+            raise ConfigError(
+                _report(f"{self.config.scenes}", [f"classes.{s}" for s in shown], len(unknown))
+            )
 
 
 def load_prompts(config: PromptConfig) -> Prompts:
@@ -76,11 +78,17 @@ def load_prompts(config: PromptConfig) -> Prompts:
         return Prompts(config=config)
     value = _read(config.scenes)
     if not isinstance(value, dict):
-        raise ConfigError(f"prompts.scenes = '{config.scenes}': a mapping with {' or '.join(PARTS)} is needed")
+        raise ConfigError(
+            f"prompts.scenes = '{config.scenes}': a mapping with {' or '.join(PARTS)} is needed"
+        )
     if problems := list(_problems(value)):
         raise ConfigError(_report(config.scenes, problems[:20], len(problems)))
-    by_class = {name: tuple(map(_folded, texts)) for name, texts in value.get("classes", {}).items()}
-    return Prompts(config=config, general=tuple(map(_folded, value.get("any", ()))), by_class=by_class)
+    by_class = {
+        name: tuple(map(_folded, texts)) for name, texts in value.get("classes", {}).items()
+    }
+    return Prompts(
+        config=config, general=tuple(map(_folded, value.get("any", ()))), by_class=by_class
+    )
 
 
 def check_names(class_names: Iterable[str], *, force: bool) -> None:
@@ -91,7 +99,9 @@ def check_names(class_names: Iterable[str], *, force: bool) -> None:
     names = list(class_names)
     mend = "give data.names=FILE.csv with the header `class,name` and a line for each"
     if broken := [name for name in names if not name.strip() or has_control(name)]:
-        raise ConfigError(f"class names that are empty or hold a control character: {_some(broken)}; {mend}, or rename them")
+        raise ConfigError(
+            f"class names that are empty or hold a control character: {_some(broken)}; {mend}, or rename them"
+        )
     if not force and (codes := [name for name in names if code_like(name)]):
         raise ConfigError(
             f"class names that read like codes, which no text encoder knows: {_some(codes)}; {mend}, or prompts.force=true"
@@ -132,7 +142,9 @@ def _read(name: str) -> Any:
     except FileNotFoundError as error:
         raise ConfigError(f"prompts.scenes = '{name}': no such file in {Path.cwd()}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"prompts.scenes = '{name}': cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"prompts.scenes = '{name}': cannot be read: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _problems(value: Mapping[str, Any]) -> Iterator[str]:
@@ -171,7 +183,11 @@ def _list_problems(key: str, texts: Any, *, general: bool) -> Iterator[str]:
 
 def _nearest(name: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3)
-    known = f"did you mean {' or '.join(map(repr, near))}?" if near else f"classes are {_some(sorted(names))}"
+    known = (
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else f"classes are {_some(sorted(names))}"
+    )
     return f"{name}: no such class in the data set; {known}"
 
 
@@ -183,4 +199,6 @@ def _some(names: Collection[str]) -> str:
 def _report(file: str, problems: list[str], total: int) -> str:
     more = [f"and {total - len(problems)} more"] if total > len(problems) else []
     count = f"{total} problem{'s' if total > 1 else ''}"
-    return "\n".join([f"prompts.scenes = '{file}': {count}", *(f"  {p}" for p in (*problems, *more))])
+    return "\n".join(
+        [f"prompts.scenes = '{file}': {count}", *(f"  {p}" for p in (*problems, *more))]
+    )

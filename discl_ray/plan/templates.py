@@ -19,7 +19,9 @@ def broken_rule(template: str) -> str | None:
         plain = all(placeholder == ("name", "", None) for placeholder in placeholders(template))
     except ValueError:  # a brace that is not closed
         plain = False
-    return None if plain else "the only placeholder is {name}; a brace that is meant is written twice"
+    return (
+        None if plain else "the only placeholder is {name}; a brace that is meant is written twice"
+    )
 
 
 def placeholders(template: str) -> list[tuple[str | None, ...]]:

@@ -51,7 +51,9 @@ class Call:
     submitted: bool = False
 
     @classmethod
-    def of(cls, argv: Sequence[str], environment: Mapping[str, str], python: str = "python") -> Call:
+    def of(
+        cls, argv: Sequence[str], environment: Mapping[str, str], python: str = "python"
+    ) -> Call:
         """The call with these words."""
         files, rest = split_words(argv[1:])
         script = argv[0] if argv else ""
@@ -75,7 +77,13 @@ class Call:
         """The job's name; empty if this process is no job."""
         return Path(self.script).stem if self.script else ""
 
-    def command(self, job: str = "", *, files: Sequence[str] | None = None, rest: Sequence[str] | None = None) -> str:
+    def command(
+        self,
+        job: str = "",
+        *,
+        files: Sequence[str] | None = None,
+        rest: Sequence[str] | None = None,
+    ) -> str:
         """The command that calls a job as this one was, or this one again; with other files and words where they are given.
 
         It is to be printed: what is secret in it is masked.
@@ -83,14 +91,25 @@ class Call:
         files = self.files if files is None else tuple(files)
         words = self.rest if rest is None else tuple(rest)
         if job and job != self.job:
-            words = tuple(word for word in words if "=" in word and not word.startswith("--"))  # not this job's options
+            words = tuple(
+                word for word in words if "=" in word and not word.startswith("--")
+            )  # not this job's options
         targets = (job,) if job else self.targets or (self.job,)
         job = job or self.job
         words = tuple(map(masked, words))
         if self.targets or not self.script:
-            return " ".join(["make", *targets, *_variable("CONF", _files_of(job, files)), *_variable("ARGS", words)])
+            return " ".join(
+                [
+                    "make",
+                    *targets,
+                    *_variable("CONF", _files_of(job, files)),
+                    *_variable("ARGS", words),
+                ]
+            )
         configured = [word for file in files for word in ("--config", file)]
-        plain = shlex.join([self.python, str(Path(self.script).with_name(f"{job}.py")), *configured, *words])
+        plain = shlex.join(
+            [self.python, str(Path(self.script).with_name(f"{job}.py")), *configured, *words]
+        )
         return f"ray job submit --working-dir . -- {plain}" if self.submitted else plain
 
 

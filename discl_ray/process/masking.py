@@ -13,7 +13,8 @@ _USER = re.compile(
 )
 _TOKEN = re.compile(r"(https?://)[^\s/@]+@")
 _OPTION = re.compile(
-    r"([?&;][^\s=&;]*(?:secret|passw|token|signature|\bsig|key|credential)[^\s=&;]*=)[^\s&;'\"]+", re.IGNORECASE
+    r"([?&;][^\s=&;]*(?:secret|passw|token|signature|\bsig|key|credential)[^\s=&;]*=)[^\s&;'\"]+",
+    re.IGNORECASE,
 )
 
 

@@ -191,7 +191,10 @@ def _tell(number: int) -> None:
         sys.stdout.flush()
     newline = "\n" if os.isatty(1) else ""  # a line of progress may stand open
     with contextlib.suppress(OSError):
-        os.write(_told.stderr, f"{newline}{_told.line}\n".encode(sys.stderr.encoding or "utf-8", "replace"))
+        os.write(
+            _told.stderr,
+            f"{newline}{_told.line}\n".encode(sys.stderr.encoding or "utf-8", "replace"),
+        )
     for stream in (1, 2):
         with contextlib.suppress(OSError):
             _silence(stream)
@@ -216,4 +219,6 @@ def _watch(heard: socket.socket) -> None:
             if heard.recv(1)[0] in SIGNALS and time.monotonic() - since > AGAIN_S:
                 break
     _tell(number)
-    _go(128 + number)  # without a flush: the main thread may be waiting for a reader that has stopped
+    _go(
+        128 + number
+    )  # without a flush: the main thread may be waiting for a reader that has stopped

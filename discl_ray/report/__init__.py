@@ -2,4 +2,6 @@
 
 import logging
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home it says at length where its cache is
+logging.getLogger("matplotlib").setLevel(
+    logging.ERROR
+)  # without a home it says at length where its cache is

@@ -27,7 +27,9 @@ def rule_words(config: FilterConfig, mode: str) -> str:
     rules = {
         "absolute": f"text_sim ≥ {config.threshold:g}",
         "quantile": f"text_sim as that of all but {100 * config.quantile:g} % of the real images",
-        "rank": "own class first" if config.rank == 1 else f"own class among the first {config.rank}",
+        "rank": "own class first"
+        if config.rank == 1
+        else f"own class among the first {config.rank}",
     }
     return rules[mode]
 
@@ -68,7 +70,10 @@ def _few_real_words(spectrum: pa.Table, config: FilterConfig) -> str:
             f"  warning: fewer than half, and of those made at λ = {pct_to_lam(first):g} it keeps {100 * found[first]:.0f} %: "
             f"this CLIP hardly knows the classes by these prompts; {tries}"
         )
-    kept = " and ".join(f"{100 * found[level]:.0f} % at λ = {pct_to_lam(level):g}" for level in dict.fromkeys((first, last)))
+    kept = " and ".join(
+        f"{100 * found[level]:.0f} % at λ = {pct_to_lam(level):g}"
+        for level in dict.fromkeys((first, last))
+    )
     return (
         f"  note: fewer than half, but of those made it keeps {kept}: this CLIP knows the prompts, and the real images look unlike "
         f"what it knows by them (the sheet shows whether the class names fit)\n"
@@ -82,7 +87,9 @@ def _kept_by_level(spectrum: pa.Table) -> dict[int, float]:
     level, kept = (rows[name].to_numpy(zero_copy_only=False) for name in ("lam_pct", "kept"))
     images = best_attempts(rows)
     levels = np.unique(level[images]).tolist()
-    return {lam_pct: kept[level == lam_pct].sum() / images[level == lam_pct].sum() for lam_pct in levels}
+    return {
+        lam_pct: kept[level == lam_pct].sum() / images[level == lam_pct].sum() for lam_pct in levels
+    }
 
 
 def nothing_kept_words(spectrum: pa.Table, config: FilterConfig) -> str:
@@ -111,6 +118,9 @@ def other_settings(rows: pa.Table, config: FilterConfig) -> dict[str, int]:
         else:
             threshold = math.floor(100 * np.quantile(scores, 1 - share, method="lower")) / 100
             mode = "" if config.mode == "absolute" else "filter.mode=absolute "
-            setting, update = f"{mode}filter.threshold={threshold:g}", {"mode": "absolute", "threshold": threshold}
+            setting, update = (
+                f"{mode}filter.threshold={threshold:g}",
+                {"mode": "absolute", "threshold": threshold},
+            )
         found[setting] = pc.sum(judge(rows, config.model_copy(update=update))["kept"]).as_py()
     return found

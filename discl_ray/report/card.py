@@ -82,7 +82,10 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-_Dumper.add_representer(_Quoted, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"'))
+_Dumper.add_representer(
+    _Quoted,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"'),
+)
 
 
 def write_card(run: Store, config: Config, classes: Sequence[str], note: str = "") -> None:
@@ -103,7 +106,9 @@ def _write(run: Store, name: str, data: bytes) -> None:
 
 def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: str = "") -> str:
     """The dataset card: front matter for `datasets`, then words. `patterns` are the data files', relative to the card."""
-    scorer = config.scorer.model + (f" ({config.scorer.pretrained})" if config.scorer.pretrained else "")
+    scorer = config.scorer.model + (
+        f" ({config.scorer.pretrained})" if config.scorer.pretrained else ""
+    )
     rule = f"`{config.filter.mode}` ({rule_words(config.filter, config.filter.mode)})"
     columns = "\n".join(f"| `{name}` | {COLUMNS[name]} |" for name in SPECTRUM.names)
     parts = [

@@ -20,13 +20,22 @@ def curves(histories: dict[str, list[dict[str, Any]]], *, note: str = "") -> byt
     """A PNG: scores on val over epochs, and below them λ; one colour a run, dotted for the first score. `note` stands above."""
     keys = {key for rows in histories.values() for row in rows for key in row}
     shown = next(pair for pair in SCORES if pair[1] in keys or pair is SCORES[-1])
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5.2), sharex=True, height_ratios=(3, 1), layout="constrained")
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(7, 5.2), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
     for (label, rows), colour in zip(histories.items(), COLOURS, strict=False):
         for key, style in zip(shown, (":", "-"), strict=True):
             points = [(r["epoch"], r[key]) for r in rows if key in r]
             if points:
                 name = key.removeprefix("val_").replace("top1_", "").replace("_", " ")
-                top.plot(*zip(*points, strict=True), style, color=colour, marker="o", ms=3, label=f"{label}, {name}")
+                top.plot(
+                    *zip(*points, strict=True),
+                    style,
+                    color=colour,
+                    marker="o",
+                    ms=3,
+                    label=f"{label}, {name}",
+                )
         bottom.step([r["epoch"] for r in rows], [r["lam"] for r in rows], where="mid", color=colour)
     top.set_ylabel("macro F1 on val [%]" if "f1" in shown[0] else "top-1 on val [%]")
     if top.lines:

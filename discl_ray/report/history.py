@@ -35,7 +35,9 @@ def history_table(history: Sequence[Mapping[str, Any]]) -> str:
     for row in history:
         for level, progress in from_metrics(row).items():
             lead = row.get("lead_in_se", "")
-            rows.writerow([row["epoch"], row["lam"], lead, level / REAL, progress.mean, progress.se])
+            rows.writerow(
+                [row["epoch"], row["lam"], lead, level / REAL, progress.mean, progress.se]
+            )
     return out.getvalue()
 
 
@@ -57,20 +59,31 @@ def synthetic_seen(history: Sequence[Mapping[str, Any]]) -> int | None:
 
 def history_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG: progress with a band of one standard error, a line a level; below it the level taken."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained")
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
     measured = [(row["epoch"], from_metrics(row)) for row in history if from_metrics(row)]
     levels = sorted({level for _, progress in measured for level in progress})
     for number, level in enumerate(levels):
         colour = plt.get_cmap("viridis")(number / max(1, len(levels) - 1) * 0.9)
-        points = [(epoch, 100 * p[level].mean, 100 * p[level].se) for epoch, p in measured if level in p]
+        points = [
+            (epoch, 100 * p[level].mean, 100 * p[level].se) for epoch, p in measured if level in p
+        ]
         epochs, mean, se = zip(*points, strict=True)
-        top.plot(epochs, mean, color=colour, marker="o", ms=3, lw=1.2, label=f"λ = {level / REAL:g}")
+        top.plot(
+            epochs, mean, color=colour, marker="o", ms=3, lw=1.2, label=f"λ = {level / REAL:g}"
+        )
         low, high = ([m + sign * s for m, s in zip(mean, se, strict=True)] for sign in (-1, 1))
         top.fill_between(epochs, low, high, color=colour, alpha=0.12, lw=0)
     top.axhline(0, color="#999999", lw=0.8)
     top.set_ylabel("progress: true class's probability,\nafter minus before [points]")
     top.legend(frameon=False, fontsize=8, ncols=len(levels))
-    bottom.step([row["epoch"] for row in history], [row["lam"] for row in history], where="mid", color="#1d4ed8")
+    bottom.step(
+        [row["epoch"] for row in history],
+        [row["lam"] for row in history],
+        where="mid",
+        color="#1d4ed8",
+    )
     bottom.set(xlabel="epoch", ylabel="λ taken", ylim=(-0.05, 1.05))
     bottom.xaxis.get_major_locator().set_params(integer=True)
     for axis in (top, bottom):

@@ -26,7 +26,9 @@ MAX_ROWS = 14
 PAPER, INK, FAINT = (250, 249, 246), (40, 40, 40), (120, 120, 120)
 
 
-def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = MAX_ROWS, note: str = "") -> bytes:
+def contact_sheet(
+    spectrum: pa.Table, sources: pa.Table, *, max_rows: int = MAX_ROWS, note: str = ""
+) -> bytes:
     """A PNG of up to `max_rows` real training images, their first replica at every λ, and the real image last.
 
     `spectrum` needs images and verdicts, `sources` is SAMPLES; real images are drawn evenly over the classes. A `note` stands in
@@ -34,19 +36,31 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = MAX_
     """
     levels = sorted(set(spectrum["lam_pct"].to_pylist()))
     cells: dict[tuple[str, int], dict[str, object]] = {}
-    for row in spectrum.select(["sample_id", "lam_pct", "replica", "role", "image", "kept", "reason"]).to_pylist():
+    for row in spectrum.select(
+        ["sample_id", "lam_pct", "replica", "role", "image", "kept", "reason"]
+    ).to_pylist():
         key = row["sample_id"], row["lam_pct"]
-        if row["role"] == "train" and row["replica"] == 0 and (row["kept"] or key not in cells):  # the attempt that was kept
+        if (
+            row["role"] == "train" and row["replica"] == 0 and (row["kept"] or key not in cells)
+        ):  # the attempt that was kept
             cells[row["sample_id"], row["lam_pct"]] = row
     shown = pick_shown(sources, max_rows).to_pylist()
     width = LEFT + (len(levels) + 1) * (CELL + GAP) + GAP
     sheet = Image.new("RGB", (width, TOP + len(shown) * (CELL + GAP) + 22), PAPER)
     draw, font = ImageDraw.Draw(sheet), font_of(13)
     for column, name in enumerate([*(f"λ = {pct_to_lam(p):g}" for p in levels), "real"]):
-        draw.text((LEFT + column * (CELL + GAP) + CELL // 2, TOP // 2), name, INK, font=font, anchor="mm")
+        draw.text(
+            (LEFT + column * (CELL + GAP) + CELL // 2, TOP // 2), name, INK, font=font, anchor="mm"
+        )
     for line, sample in enumerate(shown):
         y = TOP + line * (CELL + GAP)
-        draw.text((LEFT - 10, y + CELL // 2), fitted(str(sample["class_name"]), font, LEFT - 16), INK, font=font, anchor="rm")
+        draw.text(
+            (LEFT - 10, y + CELL // 2),
+            fitted(str(sample["class_name"]), font, LEFT - 16),
+            INK,
+            font=font,
+            anchor="rm",
+        )
         for column, lam_pct in enumerate(levels):
             cell = cells.get((sample["sample_id"], lam_pct))
             if cell is None or cell["image"]["bytes"] is None:  # pyright: ignore
@@ -57,8 +71,16 @@ def contact_sheet(spectrum: pa.Table, sources: pa.Table, *, max_rows: int = MAX_
                 draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), outline=RED, width=3)
                 draw.line((x, y, x + CELL - 1, y + CELL - 1), RED, width=3)
         with suppress(OSError, ImageError):  # its place stays empty
-            sheet.paste(thumbnail(image_bytes(sample["image"])), (LEFT + len(levels) * (CELL + GAP), y))
-    draw.text((LEFT, sheet.height - 11), "crossed out: rejected by the filter", FAINT, font=font_of(11), anchor="lm")
+            sheet.paste(
+                thumbnail(image_bytes(sample["image"])), (LEFT + len(levels) * (CELL + GAP), y)
+            )
+    draw.text(
+        (LEFT, sheet.height - 11),
+        "crossed out: rejected by the filter",
+        FAINT,
+        font=font_of(11),
+        anchor="lm",
+    )
     return png_of(with_note(sheet, note))
 
 

@@ -19,7 +19,9 @@ def sweep_table(rows: Sequence[Mapping[str, str]]) -> str:
     heads = list(rows[0])
     cell = lambda value: value.replace("|", "\\|").replace("\n", " ")  # noqa: E731
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(cell(row[head]) for head in heads)} |" for row in rows)])
+    return "\n".join(
+        [*lines, *(f"| {' | '.join(cell(row[head]) for head in heads)} |" for row in rows)]
+    )
 
 
 def sweep_picture(
@@ -44,9 +46,24 @@ def sweep_picture(
         if points and number != best:
             label = None if status in labelled else status
             labelled.add(status)
-            top.plot(*zip(*points, strict=True), color=COLOURS[status], lw=1, alpha=0.55, marker="o", ms=2, label=label)
+            top.plot(
+                *zip(*points, strict=True),
+                color=COLOURS[status],
+                lw=1,
+                alpha=0.55,
+                marker="o",
+                ms=2,
+                label=label,
+            )
     if best is not None:
-        top.plot(*zip(*trials[best][1], strict=True), color="#c2410c", lw=2.5, marker="o", ms=4, label="best")
+        top.plot(
+            *zip(*trials[best][1], strict=True),
+            color="#c2410c",
+            lw=2.5,
+            marker="o",
+            ms=4,
+            label="best",
+        )
     top.set(xlabel="epoch", ylabel=f"{metric} on val [%]", title=title)
     top.legend(frameon=False, fontsize=8, loc="lower right")
     for number, (key, points) in enumerate(swept.items()):

@@ -23,7 +23,10 @@ def count(number: float | None) -> str:
 
 
 def score_table(
-    rows: Mapping[str, Scores], *, seen: Mapping[str, int | None], difference: tuple[str, str] | None = None
+    rows: Mapping[str, Scores],
+    *,
+    seen: Mapping[str, int | None],
+    difference: tuple[str, str] | None = None,
 ) -> str:
     """Scores in percent, a line a row: by group of classes, or by domain where there are two; last the synthetic images `seen`.
 
@@ -31,14 +34,23 @@ def score_table(
     """
     first = next(iter(rows.values()))
     columns = LOW_QUALITY if LOW_QUALITY[0] in first else LONG_TAIL
-    heads = [f"{metric.replace('_', ' ')} {name} (n={first[metric, name][1]})" for metric, name in columns]
-    lines = ["  " + f"{'on test [%]':<30}" + "".join(f"{head:>22}" for head in [*heads, "synthetic seen"])]
+    heads = [
+        f"{metric.replace('_', ' ')} {name} (n={first[metric, name][1]})"
+        for metric, name in columns
+    ]
+    lines = [
+        "  "
+        + f"{'on test [%]':<30}"
+        + "".join(f"{head:>22}" for head in [*heads, "synthetic seen"])
+    ]
     for label, row in rows.items():
         cells = [*(percent(row[c][0]) for c in columns), count(seen[label])]
         lines.append("  " + f"{label:<30}" + "".join(f"{cell:>22}" for cell in cells))
     if difference is not None:
         base, other = (rows[label] for label in difference)
         lines.append(
-            "  " + f"{'difference':<30}" + "".join(f"{percent(other[c][0] - base[c][0], '+.1f'):>22}" for c in columns)
+            "  "
+            + f"{'difference':<30}"
+            + "".join(f"{percent(other[c][0] - base[c][0], '+.1f'):>22}" for c in columns)
         )
     return "\n".join(lines)

@@ -39,7 +39,9 @@ REMEMBERED = 4096
 class ScoreActor:
     """PLAN and MADE in, SCORED out."""
 
-    def __init__(self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, pulse: Any = None) -> None:
+    def __init__(
+        self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, pulse: Any = None
+    ) -> None:
         torch.set_num_threads(config.threads)
         self.run, self.batch = run, config.batch
         self.place = {prompt: i for i, prompt in reversed(list(enumerate(class_prompts)))}
@@ -70,7 +72,10 @@ class ScoreActor:
         ids, prompts = made["sample_id"].to_pylist(), made["filter_prompt"].to_pylist()
         own = [self.place[prompt] for prompt in prompts]
         real = self._embed_sources(ids)
-        ranks = {key: rank_of(key[1], self.texts @ real[key[0]]) for key in set(zip(ids, own, strict=True))}
+        ranks = {
+            key: rank_of(key[1], self.texts @ real[key[0]])
+            for key in set(zip(ids, own, strict=True))
+        }
         scores = {field.name: np.zeros(len(ids), field.type.to_pandas_dtype()) for field in SCORES}
         for i, image in enumerate(self._embed_made(made["image"])):
             similarities, source = self.texts @ image, real[ids[i]]

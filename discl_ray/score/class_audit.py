@@ -32,7 +32,9 @@ def class_ranks(
     position = {name: i for i, name in enumerate(prompts)}
     ranks: dict[str, list[int]] = {}
     for name, image in images:
-        ranks.setdefault(name, []).append(rank_of(position[name], texts @ scorer.embed_images([image])[0]))
+        ranks.setdefault(name, []).append(
+            rank_of(position[name], texts @ scorer.embed_images([image])[0])
+        )
     return {name: float(np.median(ranks[name])) for name in prompts if name in ranks}
 
 
@@ -42,4 +44,9 @@ def unknown_classes(ranks: Mapping[str, float], count: int) -> dict[str, float]:
     Too low is beyond the third and beyond the best quarter; by chance the middle one of three images lies there five times in six.
     """
     limit = max(3.0, count / 4)
-    return dict(sorted(((name, rank) for name, rank in ranks.items() if rank > limit), key=lambda item: -item[1]))
+    return dict(
+        sorted(
+            ((name, rank) for name, rank in ranks.items() if rank > limit),
+            key=lambda item: -item[1],
+        )
+    )

@@ -38,7 +38,9 @@ class ClipScorer:
         self.side = _batched_side(self.steps)
 
     def _refusal(self, why: object) -> ModelError:
-        return ModelError(f"scorer.model = '{self.config.model}', pretrained = {self.config.pretrained}: {why}")
+        return ModelError(
+            f"scorer.model = '{self.config.model}', pretrained = {self.config.pretrained}: {why}"
+        )
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -47,8 +49,16 @@ class ClipScorer:
         Raises ModelError if tokenizer and text tower do not belong together.
         """
         try:
-            return self.model.encode_text(self.tokenizer(list(texts)).to(self.device), normalize=True).cpu().numpy()
-        except (IndexError, RuntimeError, ValueError) as error:  # a token or a position that the tower has no vector for
+            return (
+                self.model.encode_text(self.tokenizer(list(texts)).to(self.device), normalize=True)
+                .cpu()
+                .numpy()
+            )
+        except (
+            IndexError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # a token or a position that the tower has no vector for
             raise self._refusal(f"its tokenizer does not fit its text tower ({error})") from error
 
     @torch.no_grad()
@@ -56,7 +66,11 @@ class ClipScorer:
         """Unit vectors of RGB uint8 (H, W, 3) images of any sizes, in their order, shape (len(images), D)."""
         size = self.config.batch
         batches = (self.pixels(images[i : i + size]) for i in range(0, len(images), size))
-        return torch.cat([self.model.encode_image(batch, normalize=True) for batch in batches]).cpu().numpy()
+        return (
+            torch.cat([self.model.encode_image(batch, normalize=True) for batch in batches])
+            .cpu()
+            .numpy()
+        )
 
     @property
     def logit_scale(self) -> float:
@@ -73,14 +87,18 @@ class ClipScorer:
         if self.steps["resize_mode"] == "shortest":
             images = [_middle(image, self.steps["size"]) for image in images]
         if self.side is None:
-            return torch.stack([self.transform(Image.fromarray(image)) for image in images]).to(self.device)  # pyright: ignore
+            return torch.stack([self.transform(Image.fromarray(image)) for image in images]).to(
+                self.device
+            )  # pyright: ignore
         side, how = [self.side, self.side], InterpolationMode(self.steps["interpolation"])
         out = torch.empty(len(images), 3, *side, device=self.device)
         shapes = [image.shape for image in images]
         for places in _alike(shapes, self.side):
             batch = torch.from_numpy(np.stack([images[i] for i in places])).permute(0, 3, 1, 2)
             # on the CPU, where torchvision rounds after each direction as Pillow does; without that, hard edges are 27 levels off
-            resized = F.center_crop(F.resize(batch, side[:1], how, antialias=True), side).to(self.device)
+            resized = F.center_crop(F.resize(batch, side[:1], how, antialias=True), side).to(
+                self.device
+            )
             out[places] = F.normalize(resized.float() / 255, self.steps["mean"], self.steps["std"])
         return out
 

@@ -55,7 +55,9 @@ def open_clip_name(config: ScorerConfig) -> str:
     if not (folder / "open_clip_config.json").is_file():
         raise ModelError(f"{folder}: no open_clip_config.json; an open_clip folder has one")
     if not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder}: no *.safetensors file; pickled weights are not loaded, convert them first")
+        raise ModelError(
+            f"{folder}: no *.safetensors file; pickled weights are not loaded, convert them first"
+        )
     pickles = sorted(path.name for kind in ("*.bin", "*.pth") for path in folder.glob(kind))
     if pickles and not any((folder / name).is_file() for name in FIRST):
         raise ModelError(
@@ -79,10 +81,16 @@ def check_scorer(config: ScorerConfig) -> None:
         read_header(Path(config.pretrained))
         _check_activation(config.model, Path(config.pretrained))
     files = _files(config, name)
-    known = outline(files) if name.startswith("local-dir:") else stable_id(name, config.pretrained, outline(files))
+    known = (
+        outline(files)
+        if name.startswith("local-dir:")
+        else stable_id(name, config.pretrained, outline(files))
+    )
     if known in CHECKED:
         return
-    where = f"scorer.model = '{config.model}'" + (f", pretrained = {config.pretrained}" if config.pretrained else "")
+    where = f"scorer.model = '{config.model}'" + (
+        f", pretrained = {config.pretrained}" if config.pretrained else ""
+    )
     check_apart("discl_ray.models.clip:check_clip", name, config.pretrained, where)
     CHECKED.add(known)
 
@@ -93,7 +101,11 @@ def scorer_warnings(config: ScorerConfig) -> list[str]:
     if config.model == "embedded" or Path(config.model).is_dir():
         what = "the CLIP for digits" if config.model == "embedded" else "a folder"
         own = f"scorer.model = {config.model} is {what}, with weights of its own"
-        return [f"scorer.pretrained = {config.pretrained} is not used: {own}"] if config.pretrained else []
+        return (
+            [f"scorer.pretrained = {config.pretrained} is not used: {own}"]
+            if config.pretrained
+            else []
+        )
     if not file.is_file() or name.removesuffix(QUICKGELU) not in QUICK:
         return []
     if (file.parent / "open_clip_config.json").is_file():
@@ -127,8 +139,14 @@ def scorer_fingerprint(config: ScorerConfig) -> str:
 
 def _files(config: ScorerConfig, name: str) -> dict[str, Path]:
     """The files here that decide a score."""
-    files = sorted(Path(name.removeprefix("local-dir:")).iterdir()) if name.startswith("local-dir:") else []
-    files += [Path(config.pretrained)] if config.pretrained and Path(config.pretrained).is_file() else []
+    files = (
+        sorted(Path(name.removeprefix("local-dir:")).iterdir())
+        if name.startswith("local-dir:")
+        else []
+    )
+    files += (
+        [Path(config.pretrained)] if config.pretrained and Path(config.pretrained).is_file() else []
+    )
     return {file.name: file for file in files if file.is_file()}
 
 
@@ -138,7 +156,10 @@ def _check_activation(model: str, file: Path) -> None:
     if not beside.is_file():
         return
     said = bool(read_json(beside).get("model_cfg", {}).get("quick_gelu", False))
-    if said != definition(model).endswith(QUICKGELU) and definition(model).removesuffix(QUICKGELU) in QUICK:
+    if (
+        said != definition(model).endswith(QUICKGELU)
+        and definition(model).removesuffix(QUICKGELU) in QUICK
+    ):
         raise ModelError(
             f"scorer.pretrained = '{file}': {beside.name} beside it says quick_gelu = {str(said).lower()}, and scorer.model = "
             f"'{model}' is another activation; set scorer.model={file.parent}, which has both"

@@ -26,7 +26,13 @@ from discl_ray.score.config import ScorerConfig
 class ZeroShotActor:
     """Probabilities softmax(s · image @ text.T) over all class prompts, with s the model's own logit scale."""
 
-    def __init__(self, config: ScorerConfig, class_prompts: Sequence[str], fingerprint: str, pulse: Any = None) -> None:
+    def __init__(
+        self,
+        config: ScorerConfig,
+        class_prompts: Sequence[str],
+        fingerprint: str,
+        pulse: Any = None,
+    ) -> None:
         torch.set_num_threads(config.threads)
         self.batch, self.fingerprint = config.batch, fingerprint
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
@@ -44,11 +50,17 @@ class ZeroShotActor:
         probabilities = np.zeros((len(images), len(self.texts)), np.float32)
         read = np.zeros(len(images), bool)
         for begin in range(0, len(images), self.batch):  # pixels of one batch at a time
-            pixels = dict(enumerate(self.readers.map(_pixels, images[begin : begin + self.batch]), begin))
+            pixels = dict(
+                enumerate(self.readers.map(_pixels, images[begin : begin + self.batch]), begin)
+            )
             found = [i for i, image in pixels.items() if image is not None]
             if found:
-                embedded = self.scorer.embed_images([image for image in pixels.values() if image is not None])
-                probabilities[found] = softmax(self.scorer.logit_scale * embedded @ self.texts.T, axis=1)
+                embedded = self.scorer.embed_images(
+                    [image for image in pixels.values() if image is not None]
+                )
+                probabilities[found] = softmax(
+                    self.scorer.logit_scale * embedded @ self.texts.T, axis=1
+                )
                 read[found] = True
         return predictions_of(rows, probabilities, read, fold=-1, scorer=self.fingerprint)
 

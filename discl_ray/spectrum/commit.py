@@ -66,7 +66,9 @@ def write_shard(run: Store, shard_id: str, table: pa.Table, classes: Sequence[st
     run.write(name, data)
     files = [{"name": name, "rows": table.num_rows, "sha256": sha256(data)}]
     status = Counter(table["status"].to_pylist())
-    run.write_json(f"{COMMITS}/{shard_id}.json", {"shard_id": shard_id, "files": files, "status": dict(status)})
+    run.write_json(
+        f"{COMMITS}/{shard_id}.json", {"shard_id": shard_id, "files": files, "status": dict(status)}
+    )
 
 
 def spectrum_rows(scored: pa.Table, classes: Sequence[str]) -> pa.Table:
@@ -93,7 +95,10 @@ def group_starts(table: pa.Table) -> list[int]:
 def committed(run: Store) -> dict[str, Any]:
     """Commit records by shard."""
     remedy = images_again(run)
-    return {r["shard_id"]: r for r in each_of(partial(_read_commit, run, remedy), run.list(COMMITS, ".json"))}
+    return {
+        r["shard_id"]: r
+        for r in each_of(partial(_read_commit, run, remedy), run.list(COMMITS, ".json"))
+    }
 
 
 def committed_ids(run: Store) -> set[str]:
@@ -146,7 +151,9 @@ def _check_bytes(run: Store, record: Mapping[str, Any], remedy: str) -> None:
         with run.reading(file["name"], remedy):
             data = run.read(file["name"])
         if sha256(data) != file["sha256"]:
-            raise IntegrityError(f"{run.path(file['name'])}: its bytes differ from its commit; {remedy}")
+            raise IntegrityError(
+                f"{run.path(file['name'])}: its bytes differ from its commit; {remedy}"
+            )
 
 
 def _records(run: Store, shards: Iterable[str]) -> str:
@@ -172,7 +179,9 @@ def content_of(run: Store) -> list[str]:
 
 def is_of_another_tool(run: Store) -> bool:
     """Whether a folder holds images and nothing of ours; every file counts as committed then."""
-    ours = any(run.exists(name) for name in (PLAN_FILE, CONFIG, MANIFEST)) or bool(run.list(COMMITS, ".json"))
+    ours = any(run.exists(name) for name in (PLAN_FILE, CONFIG, MANIFEST)) or bool(
+        run.list(COMMITS, ".json")
+    )
     return not ours and bool(run.list(DATA, ".parquet"))
 
 
@@ -211,13 +220,19 @@ def verify(run: Store, plan: pa.Table, whole: Container[str] = ()) -> None:
     gids = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string())
     missing = pc.sum(pc.invert(pc.is_in(plan["gid"], gids.combine_chunks()))).as_py() or 0
     if missing:
-        raise IntegrityError(f"{run.base}: {missing} planned images are not committed; {remake(run)}")
+        raise IntegrityError(
+            f"{run.base}: {missing} planned images are not committed; {remake(run)}"
+        )
     counts = pc.value_counts(gids)
     foreign = gids.filter(pc.invert(pc.is_in(gids, plan["gid"].combine_chunks())))
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     for found, what in ((foreign, "are not in the plan"), (twice, "are committed twice")):
         if len(found):
-            holders = [s for s, column in zip(shards, ids, strict=True) if pc.any(pc.is_in(column, found)).as_py()]
+            holders = [
+                s
+                for s, column in zip(shards, ids, strict=True)
+                if pc.any(pc.is_in(column, found)).as_py()
+            ]
             count, first = len(found), min(found.to_pylist())
             raise IntegrityError(
                 f"{run.base}: {count} committed images {what}, e.g. {first}; delete {_records(run, holders)} and {remake(run)}"

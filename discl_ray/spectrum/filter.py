@@ -42,9 +42,14 @@ class Scores(NamedTuple):
     @classmethod
     def of(cls, spectrum: pa.Table) -> Scores:
         """The scores of a spectrum table."""
-        by_row = zip(*(spectrum[n].to_pylist() for n in ("sample_id", "role", "source_text_sim")), strict=True)
+        by_row = zip(
+            *(spectrum[n].to_pylist() for n in ("sample_id", "role", "source_text_sim")),
+            strict=True,
+        )
         sources = {
-            sample_id: sim for sample_id, role, sim in by_row if role == "train" and sim is not None and np.isfinite(sim)
+            sample_id: sim
+            for sample_id, role, sim in by_row
+            if role == "train" and sim is not None and np.isfinite(sim)
         }
         return cls(
             text_sim=_column(spectrum, "text_sim", missing=-np.inf),
@@ -69,7 +74,9 @@ def _quantile(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
             "use filter.mode=rank or absolute, or generate and score under another run.name"
         )
     # In float32 like the scores: a quantile that falls on an image's own score is that score, and passes.
-    return scores.text_sim >= np.float32(np.quantile(scores.sources.astype(np.float64), config.quantile))
+    return scores.text_sim >= np.float32(
+        np.quantile(scores.sources.astype(np.float64), config.quantile)
+    )
 
 
 def _rank(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
@@ -100,9 +107,13 @@ def accepts_real(spectrum: pa.Table, config: FilterConfig) -> tuple[int, int] | 
     None if no image has the score the mode goes by: none was made, or the spectrum was scored before that score was stored.
     """
     rows = spectrum.filter(pc.equal(spectrum["role"], "train"))
-    real = rows.group_by("sample_id").aggregate([("source_text_sim", "max"), ("source_text_rank", "max")])
+    real = rows.group_by("sample_id").aggregate(
+        [("source_text_sim", "max"), ("source_text_rank", "max")]
+    )
     sims = _column(real, "source_text_sim_max", missing=-np.inf)
-    scores = Scores(sims, _column(real, "source_text_rank_max", missing=np.inf), sims[np.isfinite(sims)])
+    scores = Scores(
+        sims, _column(real, "source_text_rank_max", missing=np.inf), sims[np.isfinite(sims)]
+    )
     known = np.isfinite(getattr(scores, MODES[config.mode].needs[0]))
     if not known.any():
         return None
@@ -118,7 +129,11 @@ def verdicts(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.b
     """Pass or fail of every row by every mode, shape (rows,), before attempts are compared; modes without scores are left out."""
     made, scores = _made(spectrum), Scores.of(spectrum)
     there = {name for name, values in scores._asdict().items() if np.isfinite(values).any()}
-    return {name: made & mode.passes(config, scores) for name, mode in MODES.items() if there.issuperset(mode.needs)}
+    return {
+        name: made & mode.passes(config, scores)
+        for name, mode in MODES.items()
+        if there.issuperset(mode.needs)
+    }
 
 
 def best_attempts(spectrum: pa.Table) -> NDArray[np.bool_]:
@@ -126,9 +141,13 @@ def best_attempts(spectrum: pa.Table) -> NDArray[np.bool_]:
     return _best_of(spectrum, _made(spectrum), _column(spectrum, "text_sim", missing=-np.inf))
 
 
-def _best_of(spectrum: pa.Table, candidates: NDArray[np.bool_], text_sim: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _best_of(
+    spectrum: pa.Table, candidates: NDArray[np.bool_], text_sim: NDArray[np.float32]
+) -> NDArray[np.bool_]:
     """Of the candidates for one image the one with the highest text_sim; of equals the first."""
-    keys = np.stack([_codes(spectrum[name]) for name in ("sample_id", "role", "lam_pct", "replica")], axis=1)
+    keys = np.stack(
+        [_codes(spectrum[name]) for name in ("sample_id", "role", "lam_pct", "replica")], axis=1
+    )
     rows = np.flatnonzero(candidates)
     rows = rows[np.lexsort((rows, -text_sim[rows], *keys[rows].T))]
     first = np.ones(len(rows), bool)
@@ -154,7 +173,13 @@ def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
     passes = mode.passes(config, scores)
     best = _best_of(spectrum, ok & passes, scores.text_sim)
     reasons = [
-        (error or "error") if not ok[i] else mode.reason if not passes[i] else KEPT if best[i] else "attempt"
+        (error or "error")
+        if not ok[i]
+        else mode.reason
+        if not passes[i]
+        else KEPT
+        if best[i]
+        else "attempt"
         for i, error in enumerate(spectrum["error"].to_pylist())
     ]
     verdict = pa.table({"kept": [r == KEPT for r in reasons], "reason": reasons}, schema=VERDICT)

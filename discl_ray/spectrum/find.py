@@ -64,7 +64,11 @@ def complete_matches(wanted: Config) -> list[Store]:
 def candidates(wanted: Config) -> list[Candidate]:
     """All spectra of the run that say how they are made."""
     recorded = [(store, read_recorded(store)) for store in _spectra(wanted)]
-    return [Candidate(store, differences(there, wanted)) for store, there in recorded if there is not None]
+    return [
+        Candidate(store, differences(there, wanted))
+        for store, there in recorded
+        if there is not None
+    ]
 
 
 def _spectra(wanted: Config) -> list[Store]:
@@ -75,8 +79,15 @@ def _spectra(wanted: Config) -> list[Store]:
 
 def differences(there: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
     """Keys that decide a spectrum, of which two configurations have other values: (there, wanted)."""
-    old, new = (_flat({part: plain[part] for part in ("data", *PHASE_1)}) for plain in map(identity, (there, wanted)))
-    return {key: (old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    old, new = (
+        _flat({part: plain[part] for part in ("data", *PHASE_1)})
+        for plain in map(identity, (there, wanted))
+    )
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    }
 
 
 def _nothing_found(wanted: Config) -> str:
@@ -91,7 +102,11 @@ def _nothing_found(wanted: Config) -> str:
         if store.exists(PLAN_FILE):
             return f"{missing}; {len(store.list(COMMITS, '.json'))} shards of it are committed: {advice('generate')}, which goes on"
     missing = f"{run.base}: no complete spectrum for this configuration"
-    unreadable = [store for store in _spectra(wanted) if store.exists(MANIFEST) and read_recorded(store) is None]
+    unreadable = [
+        store
+        for store in _spectra(wanted)
+        if store.exists(MANIFEST) and read_recorded(store) is None
+    ]
     if unreadable:
         return (
             f"{missing}; {unreadable[0].name} is complete, and its {CONFIG} is gone or cannot be read: if it is the one, name it: "
@@ -110,7 +125,9 @@ def _nothing_found(wanted: Config) -> str:
 
 def _several(stores: Sequence[Store]) -> str:
     """All spectra that match, and how to choose one."""
-    lines = ["several spectra were made with this configuration, from other images, weights or libraries; choose one:"]
+    lines = [
+        "several spectra were made with this configuration, from other images, weights or libraries; choose one:"
+    ]
     for store in stores:
         made: MadeWith | None = read_made_with(store)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.modified(MANIFEST)))
@@ -121,7 +138,10 @@ def _several(stores: Sequence[Store]) -> str:
 
 
 def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    shown = [f"{key} ({_value(old)} there, {_value(new)} here)" for key, (old, new) in list(differing.items())[:NAMED]]
+    shown = [
+        f"{key} ({_value(old)} there, {_value(new)} here)"
+        for key, (old, new) in list(differing.items())[:NAMED]
+    ]
     more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
     return f"{', '.join(shown)}{more}"
 

@@ -61,7 +61,9 @@ def other_versions(made: MadeWith | None) -> str:
     here = installed()
     before = {} if made is None else made.versions
     differing = [
-        f"{name} {version} (here {here.get(name, 'none')})" for name, version in before.items() if here.get(name) != version
+        f"{name} {version} (here {here.get(name, 'none')})"
+        for name, version in before.items()
+        if here.get(name) != version
     ]
     if not differing:
         return ""

@@ -61,7 +61,9 @@ def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def check_spectrum(store: Store, files: Sequence[str], samples: Store, classes: Sequence[str]) -> None:
+def check_spectrum(
+    store: Store, files: Sequence[str], samples: Store, classes: Sequence[str]
+) -> None:
     """Raises IntegrityError naming the file and the first thing in it that cannot be trained on."""
     for name in files:
         _check_columns(store, name, NEEDED, SPECTRUM)
@@ -79,7 +81,9 @@ def check_spectrum(store: Store, files: Sequence[str], samples: Store, classes: 
         seen.update(gids)
         rows += len(gids)
         if len(seen) < rows:
-            raise IntegrityError(f"{where}: a gid is duplicated, here or in a file before; every image needs one of its own")
+            raise IntegrityError(
+                f"{where}: a gid is duplicated, here or in a file before; every image needs one of its own"
+            )
     if not rows:
         raise IntegrityError(f"{store.base}: its files hold no row")
 
@@ -92,7 +96,9 @@ def check_samples(samples: Store) -> None:
             _check_columns(samples, name, NEEDED_OF_SAMPLES, SAMPLES)
             table = samples.read_table(name, ["sample_id", "split"])
             if table["split"].unique().to_pylist() not in ([split], []):
-                raise IntegrityError(f"{samples.path(name)}: its rows say another split than {split}, the folder it lies in")
+                raise IntegrityError(
+                    f"{samples.path(name)}: its rows say another split than {split}, the folder it lies in"
+                )
             for sample_id in table["sample_id"].to_pylist():
                 if sample_id in split_of:
                     raise IntegrityError(
@@ -107,10 +113,14 @@ def _check_columns(store: Store, name: str, needed: Sequence[str], schema: pa.Sc
         there = pq.ParquetFile(file).schema_arrow
     missing = [column for column in needed if column not in there.names]
     if missing:
-        raise IntegrityError(f"{where}: no column {', '.join(missing)}; {', '.join(needed)} are needed")
+        raise IntegrityError(
+            f"{where}: no column {', '.join(missing)}; {', '.join(needed)} are needed"
+        )
     if not pa.types.is_struct(there.field("image").type):
         wanted = schema.field("image").type
-        raise IntegrityError(f"{where}: column image is {there.field('image').type}; {wanted} is needed")
+        raise IntegrityError(
+            f"{where}: column image is {there.field('image').type}; {wanted} is needed"
+        )
 
 
 def _check_values(table: pa.Table, where: str, classes: Sequence[str]) -> None:
@@ -119,24 +129,37 @@ def _check_values(table: pa.Table, where: str, classes: Sequence[str]) -> None:
         "lam_pct": (_within(table["lam_pct"], 0, REAL), "whole percents from 0 to 99"),
         "role": (pc.is_in(table["role"], pa.array(ROLES)), " or ".join(ROLES)),
         "status": (pc.is_in(table["status"], pa.array(STATES)), ", ".join(STATES)),
-        "label": (_within(table["label"], 0, len(classes)), f"0 to {len(classes) - 1}, the labels of the real images"),
+        "label": (
+            _within(table["label"], 0, len(classes)),
+            f"0 to {len(classes) - 1}, the labels of the real images",
+        ),
     }
     for column, (right, wanted) in rules.items():
         wrong = table[column].filter(pc.invert(pc.fill_null(right, False)))
         if len(wrong):
-            raise IntegrityError(f"{where}: column {column} holds {wrong[0].as_py()!r}; allowed: {wanted}")
+            raise IntegrityError(
+                f"{where}: column {column} holds {wrong[0].as_py()!r}; allowed: {wanted}"
+            )
     made = pc.equal(table["status"], "ok")
     for column in ("text_sim", "text_rank"):
         if pc.any(pc.and_(made, pc.is_null(table[column]))).as_py():
-            raise IntegrityError(f"{where}: column {column} is null for an image that was made; the filter goes by it")
+            raise IntegrityError(
+                f"{where}: column {column} is null for an image that was made; the filter goes by it"
+            )
 
 
 def _check_sources(table: pa.Table, where: str, labels: dict[str, int]) -> None:
-    for sample_id, label in set(zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), strict=True)):
+    for sample_id, label in set(
+        zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), strict=True)
+    ):
         if sample_id not in labels:
-            raise IntegrityError(f"{where}: sample_id {sample_id!r} is no real image of samples/train or samples/val")
+            raise IntegrityError(
+                f"{where}: sample_id {sample_id!r} is no real image of samples/train or samples/val"
+            )
         if labels[sample_id] != label:
-            raise IntegrityError(f"{where}: label {label} of {sample_id!r}, which is {labels[sample_id]} among the real images")
+            raise IntegrityError(
+                f"{where}: label {label} of {sample_id!r}, which is {labels[sample_id]} among the real images"
+            )
 
 
 def _labels(samples: Store) -> dict[str, int]:
@@ -145,7 +168,9 @@ def _labels(samples: Store) -> dict[str, int]:
     for split in ("train", "val"):
         for name in samples.list(split, ".parquet"):
             table = samples.read_table(name, ["sample_id", "label"])
-            found.update(zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), strict=True))
+            found.update(
+                zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), strict=True)
+            )
     return found
 
 

@@ -29,7 +29,14 @@ from discl_ray.core.run_directory import CONFIG, MANIFEST
 from discl_ray.core.splits import no_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
-from discl_ray.spectrum.commit import COMMITS, DATA, committed, committed_files, content_of, is_of_another_tool
+from discl_ray.spectrum.commit import (
+    COMMITS,
+    DATA,
+    committed,
+    committed_files,
+    content_of,
+    is_of_another_tool,
+)
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.of_another_tool import check_spectrum
 from discl_ray.spectrum.read import grid_of, open_spectrum
@@ -104,7 +111,12 @@ class Spectrum:
             return self.store.read_table(SOURCES, columns, again(self.store))
         made = open_spectrum(self.store, FilterConfig(), [])["sample_id"].unique()
         real = pa.concat_tables([self.split(split, columns) for split in ("train", "val")])
-        return real.filter(np.isin(real["sample_id"].to_numpy(zero_copy_only=False), made.to_numpy(zero_copy_only=False)))
+        return real.filter(
+            np.isin(
+                real["sample_id"].to_numpy(zero_copy_only=False),
+                made.to_numpy(zero_copy_only=False),
+            )
+        )
 
 
 def _at(place: str) -> Store:
@@ -114,11 +126,19 @@ def _at(place: str) -> Store:
     """
     local = "://" not in place
     try:
-        store = Store.at(os.path.realpath(os.path.expanduser(place), strict=True) if local else place)
+        store = Store.at(
+            os.path.realpath(os.path.expanduser(place), strict=True) if local else place
+        )
         is_file = store.filesystem.get_file_info(store.base).type == pafs.FileType.File
     except (OSError, ValueError, pa.ArrowException) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
-        raise SetupError(f"spectrum.path = '{place}': {why}; name the folder or URI that generate wrote") from error
+        why = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else " ".join(str(error).split())[:200]
+        )
+        raise SetupError(
+            f"spectrum.path = '{place}': {why}; name the folder or URI that generate wrote"
+        ) from error
     if is_file:
         raise SetupError(f"spectrum.path = '{place}': a file; name the folder that generate wrote")
     return store
@@ -155,9 +175,7 @@ def check_complete(store: Store) -> None:
 def _what_lies_there(store: Store) -> str:
     """Why a folder is no complete spectrum."""
     if store.list(COMMITS, ".json"):
-        return (
-            f"{store.base}: {len(committed(store))} shards are committed, and more are missing; {remake(store)}, which goes on"
-        )
+        return f"{store.base}: {len(committed(store))} shards are committed, and more are missing; {remake(store)}, which goes on"
     inner = [folder for folder in store.folders() if folder.startswith(PREFIX)]
     if inner:
         return f"{store.base}: the folder of a run; a spectrum lies in one of its folders {', '.join(inner)}"

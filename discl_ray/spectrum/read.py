@@ -18,17 +18,40 @@ from discl_ray.spectrum.filter import KEPT, judge
 from discl_ray.spectrum.of_another_tool import conform
 from discl_ray.spectrum.remedies import images_again
 
-INDISPENSABLE = ("gid", "sample_id", "label", "role", "lam_pct", "replica", "attempt", "status", "text_sim")
+INDISPENSABLE = (
+    "gid",
+    "sample_id",
+    "label",
+    "role",
+    "lam_pct",
+    "replica",
+    "attempt",
+    "status",
+    "text_sim",
+)
 """Columns that every spectrum has, whatever its age."""
 
 
-def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | None = None) -> pa.Table:
+def open_spectrum(
+    run: Store, filter_config: FilterConfig, columns: list[str] | None = None
+) -> pa.Table:
     """Every committed row with `kept` and `reason`; `columns` limits what is read besides what the filter needs.
 
     `file` among the columns names the file a row lies in. Without `image` among them no image is read.
     """
     scores = ["text_sim", "text_rank", "source_text_sim", "source_text_rank"]
-    needed = ["sample_id", "role", "lam_pct", "replica", "attempt", "status", "error", *scores, "gid", "label"]
+    needed = [
+        "sample_id",
+        "role",
+        "lam_pct",
+        "replica",
+        "attempt",
+        "status",
+        "error",
+        *scores,
+        "gid",
+        "label",
+    ]
     wanted = SPECTRUM.names if columns is None else list(dict.fromkeys([*columns, *needed]))
     schema = pa.schema([FILE if name == FILE.name else SPECTRUM.field(name) for name in wanted])
 
@@ -36,15 +59,27 @@ def open_spectrum(run: Store, filter_config: FilterConfig, columns: list[str] | 
 
     def read(name: str) -> pa.Table:
         table = run.read_table(name, wanted, remedy)
-        lacking = [column for column in INDISPENSABLE if column in wanted and column not in table.column_names]
+        lacking = [
+            column
+            for column in INDISPENSABLE
+            if column in wanted and column not in table.column_names
+        ]
         if lacking:
             record = run.path(f"{COMMITS}/{name.rpartition('/')[2].removesuffix('.parquet')}.json")
             raise IntegrityError(
                 f"{run.path(name)}: no column {', '.join(lacking)}: a layout that this version does not know; "
                 f"open it with the version that made it, or delete {record} and {remedy}"
             )
-        table = conform(table, pa.schema([SPECTRUM.field(column) for column in table.column_names]), run.path(name))
-        return table.append_column(FILE, pa.repeat(name, table.num_rows)) if FILE.name in wanted else table
+        table = conform(
+            table,
+            pa.schema([SPECTRUM.field(column) for column in table.column_names]),
+            run.path(name),
+        )
+        return (
+            table.append_column(FILE, pa.repeat(name, table.num_rows))
+            if FILE.name in wanted
+            else table
+        )
 
     # a spectrum scored before a column was added has nulls there
     tables = [schema.empty_table(), *each_of(read, committed_files(run))]
@@ -74,7 +109,9 @@ def with_images(run: Store, rows: pa.Table) -> pa.Table:
 def count_verdicts(table: pa.Table) -> dict[int, Counter[str]]:
     """λ -> verdicts: `kept`, or the reason of the rejection."""
     counts: dict[int, Counter[str]] = {}
-    for lam_pct, reason in zip(table["lam_pct"].to_pylist(), table["reason"].to_pylist(), strict=True):
+    for lam_pct, reason in zip(
+        table["lam_pct"].to_pylist(), table["reason"].to_pylist(), strict=True
+    ):
         counts.setdefault(lam_pct, Counter())["kept" if reason == KEPT else reason] += 1
     return dict(sorted(counts.items()))
 

@@ -66,7 +66,9 @@ class Reuse:
         found: dict[str, Image] = {}
         for (directory, file), wanted in by_file.items():
             try:
-                table = self.beside.read_table(f"{directory}/{file}", ["gid", "image", "status", "micro_batch"])
+                table = self.beside.read_table(
+                    f"{directory}/{file}", ["gid", "image", "status", "micro_batch"]
+                )
             except IntegrityError:  # the other run was deleted or damaged since
                 continue
             for row in table.to_pylist():

@@ -50,7 +50,9 @@ def read_split(samples: Store, split: str, columns: list[str] | None = None) -> 
     """SAMPLES rows of one split; images in files as paths. `test` is for `discl_ray.evaluate` alone."""
     schema = SAMPLES if columns is None else pa.schema([SAMPLES.field(name) for name in columns])
     parts = [read_part(samples, name, schema.names) for name in samples.list(split, ".parquet")]
-    return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(schema.names)
+    return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(
+        schema.names
+    )
 
 
 def read_part(samples: Store, name: str, columns: Sequence[str]) -> pa.Table:
@@ -58,8 +60,12 @@ def read_part(samples: Store, name: str, columns: Sequence[str]) -> pa.Table:
     table = samples.read_table(name, list(columns), SAMPLES_AGAIN)
     for column in columns:
         if column not in table.column_names:
-            table = table.append_column(SAMPLES.field(column), pa.nulls(table.num_rows, SAMPLES.field(column).type))
-    return conform(table, pa.schema([SAMPLES.field(column) for column in columns]), samples.path(name))
+            table = table.append_column(
+                SAMPLES.field(column), pa.nulls(table.num_rows, SAMPLES.field(column).type)
+            )
+    return conform(
+        table, pa.schema([SAMPLES.field(column) for column in columns]), samples.path(name)
+    )
 
 
 def class_names(samples: Store) -> tuple[str, ...]:

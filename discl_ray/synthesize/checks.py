@@ -10,7 +10,13 @@ from discl_ray.cluster.demand import UNBOUNDED, WHOLE, Demand, Stage, demand
 from discl_ray.cluster.inventory import present
 from discl_ray.config import Config
 from discl_ray.errors import ModelError
-from discl_ray.generate.model_folder import PUBLISHED_GB, check_generator, find_model, scheduler_notes, weight_bytes
+from discl_ray.generate.model_folder import (
+    PUBLISHED_GB,
+    check_generator,
+    find_model,
+    scheduler_notes,
+    weight_bytes,
+)
 from discl_ray.plan.prompts import load_prompts
 from discl_ray.score.model_folder import check_scorer, scorer_warnings
 
@@ -36,7 +42,11 @@ def check_plumbing(config: Config) -> str:
             f"generator.model = embedded knows only digits, data.name = {config.data.name}: name a generator, "
             "or test the plumbing with generator.allow_embedded=true"
         )
-    return "a test of the plumbing: the images mean nothing" if config.plumbing_test else "fits the data set"
+    return (
+        "a test of the plumbing: the images mean nothing"
+        if config.plumbing_test
+        else "fits the data set"
+    )
 
 
 def check_diffusion(config: Config) -> str:
@@ -81,7 +91,12 @@ def scoring(config: Config) -> Stage:
     """Scorers as the configuration asks for them."""
     scorer = config.scorer
     return Stage(
-        name="scorer", actors=scorer.actors, most=scorer.max_actors, num_gpus=scorer.num_gpus, share=0.2, memory=PROCESS_BYTES
+        name="scorer",
+        actors=scorer.actors,
+        most=scorer.max_actors,
+        num_gpus=scorer.num_gpus,
+        share=0.2,
+        memory=PROCESS_BYTES,
     )
 
 
@@ -99,7 +114,9 @@ def judging_crew(config: Config) -> Demand:
     Raises SetupError if what is asked for does not fit.
     """
     stage = scoring(config)
-    one_each = replace(stage, most=min(stage.most or UNBOUNDED * WHOLE, max(1, present(config.run).gpus)))
+    one_each = replace(
+        stage, most=min(stage.most or UNBOUNDED * WHOLE, max(1, present(config.run).gpus))
+    )
     return demand([one_each], present(config.run))
 
 
@@ -113,7 +130,10 @@ def weights_gb(config: Config) -> float:
     generator = config.generator
     if generator.model in PUBLISHED_GB and not Path(generator.model).is_dir():
         return PUBLISHED_GB[generator.model]
-    return weight_bytes(generator, find_model(generator.model, generator.revision, generator.variant)) / 1e9
+    return (
+        weight_bytes(generator, find_model(generator.model, generator.revision, generator.variant))
+        / 1e9
+    )
 
 
 MAKING: tuple[tuple[str, Check], ...] = (("generating", check_crew),)

@@ -46,12 +46,16 @@ def _node_lives(node: str) -> bool:
 class GenerateStage:
     """The generator in its worker, which imports PyTorch and diffusers; the driver, which would wait seconds for them, does not."""
 
-    def __init__(self, config: GeneratorConfig, num_steps: int, run: Store, session: str, pulse: Any) -> None:
+    def __init__(
+        self, config: GeneratorConfig, num_steps: int, run: Store, session: str, pulse: Any
+    ) -> None:
         import ray
 
         from discl_ray.generate.actor import GenerateActor
 
-        life = Life(session=session, node=ray.get_runtime_context().get_node_id(), node_lives=_node_lives)
+        life = Life(
+            session=session, node=ray.get_runtime_context().get_node_id(), node_lives=_node_lives
+        )
         self.actor = GenerateActor(config, num_steps, run, life, pulse)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -80,7 +84,13 @@ class Step(NamedTuple):
 
 
 def spectrum_graph(
-    blocks: list[pa.Table], *, make: Step, score: Step, commit: Any, in_flight: int, placement: Placement
+    blocks: list[pa.Table],
+    *,
+    make: Step,
+    score: Step,
+    commit: Any,
+    in_flight: int,
+    placement: Placement,
 ) -> Any:
     """The Ray Data graph over packed shards: generators, scorers, and what writes; each process on its place."""
     import ray
@@ -100,13 +110,27 @@ def spectrum_graph(
     shards: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     return (
         ray.data.from_arrow(blocks)
-        .map_batches(make.kind, fn_constructor_args=make.arguments, compute=making, **shards, **placement.resources(0))
-        .map_batches(score.kind, fn_constructor_args=score.arguments, compute=scoring, **shards, **placement.resources(1))
+        .map_batches(
+            make.kind,
+            fn_constructor_args=make.arguments,
+            compute=making,
+            **shards,
+            **placement.resources(0),
+        )
+        .map_batches(
+            score.kind,
+            fn_constructor_args=score.arguments,
+            compute=scoring,
+            **shards,
+            **placement.resources(1),
+        )
         .map_batches(commit, **shards, num_cpus=0.5)
     )
 
 
-def run_graph(prepared: Prepared, todo: pa.Table, config: Config, hands: Demand) -> list[dict[str, Any]]:
+def run_graph(
+    prepared: Prepared, todo: pa.Table, config: Config, hands: Demand
+) -> list[dict[str, Any]]:
     """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
     from ray.data import DataContext
@@ -117,7 +141,10 @@ def run_graph(prepared: Prepared, todo: pa.Table, config: Config, hands: Demand)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises is raised
     context.execution_options.preserve_order = False
     store, generator, scorer = prepared.store, config.generator, config.scorer
-    shards = [(s, todo.filter(pc.equal(todo["shard_id"], s))) for s in todo["shard_id"].unique().to_pylist()]
+    shards = [
+        (s, todo.filter(pc.equal(todo["shard_id"], s)))
+        for s in todo["shard_id"].unique().to_pylist()
+    ]
     pulse, session = start_beside_driver(Pulse), uuid.uuid4().hex
 
     classes = prepared.samples.classes
@@ -127,7 +154,13 @@ def run_graph(prepared: Prepared, todo: pa.Table, config: Config, hands: Demand)
         write_shard(store, shard_id, table, classes)
         status = Counter(table["status"].to_pylist())
         smallest = min(table["micro_batch"].to_pylist())
-        return pa.table({"rows": [table.num_rows], "failed": [table.num_rows - status["ok"]], "micro_batch": [smallest]})
+        return pa.table(
+            {
+                "rows": [table.num_rows],
+                "failed": [table.num_rows - status["ok"]],
+                "micro_batch": [smallest],
+            }
+        )
 
     progress, batch = Progress(todo.num_rows, "images"), generator.micro_batch
 
@@ -144,7 +177,14 @@ def run_graph(prepared: Prepared, todo: pa.Table, config: Config, hands: Demand)
             Watchdog(look, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s),
         ):
             in_flight = generator.shards_in_flight
-            dataset = spectrum_graph(blocks, make=make, score=score, commit=commit, in_flight=in_flight, placement=placement)
+            dataset = spectrum_graph(
+                blocks,
+                make=make,
+                score=score,
+                commit=commit,
+                in_flight=in_flight,
+                placement=placement,
+            )
             for row in dataset.iter_rows():
                 if row["micro_batch"] < batch:
                     batch = row["micro_batch"]

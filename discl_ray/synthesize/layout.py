@@ -18,11 +18,7 @@ from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples, read_samples
 from discl_ray.errors import ConfigError, IntegrityError
-from discl_ray.generate.model_folder import (
-    check_steps,
-    find_model,
-    fingerprint,
-)
+from discl_ray.generate.model_folder import check_steps, find_model, fingerprint
 from discl_ray.plan.forecast import pick_sources, preview_plan
 from discl_ray.plan.grid import make_plan
 from discl_ray.plan.hardness import hard_samples, predictions_folder, read_predictions
@@ -86,7 +82,9 @@ def prepare(config: Config, also: Sequence[tuple[str, Check]] = ()) -> Ready:
     if config.hard.rule == "confidence":
         before.append(predictions_store(config, samples, prompts).name)
     hash8 = _hash8(config, *before)
-    return Ready(run_store(config.run.root, config.run.name, f"generate-{hash8}"), print_, samples, prompts)
+    return Ready(
+        run_store(config.run.root, config.run.name, f"generate-{hash8}"), print_, samples, prompts
+    )
 
 
 def predictions_store(config: Config, samples: Samples, prompts: Prompts) -> Store:
@@ -106,15 +104,21 @@ def _hash8(config: Config, *before: str) -> str:
     return part_hash(config, PHASE_1, *before)[:8]
 
 
-def draft(config: Config, store: Store, generator_fingerprint: str, samples: Samples, prompts: Prompts) -> Prepared:
+def draft(
+    config: Config, store: Store, generator_fingerprint: str, samples: Samples, prompts: Prompts
+) -> Prepared:
     """Hard samples and plan of a run; writes nothing.
 
     Raises DataError if there is nothing to make.
     """
     by_confidence = config.hard.rule == "confidence"
-    predictions = read_predictions(predictions_store(config, samples, prompts)) if by_confidence else None
+    predictions = (
+        read_predictions(predictions_store(config, samples, prompts)) if by_confidence else None
+    )
     hard = samples.with_images(hard_samples(samples.table, config.hard, predictions))
-    plan = make_plan(hard, config.plan, prompts, fingerprint=generator_fingerprint, base_seed=config.seed)
+    plan = make_plan(
+        hard, config.plan, prompts, fingerprint=generator_fingerprint, base_seed=config.seed
+    )
     return Prepared(
         store=store,
         samples=samples,
@@ -140,8 +144,15 @@ def draft_preview(full: Prepared, config: Config) -> tuple[Prepared, Config]:
     generator = config.generator
     folder = find_model(generator.model, generator.revision, generator.variant)
     check_steps(generator, folder, small.plan.num_steps, small.plan.levels)
-    plan = make_plan(sources, small.plan, full.prompts, fingerprint=full.fingerprint, base_seed=small.seed)
-    before = (full.fingerprint, scorer_fingerprint(config.scorer), full.samples.fingerprint, full.prompts.fingerprint)
+    plan = make_plan(
+        sources, small.plan, full.prompts, fingerprint=full.fingerprint, base_seed=small.seed
+    )
+    before = (
+        full.fingerprint,
+        scorer_fingerprint(config.scorer),
+        full.samples.fingerprint,
+        full.prompts.fingerprint,
+    )
     hash8 = _hash8(small, *before, str(config.preview.sources))  # the grid is in small.plan
     store = run_store(config.run.root, config.run.name, f"preview-{hash8}")
     return replace(full, store=store, hard=sources, plan=plan), small
@@ -160,7 +171,9 @@ def write_layout(prepared: Prepared, config: Config) -> None:
         _check_plan(store, plan)
         planned = _holds(store, PLAN_FILE, plan)
     place = {"directory": prepared.samples.store.name}
-    placed = is_sound(store, SAMPLES_AT) and store.read_json(SAMPLES_AT) == place  # moved data is the same, at other paths
+    placed = (
+        is_sound(store, SAMPLES_AT) and store.read_json(SAMPLES_AT) == place
+    )  # moved data is the same, at other paths
     if not (placed and _holds(store, SOURCES, prepared.hard)):
         store.write_json(SAMPLES_AT, place)
         store.write_table(SOURCES, prepared.hard)
@@ -170,7 +183,9 @@ def write_layout(prepared: Prepared, config: Config) -> None:
         store.write_table(REUSED_FILE, find_reusable(prepared))
     if not is_sound(store, MADE_WITH):
         scorer = scorer_fingerprint(config.scorer)
-        write_made_with(store, MadeWith(generator=prepared.fingerprint, scorer=scorer, versions=installed()))
+        write_made_with(
+            store, MadeWith(generator=prepared.fingerprint, scorer=scorer, versions=installed())
+        )
     if not planned:
         store.write_table(PLAN_FILE, plan)
 
@@ -202,11 +217,16 @@ def find_reusable(prepared: Prepared) -> pa.Table:
             continue
         for file, gids in gids_by_file(runs.within(directory)):
             found.update((gid, (directory, file)) for gid in gids if gid in wanted)
-    rows = [{"gid": gid, "directory": directory, "file": file} for gid, (directory, file) in sorted(found.items())]
+    rows = [
+        {"gid": gid, "directory": directory, "file": file}
+        for gid, (directory, file) in sorted(found.items())
+    ]
     return pa.Table.from_pylist(rows, schema=REUSED)
 
 
-def lay_out(config: Config, store: Store, generator_fingerprint: str, samples: Samples, prompts: Prompts) -> Prepared:
+def lay_out(
+    config: Config, store: Store, generator_fingerprint: str, samples: Samples, prompts: Prompts
+) -> Prepared:
     """Drafts a run and writes its layout."""
     prepared = draft(config, store, generator_fingerprint, samples, prompts)
     write_layout(prepared, config)

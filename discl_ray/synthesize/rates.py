@@ -20,15 +20,23 @@ def rate_key(prepared: Prepared, config: Config, hands: Demand) -> str:
     return f"{prepared.fingerprint[:16]}-b{config.generator.micro_batch}-a{hands.parts[0].actors}"
 
 
-def note_rate(prepared: Prepared, config: Config, hands: Demand, signs: list[dict[str, Any]]) -> None:
+def note_rate(
+    prepared: Prepared, config: Config, hands: Demand, signs: list[dict[str, Any]]
+) -> None:
     """Keeps the steps per second of the generators' working time, for the next estimate."""
     rate = sum(s["steps"] / s["seconds"] for s in signs if s.get("seconds"))
     if rate:
-        Store.at(config.run.root).write_json(RATES, {**read_rates(config), rate_key(prepared, config, hands): round(rate, 1)})
+        Store.at(config.run.root).write_json(
+            RATES, {**read_rates(config), rate_key(prepared, config, hands): round(rate, 1)}
+        )
 
 
 def read_rates(config: Config) -> dict[str, float]:
     """What was measured before; a damaged record is begun anew."""
     root = Store.at(config.run.root)
     known = root.read_json(RATES) if root.sound(RATES) else {}
-    return {key: rate for key, rate in known.items() if isinstance(rate, float)} if isinstance(known, dict) else {}
+    return (
+        {key: rate for key, rate in known.items() if isinstance(rate, float)}
+        if isinstance(known, dict)
+        else {}
+    )

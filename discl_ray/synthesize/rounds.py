@@ -37,7 +37,9 @@ def round_plan(prepared: Prepared, config: Config, attempt: int) -> pa.Table:
     if not is_sound(store, name):
         made = open_spectrum(store, FilterConfig(), columns=PLAN.names)
         before = made.filter(pc.equal(made["attempt"], attempt - 1))
-        plan = next_attempt(before, config.plan, fingerprint=prepared.fingerprint, base_seed=config.seed)
+        plan = next_attempt(
+            before, config.plan, fingerprint=prepared.fingerprint, base_seed=config.seed
+        )
         store.write_table(name, plan)
     return store.read_table(name)
 
@@ -60,11 +62,17 @@ def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
             if not todo.num_rows:
                 continue
             if not attempt and not done and (reused := store.read_table(REUSED_FILE).num_rows):
-                print(f"  {reused} of {plan.num_rows} images were made by earlier runs and are taken over")
+                print(
+                    f"  {reused} of {plan.num_rows} images were made by earlier runs and are taken over"
+                )
             if todo.num_rows < plan.num_rows:
-                print(f"  resuming: {plan.num_rows - todo.num_rows} images are committed, {todo.num_rows} are left")
+                print(
+                    f"  resuming: {plan.num_rows - todo.num_rows} images are committed, {todo.num_rows} are left"
+                )
             if attempt:
-                print(f"  attempt {attempt + 1} of {config.plan.attempts}: {todo.num_rows} images fell short")
+                print(
+                    f"  attempt {attempt + 1} of {config.plan.attempts}: {todo.num_rows} images fell short"
+                )
             if not signs:
                 session.enter_context(ray_session(num_cpus=config.run.num_cpus, needs={}))
             hands = crew(config, limit=len(todo["shard_id"].unique()))

@@ -32,8 +32,12 @@ def describe(prepared: Prepared, config: Config, hands: Demand | None = None) ->
     """The plan in words: rows by role, and of what is not made yet the steps and the time with so many generators; disk."""
     size = PlanSize.of(prepared.plan)
     generator = config.generator
-    height, width = working_size(generator, find_model(generator.model, generator.revision, generator.variant))
-    megabytes = size.rows * height * width * 3 / 1e6  # an upper bound: margins are cut off, and pixels are compressed
+    height, width = working_size(
+        generator, find_model(generator.model, generator.revision, generator.variant)
+    )
+    megabytes = (
+        size.rows * height * width * 3 / 1e6
+    )  # an upper bound: margins are cut off, and pixels are compressed
     levels = ", ".join(f"{pct_to_lam(p):g}" for p in config.plan.levels)
     return (
         f"  {size.rows} images of {size.sources} real ones at λ = {levels} in {size.shards} shards: {_roles(prepared.plan)}\n"
@@ -45,17 +49,25 @@ def warnings(prepared: Prepared, config: Config) -> list[str]:
     """What is allowed but worth knowing before a long job, in sentences."""
     folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)
     side = native_side(folder) or min(working_size(config.generator, folder))
-    shorter = [min(w, h) for w, h in zip(*(prepared.hard[c].to_pylist() for c in ("width", "height")), strict=True)]
+    shorter = [
+        min(w, h)
+        for w, h in zip(*(prepared.hard[c].to_pylist() for c in ("width", "height")), strict=True)
+    ]
     found = [*scheduler_notes(config.generator, folder), *scorer_warnings(config.scorer)]
     if small := sum(s < side / 2 for s in shorter):
-        found.append(f"{small} of {len(shorter)} sources are smaller than half the generator's native side of {side} pixels")
+        found.append(
+            f"{small} of {len(shorter)} sources are smaller than half the generator's native side of {side} pixels"
+        )
     return [*found, *_long_prompts(prepared, folder)]
 
 
 def summarize(prepared: Prepared, config: Config) -> str:
     """Made, kept and rejected by λ of what may be trained on, and the number of probes, from what is committed."""
     spectrum = open_spectrum(prepared.store, config.filter, columns=[])
-    trains, probes = (count_verdicts(spectrum.filter(pc.equal(spectrum["role"], role))) for role in ("train", "probe"))
+    trains, probes = (
+        count_verdicts(spectrum.filter(pc.equal(spectrum["role"], role)))
+        for role in ("train", "probe")
+    )
     lines = [
         "  images to train on; probes only measure progress, are not filtered and never trained on",
         f"  {'λ':>4} {'made':>6} {'kept':>6} {'kept %':>7} {'probes':>7}  rejected",
@@ -64,8 +76,13 @@ def summarize(prepared: Prepared, config: Config) -> str:
         count, beside = trains.get(lam_pct, Counter()), probes.get(lam_pct, Counter())
         made, kept = count.total(), count["kept"]
         share = f"{100 * kept / made:.1f}%" if made else "–"
-        rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(count.items()) if reason != "kept") or "–"
-        lines.append(f"  {pct_to_lam(lam_pct):>4g} {made:>6} {kept:>6} {share:>7} {beside.total():>7}  {rejected}")
+        rejected = (
+            ", ".join(f"{reason} {n}" for reason, n in sorted(count.items()) if reason != "kept")
+            or "–"
+        )
+        lines.append(
+            f"  {pct_to_lam(lam_pct):>4g} {made:>6} {kept:>6} {share:>7} {beside.total():>7}  {rejected}"
+        )
     return "\n".join(lines)
 
 
@@ -79,9 +96,15 @@ BEGINNING = 60
 
 def _roles(plan: pa.Table) -> str:
     """What a plan's images are for, and of how many real ones they are made."""
-    trains, probes = (PlanSize.of(plan.filter(pc.equal(plan["role"], role))) for role in ("train", "probe"))
+    trains, probes = (
+        PlanSize.of(plan.filter(pc.equal(plan["role"], role))) for role in ("train", "probe")
+    )
     words = f"{trains.rows} of {trains.sources} train images to train on"
-    return f"{words}, {probes.rows} of {probes.sources} val images as probes" if probes.rows else f"{words}, no probes"
+    return (
+        f"{words}, {probes.rows} of {probes.sources} val images as probes"
+        if probes.rows
+        else f"{words}, no probes"
+    )
 
 
 def _work(prepared: Prepared, config: Config, hands: Demand | None) -> str:
@@ -102,7 +125,9 @@ def _work(prepared: Prepared, config: Config, hands: Demand | None) -> str:
 def _long_prompts(prepared: Prepared, folder: Path) -> list[str]:
     """Which prompts the generator's tokenizer cuts, in a sentence; none if it cuts none."""
     of_class: dict[str, str] = {}
-    for row in prepared.plan.group_by(["prompt", "label"], use_threads=False).aggregate([]).to_pylist():
+    for row in (
+        prepared.plan.group_by(["prompt", "label"], use_threads=False).aggregate([]).to_pylist()
+    ):
         of_class.setdefault(row["prompt"], f"class '{prepared.samples.classes[row['label']]}'")
     for negative in prepared.plan["negative_prompt"].unique().to_pylist():
         of_class.setdefault(negative, "prompts.negative")
@@ -114,7 +139,9 @@ def _long_prompts(prepared: Prepared, folder: Path) -> list[str]:
     named = "; ".join(f"{of_class[text]}, '{_beginning(text)}'" for text in long[:NAMED])
     more = f"; and {len(long) - NAMED} more" if len(long) > NAMED else ""
     rest = "the rest of each" if several else "its rest"
-    return [f"{count} longer than the {limit} tokens the generator takes, and {rest} is ignored: {named}{more}"]
+    return [
+        f"{count} longer than the {limit} tokens the generator takes, and {rest} is ignored: {named}{more}"
+    ]
 
 
 def _beginning(text: str) -> str:

@@ -19,7 +19,12 @@ from safetensors.torch import load_file, save_file
 from discl_ray.core.ids import file_hash
 from discl_ray.errors import IntegrityError
 
-MODEL, BEST, OPTIMIZER, STATE = "model.safetensors", "best.safetensors", "optimizer.pt", "state.json"
+MODEL, BEST, OPTIMIZER, STATE = (
+    "model.safetensors",
+    "best.safetensors",
+    "optimizer.pt",
+    "state.json",
+)
 SUMS = "SHA256SUMS"
 
 PLAIN = ("epoch", "curriculum", "strength")
@@ -56,7 +61,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             "optimizer": torch.load(folder / OPTIMIZER, weights_only=True),
         }
     except Exception as error:  # whatever garbage leads to when it is read
-        raise IntegrityError(f"{folder}: the checkpoint is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise IntegrityError(
+            f"{folder}: the checkpoint is damaged: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def _check_sums(folder: Path) -> None:

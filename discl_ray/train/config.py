@@ -11,7 +11,19 @@ from discl_ray.core.settings import Count, Location, Settings, Switch, execution
 from discl_ray.train.augment.config import AugmentConfig
 
 OF_START = (
-    *("model", "width", "stem", "norm", "clip", "captions", "image_size", "batch", "optimizer", "weight_decay", "warmup"),
+    *(
+        "model",
+        "width",
+        "stem",
+        "norm",
+        "clip",
+        "captions",
+        "image_size",
+        "batch",
+        "optimizer",
+        "weight_decay",
+        "warmup",
+    ),
     *("precision", "compile", "start_steps", "start_learning_rate"),
 )
 """Fields that decide the start of a run, and so are the same in all that begin alike."""
@@ -36,7 +48,8 @@ class TrainConfig(Settings):
     clip: Location = Field(default="embedded", min_length=1)
     """CLIP: an open_clip folder with safetensors; `embedded` is the student, which is not the CLIP that scores (`embedded-scorer`)."""
     captions: tuple[str, ...] = Field(
-        default=("a photo of the digit {name}", "the digit {name}", "a handwritten {name}"), min_length=1
+        default=("a photo of the digit {name}", "the digit {name}", "a handwritten {name}"),
+        min_length=1,
     )
     """CLIP: captions of the images, drawn for each anew, and the prompts of the head; `{name}` is the class name."""
     image_size: int = Field(default=32, ge=8)
@@ -101,8 +114,12 @@ class TrainConfig(Settings):
         later = set(identity(self)) - {*OF_START, "learning_rate", "augment"}
         augment = AugmentConfig(**{name: getattr(self.augment, name) for name in AUGMENT_OF_START})
         plain = {name: type(self).model_fields[name].get_default() for name in later}
-        plain["prior"] = "original"  # cross-entropy has none; this is the value by which starts have their names
-        return self.model_copy(update={**plain, "learning_rate": self.start_learning_rate, "augment": augment})
+        plain["prior"] = (
+            "original"  # cross-entropy has none; this is the value by which starts have their names
+        )
+        return self.model_copy(
+            update={**plain, "learning_rate": self.start_learning_rate, "augment": augment}
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -130,10 +147,16 @@ class TrainConfig(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.workers != "auto" and self.batch % self.workers:
-            raise ValueError(f"batch = {self.batch} cannot be divided between workers = {self.workers}")
+            raise ValueError(
+                f"batch = {self.batch} cannot be divided between workers = {self.workers}"
+            )
         if self.model == "clip":
             other = {"loss": "ce", "start_steps": 0, "accumulate": 1}
-            if wrong := [f"{name} = {getattr(self, name)}" for name, value in other.items() if getattr(self, name) != value]:
+            if wrong := [
+                f"{name} = {getattr(self, name)}"
+                for name, value in other.items()
+                if getattr(self, name) != value
+            ]:
                 needed = ", ".join(f"{name}={value}" for name, value in other.items())
                 raise ValueError(
                     f"{wrong[0]}: a CLIP is trained from its own weights, by its own loss, a batch at once: {needed}"

@@ -24,7 +24,11 @@ class Final(ray.train.UserCallback):
 
 def reason_of(error: BaseException) -> str:
     """What went wrong in a worker, without Ray's pages around it."""
-    failures = [*(getattr(error, "worker_failures", None) or {}).values(), getattr(error, "controller_failure", None), error]
+    failures = [
+        *(getattr(error, "worker_failures", None) or {}).values(),
+        getattr(error, "controller_failure", None),
+        error,
+    ]
     for failure in failures:
         if failure is not None and (ours := _own_error(failure)) is not None:
             return ours
@@ -34,7 +38,9 @@ def reason_of(error: BaseException) -> str:
 
 def _own_error(error: BaseException) -> str | None:
     """The message of a DisclError, or of one in a traceback that Ray Train made of it; None for any other error."""
-    within = getattr(error, "cause", None)  # Ray's wrapper looks like what it wraps, and prints as pages
+    within = getattr(
+        error, "cause", None
+    )  # Ray's wrapper looks like what it wraps, and prints as pages
     if isinstance(within, DisclError):
         return str(within)
     if isinstance(error, DisclError):

@@ -18,7 +18,12 @@ START = CurriculumConfig(strategy="real_only")
 
 
 def make_job(
-    spectrum: Spectrum, *, seed: int, data: AnyDataConfig, train: TrainConfig, curriculum: CurriculumConfig
+    spectrum: Spectrum,
+    *,
+    seed: int,
+    data: AnyDataConfig,
+    train: TrainConfig,
+    curriculum: CurriculumConfig,
 ) -> TrainJob:
     """The training job on a committed spectrum.
 
@@ -32,7 +37,8 @@ def make_job(
         curriculum=curriculum,
         names=names,
         groups={
-            label: group_of(counts[label], few_below=data.few_below, many_above=data.many_above) for label in range(len(names))
+            label: group_of(counts[label], few_below=data.few_below, many_above=data.many_above)
+            for label in range(len(names))
         },
         counts=tuple(counts[label] for label in range(len(names))),
         levels=curriculum_levels(curriculum, spectrum.grid),
@@ -47,4 +53,7 @@ def start_epochs(job: TrainJob, images_per_epoch: int) -> int:
 
 def history_rows(history: dict[str, Any]) -> list[dict[str, Any]]:
     """The controller's history as rows in order of epochs."""
-    return [{"epoch": int(e), **metrics} for e, metrics in sorted(history.items(), key=lambda item: int(item[0]))]
+    return [
+        {"epoch": int(e), **metrics}
+        for e, metrics in sorted(history.items(), key=lambda item: int(item[0]))
+    ]

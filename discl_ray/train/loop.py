@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from discl_ray.core.lam import REAL
 from discl_ray.core.metrics import main_metric, scores
 from discl_ray.curriculum.controller import Controller
-from discl_ray.curriculum.epoch_order import EpochOrder, Pools, budget, epoch_order, explore_order, explored_images
+from discl_ray.curriculum.epoch_order import (
+    EpochOrder,
+    Pools,
+    budget,
+    epoch_order,
+    explore_order,
+    explored_images,
+)
 from discl_ray.curriculum.progress import Progress, progress_of, to_metrics, unpaired
 from discl_ray.curriculum.strategies import Choice
 from discl_ray.errors import DisclError, IntegrityError
@@ -30,7 +37,15 @@ from discl_ray.train.augment.class_strength import advance, probe, probe_paramet
 from discl_ray.train.augment.mixup import draw_mix
 from discl_ray.train.images.table import ImageTable
 from discl_ray.train.learners.classifier import Classifier
-from discl_ray.train.learners.learner import ALONE, Batch, Learner, Predictor, TrainJob, World, parameter_groups
+from discl_ray.train.learners.learner import (
+    ALONE,
+    Batch,
+    Learner,
+    Predictor,
+    TrainJob,
+    World,
+    parameter_groups,
+)
 
 
 def _flyp(job: TrainJob, device: torch.device) -> Learner:
@@ -83,7 +98,9 @@ def loop(
     return run.go(report, start, resume)
 
 
-def predictor_of(job: TrainJob, weights: Mapping[str, Tensor], device: str | torch.device | None = None) -> Predictor:
+def predictor_of(
+    job: TrainJob, weights: Mapping[str, Tensor], device: str | torch.device | None = None
+) -> Predictor:
     """Trained weights as something that predicts; `device` as for `loop`."""
     learner = LEARNERS[job.train.model](job, _device(job, device))
     learner.model.load_state_dict(dict(weights))
@@ -92,19 +109,37 @@ def predictor_of(job: TrainJob, weights: Mapping[str, Tensor], device: str | tor
 
 def _device(job: TrainJob, device: str | torch.device | None) -> torch.device:
     """What is named, else what the job's process has reserved."""
-    return torch.device(training_device(job.train.on_gpu, job.train.precision) if device is None else device)
+    return torch.device(
+        training_device(job.train.on_gpu, job.train.precision) if device is None else device
+    )
 
 
 class _Run:
     """A training run underway."""
 
     def __init__(
-        self, job: TrainJob, table: ImageTable, controller: Controller, world: World, device: torch.device, epochs: int
+        self,
+        job: TrainJob,
+        table: ImageTable,
+        controller: Controller,
+        world: World,
+        device: torch.device,
+        epochs: int,
     ) -> None:
-        self.job, self.table, self.controller, self.world, self.epochs = job, table, controller, world, epochs
+        self.job, self.table, self.controller, self.world, self.epochs = (
+            job,
+            table,
+            controller,
+            world,
+            epochs,
+        )
         self.learner = LEARNERS[job.train.model](job, device)
         self.pools = Pools.of(
-            label=table.label, lam_pct=table.lam_pct, role=table.role, hard=table.hard, num_classes=len(job.counts)
+            label=table.label,
+            lam_pct=table.lam_pct,
+            role=table.role,
+            hard=table.hard,
+            num_classes=len(job.counts),
         )
         self.val = np.flatnonzero(table.role == "val")
         self.probes = np.flatnonzero((table.role == "probe") | ((table.role == "val") & table.hard))
@@ -115,7 +150,10 @@ class _Run:
         self.device = device
 
     def go(
-        self, report: Callable[[Report], None], start: Mapping[str, Tensor] | None, resume: Mapping[str, Any] | None
+        self,
+        report: Callable[[Report], None],
+        start: Mapping[str, Tensor] | None,
+        resume: Mapping[str, Any] | None,
     ) -> dict[str, Tensor]:
         model, first = self.learner.model, 1
         if start is not None:
@@ -159,7 +197,9 @@ class _Run:
         if choice.explore:
             before, progress = self._explore(epoch, total)
             choice = self._ask(epoch, progress)
-        order = epoch_order(self.pools, choice, config, seed=job.seed, epoch=epoch, images=total - before)
+        order = epoch_order(
+            self.pools, choice, config, seed=job.seed, epoch=epoch, images=total - before
+        )
         loss = self._pass(order, epoch, choice, before=before, total=total)
         return {
             "loss": loss,
@@ -170,15 +210,23 @@ class _Run:
             "borrowed_real": order.real,
             "share": order.share,
             "images": total,
-            **({} if choice.lead is None or not math.isfinite(choice.lead) else {"lead_in_se": choice.lead}),
+            **(
+                {}
+                if choice.lead is None or not math.isfinite(choice.lead)
+                else {"lead_in_se": choice.lead}
+            ),
             **to_metrics(progress),
         }
 
     def _ask(self, epoch: int, progress: Mapping[int, Progress] | None) -> Choice:
         """Rank 0's answer, on every rank."""
-        choice = _agree(self.controller.choose(epoch, progress) if self.world.rank == 0 else None, self.world)
+        choice = _agree(
+            self.controller.choose(epoch, progress) if self.world.rank == 0 else None, self.world
+        )
         if choice is None:
-            raise IntegrityError(f"the curriculum has no choice for epoch {epoch}: an earlier epoch is not recorded")
+            raise IntegrityError(
+                f"the curriculum has no choice for epoch {epoch}: an earlier epoch is not recorded"
+            )
         return choice
 
     # -- Algorithm 2
@@ -188,12 +236,16 @@ class _Run:
         config, batch = self.job.curriculum, self.job.train.batch
         images = explored_images(self.pools, config, batch)
         if not config.explore_extra and images + batch > total:
-            raise DisclError(f"an epoch has {total} images, too few for a round of exploration and a stage; lower train.batch")
+            raise DisclError(
+                f"an epoch has {total} images, too few for a round of exploration and a stage; lower train.batch"
+            )
         order = explore_order(self.pools, images, seed=self.job.seed, epoch=epoch)
         before = self._true_class(self.probes)
         self._pass(order, epoch, Choice(levels=()), before=0, total=total)
         after = self._true_class(self.probes)
-        return images, progress_of(before, after, self.table.lam_pct[self.probes], self.table.sample_id[self.probes])
+        return images, progress_of(
+            before, after, self.table.lam_pct[self.probes], self.table.sample_id[self.probes]
+        )
 
     def _true_class(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return self._probabilities(rows)[np.arange(len(rows)), self.table.label[rows]]
@@ -205,14 +257,18 @@ class _Run:
         job, table = self.job, self.table
         real = np.concatenate([self.pools.nonhard, self.pools.hard])
         by_class = {c: real[table.label[real] == c] for c in range(len(job.counts))}
-        rows, level, label = probe(self.strength, by_class, job.train.augment, seed=job.seed, epoch=epoch)
+        rows, level, label = probe(
+            self.strength, by_class, job.train.augment, seed=job.seed, epoch=epoch
+        )
         parameters = probe_parameters(len(rows), seed=job.seed, epoch=epoch)
         model, device = self.learner.model, self.device
         model.eval()
         right = np.zeros(len(rows), bool)
         with torch.no_grad():
             for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 256)):
-                x = augment(table.images[rows[part]], parameters[part], level[part], job.train.augment)
+                x = augment(
+                    table.images[rows[part]], parameters[part], level[part], job.train.augment
+                )
                 right[part] = model(x.to(device)).argmax(1).cpu().numpy() == label[part]
         self.strength = advance(self.strength, label, level, right, job.train.augment)
 
@@ -223,23 +279,33 @@ class _Run:
         size = self.job.train.batch
         end = count - count % size if self.learner.whole_batches else count
         if not end:
-            raise DisclError(f"train.batch = {size} is more than the {count} images of an epoch; lower it")
+            raise DisclError(
+                f"train.batch = {size} is more than the {count} images of an epoch; lower it"
+            )
         return [np.arange(begin, min(begin + size, end)) for begin in range(0, end, size)]
 
-    def _pass(self, order: EpochOrder, epoch: int, choice: Choice, *, before: int, total: int) -> float:
+    def _pass(
+        self, order: EpochOrder, epoch: int, choice: Choice, *, before: int, total: int
+    ) -> float:
         """Trains on the rows of an order, places `before`... of the epoch's `total`; the mean loss over all workers."""
         table, job, model = self.table, self.job, self.learner.model
         if (table.role[order.rows] != "train").any():
-            raise IntegrityError(f"epoch {epoch}: an image whose role is not train was about to be trained on")
+            raise IntegrityError(
+                f"epoch {epoch}: an image whose role is not train was about to be trained on"
+            )
         effective = np.bincount(table.label[order.rows], minlength=len(job.counts))
-        counts = torch.tensor(effective if job.train.prior == "effective" else job.counts, dtype=torch.float32).clamp(min=1)
+        counts = torch.tensor(
+            effective if job.train.prior == "effective" else job.counts, dtype=torch.float32
+        ).clamp(min=1)
         parameters = draw_parameters(before + len(order.rows), seed=job.seed, epoch=epoch)[before:]
         batches = self._batches(len(order.rows))
         losses = torch.zeros(len(batches), device=self.device)
         model.train()
         for number, places in enumerate(batches):
             progress = (epoch - 1 + (before + int(places[0])) / total) / self.epochs
-            factor = learning_rate_factor(progress, len(places) / (total * self.epochs), warmup=job.train.warmup)
+            factor = learning_rate_factor(
+                progress, len(places) / (total * self.epochs), warmup=job.train.warmup
+            )
             for group in self.optimizer.param_groups:
                 group["lr"] = job.train.learning_rate * factor
             self.optimizer.zero_grad(set_to_none=True)
@@ -292,18 +358,32 @@ class _Run:
         if config.mix == "none":
             return share(mine)
         side = self.job.train.image_size
-        mix = draw_mix(places + before, seed=self.job.seed, epoch=epoch, kind=config.mix, alpha=config.mix_alpha, side=side)
+        mix = draw_mix(
+            places + before,
+            seed=self.job.seed,
+            epoch=epoch,
+            kind=config.mix,
+            alpha=config.mix_alpha,
+            side=side,
+        )
         return share(mine, share(mix.partner[mine - places[0]] - before), mix)
 
     def _check_finite(
-        self, losses: Tensor, order: EpochOrder, batches: list[NDArray[np.int64]], epoch: int, choice: Choice
+        self,
+        losses: Tensor,
+        order: EpochOrder,
+        batches: list[NDArray[np.int64]],
+        epoch: int,
+        choice: Choice,
     ) -> None:
         wrong = torch.nonzero(~torch.isfinite(losses)).flatten()
         if not len(wrong):
             return
         step = int(wrong[0])
         rows = order.rows[batches[step]]
-        named = ", ".join(f"{self.table.sample_id[r]} (λ {self.table.lam_pct[r] / REAL:g})" for r in rows[:NAMED])
+        named = ", ".join(
+            f"{self.table.sample_id[r]} (λ {self.table.lam_pct[r] / REAL:g})" for r in rows[:NAMED]
+        )
         raise DisclError(
             f"epoch {epoch}, step {step + 1} of {len(batches)}, stage λ {choice.lam:g}: the loss is {float(losses[step])}; "
             f"lower train.learning_rate = {self.job.train.learning_rate} (of a start: train.start_learning_rate). "
@@ -328,10 +408,18 @@ class _Run:
         if not len(self.val):
             return {}
         predicted = self._probabilities(self.val).argmax(1)
-        found = scores(self.table.label[self.val], predicted, self.job.groups, self.table.domain[self.val])
-        metrics = {f"val_{metric}_{group}": value for (metric, group), (value, _) in found.items() if not math.isnan(value)}
+        found = scores(
+            self.table.label[self.val], predicted, self.job.groups, self.table.domain[self.val]
+        )
+        metrics = {
+            f"val_{metric}_{group}": value
+            for (metric, group), (value, _) in found.items()
+            if not math.isnan(value)
+        }
         name = "val_{}_{}".format(*main_metric(found))
-        if self.job.train.keep == "best" and (self.best is None or metrics[name] > self.best["value"]):
+        if self.job.train.keep == "best" and (
+            self.best is None or metrics[name] > self.best["value"]
+        ):
             weights = {k: v.detach().clone() for k, v in self.learner.model.state_dict().items()}
             self.best = {"epoch": epoch, "value": metrics[name], "model": weights}
         return metrics
@@ -365,7 +453,9 @@ def _optimizer(model: nn.Module, job: TrainJob) -> torch.optim.Optimizer:
     train = job.train
     if train.optimizer == "adamw":
         return torch.optim.AdamW(parameter_groups(model, train), lr=train.learning_rate)
-    return torch.optim.Adam(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+    return torch.optim.Adam(
+        model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+    )
 
 
 def _chunks(places: NDArray[np.int64], size: int = 1024) -> Iterator[NDArray[np.int64]]:

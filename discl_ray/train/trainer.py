@@ -24,7 +24,10 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState, _TrainingResultState
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
+    _CheckpointManagerState,
+    _TrainingResultState,
+)
 
 from discl_ray.core.ids import sha256
 from discl_ray.core.run_directory import MANIFEST
@@ -87,11 +90,15 @@ def train(
         if guarded:
             _name_the_cluster()
         controller = start_controller(run.name, job.curriculum, job.levels, job.seed)
-        arguments = WorkerArguments(job=job, run=run, table=table, start=start, controller=controller, epochs=epochs)
+        arguments = WorkerArguments(
+            job=job, run=run, table=table, start=start, controller=controller, epochs=epochs
+        )
         trainer = (TorchTrainer if guarded else _Unguarded)(
             _worker,
             torch_config=OnGpu(precision=job.train.precision) if job.train.on_gpu else None,
-            train_loop_config={"arguments": ray.put(arguments)},  # not looked into, nor imported for, by Ray Train's controller
+            train_loop_config={
+                "arguments": ray.put(arguments)
+            },  # not looked into, nor imported for, by Ray Train's controller
             scaling_config=ScalingConfig(
                 num_workers=1 if job.train.workers == "auto" else job.train.workers,
                 use_gpu=job.train.on_gpu,
@@ -102,7 +109,9 @@ def train(
                 storage_path=run.base,
                 storage_filesystem=None if run.local is not None else run.filesystem,
                 # a worker group that cannot be placed is tried again, but not for ever; preempted nodes cost no failure
-                failure_config=FailureConfig(max_failures=job.train.max_failures, controller_failure_limit=10),
+                failure_config=FailureConfig(
+                    max_failures=job.train.max_failures, controller_failure_limit=10
+                ),
                 checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
                 callbacks=[Final()],
             ),
@@ -170,7 +179,9 @@ def _say_where_it_goes_on(run: Store, label: str, epochs: int) -> None:
     name, state = _newest_readable(Checkpoint(run.path(f"{RAY_TRAIN}/{newest}"), run.filesystem))
     done = state["epoch"]
     where = (
-        f"goes on at epoch {done + 1} of {epochs}" if done < epochs else f"all {epochs} epochs are done, its weights are taken"
+        f"goes on at epoch {done + 1} of {epochs}"
+        if done < epochs
+        else f"all {epochs} epochs are done, its weights are taken"
     )
     print(f"  {label}: {where} from {name}", flush=True)
 
@@ -265,13 +276,18 @@ def _followed(run: Store, label: str, epochs: int) -> Iterator[None]:
         except IntegrityError:  # damaged before this start; the next report writes all of it
             return
         for row in rows:
-            values = [(key, row[key]) for key in ("val_macro_f1_ood", "val_top1_overall") if key in row]
+            values = [
+                (key, row[key]) for key in ("val_macro_f1_ood", "val_top1_overall") if key in row
+            ]
             if values and row["epoch"] not in seen:
                 seen.add(row["epoch"])
                 name = values[0][0].removeprefix("val_").replace("_", " ")
                 seen_on = "real images" if row["lam"] == 1 else f"λ {row['lam']:g}"
                 figures = f"loss {row['loss']:.3f} · val {name} {values[0][1]:.1f} %"
-                print(f"  {label} · epoch {row['epoch']}/{epochs} on {seen_on} · {figures}", flush=True)
+                print(
+                    f"  {label} · epoch {row['epoch']}/{epochs} on {seen_on} · {figures}",
+                    flush=True,
+                )
 
     def follow() -> None:
         while not stop.wait(1.0):
@@ -319,7 +335,9 @@ def _worker(config: dict[str, Any]) -> None:
     resume = None if checkpoint is None else last_readable(checkpoint)
     controller = ActorController(arguments.controller)
     if resume is None and world.rank == 0:
-        controller.load({"history": {}})  # an actor that outlived an attempt without a checkpoint starts over, too
+        controller.load(
+            {"history": {}}
+        )  # an actor that outlived an attempt without a checkpoint starts over, too
 
     def report(result: Report) -> None:
         if world.rank:
@@ -368,7 +386,9 @@ def _newest_readable(newest: Checkpoint) -> tuple[str, dict[str, Any]]:
                 for problem in problems:
                     print(f"  warning: {problem}; the one before is taken", flush=True)
                 return candidate, state
-    raise IntegrityError(f"{'; '.join(problems)}; delete {parent} and {AGAIN}, which trains from the start")
+    raise IntegrityError(
+        f"{'; '.join(problems)}; delete {parent} and {AGAIN}, which trains from the start"
+    )
 
 
 def _write_history(run: Store, curriculum: dict[str, Any]) -> None:

@@ -13,7 +13,9 @@ def training(config: Config, begun: Workers | None = None) -> Workers:
 
     Raises SetupError if what is asked for does not fit.
     """
-    return workers(config.train.workers, config.train.use_gpu, config.train.batch, present(config.run), begun)
+    return workers(
+        config.train.workers, config.train.use_gpu, config.train.batch, present(config.run), begun
+    )
 
 
 def each_alone(config: Config, number: int = 1) -> Config:

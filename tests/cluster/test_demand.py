@@ -16,7 +16,9 @@ from discl_ray.train import workers as learning
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = (None, "sd15", "sdxl", "sdxl-refiner")
-DATA = sorted(p.stem for p in CONF.glob("*.yaml") if p.stem not in PRESETS and not p.stem.startswith("tune"))
+DATA = sorted(
+    p.stem for p in CONF.glob("*.yaml") if p.stem not in PRESETS and not p.stem.startswith("tune")
+)
 
 
 def on(gpus, **more):
@@ -32,7 +34,9 @@ def stages(generator="auto", scorer="auto", generators="auto", scorers="auto"):
 
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_data_set_with_every_preset_takes_all_the_gpus_and_the_doctor_says_so(gpus, preset, monkeypatch):
+def test_every_data_set_with_every_preset_takes_all_the_gpus_and_the_doctor_says_so(
+    gpus, preset, monkeypatch
+):
     monkeypatch.setattr(making, "present", lambda run: on(gpus))
     monkeypatch.setattr(learning, "present", lambda run: on(gpus))
     monkeypatch.setattr(making, "find_model", lambda *_: None)
@@ -61,9 +65,9 @@ def test_a_gpu_that_may_be_started_counts():
     assert found.gpus == ((1, 1),) * 2
     assert workers("auto", "auto", 32, Cluster((Node(cpus=2), *soon))) == Workers(2, gpu=True)
     types = {"head": {}, "gpu": {"resources": {"GPU": 4}, "max_workers": 5}}
-    assert cluster.read_node_types({"max_workers": 3, "head_node_type": "head", "available_node_types": types}) == [
-        ("gpu", {"GPU": 4}, 3)
-    ]
+    assert cluster.read_node_types(
+        {"max_workers": 3, "head_node_type": "head", "available_node_types": types}
+    ) == [("gpu", {"GPU": 4}, 3)]
 
 
 def test_a_whole_gpu_for_the_generator_leaves_an_open_scorer_to_the_cpu():
@@ -75,7 +79,9 @@ def test_a_whole_gpu_for_the_generator_leaves_an_open_scorer_to_the_cpu():
 
 
 @given(
-    gpus=st.integers(1, 9), generator=st.sampled_from([0.1, 0.25, 0.4, 0.5, 0.8, 1]), scorer=st.sampled_from([0, 0.1, 0.2, 0.5])
+    gpus=st.integers(1, 9),
+    generator=st.sampled_from([0.1, 0.25, 0.4, 0.5, 0.8, 1]),
+    scorer=st.sampled_from([0, 0.1, 0.2, 0.5]),
 )
 def test_no_gpu_is_given_out_twice_and_none_is_left_idle(gpus, generator, scorer):
     if generator + scorer > gpus:
@@ -115,6 +121,13 @@ def test_cards_without_bfloat16_get_float16_and_a_mixture_is_refused(monkeypatch
 
 def test_counts_and_shares_are_auto_or_numbers_in_range():
     with pytest.raises(ConfigError) as caught:
-        load_config(CONF / "digits_lt.yaml", ["generator.actors=0", "generator.num_gpus=2", "train.use_gpu=maybe"])
-    for part in ("generator.actors = 0: auto", "generator.num_gpus = 2: auto", "train.use_gpu = 'maybe': auto"):
+        load_config(
+            CONF / "digits_lt.yaml",
+            ["generator.actors=0", "generator.num_gpus=2", "train.use_gpu=maybe"],
+        )
+    for part in (
+        "generator.actors = 0: auto",
+        "generator.num_gpus = 2: auto",
+        "train.use_gpu = 'maybe': auto",
+    ):
         assert part in str(caught.value)

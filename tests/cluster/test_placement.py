@@ -11,13 +11,17 @@ import pytest
 @pytest.mark.slow
 def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_path):
     command = [sys.executable, "-m", "tests.placed", str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=500
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert "Unhandled error" not in done.stderr  # of the other folds and seeds, which end alike
     for name in ("folds", "seeds"):
         trained = found.pop(name)
-        assert len(trained["gpus"]) == len(set(trained["gpus"])) == 2, name  # a GPU each, and its own
+        assert len(trained["gpus"]) == len(set(trained["gpus"])) == 2, (
+            name
+        )  # a GPU each, and its own
         assert trained["said"].startswith("a GPU is reserved, and no CUDA "), name
         assert "train.use_gpu=false" in trained["said"]
         assert trained["exit"] == 2
@@ -28,5 +32,10 @@ def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_
         assert seen["rows"] == seen["expected"]
         for stage in ("generator", "scorer"):
             on = [process.partition(":")[2] for process in seen[stage]]
-            assert len(set(on)) == len(on) == gpus, (name, stage)  # one on each, the one that came back included
-        assert {p.partition(":")[2] for p in seen["generator"]} == {p.partition(":")[2] for p in seen["scorer"]}
+            assert len(set(on)) == len(on) == gpus, (
+                name,
+                stage,
+            )  # one on each, the one that came back included
+        assert {p.partition(":")[2] for p in seen["generator"]} == {
+            p.partition(":")[2] for p in seen["scorer"]
+        }

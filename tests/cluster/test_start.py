@@ -17,7 +17,14 @@ from discl_ray.cluster.start import (
 )
 from discl_ray.errors import SetupError
 
-VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+VARIABLES = (
+    "RAY_ADDRESS",
+    "RAY_TMPDIR",
+    "TMPDIR",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +78,10 @@ def test_what_listens_but_does_not_answer_is_given_up(monkeypatch):
     ("said", "named"),
     [
         ("refused AuthenticationError invalid token", "RAY_AUTH_MODE=token"),
-        ("refused ConnectionError Could not find any running Ray instance", "no Ray runs on this machine"),
+        (
+            "refused ConnectionError Could not find any running Ray instance",
+            "no Ray runs on this machine",
+        ),
         ("", "no Ray there"),
         ("answered", None),
     ],
@@ -93,7 +103,9 @@ def test_an_empty_address_and_local_are_a_ray_of_ones_own(monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
-def test_a_temporary_folder_too_long_for_sockets_is_refused_by_as_much_as_ray_refuses(monkeypatch, variable):
+def test_a_temporary_folder_too_long_for_sockets_is_refused_by_as_much_as_ray_refuses(
+    monkeypatch, variable
+):
     from ray._private.utils import validate_socket_filepath
 
     for length in range(20, 60):
@@ -103,7 +115,10 @@ def test_a_temporary_folder_too_long_for_sockets_is_refused_by_as_much_as_ray_re
         try:
             validate_socket_filepath(path)
         except OSError:
-            with pytest.raises(SetupError, match=rf"{variable} = '/tmp/x+': \d+ characters too long.*RAY_TMPDIR=/tmp"):
+            with pytest.raises(
+                SetupError,
+                match=rf"{variable} = '/tmp/x+': \d+ characters too long.*RAY_TMPDIR=/tmp",
+            ):
                 check_temporary_folder()
         else:
             check_temporary_folder()
@@ -111,7 +126,9 @@ def test_a_temporary_folder_too_long_for_sockets_is_refused_by_as_much_as_ray_re
 
 def test_a_temporary_folder_that_cannot_be_written_or_is_full_is_refused(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
-    with pytest.raises(SetupError, match=r"RAY_TMPDIR = '/proc/nowhere': cannot be written .*set RAY_TMPDIR"):
+    with pytest.raises(
+        SetupError, match=r"RAY_TMPDIR = '/proc/nowhere': cannot be written .*set RAY_TMPDIR"
+    ):
         check_temporary_folder()
     monkeypatch.delenv("RAY_TMPDIR")
     monkeypatch.setattr(ray_start, "ROOM", 1e18)
@@ -122,10 +139,15 @@ def test_a_temporary_folder_that_cannot_be_written_or_is_full_is_refused(monkeyp
 def test_without_a_home_ray_has_no_place_for_its_token(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/proc/nowhere")
     with pytest.raises(
-        SetupError, match=r"HOME = '/proc/nowhere'.*set HOME to a folder you may write, or RAY_AUTH_MODE=disabled"
+        SetupError,
+        match=r"HOME = '/proc/nowhere'.*set HOME to a folder you may write, or RAY_AUTH_MODE=disabled",
     ):
         check_token()
-    for name, value in (("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN", "x"), ("HOME", str(tmp_path))):
+    for name, value in (
+        ("RAY_AUTH_MODE", "disabled"),
+        ("RAY_AUTH_TOKEN", "x"),
+        ("HOME", str(tmp_path)),
+    ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             check_token()
@@ -135,8 +157,12 @@ def test_without_a_home_ray_has_no_place_for_its_token(monkeypatch, tmp_path):
         check_token()
 
 
-def test_ray_train_v2_is_on_whatever_the_environment_says_and_other_settings_are_the_users(monkeypatch):
-    monkeypatch.setattr(os, "environ", {"RAY_TRAIN_V2_ENABLED": "0", "TRANSFORMERS_VERBOSITY": "debug"})
+def test_ray_train_v2_is_on_whatever_the_environment_says_and_other_settings_are_the_users(
+    monkeypatch,
+):
+    monkeypatch.setattr(
+        os, "environ", {"RAY_TRAIN_V2_ENABLED": "0", "TRANSFORMERS_VERBOSITY": "debug"}
+    )
     set_environment()
     assert os.environ["RAY_TRAIN_V2_ENABLED"] == "1"
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "debug"

@@ -34,7 +34,14 @@ def png(width, height, rows, *, depth=8, colour=2, before=(), after=()):
     """`rows` are bytes with a filter byte each, or None for hardly any; `before` and `after` the pixels stand more chunks."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"\0" if rows is None else rows))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + pixels + b"".join(after) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(before)
+        + pixels
+        + b"".join(after)
+        + chunk(b"IEND", b"")
+    )
 
 
 def tiff(width, height, data, *, order="<", bits=(8,), photometric=1, more=()):
@@ -52,7 +59,10 @@ def tiff(width, height, data, *, order="<", bits=(8,), photometric=1, more=()):
         279: (4, (len(data),)),
     } | {tag: (kind, values) for tag, kind, values in more}
     start = 8 + 2 + 12 * len(fields) + 4
-    spill = {tag: struct.pack(order + sizes[kind] * len(values), *values) for tag, (kind, values) in fields.items()}
+    spill = {
+        tag: struct.pack(order + sizes[kind] * len(values), *values)
+        for tag, (kind, values) in fields.items()
+    }
     at = start + sum(len(raw) for raw in spill.values() if len(raw) > 4)
     if 273 in fields and fields[273][1] == (0,):
         spill[273] = struct.pack(order + "I", at)
@@ -60,11 +70,15 @@ def tiff(width, height, data, *, order="<", bits=(8,), photometric=1, more=()):
     for tag in sorted(fields):
         kind, values = fields[tag]
         raw = spill[tag]
-        value = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(order + "I", start + len(behind))
+        value = (
+            raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(order + "I", start + len(behind))
+        )
         behind += raw if len(raw) > 4 else b""
         directory += struct.pack(order + "HHI", tag, kind, len(values)) + value
     head = b"II*\0" if order == "<" else b"MM\0*"
-    return head + struct.pack(order + "I", 8) + directory + struct.pack(order + "I", 0) + behind + data
+    return (
+        head + struct.pack(order + "I", 8) + directory + struct.pack(order + "I", 0) + behind + data
+    )
 
 
 def tiff_of(values, *, order="<", **options):
@@ -72,7 +86,15 @@ def tiff_of(values, *, order="<", **options):
     sample = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     data = values.astype(values.dtype.newbyteorder(order)).tobytes()
     more = (*options.pop("more", ()), (339, 3, (sample,)))
-    return tiff(values.shape[1], values.shape[0], data, order=order, bits=(values.dtype.itemsize * 8,), more=more, **options)
+    return tiff(
+        values.shape[1],
+        values.shape[0],
+        data,
+        order=order,
+        bits=(values.dtype.itemsize * 8,),
+        more=more,
+        **options,
+    )
 
 
 def pfm(values):
@@ -89,7 +111,13 @@ def gif(screen, frame, *, disposal=0):
 def webp_canvas(width, height):
     """A file that announces a canvas, with the frame of a small image in it."""
     frame = saved(pattern(4, 4), "WEBP", lossless=True)[12:]
-    canvas = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    canvas = (
+        b"VP8X"
+        + struct.pack("<I", 10)
+        + bytes(4)
+        + (width - 1).to_bytes(3, "little")
+        + (height - 1).to_bytes(3, "little")
+    )
     return b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(frame)) + b"WEBP" + canvas + frame
 
 
@@ -110,7 +138,13 @@ def patched(data, mark, offset, new):
 def exif(orientation, *broken):
     """An EXIF block with an orientation; `broken` are more raw entries of 12 bytes."""
     entries = [struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0), *broken]
-    return EXIF + b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + b"".join(sorted(entries)) + bytes(4)
+    return (
+        EXIF
+        + b"MM\0*\0\0\0\x08"
+        + struct.pack(">H", len(entries))
+        + b"".join(sorted(entries))
+        + bytes(4)
+    )
 
 
 def on_white(colour, alpha):

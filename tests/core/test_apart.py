@@ -32,14 +32,24 @@ def broken(folder, variant):
     ("check", "said"),
     [
         ("tests.core.test_apart:refused", "é: line one\nline None"),
-        ("tests.core.test_apart:broken", "é: cannot be checked (RuntimeError: a fault of the check's own at é)"),
+        (
+            "tests.core.test_apart:broken",
+            "é: cannot be checked (RuntimeError: a fault of the check's own at é)",
+        ),
         ("builtins:print", "passed"),
     ],
 )
-def test_another_process_says_what_the_check_says_and_the_driver_stays_light(check, said, pytestconfig):
+def test_another_process_says_what_the_check_says_and_the_driver_stays_light(
+    check, said, pytestconfig
+):
     script = DRIVER.format(check=check, folder="é")
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=pytestconfig.rootpath, timeout=100, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=pytestconfig.rootpath,
+        timeout=100,
+        check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
 

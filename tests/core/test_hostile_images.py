@@ -37,7 +37,10 @@ from discl_ray.core.images import MAX_PIXELS, decode_image, encode_image
 from discl_ray.errors import ImageError
 
 PLAIN = pattern()
-RED, BLUE = np.full((30, 40, 3), (200, 10, 10), np.uint8), np.full((30, 40, 3), (10, 10, 200), np.uint8)
+RED, BLUE = (
+    np.full((30, 40, 3), (200, 10, 10), np.uint8),
+    np.full((30, 40, 3), (10, 10, 200), np.uint8),
+)
 RAMP16 = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
 
 FORMATS = {
@@ -66,7 +69,11 @@ def is_(expected, within=0):
 
     def check(pixels):
         target = np.asarray(expected, float)
-        target = np.repeat(target[..., None], 3, -1) if target.ndim == 2 else np.broadcast_to(target, pixels.shape)
+        target = (
+            np.repeat(target[..., None], 3, -1)
+            if target.ndim == 2
+            else np.broadcast_to(target, pixels.shape)
+        )
         assert pixels.shape == target.shape
         assert np.abs(pixels - target).max() <= within
 
@@ -85,7 +92,9 @@ def transparent_palette(transparency):
 
 def palette_pixels(*alphas):
     colours = np.array([[200, 10, 10], [10, 200, 10], [10, 10, 200]])
-    shown = np.stack([on_white(colour, alpha) for colour, alpha in zip(colours, alphas, strict=True)])
+    shown = np.stack(
+        [on_white(colour, alpha) for colour, alpha in zip(colours, alphas, strict=True)]
+    )
     return shown[np.arange(1200).reshape(30, 40) % 3]
 
 
@@ -131,7 +140,9 @@ BOMBS = {
     "png-4000000MP": lambda: png(2**31 - 1, 2**31 - 1, None),
     # libjpeg would hold these whole, however small a fraction is asked for
     "jpeg-progressive-100MP": lambda: jpeg_sized(10_000, 10_000, progressive=True),
-    "jpeg-scan-a-colour-100MP": lambda: jpeg_sized(10_000, 10_000).replace(ONE_SCAN, b"\xff\xda\0\x08\1\1\0\0\x3f\0"),
+    "jpeg-scan-a-colour-100MP": lambda: jpeg_sized(10_000, 10_000).replace(
+        ONE_SCAN, b"\xff\xda\0\x08\1\1\0\0\x3f\0"
+    ),
     "jpeg-4295MP": lambda: jpeg_sized(65_535, 65_535),
     "gif-frame-100MP": lambda: gif((2, 2), (10_000, 10_000), disposal=2),
     "gif-screen-200MP": lambda: gif((20_000, 10_000), (20_000, 10_000), disposal=2),
@@ -139,10 +150,14 @@ BOMBS = {
     "bmp-100MP": lambda: patched(FORMATS["bmp"], b"BM", 18, (10_000).to_bytes(4, "little") * 2),
     "ppm-200MP": lambda: b"P6 20000 10000 255\n" + bytes(99),
     "tiff-100MP": lambda: tiff(10_000, 10_000, bytes(99)),
-    "tiff-tile-400MP": lambda: tiff_of(np.zeros((4, 4), np.uint8), more=[(322, 4, (20_000,)), (323, 4, (20_000,))]),
+    "tiff-tile-400MP": lambda: tiff_of(
+        np.zeros((4, 4), np.uint8), more=[(322, 4, (20_000,)), (323, 4, (20_000,))]
+    ),
     "avif-100MP": lambda: patched(FORMATS["avif"], b"ispe", 8, (10_000).to_bytes(4, "big") * 2),
     "jp2-100MP": lambda: patched(FORMATS["jp2"], b"ihdr", 4, (10_000).to_bytes(4, "big") * 2),
-    "j2k-100MP": lambda: patched(FORMATS["j2k"], b"\xff\x4f\xff\x51", 8, (10_000).to_bytes(4, "big") * 2),
+    "j2k-100MP": lambda: patched(
+        FORMATS["j2k"], b"\xff\x4f\xff\x51", 8, (10_000).to_bytes(4, "big") * 2
+    ),
 }
 TEXT_BOMBS = {
     "png-text-bomb": lambda: text_bomb(b"zTXt"),
@@ -155,14 +170,23 @@ TEXT_BOMBS = {
 REFUSED = {
     **{name: (build, "too_large") for name, build in BOMBS.items()},
     **{name: (build, "corrupt") for name, build in TEXT_BOMBS.items()},
-    **{f"half-{name}": (lambda data=data: data[: len(data) // 2], "truncated") for name, data in FORMATS.items()},
+    **{
+        f"half-{name}": (lambda data=data: data[: len(data) // 2], "truncated")
+        for name, data in FORMATS.items()
+    },
     "half-pgm-plain": (lambda: b"P2 4 4 255\n1 2 3 4 5 6 7 8", "truncated"),
     "half-pgm-scaled": (lambda: b"P5 4 4 100\n" + bytes(9), "truncated"),
-    "jp2-longer-inside": (lambda: patched(FORMATS["jp2"], b"\xff\x4f\xff\x51", 8, (20_000).to_bytes(4, "big") * 2), "corrupt"),
+    "jp2-longer-inside": (
+        lambda: patched(FORMATS["jp2"], b"\xff\x4f\xff\x51", 8, (20_000).to_bytes(4, "big") * 2),
+        "corrupt",
+    ),
     "empty": (lambda: b"", "not_an_image"),
     "one-byte": (lambda: b"\xff", "not_an_image"),
     "html": (lambda: b"<!doctype html><html><body>404 Not Found</body></html>", "not_an_image"),
-    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "not_an_image"),
+    "svg": (
+        lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+        "not_an_image",
+    ),
     "zip": (lambda: b"PK\3\4" + bytes(60), "not_an_image"),
     "wav": (lambda: b"RIFF\xff\xff\0\0WAVEfmt " + bytes(30), "not_an_image"),
     "mp4": (lambda: b"\0\0\0\x18ftypisom" + bytes(30), "not_an_image"),
@@ -171,8 +195,14 @@ REFUSED = {
     "jpeg-start": (lambda: FORMATS["jpeg"][:2], "not_an_image"),
     "gif-header": (lambda: FORMATS["gif"][:13], "not_an_image"),
     "eps": (lambda: saved(PLAIN, "EPS"), "not_an_image"),
-    "eps-behind-a-comment": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n", "not_an_image"),
-    "psd": (lambda: b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\4\0\0\0\4\0\x08\0\3" + bytes(64), "not_an_image"),
+    "eps-behind-a-comment": (
+        lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n",
+        "not_an_image",
+    ),
+    "psd": (
+        lambda: b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\4\0\0\0\4\0\x08\0\3" + bytes(64),
+        "not_an_image",
+    ),
     "ico": (lambda: saved(PLAIN, "ICO"), "not_an_image"),
     "tga": (lambda: saved(PLAIN, "TGA"), "not_an_image"),
     "pcx": (lambda: saved(PLAIN, "PCX"), "not_an_image"),
@@ -183,7 +213,10 @@ REFUSED = {
     "tiff-0xN": (lambda: tiff(0, 5, b""), "not_an_image"),
     "jpeg-0xN": (lambda: jpeg_sized(0, 8), "not_an_image"),
     "png-checksum": (lambda: patched(FORMATS["png"], b"IDAT", 40, b"\xff\0\xff\0"), "corrupt"),
-    "png-not-zlib": (lambda: png(2, 2, None, before=[chunk(b"IDAT", b"no zlib at all")]), "corrupt"),
+    "png-not-zlib": (
+        lambda: png(2, 2, None, before=[chunk(b"IDAT", b"no zlib at all")]),
+        "corrupt",
+    ),
     "png-short-chunk": (lambda: png(2, 2, bytes(14), before=[chunk(b"pHYs", b"\0")]), "corrupt"),
     "png-no-palette": (lambda: png(2, 1, b"\0\0\1", colour=3), "corrupt"),
     "ppm-negative": (lambda: b"P2 2 1 255\n-1 2\n", "corrupt"),
@@ -194,13 +227,21 @@ REFUSED = {
 }
 
 DECODED = {
-    **{f"garbage-behind-{name}": (lambda d=d: d + b"\0garbage" * 99, is_(as_pillow_says(d))) for name, d in FORMATS.items()},
+    **{
+        f"garbage-behind-{name}": (lambda d=d: d + b"\0garbage" * 99, is_(as_pillow_says(d)))
+        for name, d in FORMATS.items()
+    },
     "one-pixel": (lambda: png(1, 1, b"\0\1\2\3"), is_((1, 2, 3))),
     "tall": (lambda: png(1, 5000, b"\0\1\2\3" * 5000), is_((1, 2, 3))),
     # more than 8 bits
     "png-16": (lambda: saved(RAMP16, "PNG"), is_(LEVELS16)),
     "png-16-rgb": (
-        lambda: png(16, 16, b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in RAMP16), depth=16),
+        lambda: png(
+            16,
+            16,
+            b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in RAMP16),
+            depth=16,
+        ),
         is_(LEVELS16, within=1),
     ),
     "tiff-16": (grey_tiff(RAMP16), is_(LEVELS16)),
@@ -210,19 +251,46 @@ DECODED = {
     "pgm-16": (lambda: saved(RAMP16, "PPM"), is_(LEVELS16)),
     "pgm-16-dark": (lambda: saved(RAMP16 // 257, "PPM"), is_(np.rint(RAMP16 // 257 / 257))),
     "jp2-16": (lambda: saved(RAMP16, "JPEG2000", irreversible=False), is_(LEVELS16)),
-    "int-8-bit-values": (grey_tiff(np.array([[0, 1, 200]], np.int32)), is_(np.array([[0, 1, 200]]))),
+    "int-8-bit-values": (
+        grey_tiff(np.array([[0, 1, 200]], np.int32)),
+        is_(np.array([[0, 1, 200]])),
+    ),
     "int-mask": (grey_tiff(np.array([[0, 1]], np.int32)), is_(np.array([[0, 1]]))),
-    "int-16-bit-values": (grey_tiff(np.array([[0, 257, 65535]], np.int32)), is_(np.array([[0, 1, 255]]))),
-    "int-wide": (grey_tiff(np.array([[0, 10**9, 2 * 10**9]], np.int32)), is_(np.array([[0, 128, 255]]))),
-    "int-negative": (grey_tiff(np.array([[-100, 0, 100]], np.int32)), is_(np.array([[0, 128, 255]]), within=1)),
+    "int-16-bit-values": (
+        grey_tiff(np.array([[0, 257, 65535]], np.int32)),
+        is_(np.array([[0, 1, 255]])),
+    ),
+    "int-wide": (
+        grey_tiff(np.array([[0, 10**9, 2 * 10**9]], np.int32)),
+        is_(np.array([[0, 128, 255]])),
+    ),
+    "int-negative": (
+        grey_tiff(np.array([[-100, 0, 100]], np.int32)),
+        is_(np.array([[0, 128, 255]]), within=1),
+    ),
     "int-16-signed": (grey_tiff(np.array([[-32768, 32767]], np.int16)), is_(np.array([[0, 255]]))),
-    "int-unsigned": (grey_tiff(np.array([[0, 2**31, 2**32 - 1]], np.uint32)), is_(np.array([[0, 128, 255]]))),
+    "int-unsigned": (
+        grey_tiff(np.array([[0, 2**31, 2**32 - 1]], np.uint32)),
+        is_(np.array([[0, 128, 255]])),
+    ),
     "int-constant": (grey_tiff(np.full((2, 2), -7, np.int32)), is_(0)),
     "float-unit": (grey_tiff(np.array([[0, 0.5, 1]], np.float32)), is_(np.array([[0, 128, 255]]))),
-    "float-8-bit-values": (grey_tiff(np.array([[0, 1.6, 254.9]], np.float32)), is_(np.array([[0, 2, 255]]))),
-    "float-16-bit-values": (grey_tiff(np.array([[0, 514, 65535]], np.float32)), is_(np.array([[0, 2, 255]]))),
-    "float-negative": (grey_tiff(np.array([[-1, 0, 1]], np.float32)), is_(np.array([[0, 128, 255]]))),
-    "float-extremes": (grey_tiff(np.array([[-3e38, 0, 3e38]], np.float32)), is_(np.array([[0, 128, 255]]))),
+    "float-8-bit-values": (
+        grey_tiff(np.array([[0, 1.6, 254.9]], np.float32)),
+        is_(np.array([[0, 2, 255]])),
+    ),
+    "float-16-bit-values": (
+        grey_tiff(np.array([[0, 514, 65535]], np.float32)),
+        is_(np.array([[0, 2, 255]])),
+    ),
+    "float-negative": (
+        grey_tiff(np.array([[-1, 0, 1]], np.float32)),
+        is_(np.array([[0, 128, 255]])),
+    ),
+    "float-extremes": (
+        grey_tiff(np.array([[-3e38, 0, 3e38]], np.float32)),
+        is_(np.array([[0, 128, 255]])),
+    ),
     "float-tiny": (grey_tiff(np.array([[-1e-45, 1e-45]], np.float32)), is_(np.array([[0, 255]]))),
     "float-constant": (grey_tiff(np.full((2, 2), 1e9, np.float32)), is_(0)),
     "float-zero": (grey_tiff(np.zeros((2, 2), np.float32)), is_(0)),
@@ -232,13 +300,22 @@ DECODED = {
     "tiff-cmyk": (lambda: saved(in_mode("CMYK", RED), "TIFF"), is_(RED)),
     "tiff-ycbcr": (lambda: saved(in_mode("YCbCr", RED), "TIFF"), is_(RED, within=3)),
     "tiff-lab": (lambda: saved(in_mode("LAB", RED), "TIFF"), is_(RED, within=4)),
-    "grey": (lambda: saved(in_mode("L"), "JPEG", quality=95), is_(np.asarray(in_mode("L")), within=4)),
+    "grey": (
+        lambda: saved(in_mode("L"), "JPEG", quality=95),
+        is_(np.asarray(in_mode("L")), within=4),
+    ),
     "bits": (lambda: saved(in_mode("1"), "PNG"), is_(np.asarray(in_mode("1")) * 255)),
-    "bits-tiff": (lambda: saved(in_mode("1"), "TIFF", compression="group4"), is_(np.asarray(in_mode("1")) * 255)),
+    "bits-tiff": (
+        lambda: saved(in_mode("1"), "TIFF", compression="group4"),
+        is_(np.asarray(in_mode("1")) * 255),
+    ),
     "palette": (lambda: saved(in_mode("P"), "PNG"), is_(np.asarray(in_mode("P").convert("RGB")))),
     # alpha
     "rgba": (lambda: half_seen("RGBA"), is_(on_white((200, 10, 10), 100), within=1)),
-    "rgba-webp": (lambda: saved(Image.new("RGBA", (9, 9), (9, 9, 9, 0)), "WEBP", lossless=True), is_(255)),
+    "rgba-webp": (
+        lambda: saved(Image.new("RGBA", (9, 9), (9, 9, 9, 0)), "WEBP", lossless=True),
+        is_(255),
+    ),
     "rgba-avif": (lambda: saved(Image.new("RGBA", (16, 16), (9, 9, 9, 0)), "AVIF"), is_(255)),
     "la": (lambda: half_seen("LA"), is_(on_white((200, 200, 200), 100), within=1)),
     "la-16": (
@@ -246,7 +323,9 @@ DECODED = {
         is_(255),
     ),
     "rgba-premultiplied": (
-        lambda: tiff(1, 1, bytes((78, 4, 4, 100)), bits=(8,) * 4, photometric=2, more=[(338, 3, (1,))]),
+        lambda: tiff(
+            1, 1, bytes((78, 4, 4, 100)), bits=(8,) * 4, photometric=2, more=[(338, 3, (1,))]
+        ),
         is_(on_white((200, 10, 10), 100), within=2),
     ),
     "la-premultiplied": (
@@ -268,11 +347,11 @@ DECODED = {
         ),
     ),
     "palette-one-transparent": (lambda: transparent_palette(1), is_(palette_pixels(255, 0, 255))),
-    "palette-transparencies": (lambda: transparent_palette(b"\0\x64\xff"), is_(palette_pixels(0, 100, 255), within=1)),
-    "gif-transparent": (
-        lambda: saved(Image.new("P", (9, 9), 0), "GIF", transparency=0),
-        is_(255),
+    "palette-transparencies": (
+        lambda: transparent_palette(b"\0\x64\xff"),
+        is_(palette_pixels(0, 100, 255), within=1),
     ),
+    "gif-transparent": (lambda: saved(Image.new("P", (9, 9), 0), "GIF", transparency=0), is_(255)),
     "grey-transparent": (
         lambda: png(2, 1, b"\0\x40\x80", colour=0, before=[chunk(b"tRNS", b"\0\x40")]),
         is_(np.array([[255, 128]])),
@@ -290,7 +369,9 @@ DECODED = {
         is_(np.array([[255, 204]])),
     ),
     "grey-transparent-16": (
-        lambda: png(2, 1, b"\0\x12\x34\x56\x78", depth=16, colour=0, before=[chunk(b"tRNS", b"\x12\x34")]),
+        lambda: png(
+            2, 1, b"\0\x12\x34\x56\x78", depth=16, colour=0, before=[chunk(b"tRNS", b"\x12\x34")]
+        ),
         is_(np.array([[255, 86]])),
     ),
     "rgb-transparent": (
@@ -298,7 +379,13 @@ DECODED = {
         is_(np.array([[[255] * 3, [4, 5, 6]]])),
     ),
     "rgb-transparent-16": (
-        lambda: png(2, 1, b"\0" + b"\x12\x34" * 3 + b"\x56\x78" * 3, depth=16, before=[chunk(b"tRNS", b"\x12\x34" * 3)]),
+        lambda: png(
+            2,
+            1,
+            b"\0" + b"\x12\x34" * 3 + b"\x56\x78" * 3,
+            depth=16,
+            before=[chunk(b"tRNS", b"\x12\x34" * 3)],
+        ),
         is_(np.array([[[255] * 3, [86] * 3]])),
     ),
     # many images in a file: the first
@@ -308,18 +395,32 @@ DECODED = {
     "avif-animated": (lambda: animated("AVIF", quality=90), is_(RED, within=6)),
     "tiff-pages": (lambda: animated("TIFF"), is_(RED)),
     "mpo": (lambda: animated("MPO", quality=95), is_(RED, within=3)),
-    "gif-frame-outside": (lambda: patched(FORMATS["gif"], b"GIF", 6, b"\2\0\2\0"), is_(as_pillow_says(FORMATS["gif"]))),
+    "gif-frame-outside": (
+        lambda: patched(FORMATS["gif"], b"GIF", 6, b"\2\0\2\0"),
+        is_(as_pillow_says(FORMATS["gif"])),
+    ),
     # a broken EXIF block loses nothing
-    "exif-garbage-jpeg": (lambda: saved(PLAIN, "JPEG", exif=EXIF + b"garbage!"), is_(as_pillow_says(FORMATS["jpeg"]))),
+    "exif-garbage-jpeg": (
+        lambda: saved(PLAIN, "JPEG", exif=EXIF + b"garbage!"),
+        is_(as_pillow_says(FORMATS["jpeg"])),
+    ),
     "exif-garbage-png": (lambda: saved(PLAIN, "PNG", exif=EXIF + b"garbage!"), is_(PLAIN)),
-    "exif-garbage-webp": (lambda: saved(PLAIN, "WEBP", lossless=True, exif=EXIF + b"garbage!"), is_(PLAIN)),
+    "exif-garbage-webp": (
+        lambda: saved(PLAIN, "WEBP", lossless=True, exif=EXIF + b"garbage!"),
+        is_(PLAIN),
+    ),
     "exif-garbage-avif": (
         lambda: saved(PLAIN, "AVIF", exif=exif(1)).replace(b"MM\0*", b"XX\0*"),
         is_(as_pillow_says(FORMATS["avif"])),
     ),
     "exif-cut": (lambda: saved(PLAIN, "PNG", exif=exif(1)[:20]), is_(PLAIN)),
     "exif-hex-broken": (
-        lambda: png(1, 1, b"\0\1\2\3", before=[chunk(b"tEXt", b"Raw profile type exif\0\nexif\n  4\nzzzz\n")]),
+        lambda: png(
+            1,
+            1,
+            b"\0\1\2\3",
+            before=[chunk(b"tEXt", b"Raw profile type exif\0\nexif\n  4\nzzzz\n")],
+        ),
         is_((1, 2, 3)),
     ),
     "exif-orientation-9": (lambda: saved(PLAIN, "PNG", exif=exif(9)), is_(PLAIN)),
@@ -332,7 +433,11 @@ DECODED = {
         lambda: saved(
             PLAIN,
             "PNG",
-            exif=exif(3, b"\x01\x0f\x00\x07\x00\x00\x00\x04\xff\xff\xff\xff", b"\x01\x1a\x00\x02\xff\xff\xff\xff\0\0\0\0"),
+            exif=exif(
+                3,
+                b"\x01\x0f\x00\x07\x00\x00\x00\x04\xff\xff\xff\xff",
+                b"\x01\x1a\x00\x02\xff\xff\xff\xff\0\0\0\0",
+            ),
         ),
         is_(PLAIN[::-1, ::-1]),
     ),
@@ -340,7 +445,9 @@ DECODED = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize(("build", "outcome"), [*REFUSED.values(), *DECODED.values()], ids=[*REFUSED, *DECODED])
+@pytest.mark.parametrize(
+    ("build", "outcome"), [*REFUSED.values(), *DECODED.values()], ids=[*REFUSED, *DECODED]
+)
 def test_an_odd_file_gives_pixels_or_its_reason(build, outcome):
     data = build()
     if isinstance(outcome, str):
@@ -377,7 +484,12 @@ STORED = {
 @pytest.mark.parametrize("orientation", STORED)
 def test_all_orientations_decode_to_the_same_pixels(orientation):
     stored = np.ascontiguousarray(STORED[orientation])
-    for kind, options in [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})]:
+    for kind, options in [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ]:
         tags = exif(orientation) if kind != "TIFF" else exif_of(orientation)
         is_(PLAIN)(decode_image(saved(stored, kind, exif=tags, **options)))
     for kind, options in [("JPEG", {"quality": 98, "subsampling": 0}), ("AVIF", {"quality": 98})]:
@@ -443,10 +555,17 @@ def write(folder, files):
 
 
 def run_python(script, *arguments):
-    return subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc"
+)
 def test_a_bomb_is_refused_before_it_takes_memory(tmp_path):
     write(tmp_path / "small", FORMATS)
     write(tmp_path / "bombs", {name: build() for name, build in (BOMBS | TEXT_BOMBS).items()})
@@ -495,17 +614,30 @@ for name, found in first:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_threads_decode_what_one_would_from_the_first_image_on(tmp_path):
     """In a fresh process: Pillow loads its decoders at the first image that needs one."""
-    odd = {name: build() for name, (build, _) in (REFUSED | DECODED).items() if name not in BOMBS and name not in TEXT_BOMBS}
+    odd = {
+        name: build()
+        for name, (build, _) in (REFUSED | DECODED).items()
+        if name not in BOMBS and name not in TEXT_BOMBS
+    }
     write(tmp_path / "files", odd)
-    lines = dict(line.split() for line in run_python(THREADS, tmp_path / "files").stdout.splitlines())
+    lines = dict(
+        line.split() for line in run_python(THREADS, tmp_path / "files").stdout.splitlines()
+    )
     assert lines.keys() == odd.keys()
     for name, found in lines.items():
-        expected = REFUSED[name][1] if name in REFUSED else hashlib.sha256(decode_image(odd[name]).tobytes()).hexdigest()
+        expected = (
+            REFUSED[name][1]
+            if name in REFUSED
+            else hashlib.sha256(decode_image(odd[name]).tobytes()).hexdigest()
+        )
         assert found == expected, name
 
 
 SEEDS = [
-    *(saved(pattern(9, 7), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")),
+    *(
+        saved(pattern(9, 7), kind)
+        for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+    ),
     saved(pattern(9, 7), "TIFF", compression="tiff_lzw"),
     saved(pattern(9, 7), "TIFF", compression="jpeg"),
     saved(pattern(9, 7), "JPEG", exif=exif(6), progressive=True),
@@ -517,7 +649,11 @@ SEEDS = [
     b"P3 2 2 99\n1 2 3 4 5 6 7 8 9 10 11 12\n",
 ]
 EDITS = st.lists(
-    st.tuples(st.sampled_from(["flip", "cut", "insert", "drop", "repeat"]), st.floats(0, 1), st.binary(min_size=1, max_size=4)),
+    st.tuples(
+        st.sampled_from(["flip", "cut", "insert", "drop", "repeat"]),
+        st.floats(0, 1),
+        st.binary(min_size=1, max_size=4),
+    ),
     min_size=1,
     max_size=4,
 )
@@ -544,7 +680,9 @@ def edited(data, edits):
 @settings(max_examples=500)
 @given(seed=st.sampled_from(SEEDS), edits=EDITS)
 def test_a_damaged_file_gives_pixels_or_an_image_error(seed, edits):
-    with pytest.MonkeyPatch.context() as patch:  # a flipped bit may ask for 50 megapixels, which are allowed but slow
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # a flipped bit may ask for 50 megapixels, which are allowed but slow
         patch.setattr(images, "MAX_PIXELS", 10_000)
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 5_000)
         with contextlib.suppress(ImageError):
@@ -576,15 +714,24 @@ def test_a_large_photograph_is_read_at_a_fraction():
     ("kind", "mode", "options"),
     [
         *[("PNG", mode, {}) for mode in ("RGB", "RGBA", "P", "1", "L", "LA", "I;16")],
-        *[("JPEG", "RGB", {"progressive": True}), ("JPEG", "CMYK", {}), ("TIFF", "F", {}), ("WEBP", "RGB", {"lossless": True})],
+        *[
+            ("JPEG", "RGB", {"progressive": True}),
+            ("JPEG", "CMYK", {}),
+            ("TIFF", "F", {}),
+            ("WEBP", "RGB", {"lossless": True}),
+        ],
     ],
 )
 @pytest.mark.parametrize("shape", [(300, 240), (21_000, 3), (3, 21_000)])
-def test_more_pixels_are_read_where_they_are_allowed_and_come_reduced(monkeypatch, kind, mode, options, shape):
+def test_more_pixels_are_read_where_they_are_allowed_and_come_reduced(
+    monkeypatch, kind, mode, options, shape
+):
     if max(shape) > 16_383 and kind in ("WEBP", "JPEG"):
         pytest.skip("WebP has no such sides, and a JPEG of these is never too large")
     image = Image.fromarray(pattern(*shape))
-    image = image.convert("L").convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)
+    image = (
+        image.convert("L").convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)
+    )
     data = saved(image, kind, **options)
     whole = decode_image(data)
     monkeypatch.setattr(images, "MAX_PIXELS", 9_000)
@@ -592,7 +739,8 @@ def test_more_pixels_are_read_where_they_are_allowed_and_come_reduced(monkeypatc
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_500)
     if mode != "CMYK":  # a JPEG of one scan needs no leave
         with pytest.raises(
-            ImageError, match=r"too_large: .*megapixels, at most 0\.009 are read; data\.max_megapixels=1 reads it"
+            ImageError,
+            match=r"too_large: .*megapixels, at most 0\.009 are read; data\.max_megapixels=1 reads it",
         ):
             decode_image(data, limit=9_000)
     pixels = decode_image(data, limit=72_000)
@@ -600,12 +748,17 @@ def test_more_pixels_are_read_where_they_are_allowed_and_come_reduced(monkeypatc
     assert 1_000 < width * height <= 9_000
     assert Image.MAX_IMAGE_PIXELS == 4_500
     target = np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.BOX))
-    inside = (slice(0, height - 1) if height > 1 else slice(None), slice(0, width - 1) if width > 1 else slice(None))
+    inside = (
+        slice(0, height - 1) if height > 1 else slice(None),
+        slice(0, width - 1) if width > 1 else slice(None),
+    )
     assert np.abs(pixels[inside].astype(int) - target[inside]).mean() < 3
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_photograph_of_a_telephone_is_read_with_the_extra_and_named_without(monkeypatch, orientation):
+def test_a_photograph_of_a_telephone_is_read_with_the_extra_and_named_without(
+    monkeypatch, orientation
+):
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
     data = saved(pattern(64, 48), "HEIF", quality=95, exif=exif(orientation))
@@ -626,9 +779,21 @@ def test_a_photograph_of_a_telephone_is_read_with_the_extra_and_named_without(mo
 def test_what_is_read_is_known_by_its_first_bytes_and_by_pillows_suffixes():
     for name, data in FORMATS.items():
         assert images.is_image(data[:32]), name
-    for head in (b"", b"P", b"MIT License\n\nCopyright", b"# read me", b"\x7fELF\2\1", b"PK\3\4", b"{}", b"<svg", b"8BPS\0\1"):
+    for head in (
+        b"",
+        b"P",
+        b"MIT License\n\nCopyright",
+        b"# read me",
+        b"\x7fELF\2\1",
+        b"PK\3\4",
+        b"{}",
+        b"<svg",
+        b"8BPS\0\1",
+    ):
         assert not images.is_image(head)
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in images.FORMATS}
+    known = {
+        suffix for suffix, kind in Image.registered_extensions().items() if kind in images.FORMATS
+    }
     assert known <= set(images.SUFFIXES)
     assert {".jfif", ".pjpeg", ".jpg", ".j2k", ".apng"} <= set(images.SUFFIXES)
 

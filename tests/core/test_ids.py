@@ -20,7 +20,11 @@ parts = st.lists(st.one_of(st.text(), st.integers(), st.booleans(), st.none()), 
 def test_ids_are_equal_in_processes_with_different_hash_seeds():
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", CODE], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", CODE],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("0", "1", "random")
     }
@@ -38,7 +42,9 @@ def test_ids_are_equal_exactly_when_the_parts_are(a, b):
     assert (stable_id(*a) == stable_id(*b)) == (plain(a) == plain(b))
 
 
-@pytest.mark.parametrize(("a", "b"), [(("a", "bc"), ("ab", "c")), ((1,), ("1",)), ((1, 2), ((1, 2),)), ((0,), (False,))])
+@pytest.mark.parametrize(
+    ("a", "b"), [(("a", "bc"), ("ab", "c")), ((1,), ("1",)), ((1, 2), ((1, 2),)), ((0,), (False,))]
+)
 def test_neighbouring_parts_do_not_run_together(a, b):
     assert stable_id(*a) != stable_id(*b)
     assert stable_seed(*a) != stable_seed(*b)

@@ -17,10 +17,17 @@ def pixels():
 
 def huge_png(side):
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("codec", ["png", "webp"])
@@ -65,7 +72,9 @@ def test_a_bad_image_names_its_reason(data, reason, pixels):
 
 def test_a_decompression_bomb_is_a_reason_too():
     with pytest.raises(ImageError) as caught:
-        decode_image(huge_png(20_000))  # beyond twice Pillow's own limit, where Image.open itself raises
+        decode_image(
+            huge_png(20_000)
+        )  # beyond twice Pillow's own limit, where Image.open itself raises
     assert caught.value.reason == "too_large"
 
 

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.core.lam import check_grid, coinciding, lam_to_pct, num_denoising_steps, pct_to_lam, separating_steps
+from discl_ray.core.lam import (
+    check_grid,
+    coinciding,
+    lam_to_pct,
+    num_denoising_steps,
+    pct_to_lam,
+    separating_steps,
+)
 
 percents = st.integers(0, 100)
 
@@ -31,7 +38,10 @@ def test_ends_of_the_scale(total):
     assert num_denoising_steps(100, total) == 0
 
 
-@pytest.mark.parametrize(("lam", "total", "steps"), [(0.9, 50, 5), (0.8, 50, 10), (0.9, 30, 3), (0.8, 30, 6), (0.7, 10, 3)])
+@pytest.mark.parametrize(
+    ("lam", "total", "steps"),
+    [(0.9, 50, 5), (0.8, 50, 10), (0.9, 30, 3), (0.8, 30, 6), (0.7, 10, 3)],
+)
 def test_no_step_is_lost_to_floats(lam, total, steps):
     assert num_denoising_steps(lam_to_pct(lam), total) == steps
 
@@ -59,7 +69,11 @@ def test_a_lam_between_percents_or_outside_is_refused(lam):
         ([0.0, 0.1, 0.3, 0.5], 4, ["λ = 0.3 and 0.5: equally many of 4 steps"]),
         ([0.5, 0.55, 0.0, 0.6], 3, ["λ = 0.5 and 0.55, 0.55 and 0.6: equally many of 3 steps"]),
         ([0.3, 0.5, 0.9], 4, ["λ = 0.9 leaves no step", "λ = 0.3 and 0.5"]),
-        ([1.0, 0.3, 0.3, -1, 0.99], 30, ["real image", "given twice", "allowed are", "leaves no step"]),
+        (
+            [1.0, 0.3, 0.3, -1, 0.99],
+            30,
+            ["real image", "given twice", "allowed are", "leaves no step"],
+        ),
     ],
 )
 def test_a_grid_is_refused_with_every_reason(lams, total, words):
@@ -93,5 +107,7 @@ def test_the_smallest_number_of_steps_is_named():
     (problem,) = check_grid([0, 0.1, 0.3, 0.5], 4)
     assert problem.endswith("the smallest number of steps that separates all levels is 5")
     (problem,) = check_grid([0.51, 0.52], 50)
-    assert problem.endswith(f"is {separating_steps([51, 52])}, and from 50 up {separating_steps([51, 52], 50)}")
+    assert problem.endswith(
+        f"is {separating_steps([51, 52])}, and from 50 up {separating_steps([51, 52], 50)}"
+    )
     assert [separating_steps([51, 52], start) for start in (50, 99, 500)] == [52, 99, 500]

@@ -25,7 +25,10 @@ HOLD = (
 @pytest.fixture
 def holder(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -36,9 +39,14 @@ def holder(tmp_path):
 
 @pytest.mark.timeout(60)
 def test_a_run_that_another_process_holds_is_refused_with_its_pid(holder, tmp_path):
-    with pytest.raises(SetupError, match=rf"in use by process {holder.pid} on "), locked(Store.at(tmp_path)):
+    with (
+        pytest.raises(SetupError, match=rf"in use by process {holder.pid} on "),
+        locked(Store.at(tmp_path)),
+    ):
         pass
-    assert "pid" in Store.at(tmp_path).read_json(".holder")  # the refused one leaves the holder's note
+    assert "pid" in Store.at(tmp_path).read_json(
+        ".holder"
+    )  # the refused one leaves the holder's note
 
 
 @pytest.mark.timeout(60)
@@ -63,7 +71,10 @@ def test_other_runs_are_not_held(tmp_path):
 
 def test_a_root_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(SetupError, match="cannot be written"), locked(run_store(str(tmp_path / "file"), "n", "d")):
+    with (
+        pytest.raises(SetupError, match="cannot be written"),
+        locked(run_store(str(tmp_path / "file"), "n", "d")),
+    ):
         pass
 
 
@@ -102,7 +113,8 @@ def versions(torch, torchvision):
 
 
 @pytest.mark.parametrize(
-    ("torch", "vision"), [("2.11.0", "0.26.0"), ("2.12.1+cpu", "0.27.0+cpu"), ("2.11.0+cu130", "0.26.1+cu130")]
+    ("torch", "vision"),
+    [("2.11.0", "0.26.0"), ("2.12.1+cpu", "0.27.0+cpu"), ("2.11.0+cu130", "0.26.1+cu130")],
 )
 def test_a_matching_pair_is_accepted(torch, vision):
     check_versions(versions(torch, vision))

@@ -20,7 +20,9 @@ def store(request, tmp_path):
         return Store.at(tmp_path)
     if request.param == "uri":
         return Store.at(tmp_path.as_uri())
-    return Store(pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "runs")  # not local, as an object store
+    return Store(
+        pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "runs"
+    )  # not local, as an object store
 
 
 def test_files_come_back_as_they_were_written(store):
@@ -53,7 +55,9 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, monkeypatch, b
 
     monkeypatch.setattr(os, broken, fail)
     for name in ("data.bin", "new.bin"):
-        with pytest.raises(StorageError, match=rf"{name}: cannot be written \(No space left on device\); make room"):
+        with pytest.raises(
+            StorageError, match=rf"{name}: cannot be written \(No space left on device\); make room"
+        ):
             store.write(name, b"new and longer")
     assert [p.name for p in tmp_path.iterdir()] == ["data.bin"]
     assert store.read("data.bin") == b"old"
@@ -82,7 +86,10 @@ def test_no_temporary_file_stays_after_a_write(tmp_path):
 def test_whether_a_folder_can_be_written_is_found_out_without_a_trace(tmp_path):
     assert probe(tmp_path / "not" / "yet") == tmp_path
     assert list(tmp_path.iterdir()) == []
-    for store in (Store.at(tmp_path / "x"), Store(pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "x")):
+    for store in (
+        Store.at(tmp_path / "x"),
+        Store(pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "x"),
+    ):
         if store.local is None:
             store.filesystem.create_dir("x")
         store.probe()
@@ -96,7 +103,10 @@ def test_whether_a_folder_can_be_written_is_found_out_without_a_trace(tmp_path):
 
 def test_a_disk_that_is_full_leaves_no_half_file(tmp_path):
     small = ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(tmp_path)]
-    if shutil.which("mount") is None or subprocess.run(small, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(small, capture_output=True, check=False).returncode
+    ):
         pytest.skip("needs the right to mount a small disk")
     try:
         store = Store.at(tmp_path)
@@ -113,8 +123,16 @@ def test_a_disk_that_is_full_leaves_no_half_file(tmp_path):
 
 def image_table(rows, chunks=1):
     images = pa.array([{"bytes": bytes([i % 256]) * 2000, "path": None} for i in range(rows)])
-    table = pa.table({"gid": [f"g{i}" for i in range(rows)], "image": images, "lam_pct": pa.array([30] * rows, pa.int32())})
-    return pa.concat_tables([table.slice(i * rows // chunks, rows // chunks) for i in range(chunks)])
+    table = pa.table(
+        {
+            "gid": [f"g{i}" for i in range(rows)],
+            "image": images,
+            "lam_pct": pa.array([30] * rows, pa.int32()),
+        }
+    )
+    return pa.concat_tables(
+        [table.slice(i * rows // chunks, rows // chunks) for i in range(chunks)]
+    )
 
 
 def test_equal_tables_give_equal_bytes_however_they_are_chunked():
@@ -139,7 +157,9 @@ def test_tables_come_back_with_small_row_groups_and_uncompressed_images(tmp_path
     assert compression["gid"] == "ZSTD"
 
 
-NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20)
+NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20
+)
 
 
 @given(parts=st.lists(NAMES, min_size=1, max_size=4))
@@ -147,7 +167,11 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs"
 @pytest.mark.parametrize(
     "root",
     [
-        *("file:///photos #2/why?/a b", "/photos #2/why?/%20", "s3://bucket/red fox?region=x&endpoint_override=http://h:9000"),
+        *(
+            "file:///photos #2/why?/a b",
+            "/photos #2/why?/%20",
+            "s3://bucket/red fox?region=x&endpoint_override=http://h:9000",
+        ),
         *("s3://bucket?region=x", "gs://anonymous@bucket/a%20b", "memory://red fox/C#"),
     ],
 )
@@ -180,7 +204,10 @@ def test_no_changed_bit_of_a_table_passes_unseen(tmp_path_factory, columns, at, 
     data[at % pages] ^= 1 << bit
     store.write("t.parquet", bytes(data))
     wanted = table if columns is None else table.select(columns)
-    for read in (lambda: store.read_table("t.parquet", columns), lambda: store.dataset("t.parquet").to_table(columns)):
+    for read in (
+        lambda: store.read_table("t.parquet", columns),
+        lambda: store.dataset("t.parquet").to_table(columns),
+    ):
         try:
             with store.reading("t.parquet"):
                 assert read().equals(wanted)
@@ -191,5 +218,8 @@ def test_no_changed_bit_of_a_table_passes_unseen(tmp_path_factory, columns, at, 
 def test_a_disk_that_does_not_answer_is_no_damage(tmp_path):
     with pytest.raises(UnreadableError, match="cannot be read"), Store.at(tmp_path).reading("x"):
         raise OSError(errno.EIO, "Input/output error")
-    with pytest.raises(IntegrityError, match="x: is gone; run it"), Store.at(tmp_path).reading("x", "delete it and run it"):
+    with (
+        pytest.raises(IntegrityError, match="x: is gone; run it"),
+        Store.at(tmp_path).reading("x", "delete it and run it"),
+    ):
         raise FileNotFoundError

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from discl_ray.core.weights import Weight, compare, foreign_prefix, indexed_files, outline, read_header, read_headers
+from discl_ray.core.weights import (
+    Weight,
+    compare,
+    foreign_prefix,
+    indexed_files,
+    outline,
+    read_header,
+    read_headers,
+)
 from discl_ray.errors import ModelError
 
 NAMES = ("a.weight", "b.0.weight", "b.1.bias")
@@ -32,13 +40,20 @@ def refusal(work, *arguments):
 
 
 def test_headers_tell_names_shapes_and_whether_numbers_are_real(tmp_path):
-    save_file({"x": np.zeros((4, 1), np.float16), "n": np.zeros((), np.int64)}, tmp_path / "w.safetensors")
-    assert read_header(tmp_path / "w.safetensors") == {"x": Weight((4, 1), True), "n": Weight((), False)}
+    save_file(
+        {"x": np.zeros((4, 1), np.float16), "n": np.zeros((), np.int64)}, tmp_path / "w.safetensors"
+    )
+    assert read_header(tmp_path / "w.safetensors") == {
+        "x": Weight((4, 1), True),
+        "n": Weight((), False),
+    }
 
 
 def test_shards_are_read_as_one(tmp_path):
     assert read_headers(indexed_files(shards(tmp_path))) == EXPECTED
-    compare("here", EXPECTED, read_headers(indexed_files(tmp_path / "model.safetensors.index.json")))
+    compare(
+        "here", EXPECTED, read_headers(indexed_files(tmp_path / "model.safetensors.index.json"))
+    )
 
 
 def test_a_shard_that_is_not_there_is_named(tmp_path):
@@ -49,7 +64,15 @@ def test_a_shard_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"metadata": {}}', '{"weight_map": {}}', '{"metadata": {}, "weight_map": {}}']
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"metadata": {}}',
+        '{"weight_map": {}}',
+        '{"metadata": {}, "weight_map": {}}',
+    ],
 )
 def test_an_index_that_is_none_is_named(tmp_path, text):
     index = shards(tmp_path)
@@ -62,7 +85,11 @@ def test_an_index_of_another_model_is_named(tmp_path, change):
     """diffusers goes by the list: a weight that is listed and not there would be random, and nothing would be said."""
     index = shards(tmp_path)
     listed = json.loads(index.read_text())
-    listed["weight_map"] = {**listed["weight_map"], **change} if change else dict(list(listed["weight_map"].items())[1:])
+    listed["weight_map"] = (
+        {**listed["weight_map"], **change}
+        if change
+        else dict(list(listed["weight_map"].items())[1:])
+    )
     index.write_text(json.dumps(listed))
     assert "differ in 1 weights" in refusal(indexed_files, index)
 
@@ -93,7 +120,10 @@ def test_what_differs_is_said_with_counts_names_and_remedy(found, words):
 
 
 def test_a_prefix_is_one_only_if_it_explains_what_is_missing():
-    assert foreign_prefix(NAMES, [f"cond_stage_model.transformer.{n}" for n in NAMES]) == "cond_stage_model.transformer."
+    assert (
+        foreign_prefix(NAMES, [f"cond_stage_model.transformer.{n}" for n in NAMES])
+        == "cond_stage_model.transformer."
+    )
     assert foreign_prefix(NAMES, [f"_orig_mod.{NAMES[0]}", "x"]) == ""
     assert foreign_prefix(NAMES, ["x.y", "z"]) == ""
     assert foreign_prefix([], ["module.x"]) == ""

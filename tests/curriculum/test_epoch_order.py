@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.curriculum.epoch_order import Pools, epoch_images, epoch_order, explore_order, explored_images, sizes
+from discl_ray.curriculum.epoch_order import (
+    Pools,
+    epoch_images,
+    epoch_order,
+    explore_order,
+    explored_images,
+    sizes,
+)
 from discl_ray.curriculum.strategies import AS_IS, REAL_STAGE, Choice
 
 
@@ -32,7 +39,13 @@ def test_sizes_are_the_equation() -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    [AS_IS, REAL_STAGE, Choice(levels=(0,)), Choice(levels=(0, 30, REAL)), Choice(levels=(30,), hard=False)],
+    [
+        AS_IS,
+        REAL_STAGE,
+        Choice(levels=(0,)),
+        Choice(levels=(0, 30, REAL)),
+        Choice(levels=(30,), hard=False),
+    ],
 )
 def test_every_strategy_takes_the_same_number_of_images(choice: Choice) -> None:
     pools, _ = make_pools()
@@ -42,14 +55,18 @@ def test_every_strategy_takes_the_same_number_of_images(choice: Choice) -> None:
 
 def test_a_stage_without_hard_images_draws_as_many_synthetic_ones_more() -> None:
     pools, columns = make_pools()
-    order = epoch_order(pools, Choice(levels=(30,), hard=False), CurriculumConfig(), seed=0, epoch=1)
+    order = epoch_order(
+        pools, Choice(levels=(30,), hard=False), CurriculumConfig(), seed=0, epoch=1
+    )
     assert (order.synthetic, order.hard, order.nonhard) == (24, 0, 36)
     assert (columns["lam_pct"][order.rows] == 30).sum() == 24
     assert not np.isin(order.rows, pools.hard).any()
 
 
 @given(explore=st.floats(0.01, 0.99), batch=st.integers(1, 20), seed=st.integers(0, 9))
-def test_exploration_is_whole_batches_of_real_images_and_the_stage_after_it_fills_the_epoch(explore, batch, seed) -> None:
+def test_exploration_is_whole_batches_of_real_images_and_the_stage_after_it_fills_the_epoch(
+    explore, batch, seed
+) -> None:
     pools, columns = make_pools()
     config = CurriculumConfig(explore=explore)
     images = explored_images(pools, config, batch)
@@ -60,7 +77,9 @@ def test_exploration_is_whole_batches_of_real_images_and_the_stage_after_it_fill
     assert len(first.rows) == len(set(first.rows)) == images
     assert set(columns["lam_pct"][first.rows]) == {REAL}
     rest = epoch_images(pools, config) - images
-    stage = epoch_order(pools, Choice(levels=(0,), hard=False), config, seed=seed, epoch=1, images=rest)
+    stage = epoch_order(
+        pools, Choice(levels=(0,), hard=False), config, seed=seed, epoch=1, images=rest
+    )
     assert len(stage.rows) == rest
     assert abs(stage.share - 24 / 60) <= 1 / rest  # the epoch's own proportions
 
@@ -92,21 +111,40 @@ def test_an_epoch_holds_training_rows_of_the_chosen_levels_only(
 def test_all_level_draws_evenly_over_levels_and_in_the_classes_proportions() -> None:
     pools, columns = make_pools()
     order = epoch_order(pools, Choice(levels=(0, 30, REAL)), CurriculumConfig(), seed=1, epoch=1)
-    synthetic = [(int(columns["label"][r]), int(columns["lam_pct"][r])) for r in order.rows if columns["lam_pct"][r] != REAL]
-    assert {cell: synthetic.count(cell) for cell in set(synthetic)} == {(0, 0): 3, (0, 30): 3, (1, 0): 6, (1, 30): 6}
+    synthetic = [
+        (int(columns["label"][r]), int(columns["lam_pct"][r]))
+        for r in order.rows
+        if columns["lam_pct"][r] != REAL
+    ]
+    assert {cell: synthetic.count(cell) for cell in set(synthetic)} == {
+        (0, 0): 3,
+        (0, 30): 3,
+        (1, 0): 6,
+        (1, 30): 6,
+    }
 
 
 def test_an_empty_cell_borrows_from_the_next_higher_level_then_from_the_real_images() -> None:
     pools, columns = make_pools()
-    without = {cell: (rows[:0] if cell == (0, 0) else rows) for cell, rows in pools.synthetic.items()}
+    without = {
+        cell: (rows[:0] if cell == (0, 0) else rows) for cell, rows in pools.synthetic.items()
+    }
     order = epoch_order(
-        Pools(**{**pools.__dict__, "synthetic": without}), Choice(levels=(0,)), CurriculumConfig(), seed=0, epoch=1
+        Pools(**{**pools.__dict__, "synthetic": without}),
+        Choice(levels=(0,)),
+        CurriculumConfig(),
+        seed=0,
+        epoch=1,
     )
     assert order.borrowed == 6
     assert ((columns["label"][order.rows] == 0) & (columns["lam_pct"][order.rows] == 30)).sum() == 6
     nothing = {cell: rows[:0] for cell, rows in pools.synthetic.items()}
     order = epoch_order(
-        Pools(**{**pools.__dict__, "synthetic": nothing}), Choice(levels=(0,)), CurriculumConfig(), seed=0, epoch=1
+        Pools(**{**pools.__dict__, "synthetic": nothing}),
+        Choice(levels=(0,)),
+        CurriculumConfig(),
+        seed=0,
+        epoch=1,
     )
     assert order.borrowed == 18
     assert set(columns["lam_pct"][order.rows]) == {REAL}
@@ -114,7 +152,9 @@ def test_an_empty_cell_borrows_from_the_next_higher_level_then_from_the_real_ima
 
 def test_nonhard_images_are_drawn_afresh_each_epoch_without_replacement() -> None:
     pools, _ = make_pools()
-    first, second = (epoch_order(pools, Choice(levels=(0,)), CurriculumConfig(), seed=0, epoch=e) for e in (1, 2))
+    first, second = (
+        epoch_order(pools, Choice(levels=(0,)), CurriculumConfig(), seed=0, epoch=e) for e in (1, 2)
+    )
     picks = [set(o.rows) & set(pools.nonhard) for o in (first, second)]
     assert len(picks[0]) == len(picks[1]) == 36
     assert picks[0] != picks[1]

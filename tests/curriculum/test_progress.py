@@ -35,7 +35,9 @@ def test_progress_is_the_mean_difference_and_its_error_is_that_of_the_sources_me
 @given(values=st.lists(st.tuples(FIGURES, FIGURES), min_size=2, max_size=20))
 def test_with_a_source_each_the_error_is_the_usual_one_of_a_paired_mean(values) -> None:
     before, after = np.array(values).T
-    found = progress_of(before, after, np.zeros(len(values), np.int64), np.arange(len(values)).astype(str))[0]
+    found = progress_of(
+        before, after, np.zeros(len(values), np.int64), np.arange(len(values)).astype(str)
+    )[0]
     difference = after - before
     assert found.mean == pytest.approx(difference.mean(), abs=1e-9)
     assert found.se == pytest.approx(difference.std(ddof=1) / np.sqrt(len(values)), abs=1e-9)
@@ -61,7 +63,9 @@ def test_a_lead_is_in_standard_errors_of_the_differences_of_common_sources(probe
     for name, lam, one, other in probes:
         mean.setdefault((name, lam), []).append(other - one)
     common = [name for name in "abcdefg" if (name, 50) in mean and (name, 90) in mean]
-    deltas = [float(f"{np.mean(mean[n, 50]):.4g}") - float(f"{np.mean(mean[n, 90]):.4g}") for n in common]
+    deltas = [
+        float(f"{np.mean(mean[n, 50]):.4g}") - float(f"{np.mean(mean[n, 90]):.4g}") for n in common
+    ]
     if len(common) > 1:
         centre = sum(deltas) / len(deltas)
         se = math.sqrt(sum((d - centre) ** 2 for d in deltas) / (len(deltas) * (len(deltas) - 1)))
@@ -79,7 +83,11 @@ def test_what_moves_all_levels_of_a_source_alike_does_not_hide_a_lead() -> None:
     """Sources that differ by .3 and levels by .01: nothing by unpaired errors, and a sure lead by paired ones."""
     level, source = np.repeat([50, 90], 6), np.tile(list("abcdef"), 2)
     easier = np.tile(np.linspace(0, 0.3, 6), 2)
-    after = easier + np.where(level == 90, 0.01, 0) + np.tile([0.001, -0.001, 0.0005, 0, 0.0002, -0.0007], 2) * (level == 90)
+    after = (
+        easier
+        + np.where(level == 90, 0.01, 0)
+        + np.tile([0.001, -0.001, 0.0005, 0, 0.0002, -0.0007], 2) * (level == 90)
+    )
     progress = progress_of(np.zeros(12), after, level, source)
     assert lead_in_se(progress[90], progress[50]) > 10
     plain = {lam: Progress(found.mean, found.se) for lam, found in progress.items()}
@@ -105,4 +113,6 @@ def test_a_record_gives_back_what_was_measured(progress) -> None:
     record = {"loss": 1.0, "progress_share": 2.0} | to_metrics(progress)
     assert from_metrics(record) == progress
     assert from_metrics(json.loads(json.dumps(record))) == progress
-    assert unpaired([record, {"loss": 1.0}]) == (not all(found.by_source for found in progress.values()))
+    assert unpaired([record, {"loss": 1.0}]) == (
+        not all(found.by_source for found in progress.values())
+    )

@@ -46,7 +46,9 @@ def read(tmp_path):
 def counts(samples, split, **where):
     """Images of each class in a split."""
     rows = samples.table.filter(pc.equal(samples.table["split"], split)).to_pylist()
-    found = Counter(row["label"] for row in rows if all(row[key] == value for key, value in where.items()))
+    found = Counter(
+        row["label"] for row in rows if all(row[key] == value for key, value in where.items())
+    )
     return [found[label] for label in range(len(samples.classes))]
 
 
@@ -57,17 +59,24 @@ def column(samples, name):
 def test_imagenet_lt(read, tmp_path):
     root = unlike(imagenet_files.lay(tmp_path / "imagenet", flat=True))
     samples = read("imagenet_lt", root)
-    assert [counts(samples, split) for split in ("train", "val", "test")] == [[5, 3, 2, 1], [2] * 4, [3] * 4]
+    assert [counts(samples, split) for split in ("train", "val", "test")] == [
+        [5, 3, 2, 1],
+        [2] * 4,
+        [3] * 4,
+    ]
     assert samples.classes == tuple(wordnet_names(imagenet_files.IDS).values())
     assert samples.classes[:2] == ("tench", "goldfish")
     assert column(samples, "group") == column(samples, "domain") == {None}
     assert samples.rejects.num_rows == 0
     lines = [line.split() for found in imagenet_files.lists_of().values() for line in found]
-    assert {row["sample_id"]: row["label"] for row in samples.table.to_pylist()} == {path: int(y) for path, y in lines}
+    assert {row["sample_id"]: row["label"] for row in samples.table.to_pylist()} == {
+        path: int(y) for path, y in lines
+    }
 
 
 @pytest.mark.parametrize(
-    ("imbalance", "train", "val"), [(100, [30, 9, 3, 1, 1], [0, 20, 20, 20, 20]), (10, [30, 16, 9, 5, 3], [0, 14, 20, 20, 20])]
+    ("imbalance", "train", "val"),
+    [(100, [30, 9, 3, 1, 1], [0, 20, 20, 20, 20]), (10, [30, 16, 9, 5, 3], [0, 14, 20, 20, 20])],
 )
 def test_cifar100_lt(read, cifar, imbalance, train, val):
     samples = read("cifar100_lt", cifar, f"data.long_tail.imbalance={imbalance}")
@@ -90,10 +99,16 @@ def test_inaturalist2018(read, tmp_path):
     }
     root = unlike(inaturalist_files.lay(tmp_path / "inat2018", files))
     samples = read("inaturalist2018", root)
-    assert [counts(samples, split) for split in ("train", "val", "test")] == [[19, 38, 3, 0], [1, 2, 0, 0], [3, 3, 3, 0]]
+    assert [counts(samples, split) for split in ("train", "val", "test")] == [
+        [19, 38, 3, 0],
+        [1, 2, 0, 0],
+        [3, 3, 3, 0],
+    ]
     assert samples.classes == ("0", "2", "10", "117")  # as the annotations hide them
     assert column(samples, "group") == column(samples, "domain") == {None}
-    (root / "categories.json").write_text('[{"id": 2, "name": "Chara braunii"}, {"id": 0, "name": "Hermodice carunculata"}]')
+    (root / "categories.json").write_text(
+        '[{"id": 2, "name": "Chara braunii"}, {"id": 0, "name": "Hermodice carunculata"}]'
+    )
     named = read("inaturalist2018", root)
     assert named.classes == ("Hermodice carunculata", "Chara braunii", "10", "117")
     assert named.table.drop(["class_name"]).equals(samples.table.drop(["class_name"]))
@@ -102,7 +117,9 @@ def test_inaturalist2018(read, tmp_path):
 def test_iwildcam(read, tmp_path):
     rows = iwildcam_files.rows_of()
     root = unlike(iwildcam_files.lay(tmp_path / "iwildcam_v2.0", rows))
-    (tmp_path / "names.csv").write_text("class,name\ntayassu pecari,white-lipped peccary\npanthera onca,jaguar\n")
+    (tmp_path / "names.csv").write_text(
+        "class,name\ntayassu pecari,white-lipped peccary\npanthera onca,jaguar\n"
+    )
     samples = read("iwildcam", root, f"data.names={tmp_path}/names.csv")
     assert samples.classes == ("empty", "white-lipped peccary", "madoqua guentheri", "jaguar")
     for word, (split, domain) in iwildcam_files.HERE.items():
@@ -111,4 +128,6 @@ def test_iwildcam(read, tmp_path):
     cameras = {(row["split"], row["domain"], row["group"]) for row in samples.table.to_pylist()}
     assert {group for *where, group in cameras if where == ["test", "ood"]} == {"200", "201"}
     assert {group for *where, group in cameras if where == ["train", "id"]} == {"0", "1"}
-    assert {row["class_name"] for row in samples.table.to_pylist() if row["label"] == 3} == {"jaguar"}
+    assert {row["class_name"] for row in samples.table.to_pylist() if row["label"] == 3} == {
+        "jaguar"
+    }

@@ -21,8 +21,12 @@ from discl_ray.errors import ConfigError, DataError, ImageError
 from tests.conftest import promptly
 
 ROOT = Path(__file__).resolve().parents[2]
-module = importlib.import_module("discl_ray.data.cifar100_lt")  # the package has a function of this name
-NAMES = [f"{adjective}_{noun}" for adjective in ("big", "wild") for noun in ("apple", "bear")] + ["zebra"]
+module = importlib.import_module(
+    "discl_ray.data.cifar100_lt"
+)  # the package has a function of this name
+NAMES = [f"{adjective}_{noun}" for adjective in ("big", "wild") for noun in ("apple", "bear")] + [
+    "zebra"
+]
 PER_CLASS = 30
 
 
@@ -88,11 +92,17 @@ def listed(root, seed=0, **config):
 
 def counts(listing, split):
     rows = listing.table.to_pylist()
-    return [sum(row["split"] == split and row["class_key"] == name for row in rows) for name in NAMES]
+    return [
+        sum(row["split"] == split and row["class_key"] == name for row in rows) for name in NAMES
+    ]
 
 
 def test_the_checksums_are_torchvisions():
-    published = {**dict(CIFAR100.train_list), **dict(CIFAR100.test_list), CIFAR100.meta["filename"]: CIFAR100.meta["md5"]}
+    published = {
+        **dict(CIFAR100.train_list),
+        **dict(CIFAR100.test_list),
+        CIFAR100.meta["filename"]: CIFAR100.meta["md5"],
+    }
     assert published == module.CHECKSUMS
     assert CIFAR100.base_folder == module.FOLDER
 
@@ -102,7 +112,9 @@ def test_images_and_labels_are_torchvisions(cifar):
     for split in ("train", "test"):
         theirs = CIFAR100(str(cifar), train=split == "train")
         rows = listing.table.filter([s == split for s in listing.table["split"].to_pylist()])
-        assert [listing.classes.index(key) for key in rows["class_key"].to_pylist()] == theirs.targets
+        assert [
+            listing.classes.index(key) for key in rows["class_key"].to_pylist()
+        ] == theirs.targets
         ours = [decode_image(data) for data in listing.read(listing.root, rows)]
         assert np.array_equal(ours, theirs.data)
     assert listing.classes == theirs.classes == NAMES
@@ -115,7 +127,12 @@ def test_the_profile_of_the_real_set_is_the_published_one(imbalance, total, few)
     sizes = long_tail_sizes(500, imbalance, 100)
     assert (sum(sizes), sizes[0], sizes[-1]) == (total, 500, 500 // imbalance)
     assert sum(n for n in sizes if n < 20) == few
-    assert sum(n < 20 for n in sizes) + sum(20 <= n <= 100 for n in sizes) + sum(n > 100 for n in sizes) == 100
+    assert (
+        sum(n < 20 for n in sizes)
+        + sum(20 <= n <= 100 for n in sizes)
+        + sum(n > 100 for n in sizes)
+        == 100
+    )
 
 
 def test_classes_shrink_in_the_order_of_labels_and_val_is_what_they_leave(cifar):
@@ -125,9 +142,17 @@ def test_classes_shrink_in_the_order_of_labels_and_val_is_what_they_leave(cifar)
     assert counts(listing, "val") == [0, 8, 8, 8, 8]
     assert counts(listing, "test") == [4] * 5
     assert len(set(listing.table["sample_id"].to_pylist())) == listing.table.num_rows
-    assert set(listing.table["domain"].to_pylist()) == set(listing.table["group"].to_pylist()) == {None}
-    assert counts(listed(cifar, long_tail=LongTail(imbalance=10, head=12), val_per_class=100), "train") == [12, 6, 3, 2, 1]
-    assert counts(listed(cifar, long_tail=LongTail(imbalance=10), val_per_class=0), "val") == [0] * 5
+    assert (
+        set(listing.table["domain"].to_pylist())
+        == set(listing.table["group"].to_pylist())
+        == {None}
+    )
+    assert counts(
+        listed(cifar, long_tail=LongTail(imbalance=10, head=12), val_per_class=100), "train"
+    ) == [12, 6, 3, 2, 1]
+    assert (
+        counts(listed(cifar, long_tail=LongTail(imbalance=10), val_per_class=0), "val") == [0] * 5
+    )
 
 
 def test_without_a_long_tail_all_are_listed(cifar):
@@ -154,7 +179,9 @@ def test_a_seed_draws_which_stay(cifar):
     imbalance=st.floats(1, 200),
     val_per_class=st.integers(0, 9),
 )
-def test_no_image_is_in_two_splits_and_no_class_gets_more_than_it_has(seed, label, imbalance, val_per_class):
+def test_no_image_is_in_two_splits_and_no_class_gets_more_than_it_has(
+    seed, label, imbalance, val_per_class
+):
     split = module._long_tailed(label, 5, LongTail(imbalance=imbalance), val_per_class, seed)
     sizes = long_tail_sizes(int(np.bincount(label).max()), imbalance, 5)
     for c, size in enumerate(sizes):
@@ -169,7 +196,9 @@ def test_pickles_of_todays_python_hold_the_same(protocol):
     read = unpickled("test", pickle.dumps(value, protocol))
     assert np.array_equal(read.pop("data"), value.pop("data"))
     assert read == value
-    assert np.array_equal(unpickled("x", as_published(archive()["test"]))["data"], archive()["test"]["data"])
+    assert np.array_equal(
+        unpickled("x", as_published(archive()["test"]))["data"], archive()["test"]["data"]
+    )
 
 
 class Call:
@@ -189,8 +218,14 @@ class Call:
         (lambda made: Call(os.system, f"touch {made}"), "posix.system"),
         (lambda made: Call(eval, f"open('{made}', 'w')"), "(__builtin__|builtins).eval"),
         (lambda made: Call(np.save, str(made), 0), "numpy.save"),
-        (lambda made: {"data": np.array([Call(os.system, f"touch {made}")], object)}, "posix.system"),
-        (lambda made: {"fine_labels": [0, Call(getattr, made, "touch")]}, "(__builtin__|builtins).getattr"),
+        (
+            lambda made: {"data": np.array([Call(os.system, f"touch {made}")], object)},
+            "posix.system",
+        ),
+        (
+            lambda made: {"fine_labels": [0, Call(getattr, made, "touch")]},
+            "(__builtin__|builtins).getattr",
+        ),
         (lambda made: {"data": Call(np.load, str(made))}, "numpy.load"),
         (lambda made: np.random.default_rng(0), "numpy.random._pickle.__"),
     ],
@@ -207,8 +242,12 @@ def test_a_pickle_that_asks_for_anything_else_is_refused(tmp_path, protocol, att
 def test_what_is_not_the_published_file_is_refused_before_it_is_unpickled(cifar, monkeypatch, name):
     path = cifar / "cifar-100-python" / name
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    monkeypatch.setattr(module, "unpickled", lambda path, data: pytest.fail(path) if path.endswith(name) else {})
-    with pytest.raises(DataError, match=f"cifar-100-python/{name}: has MD5 .*, the published file has ") as error:
+    monkeypatch.setattr(
+        module, "unpickled", lambda path, data: pytest.fail(path) if path.endswith(name) else {}
+    )
+    with pytest.raises(
+        DataError, match=f"cifar-100-python/{name}: has MD5 .*, the published file has "
+    ) as error:
         module.load(Store.at(cifar), f"cifar-100-python/{name}", links=False)
     assert "unpack cifar-100-python.tar.gz again" in str(error.value)
 
@@ -226,7 +265,9 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(cifar, monkeypatch):
     assert [type(item) for item in broken] == [ImageError] * 3
     assert "has MD5" in str(broken[0])
     path.unlink()
-    assert "there is no 'cifar-100-python/train'" in str(next(read_cifar(listing.root, listing.table)))
+    assert "there is no 'cifar-100-python/train'" in str(
+        next(read_cifar(listing.root, listing.table))
+    )
 
 
 def test_rows_in_any_order_are_the_images_asked_for(cifar):

@@ -46,7 +46,14 @@ def root(tmp_path):
 @pytest.fixture
 def memory():
     filesystem = fsspec.filesystem("memory")
-    filesystem.pipe({"/walked/b/2.png": b"22", "/walked/b-c/1.png": b"1", "/walked/.hidden/x.png": b"", "/walked/b/.x": b""})
+    filesystem.pipe(
+        {
+            "/walked/b/2.png": b"22",
+            "/walked/b-c/1.png": b"1",
+            "/walked/.hidden/x.png": b"",
+            "/walked/b/.x": b"",
+        }
+    )
     yield open_root("memory://walked")
     filesystem.rm("/walked", recursive=True)
 
@@ -130,7 +137,10 @@ def test_paths_out_of_the_root_are_refused(root, path, rule, links):
 def test_an_absolute_path_under_the_root_is_taken_by_either_name_of_the_root(root, tmp_path):
     (tmp_path / "alias").symlink_to(tmp_path / "base")
     by_alias = open_root(str(tmp_path / "alias"))
-    for absolute in (tmp_path / "alias" / "a" / "b" / "x.png", tmp_path / "base" / "a" / "b" / "x.png"):
+    for absolute in (
+        tmp_path / "alias" / "a" / "b" / "x.png",
+        tmp_path / "base" / "a" / "b" / "x.png",
+    ):
         assert guard(by_alias, str(absolute), links=False) == "a/b/x.png"
     with pytest.raises(ValueError, match="absolute"):
         guard(root, f"{root.base}-beside/x.png", links=False)
@@ -170,7 +180,9 @@ def test_what_would_block_a_reader_is_named_among_what_is_left_out(root):
     os.mkfifo(root.local / "other")
     left = LeftOut()
     assert [file.path for file in walk(root, left=left)] == ["a/b/x.png"]
-    assert left.sentences() == ["left out 2 files of which each is a pipe, a socket or a device: a/pipe.png, other"]
+    assert left.sentences() == [
+        "left out 2 files of which each is a pipe, a socket or a device: a/pipe.png, other"
+    ]
     with pytest.raises(DataError, match=r"looked for tables; .*; 'a/pipe\.png' is a pipe"):
         pick(root, lambda path: path.endswith(".csv"), "tables", links=False)
 
@@ -183,7 +195,10 @@ def test_reading_what_would_block_ends_at_once(root):
         (row,) = read_files(root, pa.table({"path": ["pipe.png"]}))
         assert str(row) == "unreadable: is a pipe, a socket or a device"
         for load, refusal in ((load_names, DataError), (load_scenes, ConfigError)):
-            with pytest.raises(refusal, match=r"(data\.names|prompts\.scenes) = '.*pipe\.png': cannot be read: is a pipe"):
+            with pytest.raises(
+                refusal,
+                match=r"(data\.names|prompts\.scenes) = '.*pipe\.png': cannot be read: is a pipe",
+            ):
                 load(str(root.local / "pipe.png"))
 
 
@@ -206,7 +221,12 @@ def test_what_would_block_a_reader_is_refused_and_not_listed(root):
         assert paths(root) == ["a/b/x.png"]
 
 
-@given(st.lists(st.sampled_from(["..", ".", "", "a", "b", "x.png", "up", "~", "a\\..", "..\\.."]), max_size=8).map("/".join))
+@given(
+    st.lists(
+        st.sampled_from(["..", ".", "", "a", "b", "x.png", "up", "~", "a\\..", "..\\.."]),
+        max_size=8,
+    ).map("/".join)
+)
 def test_whatever_is_let_through_lies_under_the_root(tmp_path_factory, path):
     base = tmp_path_factory.getbasetemp() / "guarded"
     if not base.exists():
@@ -279,7 +299,9 @@ def test_walk_goes_deeper_than_pythons_calls(tmp_path):
         assert paths(open_root(str(tmp_path))) == ["d/" * depth + "x.png"]
     finally:
         os.chdir(here)
-        subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # Python's own rmtree does not go so deep
+        subprocess.run(
+            ["rm", "-r", str(tmp_path / "d")], check=True
+        )  # Python's own rmtree does not go so deep
 
 
 def test_a_name_that_is_no_text_is_listed_as_text(root):
@@ -306,7 +328,10 @@ def test_shown_text_is_one_line_without_control_characters(text):
 
 def test_a_stamp_changes_with_names_sizes_and_dates(root):
     file = File("a", 1, 2)
-    stamps = [stamp_of(x) for x in ([file], [File("b", 1, 2)], [File("a", 2, 2)], [File("a", 1, 3)], [file, file], [])]
+    stamps = [
+        stamp_of(x)
+        for x in ([file], [File("b", 1, 2)], [File("a", 2, 2)], [File("a", 1, 3)], [file, file], [])
+    ]
     assert len(set(stamps)) == len(stamps)
     assert stamp_of([file]) == stamps[0]
     assert stamp_of([file], "more") != stamps[0]
@@ -324,7 +349,11 @@ def test_sizes_of_files_that_are_there_or_not(root, memory):
         File("n" * 300, -1, 0),
         File("a/b/x.png", 1, date),
     ]
-    assert [file.size for file in stat_files(memory, ["b/2.png", "none", "b-c/1.png"])] == [2, -1, 1]
+    assert [file.size for file in stat_files(memory, ["b/2.png", "none", "b-c/1.png"])] == [
+        2,
+        -1,
+        1,
+    ]
 
 
 def test_a_wrong_folder_is_told_by_what_lies_in_it(root, monkeypatch):
@@ -364,15 +393,25 @@ def test_words_for_train(word):
 
 
 def test_words_for_splits():
-    assert [split_of(w) for w in ("val", "valid", "Validation", "DEV", "test", "testing")] == ["val"] * 4 + ["test"] * 2
+    assert [split_of(w) for w in ("val", "valid", "Validation", "DEV", "test", "testing")] == [
+        "val"
+    ] * 4 + ["test"] * 2
     assert [split_of(w) for w in ("", "trainer", "holdout", "train ")] == [None] * 4
 
 
 def test_columns_are_found_by_our_name_or_theirs():
     options = {"required": ("path", "label"), "optional": ("split",), "where": "x.csv"}
-    assert choose_columns({}, ["label", "path", "more"], **options) == {"path": "path", "label": "label"}
-    assert choose_columns({"label": "y"}, ["y", "label", "path", "split"], **options)["label"] == "y"
-    with pytest.raises(DataError, match=r"x.csv: no column 'label' \(did you mean 'Label'\?\); its columns are path, Label"):
+    assert choose_columns({}, ["label", "path", "more"], **options) == {
+        "path": "path",
+        "label": "label",
+    }
+    assert (
+        choose_columns({"label": "y"}, ["y", "label", "path", "split"], **options)["label"] == "y"
+    )
+    with pytest.raises(
+        DataError,
+        match=r"x.csv: no column 'label' \(did you mean 'Label'\?\); its columns are path, Label",
+    ):
         choose_columns({}, ["path", "Label"], **options)
     with pytest.raises(DataError, match="no column 'fold'"):
         choose_columns({"split": "fold"}, ["path", "label"], **options)

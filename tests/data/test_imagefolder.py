@@ -35,8 +35,26 @@ def rows(root, *columns, **config):
 
 
 def test_paths_and_labels_are_torchvisions(tmp_path):
-    lay(tmp_path, "b/2.JPG", "b/1.jpeg", "B/x.png", "a b/3.webp", "017/y.bmp", "9/z.tiff", "10/z.ppm", "Ω/a.png", "🐈/a.png")
-    lay(tmp_path, "b/deep/er/4.png", "b/0deep/5.png", "<script>/a.png", "c" * 200 + "/a.png", "b/notes.txt")
+    lay(
+        tmp_path,
+        "b/2.JPG",
+        "b/1.jpeg",
+        "B/x.png",
+        "a b/3.webp",
+        "017/y.bmp",
+        "9/z.tiff",
+        "10/z.ppm",
+        "Ω/a.png",
+        "🐈/a.png",
+    )
+    lay(
+        tmp_path,
+        "b/deep/er/4.png",
+        "b/0deep/5.png",
+        "<script>/a.png",
+        "c" * 200 + "/a.png",
+        "b/notes.txt",
+    )
     theirs = ImageFolder(str(tmp_path))
     listing = listed(tmp_path)
     keys = sorted(set(listing.table["class_key"].to_pylist()))
@@ -44,7 +62,9 @@ def test_paths_and_labels_are_torchvisions(tmp_path):
     ours = {(str(tmp_path / p), keys.index(k)) for p, k in rows(tmp_path, "path", "class_key")}
     assert ours == set(theirs.samples)
     plain = lay(tmp_path / "plain", *(f"{c}/{i}.png" for c in "xyz" for i in range(12)))
-    assert [str(plain / p) for (p,) in rows(plain, "path")] == [p for p, _ in ImageFolder(str(plain)).samples]
+    assert [str(plain / p) for (p,) in rows(plain, "path")] == [
+        p for p, _ in ImageFolder(str(plain)).samples
+    ]
 
 
 def test_every_column_is_what_a_listing_says(tmp_path):
@@ -52,7 +72,8 @@ def test_every_column_is_what_a_listing_says(tmp_path):
     listing = listed(tmp_path)
     nothing = {"row": None, "split": None, "domain": None, "group": None}
     assert listing.table.to_pylist() == [
-        {"sample_id": p, "path": p, "class_key": k, **nothing} for p, k in (("ant/1.png", "ant"), ("bee/in/2.png", "bee"))
+        {"sample_id": p, "path": p, "class_key": k, **nothing}
+        for p, k in (("ant/1.png", "ant"), ("bee/in/2.png", "bee"))
     ]
     assert list(listing.read(listing.root, listing.table)) == [PNG, PNG]
     assert listing.in_files
@@ -70,7 +91,11 @@ def test_every_column_is_what_a_listing_says(tmp_path):
     ],
 )
 def test_folders_called_like_splits_are_splits(tmp_path, folders, splits):
-    lay(tmp_path, *(f"{folder}/{c}/{i}.png" for folder in folders for c in ("ant", "bee") for i in range(2)), "README.md")
+    lay(
+        tmp_path,
+        *(f"{folder}/{c}/{i}.png" for folder in folders for c in ("ant", "bee") for i in range(2)),
+        "README.md",
+    )
     lay(tmp_path, f"{folders[0]}/cat/deep/1.png", "docs/notes.txt")
     found = {(path.split("/")[0], split) for path, split in rows(tmp_path, "path", "split")}
     assert found == set(zip(folders, splits, strict=True))
@@ -80,17 +105,23 @@ def test_folders_called_like_splits_are_splits(tmp_path, folders, splits):
 def test_a_mix_of_splits_and_classes_is_told(tmp_path):
     lay(tmp_path, "train/a/1.png", "extra/a/1.png", "test/a/1.png")
     with pytest.raises(
-        DataError, match=r"'test', 'train' are splits and 'extra' are not; needed: root/<class>/<image> or root/"
+        DataError,
+        match=r"'test', 'train' are splits and 'extra' are not; needed: root/<class>/<image> or root/",
     ):
         listed(tmp_path)
 
 
 def test_images_in_no_class_folder_are_named(tmp_path):
     lay(tmp_path, "a/1.png", "loose.png", "b/1.png")
-    with pytest.raises(DataError, match=r"1 images lie in no class folder: 'loose.png'; needed: root/<class>/<image>"):
+    with pytest.raises(
+        DataError,
+        match=r"1 images lie in no class folder: 'loose.png'; needed: root/<class>/<image>",
+    ):
         listed(tmp_path)
     lay(tmp_path / "split", "train/1.png", "train/a/1.png")
-    with pytest.raises(DataError, match=r"1 images lie in no class folder: 'train/1.png'.*\(train, training, val"):
+    with pytest.raises(
+        DataError, match=r"1 images lie in no class folder: 'train/1.png'.*\(train, training, val"
+    ):
         listed(tmp_path / "split")
     lay(tmp_path / "flat", "1.png", "2.png")
     with pytest.raises(DataError, match=r"2 images lie in no class folder: '1.png', '2.png'"):
@@ -105,7 +136,16 @@ def test_one_folder_too_high_is_told(tmp_path):
 
 
 def test_folders_without_images_are_no_classes(tmp_path):
-    lay(tmp_path, "a/1.png", "b/1.png", "empty/notes.txt", "c/.hidden.png", ".git/x.png", "__MACOSX/a/1.png", "a/Thumbs.db")
+    lay(
+        tmp_path,
+        "a/1.png",
+        "b/1.png",
+        "empty/notes.txt",
+        "c/.hidden.png",
+        ".git/x.png",
+        "__MACOSX/a/1.png",
+        "a/Thumbs.db",
+    )
     (tmp_path / "void").mkdir()
     assert rows(tmp_path, "path") == [("a/1.png",), ("b/1.png",)]
 
@@ -114,9 +154,13 @@ def test_wrong_folders_are_told_at_once(tmp_path):
     (tmp_path / "void").mkdir()
     lay(tmp_path / "docs", *(f"{i}/a.txt" for i in range(9)), "x.pdf")
     with promptly():
-        with pytest.raises(DataError, match=r"looked for images as root/<class>/<image> .*; the folder is empty"):
+        with pytest.raises(
+            DataError, match=r"looked for images as root/<class>/<image> .*; the folder is empty"
+        ):
             listed(tmp_path / "void")
-        with pytest.raises(DataError, match=r"found 10 files \(9 .txt, 1 .pdf\) in 0, 1, 2, 3, 4, 5"):
+        with pytest.raises(
+            DataError, match=r"found 10 files \(9 .txt, 1 .pdf\) in 0, 1, 2, 3, 4, 5"
+        ):
             listed(tmp_path / "docs")
         with pytest.raises(DataError, match="no such folder"):
             listed(tmp_path / "none")
@@ -131,9 +175,14 @@ def test_links_inside_are_followed_and_links_outside_are_not(tmp_path):
     (tmp_path / "root" / "a" / "out.png").symlink_to(tmp_path / "elsewhere" / "1.png")
     refused = settled(listed(tmp_path / "root"), links=False)
     assert refused.refused["sample_id"].to_pylist() == ["d", "a/out.png", "c/out.png"]
-    assert all("data.allow_links_outside=true" in detail for detail in refused.refused["detail"].to_pylist())
+    assert all(
+        "data.allow_links_outside=true" in detail
+        for detail in refused.refused["detail"].to_pylist()
+    )
     assert set(refused.table["class_key"].to_pylist()) == {"a", "b", "c"}
-    assert ("d/1.png", "d") in rows(tmp_path / "root", "path", "class_key", allow_links_outside=True)
+    assert ("d/1.png", "d") in rows(
+        tmp_path / "root", "path", "class_key", allow_links_outside=True
+    )
 
 
 def test_the_stamp_changes_with_the_images_alone(tmp_path):
@@ -178,12 +227,29 @@ def test_the_configurations_for_own_data_need_only_the_root(tmp_path, name):
 
 
 def test_what_is_read_and_what_is_left_out_by_suffix(tmp_path, monkeypatch):
-    lay(tmp_path, "a/1.JFIF", "a/2.pjpeg", "a/3.apng", "a/plain", "b/4.j2k", "a/x.mp4", "a/y.MP4", "b/z.tar.gz", "c/5.heic")
+    lay(
+        tmp_path,
+        "a/1.JFIF",
+        "a/2.pjpeg",
+        "a/3.apng",
+        "a/plain",
+        "b/4.j2k",
+        "a/x.mp4",
+        "a/y.MP4",
+        "b/z.tar.gz",
+        "c/5.heic",
+    )
     (tmp_path / "a" / "LICENSE").write_text("MIT")
     (tmp_path / "void").mkdir()
     monkeypatch.setattr("discl_ray.data.files.can_heic", lambda: False)
     listing = listed(tmp_path)
-    assert listing.table["path"].to_pylist() == ["a/1.JFIF", "a/2.pjpeg", "a/3.apng", "a/plain", "b/4.j2k"]
+    assert listing.table["path"].to_pylist() == [
+        "a/1.JFIF",
+        "a/2.pjpeg",
+        "a/3.apng",
+        "a/plain",
+        "b/4.j2k",
+    ]
     said = "\n".join(listing.notes)
     for words in (
         "left out 5 files that are no images: 2 .mp4, 1 .gz, 1 .heic, 1 without suffix",
@@ -223,7 +289,15 @@ def test_what_systems_and_nas_make_is_left_out_at_any_depth_and_said(tmp_path, r
 
 def test_names_compare_in_nfc_and_files_are_found_as_they_are_spelt(tmp_path):
     composed, apart = "caf\u00e9", "cafe\u0301"
-    lay(tmp_path, f"{composed}/1.png", f"{apart}/2.png", f"{apart}/{apart}.png", "red fox /3.png", "red fox/4.png", "b/5.png")
+    lay(
+        tmp_path,
+        f"{composed}/1.png",
+        f"{apart}/2.png",
+        f"{apart}/{apart}.png",
+        "red fox /3.png",
+        "red fox/4.png",
+        "b/5.png",
+    )
     lay(tmp_path, f"b/{composed}.png", f"b/{apart}.png")
     listing = settled(listed(tmp_path), links=False)
     assert set(listing.table["class_key"].to_pylist()) == {composed, "red fox", "b"}
@@ -235,7 +309,9 @@ def test_names_compare_in_nfc_and_files_are_found_as_they_are_spelt(tmp_path):
 
 
 def test_classes_that_differ_by_case_alone_stay_apart_and_are_said(tmp_path):
-    listing = settled(listed(lay(tmp_path, "Fox/1.png", "fox/2.png", "FOX/3.png", "otter/4.png")), links=False)
+    listing = settled(
+        listed(lay(tmp_path, "Fox/1.png", "fox/2.png", "FOX/3.png", "otter/4.png")), links=False
+    )
     assert set(listing.table["class_key"].to_pylist()) == {"Fox", "fox", "FOX", "otter"}
     (note,) = listing.notes
     assert "differ by case alone: 'FOX' and 'Fox' and 'fox'" in note

@@ -24,7 +24,11 @@ def lists_of(counts=(5, 3, 2, 1)):
     """The published layout: val is of ImageNet's train folder, test is of its val folder."""
     image, lines = 0, {"train": [], "val": [], "test": []}
     for label, (wnid, count) in enumerate(zip(IDS, counts, strict=True)):
-        for split, folder, n in (("train", "train", count), ("val", "train", 2), ("test", "val", 3)):
+        for split, folder, n in (
+            ("train", "train", count),
+            ("val", "train", 2),
+            ("test", "val", 3),
+        ):
             for _ in range(n):
                 image += 1
                 name = f"{wnid}_{image}" if folder == "train" else f"ILSVRC2012_val_{image:08d}"
@@ -81,7 +85,10 @@ def test_splits_labels_and_classes_are_those_of_the_lists(tmp_path):
 
 def test_labels_are_those_of_the_lists_and_not_the_sorted_ids(tmp_path):
     order = {0: 2, 1: 0, 2: 3, 3: 1}
-    lines = {split: [f"{line[:-1]}{order[int(line[-1])]}" for line in found] for split, found in reversed(lists_of().items())}
+    lines = {
+        split: [f"{line[:-1]}{order[int(line[-1])]}" for line in found]
+        for split, found in reversed(lists_of().items())
+    }
     assert listed(lay(tmp_path, lines)).classes == [GOLDFISH, MACHINE, TENCH, BIRD]
 
 
@@ -97,7 +104,9 @@ def test_test_images_need_no_class_folders_in_the_list(tmp_path):
     lines = lists_of()
     lines["test"] = [f"val/{line.rsplit('/', 1)[1]}" for line in lines["test"]]
     rows = listed(lay(tmp_path, lines)).table.to_pylist()
-    assert [row["class_key"] for row in rows if row["split"] == "test"] == [wnid for wnid in IDS for _ in range(3)]
+    assert [row["class_key"] for row in rows if row["split"] == "test"] == [
+        wnid for wnid in IDS for _ in range(3)
+    ]
 
 
 def test_lists_may_lie_in_a_folder(tmp_path):
@@ -112,7 +121,9 @@ def test_it_reads_from_object_stores(tmp_path):
     memory = Store.at("memory://imagenet-lt")
     for path in tmp_path.rglob("*"):
         if path.is_file():
-            with memory.filesystem.open_output_stream(memory.path(path.relative_to(tmp_path).as_posix())) as stream:
+            with memory.filesystem.open_output_stream(
+                memory.path(path.relative_to(tmp_path).as_posix())
+            ) as stream:
                 stream.write(path.read_bytes())
     theirs, ours = listed("memory://imagenet-lt"), listed(tmp_path)
     assert theirs.table.equals(ours.table)
@@ -131,12 +142,18 @@ def test_names_are_wordnets_or_those_of_a_list(tmp_path):
         f"{TENCH} tench, Tinca tinca\n{GOLDFISH} gold fish\n{BIRD} crane\n{MACHINE} crane\nn00000001 no class of this set\n"
     )
     assert listed(tmp_path).names == {**names, GOLDFISH: "gold fish"}
-    (tmp_path / "classnames.txt").write_text(f"{TENCH} a\r\n{GOLDFISH} b\n\n{BIRD} crane bird\n{MACHINE} construction crane\n")
-    assert listed(tmp_path).names == dict(zip(IDS, ("a", "b", "crane bird", "construction crane"), strict=True))
+    (tmp_path / "classnames.txt").write_text(
+        f"{TENCH} a\r\n{GOLDFISH} b\n\n{BIRD} crane bird\n{MACHINE} construction crane\n"
+    )
+    assert listed(tmp_path).names == dict(
+        zip(IDS, ("a", "b", "crane bird", "construction crane"), strict=True)
+    )
     (tmp_path / "classnames.txt").write_text(f"{TENCH} a\n{GOLDFISH}\n")
-    assert refused(
-        tmp_path
-    ) == f"classnames.txt: cannot be used as it is:\n  line 2: '{GOLDFISH}' has no name; a line reads: " + ("n01440764 tench")
+    assert (
+        refused(tmp_path)
+        == f"classnames.txt: cannot be used as it is:\n  line 2: '{GOLDFISH}' has no name; a line reads: "
+        + ("n01440764 tench")
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,8 +167,14 @@ def test_names_are_wordnets_or_those_of_a_list(tmp_path):
         ("train/n01440764/x.JPEG " + "9" * 5000, "is no path and label"),
         ("train/n01440764/x.JPEG ٣", "is no path and label"),
         ("x" + " " * 100_000 + "x", "is no path and label"),
-        ("train/n01440764/x.JPEG 1", "label 1 is n01440764 here and n01443537 in ImageNet_LT_train.txt line 6"),
-        ("train/n01440764/x.JPEG 4", "n01440764 has label 4 here and 0 in ImageNet_LT_train.txt line 1"),
+        (
+            "train/n01440764/x.JPEG 1",
+            "label 1 is n01440764 here and n01443537 in ImageNet_LT_train.txt line 6",
+        ),
+        (
+            "train/n01440764/x.JPEG 4",
+            "n01440764 has label 4 here and 0 in ImageNet_LT_train.txt line 1",
+        ),
         ("train/n01440764/n01440764_1.JPEG 0", "stands in ImageNet_LT_train.txt line 1 already"),
         ("../n01440764/x.JPEG 0", "leaves data.root"),
         ("/etc/passwd 0", "is absolute and not under data.root"),
@@ -176,7 +199,9 @@ def test_the_second_list_may_not_contradict_the_first(tmp_path):
     lines["test"][4] = f"val/{TENCH}/other.JPEG 1"
     message = refused(lay(tmp_path, lines))
     assert message.startswith("ImageNet_LT_test.txt: ")
-    assert f"line 5: label 1 is {TENCH} here and {GOLDFISH} in ImageNet_LT_train.txt line 6" in message
+    assert (
+        f"line 5: label 1 is {TENCH} here and {GOLDFISH} in ImageNet_LT_train.txt line 6" in message
+    )
 
 
 def test_what_one_image_is_in_two_splits_is_told(tmp_path):
@@ -186,11 +211,16 @@ def test_what_one_image_is_in_two_splits_is_told(tmp_path):
 
 
 def test_labels_have_no_gaps_and_all_have_an_id(tmp_path):
-    lines = {split: [line.replace("EG 3", "EG 7") for line in found] for split, found in lists_of().items()}
+    lines = {
+        split: [line.replace("EG 3", "EG 7") for line in found]
+        for split, found in lists_of().items()
+    }
     assert "no line has label 3" in refused(lay(tmp_path, lines))
     lines = lists_of()
     lines["test"].append("val/ILSVRC2012_val_00000099.JPEG 4")
-    assert "ImageNet_LT_test.txt line 13: no line with label 4 has a WordNet id" in refused(lay(tmp_path, lines))
+    assert "ImageNet_LT_test.txt line 13: no line with label 4 has a WordNet id" in refused(
+        lay(tmp_path, lines)
+    )
 
 
 @pytest.mark.parametrize("text", [b"", b"\n \n", b"\xff\xfe1\0", b"\xef\xbb\xbf"])
@@ -224,7 +254,10 @@ def test_a_wrong_folder_is_told_at_once(tmp_path):
 def test_lists_without_their_images_are_told(tmp_path):
     lay(tmp_path / "a", images=False)
     message = refused(tmp_path / "a")
-    assert "the images of ImageNet_LT_train.txt; there is none of its 4 folders, such as 'train/n01440764'" in message
+    assert (
+        "the images of ImageNet_LT_train.txt; there is none of its 4 folders, such as 'train/n01440764'"
+        in message
+    )
     lay(tmp_path / "b")
     (tmp_path / "b" / "val").rename(tmp_path / "b" / "validation")
     assert "the images of ImageNet_LT_test.txt" in refused(tmp_path / "b")
@@ -235,7 +268,9 @@ def test_one_missing_image_is_a_row_all_the_same(tmp_path):
     next((tmp_path / "train" / TENCH).iterdir()).unlink()
     listing = listed(tmp_path)
     assert listing.table.num_rows == 31
-    assert [str(item) for item in listing.read(listing.root, listing.table) if item != PNG] == ["missing: no such file"]
+    assert [str(item) for item in listing.read(listing.root, listing.table) if item != PNG] == [
+        "missing: no such file"
+    ]
 
 
 def test_links_out_of_the_root_are_followed_only_if_allowed(tmp_path):
@@ -246,7 +281,10 @@ def test_links_out_of_the_root_are_followed_only_if_allowed(tmp_path):
         (tmp_path / "elsewhere" / name).rename(root / name)
     (root / "train").symlink_to(tmp_path / "elsewhere" / "train")
     kept = settled(listed(root), links=False)
-    assert (kept.table.num_rows + kept.refused.num_rows, kept.refused["reason"].unique().to_pylist()) == (31, ["refused"])
+    assert (
+        kept.table.num_rows + kept.refused.num_rows,
+        kept.refused["reason"].unique().to_pylist(),
+    ) == (31, ["refused"])
     assert listed(root, allow_links_outside=True).table.num_rows == 31
 
 
@@ -256,7 +294,10 @@ def test_a_list_that_is_a_link_out_of_the_root_is_refused(tmp_path, name):
     (root / name).unlink(missing_ok=True)
     (tmp_path / name).write_text("".join(f"{line}\n" for line in lists_of()["val"]))
     (root / name).symlink_to(tmp_path / name)
-    assert refused(root) == f"'{name}' is a symbolic link out of data.root; data.allow_links_outside=true follows it"
+    assert (
+        refused(root)
+        == f"'{name}' is a symbolic link out of data.root; data.allow_links_outside=true follows it"
+    )
     assert listed(root, allow_links_outside=True).table.num_rows
 
 
@@ -299,4 +340,8 @@ def test_the_configuration_wants_only_the_root(over):
     config = load_config(files, ["data.root=/somewhere"])
     assert config.plan.levels == (0, 10, 30, 50)
     assert (config.plan.replicas, config.hard.rule, config.hard.below) == (8, "class_count", 20)
-    assert (config.data.few_below, config.data.many_above, config.filter.threshold) == (20, 100, 0.30)
+    assert (config.data.few_below, config.data.many_above, config.filter.threshold) == (
+        20,
+        100,
+        0.30,
+    )

@@ -16,7 +16,12 @@ from tests.conftest import promptly
 PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {0: "Animalia", 2: "Plantae", 10: "Plantae", 117: "Aves"}
-SPECIES = {0: "Hermodice carunculata", 2: "Chara braunii", 10: "Ruppia maritima", 117: "Gavia immer"}
+SPECIES = {
+    0: "Hermodice carunculata",
+    2: "Chara braunii",
+    10: "Ruppia maritima",
+    117: "Gavia immer",
+}
 
 
 def annotations(counts, first, groups=GROUPS):
@@ -26,14 +31,30 @@ def annotations(counts, first, groups=GROUPS):
         for _ in range(count):
             id_ = first + len(images)
             file_name = f"train_val2018/{groups[category]}/{category}/{id_:032x}.jpg"
-            images.append({"id": id_, "width": 800, "height": 600, "file_name": file_name, "license": 3, "rights_holder": "x"})
+            images.append(
+                {
+                    "id": id_,
+                    "width": 800,
+                    "height": 600,
+                    "file_name": file_name,
+                    "license": 3,
+                    "rights_holder": "x",
+                }
+            )
             found.append({"id": id_, "image_id": id_, "category_id": category})
     categories = [
-        {"id": c, "name": str(c), "supercategory": g, "kingdom": str(c), "genus": str(c)} for c, g in reversed(groups.items())
+        {"id": c, "name": str(c), "supercategory": g, "kingdom": str(c), "genus": str(c)}
+        for c, g in reversed(groups.items())
     ]
     licenses = [{"id": 3, "name": "CC", "url": ""}]
     info = {"year": 2018, "version": "1"}
-    return {"info": info, "images": images, "annotations": found[::-1], "categories": categories, "licenses": licenses}
+    return {
+        "info": info,
+        "images": images,
+        "annotations": found[::-1],
+        "categories": categories,
+        "licenses": licenses,
+    }
 
 
 def published():
@@ -73,7 +94,15 @@ def test_splits_and_categories_are_those_of_the_files(tmp_path):
         nothing = {"row": None, "domain": None, "group": None}
         for image in files[name]["images"]:
             path = image["file_name"]
-            expected.append({"sample_id": path, "path": path, "class_key": category[image["id"]], "split": split, **nothing})
+            expected.append(
+                {
+                    "sample_id": path,
+                    "path": path,
+                    "class_key": category[image["id"]],
+                    "split": split,
+                    **nothing,
+                }
+            )
     assert listing.table.to_pylist() == expected
     assert set(listing.read(listing.root, listing.table)) == {PNG}
     assert listing.in_files
@@ -90,7 +119,9 @@ def test_names_come_from_the_list_that_was_published_later(tmp_path, whole):
     lay(tmp_path)
     hidden = listed(tmp_path)
     assert hidden.names == {str(c): str(c) for c in GROUPS}
-    named = [{"id": c, "name": name, "kingdom": "x"} for c, name in SPECIES.items()] + [{"id": 9999, "name": "no class here"}]
+    named = [{"id": c, "name": name, "kingdom": "x"} for c, name in SPECIES.items()] + [
+        {"id": 9999, "name": "no class here"}
+    ]
     (tmp_path / "categories.json").write_text(json.dumps({"categories": named} if whole else named))
     listing = listed(tmp_path)
     assert listing.names == {str(c): name for c, name in SPECIES.items()}
@@ -131,7 +162,10 @@ IMAGE = published()["train2018.json"]["images"][0]
         ({"images__3__file_name": ["x"] * 99}, "images[3].file_name: is ["),
         ({"images__3__id": 1}, "images[3]: id 1 stands in images[1] already"),
         ({"images__3__file_name": IMAGE["file_name"]}, "stands twice"),
-        ({"images__3__file_name": "../secret.jpg"}, "images[3].file_name: '../secret.jpg' leaves data.root"),
+        (
+            {"images__3__file_name": "../secret.jpg"},
+            "images[3].file_name: '../secret.jpg' leaves data.root",
+        ),
         ({"images__3__file_name": "/etc/passwd"}, "is absolute and not under data.root"),
         ({"images__3__file_name": ""}, "is empty"),
         ({"annotations__3__image_id": 77}, "annotations[3]: there is no image with id 77"),
@@ -142,7 +176,10 @@ IMAGE = published()["train2018.json"]["images"][0]
             {"annotations__3": {"image_id": 0, "category_id": 0}},
             "annotations[7]: image 0 is category 2 here and 0 in annotations[3]",
         ),
-        ({"annotations": published()["train2018.json"]["annotations"][1:]}, "images[7]: image 7 has no annotation"),
+        (
+            {"annotations": published()["train2018.json"]["annotations"][1:]},
+            "images[7]: image 7 has no annotation",
+        ),
         ({"categories__1__id": 0}, "categories[3]: id 0 stands twice"),
         ({"categories__1__name": None}, "categories[1].name: is missing; text is needed"),
     ],
@@ -163,13 +200,27 @@ def test_the_second_file_is_held_against_the_first(tmp_path):
     assert message.startswith("val2018.json: ")
     assert "annotations[0]: there is no category with id 5" in message
     files = published()
-    files["val2018.json"]["images"][1]["file_name"] = files["train2018.json"]["images"][0]["file_name"]
+    files["val2018.json"]["images"][1]["file_name"] = files["train2018.json"]["images"][0][
+        "file_name"
+    ]
     assert "val2018.json: cannot be used as it is:\n  images[1]" in refused(lay(tmp_path, files))
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[1, 2", "nonsense", "[" * 100_000, '{"images": ' + "9" * 5000 + "}", "[]", "17", "null", '"images"', "\ufeff{}"],
+    [
+        "",
+        "{",
+        "[1, 2",
+        "nonsense",
+        "[" * 100_000,
+        '{"images": ' + "9" * 5000 + "}",
+        "[]",
+        "17",
+        "null",
+        '"images"',
+        "\ufeff{}",
+    ],
 )
 def test_what_is_no_json_or_another_is_told(tmp_path, text):
     lay(tmp_path)
@@ -181,7 +232,9 @@ def test_what_is_no_json_or_another_is_told(tmp_path, text):
 
 def test_many_problems_are_cut_short(tmp_path):
     lay(tmp_path)
-    (tmp_path / "train2018.json").write_text(json.dumps({**annotations({0: 5000}, 0), "annotations": []}))
+    (tmp_path / "train2018.json").write_text(
+        json.dumps({**annotations({0: 5000}, 0), "annotations": []})
+    )
     assert refused(tmp_path).endswith("there may be more")
 
 
@@ -190,7 +243,10 @@ def test_a_wrong_folder_is_told_at_once(tmp_path):
         assert "the folder is empty" in refused(tmp_path)
         (tmp_path / "train2017.json").write_text("{}")
         message = refused(tmp_path)
-        assert "looked for train2018.json, val2018.json and train_val2018/; there is no 'train2018.json'" in message
+        assert (
+            "looked for train2018.json, val2018.json and train_val2018/; there is no 'train2018.json'"
+            in message
+        )
         assert "found 1 files (1 .json) in train2017.json" in message
         lay(tmp_path, images=False)
         assert "the images of train2018.json; there is none of its 3 folders" in refused(tmp_path)
@@ -201,7 +257,9 @@ def test_it_reads_from_object_stores(tmp_path):
     memory = Store.at("memory://inat")
     for path in tmp_path.rglob("*"):
         if path.is_file():
-            with memory.filesystem.open_output_stream(memory.path(path.relative_to(tmp_path).as_posix())) as stream:
+            with memory.filesystem.open_output_stream(
+                memory.path(path.relative_to(tmp_path).as_posix())
+            ) as stream:
                 stream.write(path.read_bytes())
     assert listed("memory://inat").table.equals(listed(tmp_path).table)
 

@@ -39,14 +39,30 @@ def rows_of(counts=SPLITS):
             n = len(rows)
             trap = {"val": 100, "test": 200}.get(split, 0) + i % 2
             image = f"8f{n:04d}-21bc-11ea-a13a-137349068a90"
-            cells = (split, image, f"{image}.jpg", trap + 500, trap, f"seq{n}", n, 1, "2013-06-05 05:44:19.000", 70, i % 4)
+            cells = (
+                split,
+                image,
+                f"{image}.jpg",
+                trap + 500,
+                trap,
+                f"seq{n}",
+                n,
+                1,
+                "2013-06-05 05:44:19.000",
+                70,
+                i % 4,
+            )
             rows.append(dict(zip(COLUMNS, map(str, cells), strict=True)))
     return rows
 
 
 def categories():
     rows = [(y, 10 * y, name) for y, name in enumerate(SPECIES)]
-    return [*rows, (99999, 5, "gorilla gorilla"), (99999, 6, "unknown")]  # those no image of the labelled set has
+    return [
+        *rows,
+        (99999, 5, "gorilla gorilla"),
+        (99999, 6, "unknown"),
+    ]  # those no image of the labelled set has
 
 
 def written(header, rows):
@@ -59,7 +75,9 @@ def lay(root, rows=None, *, header=COLUMNS, names=None, images=True):
     rows = rows or rows_of()
     (root / "train").mkdir(parents=True, exist_ok=True)
     (root / "metadata.csv").write_text(written(header, [[row[c] for c in header] for row in rows]))
-    (root / "categories.csv").write_text(written(("y", "category_id", "name"), names or categories()))
+    (root / "categories.csv").write_text(
+        written(("y", "category_id", "name"), names or categories())
+    )
     for row in rows if images else ():
         (root / "train" / row["filename"]).write_bytes(PNG)
     return root
@@ -90,7 +108,9 @@ def test_splits_domains_cameras_and_species_are_those_of_metadata(tmp_path):
         }
         for row in rows
     ]
-    assert Counter(zip(*(listing.table[c].to_pylist() for c in ("split", "domain")), strict=True)) == {
+    assert Counter(
+        zip(*(listing.table[c].to_pylist() for c in ("split", "domain")), strict=True)
+    ) == {
         ("train", "id"): 5,
         ("val", "id"): 2,
         ("val", "ood"): 3,
@@ -118,7 +138,9 @@ def test_columns_may_stand_in_any_order_among_others(tmp_path):
     before = listed(lay(tmp_path)).table
     rows = [{**row, "": str(i)} for i, row in enumerate(rows_of())]
     assert listed(lay(tmp_path, rows, header=["", *COLUMNS[::-1]])).table.equals(before)
-    assert listed(lay(tmp_path, header=["y", "split", "location_remapped", "filename"])).table.equals(before)
+    assert listed(
+        lay(tmp_path, header=["y", "split", "location_remapped", "filename"])
+    ).table.equals(before)
     path = tmp_path / "metadata.csv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
     assert listed(tmp_path).table.equals(before)
@@ -158,12 +180,17 @@ def test_a_y_without_a_name_is_told(tmp_path):
     rows[3]["y"] = "99999"
     assert "y = 99999 is 'gorilla gorilla' already" in refused(lay(tmp_path, rows))
     rows[3]["y"] = "4"
-    assert refused(lay(tmp_path, rows)) == "categories.csv: has no name for y = 4, which metadata.csv has"
+    assert (
+        refused(lay(tmp_path, rows))
+        == "categories.csv: has no name for y = 4, which metadata.csv has"
+    )
     rows[3]["y"] = "900000"
     assert "has no name for y = 900000" in refused(lay(tmp_path, rows, names=categories()[:4]))
     rows = [row for row in rows_of() if row["y"] != "2"]
     names = [row for row in categories() if row[0] != 2]
-    assert "has no name for y = 2; labels are 0 to 3 without a gap" in refused(lay(tmp_path, rows, names=names))
+    assert "has no name for y = 2; labels are 0 to 3 without a gap" in refused(
+        lay(tmp_path, rows, names=names)
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +210,9 @@ def test_a_category_that_cannot_be_is_named(tmp_path, row, rule):
 
 def test_two_species_of_one_name_are_told(tmp_path):
     names = [(y, c, "empty" if y == 2 else name) for y, c, name in categories()]
-    assert "line 4: 'empty' is the name of another y in line 2 already" in refused(lay(tmp_path, names=names))
+    assert "line 4: 'empty' is the name of another y in line 2 already" in refused(
+        lay(tmp_path, names=names)
+    )
     names = [(y, c, " " if y == 2 else name) for y, c, name in categories()]
     assert "line 4: name is empty" in refused(lay(tmp_path, names=names))
 
@@ -192,16 +221,28 @@ def test_two_species_of_one_name_are_told(tmp_path):
 def test_columns_that_lack_or_stand_twice_are_named(tmp_path, column):
     message = refused(lay(tmp_path, header=[c for c in COLUMNS if c != column]))
     assert message.startswith(
-        f"metadata.csv: line 1: no column '{column}'; its columns are split, image_id" if column != "split" else "m"
+        f"metadata.csv: line 1: no column '{column}'; its columns are split, image_id"
+        if column != "split"
+        else "m"
     )
     assert f"2 columns are called '{column}'" in refused(lay(tmp_path, header=[*COLUMNS, column]))
     lay(tmp_path)
     (tmp_path / "categories.csv").write_text("y,category_id\n0,0\n")
-    assert refused(tmp_path) == "categories.csv: line 1: no column 'name'; its columns are y, category_id"
+    assert (
+        refused(tmp_path)
+        == "categories.csv: line 1: no column 'name'; its columns are y, category_id"
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n", "split,filename,y,location_remapped\n", 'split,filename,y,location_remapped\n"', "\x00\x01"]
+    "text",
+    [
+        "",
+        "\n",
+        "split,filename,y,location_remapped\n",
+        'split,filename,y,location_remapped\n"',
+        "\x00\x01",
+    ],
 )
 def test_a_broken_table_is_told(tmp_path, text):
     lay(tmp_path)
@@ -226,11 +267,15 @@ def test_a_wrong_folder_is_told_at_once(tmp_path):
         assert "the folder is empty" in refused(tmp_path)
         lay(tmp_path / "iwildcam_v2.0", images=False)
         message = refused(tmp_path)
-        assert "looked for WILDS' iwildcam_v2.0: metadata.csv, categories.csv and train/; there is no 'metadata.csv'" in message
+        assert (
+            "looked for WILDS' iwildcam_v2.0: metadata.csv, categories.csv and train/; there is no 'metadata.csv'"
+            in message
+        )
         assert "found 2 files (2 .csv) in iwildcam_v2.0" in message
         (tmp_path / "iwildcam_v2.0" / "train").rmdir()
-        assert "the images of metadata.csv; there is none of its 1 folders, such as 'train'" in refused(
-            tmp_path / "iwildcam_v2.0"
+        assert (
+            "the images of metadata.csv; there is none of its 1 folders, such as 'train'"
+            in refused(tmp_path / "iwildcam_v2.0")
         )
 
 
@@ -239,7 +284,9 @@ def test_it_reads_from_object_stores(tmp_path):
     memory = Store.at("memory://wilds")
     for path in tmp_path.rglob("*"):
         if path.is_file():
-            with memory.filesystem.open_output_stream(memory.path(path.relative_to(tmp_path).as_posix())) as stream:
+            with memory.filesystem.open_output_stream(
+                memory.path(path.relative_to(tmp_path).as_posix())
+            ) as stream:
                 stream.write(path.read_bytes())
     assert listed("memory://wilds").table.equals(listed(tmp_path).table)
 
@@ -261,6 +308,12 @@ def test_the_configuration_wants_only_the_root():
         load_config(files)
     config = load_config(files, ["data.root=/somewhere", "generator.size=[264,480]"])
     assert config.plan.levels == (50, 70, 90)
-    assert (config.hard.rule, config.hard.quantile, config.hard.exclude_classes) == ("confidence", 0.064, ("empty",))
-    assert config.prompts.generation == (config.prompts.filter,) == ("a photo of {name} in the wild",)
+    assert (config.hard.rule, config.hard.quantile, config.hard.exclude_classes) == (
+        "confidence",
+        0.064,
+        ("empty",),
+    )
+    assert (
+        config.prompts.generation == (config.prompts.filter,) == ("a photo of {name} in the wild",)
+    )
     assert (config.plan.replicas, config.filter.threshold) == (8, 0.25)

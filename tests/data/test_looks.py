@@ -16,7 +16,9 @@ from discl_ray.embedded.judge import load_judge, read
 DEV = digits.scans_of((digits.DEV_BLOCK,))
 
 
-@pytest.mark.parametrize(("look", "digest"), [("web", "3a870e30ebcc1cd5"), ("ochre", "fcdc42c5739ad5cc")])
+@pytest.mark.parametrize(
+    ("look", "digest"), [("web", "3a870e30ebcc1cd5"), ("ochre", "fcdc42c5739ad5cc")]
+)
 def test_looks_that_runs_were_made_with_have_not_changed(look: str, digest: str) -> None:
     seen = hashlib.sha256()
     for scan in digits.scans()[::150]:
@@ -36,7 +38,12 @@ def test_a_look_is_a_function_of_scan_and_seed(look: str) -> None:
 def test_sepia_lies_between_web_and_ochre_for_a_reader_of_the_web() -> None:
     judge, truth = load_judge(), np.array([scan.label for scan in DEV])
     right = {
-        look: np.mean([read(judge, np.stack([digits.render(s, look, r) for s in DEV])) == truth for r in (1, 2, 3)])
+        look: np.mean(
+            [
+                read(judge, np.stack([digits.render(s, look, r) for s in DEV])) == truth
+                for r in (1, 2, 3)
+            ]
+        )
         for look in ("web", "sepia", "ochre")
     }
     assert right["web"] - right["sepia"] > 0.02
@@ -44,10 +51,15 @@ def test_sepia_lies_between_web_and_ochre_for_a_reader_of_the_web() -> None:
 
 
 def test_the_task_takes_every_look_and_shows_the_same_scans_in_it() -> None:
-    tables = {look: digits_lt(DigitsLTConfig(look=look), 0).table.to_pylist() for look in ("ochre", "sepia", "web")}
+    tables = {
+        look: digits_lt(DigitsLTConfig(look=look), 0).table.to_pylist()
+        for look in ("ochre", "sepia", "web")
+    }
     for look, rows in tables.items():
         assert {row["domain"] for row in rows} == {look}
-        assert [(r["sample_id"], r["split"]) for r in rows] == [(r["sample_id"], r["split"]) for r in tables["ochre"]]
+        assert [(r["sample_id"], r["split"]) for r in rows] == [
+            (r["sample_id"], r["split"]) for r in tables["ochre"]
+        ]
         scan = digits.scans()[int(str(rows[0]["sample_id"])[6:])]
         assert np.array_equal(decode_image(rows[0]["bytes"]), digits.render(scan, look))
     assert set(digits.LOOKS) == set(tables)
@@ -56,5 +68,12 @@ def test_the_task_takes_every_look_and_shows_the_same_scans_in_it() -> None:
 
 
 def test_one_more_look_changes_no_runs_identity() -> None:
-    expected = {"name": "digits_lt", "look": "ochre", "head": 36, "tail": 2, "few_below": 6, "many_above": 15}
+    expected = {
+        "name": "digits_lt",
+        "look": "ochre",
+        "head": 36,
+        "tail": 2,
+        "few_below": 6,
+        "many_above": 15,
+    }
     assert identity(DigitsLTConfig()) == expected

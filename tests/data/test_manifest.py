@@ -41,20 +41,38 @@ def test_the_least_there_may_be(read):
         {"sample_id": "b/2.png", "path": "b/2.png", "class_key": "0123", **nothing},
     ]
     assert listing.in_files
-    assert [error.reason for error in listing.read(listing.root, listing.table)] == ["missing", "missing"]
+    assert [error.reason for error in listing.read(listing.root, listing.table)] == [
+        "missing",
+        "missing",
+    ]
 
 
 def test_all_columns_in_any_order_and_by_other_names(read):
     content = 'site,y,fold,more,file,id\r\nnorth,"cat, tabby",Training,x,./a//1.png,i1\r\n,dog,,,b\\2.png,i2\r\n\r\nsouth,x,DEV,,c.png,i3'
-    columns = {"label": "y", "split": "fold", "path": "file", "sample_id": "id", "domain": "site", "group": "site"}
-    assert cells(read(content, columns=columns), "sample_id", "path", "class_key", "split", "domain", "group") == [
+    columns = {
+        "label": "y",
+        "split": "fold",
+        "path": "file",
+        "sample_id": "id",
+        "domain": "site",
+        "group": "site",
+    }
+    assert cells(
+        read(content, columns=columns), "sample_id", "path", "class_key", "split", "domain", "group"
+    ) == [
         ("i1", "a/1.png", "cat, tabby", "train", "north", "north"),
         ("i2", "b/2.png", "dog", None, None, None),
         ("i3", "c.png", "x", "val", "south", "south"),
     ]
 
 
-BLANKS = {"1.png": "red fox", "2.png ": "red fox ", " 3.png": "\u00a0red fox", "4.png": "caf\u00e9 ", "5.png": "owl"}
+BLANKS = {
+    "1.png": "red fox",
+    "2.png ": "red fox ",
+    " 3.png": "\u00a0red fox",
+    "4.png": "caf\u00e9 ",
+    "5.png": "owl",
+}
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -64,7 +82,13 @@ def test_blanks_at_the_ends_of_labels_and_paths_are_no_part_of_them(read, tmp_pa
     table = "path,label\n" + "".join(f'"{path}","{label}"\n' for path, label in BLANKS.items())
     lines = "\n".join(json.dumps({"path": path, "label": label}) for path, label in BLANKS.items())
     listing = settled(read(table if form == "csv" else lines, f"manifest.{form}"), links=False)
-    assert listing.table["path"].to_pylist() == ["1.png", "2.png ", "3.png", "4.png", "5.png"]  # one is spelt so
+    assert listing.table["path"].to_pylist() == [
+        "1.png",
+        "2.png ",
+        "3.png",
+        "4.png",
+        "5.png",
+    ]  # one is spelt so
     assert listing.table["class_key"].to_pylist() == ["red fox"] * 3 + ["caf\u00e9", "owl"]
     merged, trimmed = listing.notes
     assert "'red fox' and 'red fox ' and '\\xa0red fox' are 'red fox'" in merged
@@ -74,13 +98,18 @@ def test_blanks_at_the_ends_of_labels_and_paths_are_no_part_of_them(read, tmp_pa
 @pytest.mark.parametrize("name", ["manifest.csv", "list.jsonl"])
 def test_a_manifest_that_is_a_link_out_of_the_root_is_refused(tmp_path, name):
     (tmp_path / "root").mkdir()
-    (tmp_path / name).write_text("path,label\na,b\n" if name.endswith("csv") else '{"path": "a", "label": "b"}')
+    (tmp_path / name).write_text(
+        "path,label\na,b\n" if name.endswith("csv") else '{"path": "a", "label": "b"}'
+    )
     (tmp_path / "root" / name).symlink_to(tmp_path / name)
     config = ManifestConfig(root=str(tmp_path / "root"), file=name)
     with pytest.raises(DataError) as caught:
         manifest(config, 0)
     where = f"data.file = '{name}'"
-    assert str(caught.value) == f"{where}: is a symbolic link out of data.root; data.allow_links_outside=true follows it"
+    assert (
+        str(caught.value)
+        == f"{where}: is a symbolic link out of data.root; data.allow_links_outside=true follows it"
+    )
     assert manifest(config.model_copy(update={"allow_links_outside": True}), 0).table.num_rows == 1
 
 
@@ -98,15 +127,33 @@ def test_three_forms_say_the_same(read, bom, end):
     }
     for file, content in lines.items():
         listing = read(bom + end.join(content) + end, file)
-        assert cells(listing, "path", "class_key", "split") == [("a 1.png", "katt, grå", "test"), ("b.png", "17", None)]
+        assert cells(listing, "path", "class_key", "split") == [
+            ("a 1.png", "katt, grå", "test"),
+            ("b.png", "17", None),
+        ]
 
 
 def test_numbers_in_json_are_text_as_written(read):
-    content = "\n".join(f'{{"path": "{i}.png", "label": {n}}}' for i, n in enumerate(["1.0", "1", "1e3", "-0", "9" * 5000]))
-    assert [key for (key,) in cells(read(content, "m.jsonl"), "class_key")] == ["1.0", "1", "1e3", "-0", "9" * 5000]
+    content = "\n".join(
+        f'{{"path": "{i}.png", "label": {n}}}'
+        for i, n in enumerate(["1.0", "1", "1e3", "-0", "9" * 5000])
+    )
+    assert [key for (key,) in cells(read(content, "m.jsonl"), "class_key")] == [
+        "1.0",
+        "1",
+        "1e3",
+        "-0",
+        "9" * 5000,
+    ]
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1).filter(lambda x: x == x.strip())))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1).filter(
+            lambda x: x == x.strip()
+        )
+    )
+)
 def test_any_label_comes_back(tmp_path_factory, labels):
     root = tmp_path_factory.getbasetemp()
     rows = [(f"{i}.png", label) for i, label in enumerate(["first", *labels])]
@@ -117,7 +164,10 @@ def test_any_label_comes_back(tmp_path_factory, labels):
         "\n".join(json.dumps({"path": p, "label": k}, ensure_ascii=False) for p, k in rows), "utf-8"
     )
     for file in ("any.csv", "any.jsonl"):
-        assert cells(manifest(ManifestConfig(root=str(root), file=file), 0), "path", "class_key") == rows
+        assert (
+            cells(manifest(ManifestConfig(root=str(root), file=file), 0), "path", "class_key")
+            == rows
+        )
 
 
 @pytest.mark.parametrize(
@@ -131,8 +181,14 @@ def test_any_label_comes_back(tmp_path_factory, labels):
         ('path,label\na,"cat\nb,dog"\n', r"line 2: label 'cat\\nb,dog' holds a control character"),
         ("path,label\na,cat\n\na,dog\n", "line 4: 'a' is 'dog' here and 'cat' in line 2"),
         ("path,label\na,cat\n./a,cat\n", "line 3: sample_id 'a' stands in line 2 already"),
-        ("path,label,sample_id\na,cat,1\nb,cat,1\n", "line 3: sample_id '1' stands in line 2 already"),
-        ("path,label,sample_id\na,cat,1\na,dog,2\n", "line 3: 'a' is 'dog' here and 'cat' in line 2"),
+        (
+            "path,label,sample_id\na,cat,1\nb,cat,1\n",
+            "line 3: sample_id '1' stands in line 2 already",
+        ),
+        (
+            "path,label,sample_id\na,cat,1\na,dog,2\n",
+            "line 3: 'a' is 'dog' here and 'cat' in line 2",
+        ),
         (
             "path,label,split\na,cat,holdout\n",
             "line 2: split 'holdout' is none of train, training, val, valid, validation, dev, test",
@@ -141,13 +197,19 @@ def test_any_label_comes_back(tmp_path_factory, labels):
         ("path,label\n/etc/passwd,cat\n", "line 2: path '/etc/passwd' is absolute and not under"),
         ("path,label\nfile:///etc/passwd,cat\n", "line 2: path 'file:///etc/passwd' is a URI"),
         ("path,label\na\0b,cat\n", r"line 2: path 'a\\x00b' holds a NUL"),
-        ("path,label\n" + "x" * 5000 + ",cat\n", r"line 2: path 'x+… \(5000 characters\)' holds a NUL byte or more than 4096"),
+        (
+            "path,label\n" + "x" * 5000 + ",cat\n",
+            r"line 2: path 'x+… \(5000 characters\)' holds a NUL byte or more than 4096",
+        ),
         ("path,label\n,cat\n", "line 2: path '' is empty"),
         ('path,label\n"x\ny",cat\nz,\n', "line 4: label '' is empty"),
         ('path,label\na,cat\n"b,cat\n', r"line 3: .*; is a quote not closed\?"),
         ('path,label\na,"cat"x\n', r"line 2: .*is a quote not closed\?"),
         ("path,label\n" + "x" * 200_000 + ",cat\n", "line 2: field larger than"),
-        ("path,lable\na,cat\n", r"no column 'label' \(did you mean 'lable'\?\); its columns are path, lable"),
+        (
+            "path,lable\na,cat\n",
+            r"no column 'label' \(did you mean 'lable'\?\); its columns are path, lable",
+        ),
         ("path,label,label\na,cat,cat\n", "2 columns are called 'label'"),
         ("path;label\na;cat\n", "line 1: columns are divided by ';'; needed: commas"),
         ("path,label\n", "has no row"),
@@ -170,15 +232,27 @@ def test_what_is_wrong_in_a_table_is_told_by_line_and_rule(read, content, messag
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"path": "a", "label": "cat"}\n{"path": "b", "label": \n', "line 2: is no JSON: .*; one object a line is needed"),
+        (
+            '{"path": "a", "label": "cat"}\n{"path": "b", "label": \n',
+            "line 2: is no JSON: .*; one object a line is needed",
+        ),
         ('[{"path": "a", "label": "cat"}]', "line 1: is no object"),
-        ('{"path": "a", "label": "cat"}\n5\nnull\n', r"(?s)line 2: is no object.*line 3: is no object"),
+        (
+            '{"path": "a", "label": "cat"}\n5\nnull\n',
+            r"(?s)line 2: is no object.*line 3: is no object",
+        ),
         ('{"path": "a", "path": "b", "label": "cat"}', "line 1: a key stands twice"),
         ('{"path": "a", "label": true}', "line 1: label = True: text or a number is needed"),
         ('{"path": ["a"], "label": "cat"}', "line 1: path = ..a..: text or a number is needed"),
-        ('{"path": "a", "label": "\\ud800"}', "line 1: label = .*ud800.*: text or a number is needed"),
+        (
+            '{"path": "a", "label": "\\ud800"}',
+            "line 1: label = .*ud800.*: text or a number is needed",
+        ),
         ('{"path": "a", "label": "cat"}\n{"path": "b"}', "line 2: label '' is empty"),
-        ('{"path": "a", "label": null}\n{"path": "b", "label": "cat"}', "line 1: label '' is empty"),
+        (
+            '{"path": "a", "label": null}\n{"path": "b", "label": "cat"}',
+            "line 1: label '' is empty",
+        ),
         ('{"path": "a", "label": "cat", "split": "holdout"}', "line 1: split 'holdout'"),
         ('{"path": "a"}\n{"path": "b"}', "no column 'label'.*; its columns are path;"),
         ('{"path": "a\\u0000", "label": "cat"}', "NUL"),
@@ -197,7 +271,13 @@ def test_problems_are_told_together_up_to_a_number(read):
     with pytest.raises(DataError) as caught:
         read("\n".join(["path,label", *rows]))
     told = str(caught.value).split("\n")
-    assert [line.split(":")[0].strip() for line in told[1:]] == ["line 3", "line 4", "line 5", "line 6", "line 6"]
+    assert [line.split(":")[0].strip() for line in told[1:]] == [
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 6",
+        "line 6",
+    ]
     with pytest.raises(DataError, match="there may be more") as caught:
         read("path,label\n" + "../x,cat\n" * 100_000)
     assert str(caught.value).count("line ") == TOLD
@@ -265,7 +345,10 @@ def test_wrong_configurations_are_told_before_anything_is_read(tmp_path):
     empty = tmp_path / "empty.yaml"
     empty.write_text("seed: 0\n")
     for override, message in (
-        ("data.columns.lable=y", r"'lable' is none of our columns, .*data.columns.label=THEIR_NAME"),
+        (
+            "data.columns.lable=y",
+            r"'lable' is none of our columns, .*data.columns.label=THEIR_NAME",
+        ),
         ("data.columns.image=y", "'image' is none of our columns"),
         ("data.file=x.xlsx", r"data.file = 'x.xlsx': is neither \*.csv, \*.tsv nor \*.jsonl"),
     ):
@@ -300,5 +383,9 @@ def test_paths_are_found_as_the_disk_spells_them(read, tmp_path):
     rows = "caf\u00e9/\u00fc.png,cat\ncafe\u0300/u\u0308.png,dog\ncaf\u00e9/none.png,dog\n"
     listing = settled(read(f"path,label\n{rows}"), links=False)
     first, second, missing = listing.read(listing.root, listing.table)
-    assert (first, second, missing.reason) == ("u\u0308.png".encode(), "\u00fc.png".encode(), "missing")
+    assert (first, second, missing.reason) == (
+        "u\u0308.png".encode(),
+        "\u00fc.png".encode(),
+        "missing",
+    )
     assert cells(listing, "sample_id")[:2] == [("caf\u00e9/\u00fc.png",), ("caf\u00e8/\u00fc.png",)]

@@ -33,7 +33,10 @@ def test_three_forms_say_the_same(load, tmp_path):
 
 
 def test_more_columns_and_blanks_do_no_harm(load):
-    assert load("a.csv", 'name , id,class\n red fox ,7,a b\n "x ""y""",8,c\n') == {"a b": "red fox", "c": 'x "y"'}
+    assert load("a.csv", 'name , id,class\n red fox ,7,a b\n "x ""y""",8,c\n') == {
+        "a b": "red fox",
+        "c": 'x "y"',
+    }
 
 
 KEYS = st.text(min_size=1).map(same_name)

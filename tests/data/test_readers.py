@@ -21,7 +21,9 @@ COUNT = 60
 @pytest.fixture(scope="module")
 def images():
     rng = np.random.default_rng(0)
-    made = [encode_image(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8), "png") for _ in range(COUNT)]
+    made = [
+        encode_image(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8), "png") for _ in range(COUNT)
+    ]
     made[7] = b"no image"
     return made, [("cat", "dog", "red fox")[i % 3] for i in range(COUNT)]
 
@@ -34,7 +36,9 @@ def read(name, root, run):
 def test_a_parquet_file_as_python_lists_give_it(images, tmp_path):
     data, labels = images
     (tmp_path / "data").mkdir()
-    table = pa.table({"image": pa.array([{"bytes": d, "path": None} for d in data]), "label": labels})  # `path` is of type null
+    table = pa.table(
+        {"image": pa.array([{"bytes": d, "path": None} for d in data]), "label": labels}
+    )  # `path` is of type null
     pq.write_table(table, tmp_path / "data" / "a.parquet", row_group_size=7)
     samples = read("parquet", tmp_path / "data", tmp_path / "run")
     assert samples.rejects.select(["sample_id", "reason"]).to_pylist() == [
@@ -59,7 +63,13 @@ def test_a_manifest_of_files_in_groups(images, tmp_path):
             rows.writerow([f"{i}.png", labels[i], f"place {i % 12}"])
         rows.writerow(["gone.png", "cat", "place 1"])
     samples = read("manifest", tmp_path / "data", tmp_path / "run")
-    reasons = dict(zip(samples.rejects["sample_id"].to_pylist(), samples.rejects["reason"].to_pylist(), strict=True))
+    reasons = dict(
+        zip(
+            samples.rejects["sample_id"].to_pylist(),
+            samples.rejects["reason"].to_pylist(),
+            strict=True,
+        )
+    )
     assert reasons == {"7.png": "not_an_image", "gone.png": "missing"}
     splits = {}
     for row in samples.table.to_pylist():

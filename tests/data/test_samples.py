@@ -40,11 +40,15 @@ def listed(root, **overrides) -> Listing:
     store = open_root(str(root))
     files = list(walk(store))
     rows = ({"sample_id": f.path, "path": f.path, "class_key": f.path.split("/")[0]} for f in files)
-    return Listing(table=listing_table(rows), root=store, read=read_files, stamp=stamp_of(files), **overrides)
+    return Listing(
+        table=listing_table(rows), root=store, read=read_files, stamp=stamp_of(files), **overrides
+    )
 
 
 def read(root, run, seed=0, **config):
-    settings = ImageFolderConfig.model_validate({"root": str(root), "max_bad_fraction": 0.2, **config})
+    settings = ImageFolderConfig.model_validate(
+        {"root": str(root), "max_bad_fraction": 0.2, **config}
+    )
     return read_samples(settings, listed(root), seed=seed, run=Store.at(run))
 
 
@@ -54,7 +58,13 @@ def test_every_image_is_in_one_split_or_among_the_rejects_with_a_reason(folder, 
     samples = read(folder, tmp_path / "run")
     ids = samples.table["sample_id"].to_pylist() + samples.rejects["sample_id"].to_pylist()
     assert sorted(ids) == sorted(f"{c}/{i:02d}.png" for c in ("ant", "bee") for i in range(20))
-    broken = dict(zip(samples.rejects["sample_id"].to_pylist(), samples.rejects["reason"].to_pylist(), strict=True))
+    broken = dict(
+        zip(
+            samples.rejects["sample_id"].to_pylist(),
+            samples.rejects["reason"].to_pylist(),
+            strict=True,
+        )
+    )
     assert broken == {"ant/03.png": "not_an_image", "bee/04.png": "truncated"}
     words = summarize_samples(samples)
     assert "ant/03.png: not_an_image" in words
@@ -70,7 +80,8 @@ def test_too_many_broken_images_end_the_job_by_name(folder, tmp_path):
     for i in range(10):
         (folder / "ant" / f"{i:02d}.png").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"10 of 40 images cannot be used(?s:.)*ant/00\.png: not_an_image(?s:.)*rejects(?s:.)*max_bad_fraction"
+        DataError,
+        match=r"10 of 40 images cannot be used(?s:.)*ant/00\.png: not_an_image(?s:.)*rejects(?s:.)*max_bad_fraction",
     ):
         read(folder, tmp_path / "run")
     (list_,) = (tmp_path / "run").rglob("*.*")
@@ -103,26 +114,49 @@ def test_the_same_bytes_are_in_one_split(folder, tmp_path):
     for i in range(6):
         shutil.copy(folder / "ant" / "00.png", folder / "ant" / f"copy{i}.png")
     drawn = read(folder, tmp_path / "run").table
-    same = drawn.filter(pc.equal(drawn["sha256"], drawn["sha256"][drawn["sample_id"].to_pylist().index("ant/00.png")]))
+    same = drawn.filter(
+        pc.equal(
+            drawn["sha256"], drawn["sha256"][drawn["sample_id"].to_pylist().index("ant/00.png")]
+        )
+    )
     assert same.num_rows == 7
     assert len(set(same["split"].to_pylist())) == 1
 
 
-@pytest.mark.parametrize(("policy", "left"), [("exclude", ["val", "test"]), ("keep", ["train", "train", "val", "test"])])
+@pytest.mark.parametrize(
+    ("policy", "left"), [("exclude", ["val", "test"]), ("keep", ["train", "train", "val", "test"])]
+)
 def test_training_images_that_are_in_val_or_test_are_left_out_and_reported(tmp_path, policy, left):
     data = [encode_image(picture(i), "png") for i in range(4)]
-    rows = [("a", "train", 0), ("b", "train", 1), ("c", "val", 0), ("d", "test", 1), ("e", "train", 2), ("f", "train", 3)]
-    table = [{"sample_id": s, "split": split, "class_key": "xy"[i % 2], "bytes": data[i]} for s, split, i in rows]
+    rows = [
+        ("a", "train", 0),
+        ("b", "train", 1),
+        ("c", "val", 0),
+        ("d", "test", 1),
+        ("e", "train", 2),
+        ("f", "train", 3),
+    ]
+    table = [
+        {"sample_id": s, "split": split, "class_key": "xy"[i % 2], "bytes": data[i]}
+        for s, split, i in rows
+    ]
     config = ImageFolderConfig(root=".", cross_split_duplicates=policy)
     samples = read_samples(config, inline(table, Store.at(".")), seed=0, run=Store.at(tmp_path))
-    splits = dict(zip(samples.table["sample_id"].to_pylist(), samples.table["split"].to_pylist(), strict=True))
+    splits = dict(
+        zip(samples.table["sample_id"].to_pylist(), samples.table["split"].to_pylist(), strict=True)
+    )
     assert [splits[s] for s in "abcd" if s in splits] == left
     if policy == "exclude":
-        assert dict(zip(samples.rejects["sample_id"].to_pylist(), samples.rejects["reason"].to_pylist(), strict=True)) == {
-            "a": "also_in_val",
-            "b": "also_in_test",
-        }
-        assert "2 images left out because the same bytes are in another split" in summarize_samples(samples)
+        assert dict(
+            zip(
+                samples.rejects["sample_id"].to_pylist(),
+                samples.rejects["reason"].to_pylist(),
+                strict=True,
+            )
+        ) == {"a": "also_in_val", "b": "also_in_test"}
+        assert "2 images left out because the same bytes are in another split" in summarize_samples(
+            samples
+        )
 
 
 def test_images_that_are_no_files_keep_their_bytes_on_disk_and_are_fetched_when_asked_for(tmp_path):
@@ -135,7 +169,9 @@ def test_images_that_are_no_files_keep_their_bytes_on_disk_and_are_fetched_when_
         }
         for i in range(30)
     ]
-    samples = read_samples(AnyDataConfig(), inline(rows, Store.at("."), "zyx"), seed=0, run=Store.at(tmp_path))
+    samples = read_samples(
+        AnyDataConfig(), inline(rows, Store.at("."), "zyx"), seed=0, run=Store.at(tmp_path)
+    )
     assert samples.classes == ("z", "y", "x")
     assert all(i["bytes"] is None for i in samples.table["image"].to_pylist())
     picked = samples.table.take(pa.array([17, 3, 4]))
@@ -143,7 +179,9 @@ def test_images_that_are_no_files_keep_their_bytes_on_disk_and_are_fetched_when_
     assert full.schema.equals(SAMPLES)
     assert full["sample_id"].equals(picked["sample_id"])
     made = {row["sample_id"]: row["bytes"] for row in rows}
-    assert [i["bytes"] for i in full["image"].to_pylist()] == [made[s] for s in full["sample_id"].to_pylist()]
+    assert [i["bytes"] for i in full["image"].to_pylist()] == [
+        made[s] for s in full["sample_id"].to_pylist()
+    ]
 
 
 def test_ray_reads_what_one_process_reads(folder, tmp_path, ray_local, monkeypatch):
@@ -160,13 +198,20 @@ def test_ray_reads_what_one_process_reads(folder, tmp_path, ray_local, monkeypat
 
 def test_a_long_tail_is_cut_from_train_alone(folder, tmp_path):
     samples = read(folder, tmp_path / "run", long_tail=LongTail(imbalance=4))
-    train = samples.table.filter(pc.equal(samples.table["split"], "train"))["class_name"].to_pylist()
+    train = samples.table.filter(pc.equal(samples.table["split"], "train"))[
+        "class_name"
+    ].to_pylist()
     assert (train.count("ant"), train.count("bee")) == (14, 3)
     assert samples.rejects.num_rows == 0
 
 
 def test_one_class_and_no_training_image_are_refused(tmp_path):
-    row = {"sample_id": "a", "class_key": "x", "split": "train", "bytes": encode_image(picture(0), "png")}
+    row = {
+        "sample_id": "a",
+        "class_key": "x",
+        "split": "train",
+        "bytes": encode_image(picture(0), "png"),
+    }
     with pytest.raises(DataError, match="only one class"):
         read_samples(AnyDataConfig(), inline([row], Store.at(".")), seed=0, run=Store.at(tmp_path))
     rows = [{**row, "split": "test"}, {**row, "sample_id": "b", "class_key": "y", "split": "val"}]
@@ -184,14 +229,22 @@ def test_the_same_bytes_under_two_labels_are_named_and_in_no_split(folder, tmp_p
         shutil.copy(folder / "ant" / f"{i:02d}.png", folder / "bee" / f"copy{i}.png")
     shutil.copy(folder / "ant" / "00.png", folder / "ant" / "twin.png")
     samples = whole(folder, tmp_path / "run")
-    two = {*(f"ant/{i:02d}.png" for i in range(3)), *(f"bee/copy{i}.png" for i in range(3)), "ant/twin.png"}
+    two = {
+        *(f"ant/{i:02d}.png" for i in range(3)),
+        *(f"bee/copy{i}.png" for i in range(3)),
+        "ant/twin.png",
+    }
     assert set(samples.rejects["sample_id"].to_pylist()) == two
     assert samples.rejects["reason"].unique().to_pylist() == ["two_labels"]
     assert not two & set(samples.table["sample_id"].to_pylist())
     words = summarize_samples(samples)
     assert "7 files have the same bytes under two classes" in words
-    assert "ant/00.png: two_labels: 'ant' here, and the same bytes are 'bee' in bee/copy0.png" in words
-    with pytest.raises(DataError, match=r"7 files have the same bytes under two classes(?s:.)*data\.conflicts=drop"):
+    assert (
+        "ant/00.png: two_labels: 'ant' here, and the same bytes are 'bee' in bee/copy0.png" in words
+    )
+    with pytest.raises(
+        DataError, match=r"7 files have the same bytes under two classes(?s:.)*data\.conflicts=drop"
+    ):
         whole(folder, tmp_path / "again", conflicts="refuse")
     assert list((tmp_path / "again").rglob("rejects.parquet"))
 
@@ -204,15 +257,19 @@ def test_links_out_of_the_root_are_rejects_and_a_few_end_no_job(folder, tmp_path
     (folder / "wasp").symlink_to(tmp_path / "wasps")
     samples = whole(folder, tmp_path / "run")
     assert set(samples.rejects["sample_id"].to_pylist()) == {"ant/link.png", "wasp"}
-    assert "wasp: refused: is a symbolic link out of data.root; data.allow_links_outside=true follows it" in summarize_samples(
-        samples
+    assert (
+        "wasp: refused: is a symbolic link out of data.root; data.allow_links_outside=true follows it"
+        in summarize_samples(samples)
     )
     followed = whole(folder, tmp_path / "run", allow_links_outside=True)
     assert "ant/link.png" in followed.table["sample_id"].to_pylist()
     links = tmp_path / "links"
     links.mkdir()
     (links / "ant").symlink_to(folder / "ant")
-    with pytest.raises(DataError, match=r"1 of 1 images cannot be used(?s:.)*ant: refused: .*data\.allow_links_outside=true"):
+    with pytest.raises(
+        DataError,
+        match=r"1 of 1 images cannot be used(?s:.)*ant: refused: .*data\.allow_links_outside=true",
+    ):
         whole(links, tmp_path / "run2")
 
 

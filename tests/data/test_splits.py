@@ -44,11 +44,17 @@ def test_drawn_splits_are_stratified_and_leave_every_class_enough_to_train_on(la
 
 @given(label=labels, seed=st.integers(0, 5), data=st.data())
 def test_a_group_is_in_one_split(label, seed, data):
-    group = data.draw(st.lists(st.sampled_from("abcdefghij"), min_size=len(label), max_size=len(label)))
+    group = data.draw(
+        st.lists(st.sampled_from("abcdefghij"), min_size=len(label), max_size=len(label))
+    )
     split = filled(label, group=group, seed=seed, val=0.3, test=0.3)
-    assert all(len({s for s, g in zip(split, group, strict=True) if g == name}) == 1 for name in set(group))
+    assert all(
+        len({s for s, g in zip(split, group, strict=True) if g == name}) == 1 for name in set(group)
+    )
     for c, n in Counter(label).items():
-        assert sum(s == "train" and d == c for s, d in zip(split, label, strict=True)) >= min(n, MIN_IMAGES)
+        assert sum(s == "train" and d == c for s, d in zip(split, label, strict=True)) >= min(
+            n, MIN_IMAGES
+        )
 
 
 def test_groups_come_near_the_share_asked_for():

@@ -37,7 +37,12 @@ def test_imagenets_classes_have_a_name_each_and_few_need_brackets():
     assert list(names) == THOUSAND
     assert len({name.casefold() for name in names.values()}) == 1000
     brackets = {name.split(" (")[0] for name in names.values() if "(" in name}
-    assert brackets == {"crane", "maillot", "Cardigan", "cardigan"}  # a dog and a jacket; a text encoder hears no capitals
+    assert brackets == {
+        "crane",
+        "maillot",
+        "Cardigan",
+        "cardigan",
+    }  # a dog and a jacket; a text encoder hears no capitals
     assert sum("(" in name for name in names.values()) == 6
 
 

@@ -24,7 +24,13 @@ from discl_ray.train.loop import predictor_of
 
 SIDE = 8
 SMALL = TrainConfig(
-    width=4, image_size=SIDE, start_steps=60, batch=8, start_learning_rate=1e-2, augment=AugmentConfig(shift=0), threads=1
+    width=4,
+    image_size=SIDE,
+    start_steps=60,
+    batch=8,
+    start_learning_rate=1e-2,
+    augment=AugmentConfig(shift=0),
+    threads=1,
 )
 
 
@@ -50,7 +56,9 @@ def parts_of(group, sha256):
 @settings(max_examples=80)
 @given(
     rows=st.lists(
-        st.tuples(st.integers(0, 3), st.sampled_from([None, None, "g", "h", "i", "j"]), st.integers(0, 12)),
+        st.tuples(
+            st.integers(0, 3), st.sampled_from([None, None, "g", "h", "i", "j"]), st.integers(0, 12)
+        ),
         min_size=1,
         max_size=24,
     ),
@@ -77,7 +85,9 @@ def test_what_belongs_together_is_in_one_fold_and_no_fold_is_empty(rows, folds, 
 
 def test_a_group_that_is_called_like_a_hash_ties_nothing():
     group = np.array(["a", "b", None, None], object)
-    fold = assign_folds(np.zeros(4, int), group, np.array(["w", "x", "a", "b"], object), folds=4, seed=0)
+    fold = assign_folds(
+        np.zeros(4, int), group, np.array(["w", "x", "a", "b"], object), folds=4, seed=0
+    )
     assert sorted(fold.tolist()) == [0, 1, 2, 3]
 
 
@@ -102,7 +112,9 @@ def test_a_hundred_thousand_rows_are_folded_in_seconds():
     rng = np.random.default_rng(0)
     label = rng.integers(0, 1000, 100_000)
     group = np.array([None] * 99_000 + [f"{i // 4}" for i in range(1000)], object)
-    fold = assign_folds(label, group, np.array([f"{i}" for i in range(len(label))], object), folds=5, seed=0)
+    fold = assign_folds(
+        label, group, np.array([f"{i}" for i in range(len(label))], object), folds=5, seed=0
+    )
     assert np.ptp(np.bincount(fold)) < 2000
 
 
@@ -116,10 +128,18 @@ def colours(count=24):
     for i in range(count):
         stripes = np.indices((12, 10))[i % 2] % 2 * 120
         pixels = (stripes[..., None] + rng.integers(0, 60, (12, 10, 3))).astype(np.uint8)
-        rows.append({"sample_id": f"s{i:02d}", "label": i % 2, "image": {"bytes": encode_image(pixels, "png")}})
+        rows.append(
+            {
+                "sample_id": f"s{i:02d}",
+                "label": i % 2,
+                "image": {"bytes": encode_image(pixels, "png")},
+            }
+        )
     rows[-1]["label"] = 0
     rows[3]["image"] = {"bytes": b"no image"}
-    return pa.Table.from_pylist(rows, schema=pa.schema([SAMPLES.field(n) for n in ("sample_id", "label", "image")]))
+    return pa.Table.from_pylist(
+        rows, schema=pa.schema([SAMPLES.field(n) for n in ("sample_id", "label", "image")])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +155,10 @@ FOLDS = {f"s{i:02d}": i % 3 for i in range(18)}
 @pytest.fixture(scope="module")
 def weights(decoded):
     ids = decoded["sample_id"].to_pylist()
-    return [train_fold(JOB, decoded.filter(pa.array([FOLDS.get(s, n) != n for s in ids]))) for n in range(3)]
+    return [
+        train_fold(JOB, decoded.filter(pa.array([FOLDS.get(s, n) != n for s in ids])))
+        for n in range(3)
+    ]
 
 
 def test_images_are_brought_to_one_size_and_a_broken_one_is_null(decoded):
@@ -159,7 +182,8 @@ def test_each_row_is_judged_by_the_model_that_did_not_see_it_and_val_by_all(deco
     probabilities = []
     for one in weights:
         images = [
-            np.frombuffer(r or bytes(SIDE * SIDE * 3), np.uint8).reshape(SIDE, SIDE, 3) for r in decoded["raw"].to_pylist()
+            np.frombuffer(r or bytes(SIDE * SIDE * 3), np.uint8).reshape(SIDE, SIDE, 3)
+            for r in decoded["raw"].to_pylist()
         ]
         probabilities.append(predictor_of(JOB, one)(np.stack(images)).numpy())
     for i, row in enumerate(found.to_pylist()):
@@ -167,12 +191,20 @@ def test_each_row_is_judged_by_the_model_that_did_not_see_it_and_val_by_all(deco
         if i == 3:
             assert (row["prob_true"], row["pred"], row["prob_pred"]) == (None, None, None)
             continue
-        expected = np.mean(probabilities, 0)[i] if row["fold"] == -1 else probabilities[row["fold"]][i]
+        expected = (
+            np.mean(probabilities, 0)[i] if row["fold"] == -1 else probabilities[row["fold"]][i]
+        )
         assert row["prob_true"] == pytest.approx(expected[row["label"]], abs=1e-5)
-        assert (row["pred"], row["prob_pred"]) == (expected.argmax(), pytest.approx(expected.max(), abs=1e-5))
+        assert (row["pred"], row["prob_pred"]) == (
+            expected.argmax(),
+            pytest.approx(expected.max(), abs=1e-5),
+        )
     wrong = found.to_pylist()[-1]
     assert wrong["pred"] == 1  # what was mislabelled is not believed
-    assert Counter(r["pred"] == r["label"] for r in found.to_pylist() if r["pred"] is not None)[False] == 1
+    assert (
+        Counter(r["pred"] == r["label"] for r in found.to_pylist() if r["pred"] is not None)[False]
+        == 1
+    )
 
 
 def test_ray_trains_the_same_weights_from_blocks(decoded, weights, ray_local):
@@ -191,6 +223,8 @@ def test_a_fold_that_diverges_ends_the_job_with_its_reason(decoded, ray_local):
     import ray
 
     job = fold_job(SMALL.model_copy(update={"start_learning_rate": 1e30}), seed=0, classes=2)
-    with pytest.raises(DisclError, match=r"the loss is (nan|inf); lower train\.learning_rate") as caught:
+    with pytest.raises(
+        DisclError, match=r"the loss is (nan|inf); lower train\.learning_rate"
+    ) as caught:
         list(train_folds(job, [ray.put(decoded)], FOLDS, 2))
     assert "Traceback" not in str(caught.value)

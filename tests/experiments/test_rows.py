@@ -27,10 +27,14 @@ CPU, CPUS = Workers(1, gpu=False), Workers(2, gpu=False)
 def start(tmp_path, monkeypatch, capsys):
     """(workers, all starts, what was said) of a start of one run on a cluster of so many GPUs."""
     store = Store.at(tmp_path / "train")
-    plain = PlannedRun(job=make_job(), store=store, config=tiny_config(tmp_path), config_hash="", epochs=1)
+    plain = PlannedRun(
+        job=make_job(), store=store, config=tiny_config(tmp_path), config_hash="", epochs=1
+    )
 
     def start(gpus=0, **train):
-        monkeypatch.setattr(workers_module, "present", lambda run: Cluster((Node(cpus=4, gpus=gpus),)))
+        monkeypatch.setattr(
+            workers_module, "present", lambda run: Cluster((Node(cpus=4, gpus=gpus),))
+        )
         config = with_values(plain.config, {f"train.{key}": value for key, value in train.items()})
         found = divided(replace(plain, config=config), "CE")
         assert found.job.train == found.config.train
@@ -51,18 +55,25 @@ def test_a_run_begun_by_one_worker_stays_with_one_where_two_gpus_are_and_says_wh
     start(workers=1)
     now, starts, said = start(gpus=2)
     assert (now, starts) == (Workers(1, gpu=True), (CPU, Workers(1, gpu=True)))
-    assert said == "  CE: goes on with 1 worker on 1 GPU; so far it was trained by 1 worker on the CPU.\n"
+    assert (
+        said
+        == "  CE: goes on with 1 worker on 1 GPU; so far it was trained by 1 worker on the CPU.\n"
+    )
 
 
 def test_another_number_asked_for_by_name_is_taken_and_said_with_what_it_changes(start):
     start(workers=1)
     now, _, said = start(workers=2)
     assert now == CPUS
-    assert said.startswith("  CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. Batch norm")
+    assert said.startswith(
+        "  CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. Batch norm"
+    )
     assert "the 16 images of a worker" in said
     _, starts, said = start(workers=1, norm="group")
     assert starts == (CPU, CPUS, CPU)
-    assert said.endswith("so far it was trained by 1 worker on the CPU, then 2 workers on the CPU.\n")
+    assert said.endswith(
+        "so far it was trained by 1 worker on the CPU, then 2 workers on the CPU.\n"
+    )
 
 
 def test_a_number_that_has_no_room_any_more_is_another_one_or_refused(start):
@@ -84,26 +95,52 @@ def test_a_run_of_before_that_was_recorded_goes_on_by_its_configuration(start):
 
 
 def test_a_table_says_by_how_many_its_rows_were_trained_and_where_it_matters(start, tmp_path):
-    base = PlannedRun(job=make_job(), store=start.store, config=tiny_config(tmp_path), config_hash="", epochs=1)
+    base = PlannedRun(
+        job=make_job(), store=start.store, config=tiny_config(tmp_path), config_hash="", epochs=1
+    )
     assert division([replace(base, workers=(CPU,))] * 2) == "1 worker on the CPU."
     said = division([replace(base, workers=(CPU,)), replace(base, workers=(CPU, CPUS))])
-    assert said.startswith("1 worker on the CPU; 1 worker on the CPU, then 2 workers on the CPU. Batch normalisation goes by")
+    assert said.startswith(
+        "1 worker on the CPU; 1 worker on the CPU, then 2 workers on the CPU. Batch normalisation goes by"
+    )
 
 
 @pytest.mark.slow
-def test_a_run_killed_with_one_worker_goes_on_with_two_and_its_table_says_so(spectrum_run, tmp_path):
+def test_a_run_killed_with_one_worker_goes_on_with_two_and_its_table_says_so(
+    spectrum_run, tmp_path
+):
     shutil.copytree(spectrum_run[0].run.root, tmp_path / "runs")
-    words = [f"run.root={tmp_path / 'runs'}", *TINY, "curriculum.strategy=real_only", "train.start_steps=0", "train.width=4"]
-    command = [sys.executable, "jobs/train.py", *words, "train.epochs=20", "curriculum.epochs=1", "train.eval_every=1"]
-    first = subprocess.Popen([*command, "train.workers=1"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    words = [
+        f"run.root={tmp_path / 'runs'}",
+        *TINY,
+        "curriculum.strategy=real_only",
+        "train.start_steps=0",
+        "train.width=4",
+    ]
+    command = [
+        sys.executable,
+        "jobs/train.py",
+        *words,
+        "train.epochs=20",
+        "curriculum.epochs=1",
+        "train.eval_every=1",
+    ]
+    first = subprocess.Popen(
+        [*command, "train.workers=1"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert first.stdout is not None
     said = next((line for line in first.stdout if "epoch 3/20" in line), "")
     first.kill()
     first.communicate()
     assert said
     time.sleep(3)  # Ray's processes follow their driver
-    done = subprocess.run([*command, "train.workers=2"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, "train.workers=2"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. Batch norm" in done.stdout
+    assert (
+        "CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. Batch norm"
+        in done.stdout
+    )
     assert re.search(r"CE: goes on at epoch \d+ of 20 ", done.stdout)
     assert "trained by 1 worker on the CPU, then 2 workers on the CPU." in done.stdout

@@ -38,7 +38,10 @@ def test_the_interval_holds_both_sources_of_chance() -> None:
 def test_a_row_against_itself_differs_by_nothing_and_a_better_one_by_its_gain() -> None:
     runs = [predicted(seed, 0.5) for seed in range(5)]
     assert interval(runs, "top1", runs, resamples=50) == (0.0, 0.0, 0.0)
-    better = [run._replace(predicted=np.where(np.arange(80) < 40, run.label, run.predicted)) for run in runs]
+    better = [
+        run._replace(predicted=np.where(np.arange(80) < 40, run.label, run.predicted))
+        for run in runs
+    ]
     gain = interval(better, "top1", runs, resamples=500)
     assert gain.mean == pytest.approx(
         np.mean(
@@ -54,7 +57,10 @@ def test_a_row_against_itself_differs_by_nothing_and_a_better_one_by_its_gain() 
 def test_seeds_without_images_of_a_group_are_left_out_and_none_at_all_is_nan() -> None:
     runs = [predicted(seed, 0.7) for seed in range(3)]
     nothing = runs[0]._replace(part=np.zeros(80, bool))
-    assert interval([nothing, *runs[1:]], "top1", resamples=50).mean == interval(runs[1:], "top1", resamples=50).mean
+    assert (
+        interval([nothing, *runs[1:]], "top1", resamples=50).mean
+        == interval(runs[1:], "top1", resamples=50).mean
+    )
     assert np.isnan(interval([nothing], "top1").mean)
 
 
@@ -64,7 +70,9 @@ def test_the_bootstrap_over_seeds_is_scipys(values) -> None:
     array = np.array(values)
     found = over_seeds(array)
     if np.ptp(array) > 1e-6:
-        scipys = stats.bootstrap((array,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+        scipys = stats.bootstrap(
+            (array,), np.mean, method="percentile", rng=np.random.default_rng(0)
+        ).confidence_interval
         assert found.low == pytest.approx(scipys.low, abs=0.15 * np.ptp(array))
         assert found.high == pytest.approx(scipys.high, abs=0.15 * np.ptp(array))
     assert found.mean == pytest.approx(array.mean())

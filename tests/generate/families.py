@@ -82,8 +82,16 @@ def make_folder(family: str, folder: Path, *, sample_size: int = 8) -> Path:
 
 def stock_pipeline(folder: Path):
     """The folder as diffusers loads it."""
-    cls = StableDiffusionXLImg2ImgPipeline if (folder / "text_encoder_2").is_dir() else StableDiffusionImg2ImgPipeline
-    more = {"add_watermarker": False} if cls is StableDiffusionXLImg2ImgPipeline else {"safety_checker": None}
+    cls = (
+        StableDiffusionXLImg2ImgPipeline
+        if (folder / "text_encoder_2").is_dir()
+        else StableDiffusionImg2ImgPipeline
+    )
+    more = (
+        {"add_watermarker": False}
+        if cls is StableDiffusionXLImg2ImgPipeline
+        else {"safety_checker": None}
+    )
     pipe = cls.from_pretrained(folder, dtype=torch.float32, **more)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -47,7 +47,9 @@ def rows():
 
 def engine_of(model, *, micro_batch=4, decode_batch=3, cfg_scale=SCALE, num_steps=T):
     table = ddim(scheduler_config(GENERATOR), num_steps)
-    return Engine(model, table, cfg_scale=cfg_scale, micro_batch=micro_batch, decode_batch=decode_batch)
+    return Engine(
+        model, table, cfg_scale=cfg_scale, micro_batch=micro_batch, decode_batch=decode_batch
+    )
 
 
 def images(engine, rows):
@@ -60,7 +62,9 @@ def images(engine, rows):
 def stock():
     from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 
-    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(GENERATOR, dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
+        GENERATOR, dtype=torch.float32, safety_checker=None
+    )
     pipeline.set_progress_bar_config(disable=True)
     assert isinstance(pipeline.scheduler, DDIMScheduler)
     return pipeline.to("cpu")
@@ -91,7 +95,9 @@ def test_one_mixed_batch_makes_what_the_stock_pipeline_makes_one_by_one(model, s
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("change", [{"seed": 999}, {"num_steps": 14}, {"prompt": "a photo of the digit four"}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 999}, {"num_steps": 14}, {"prompt": "a photo of the digit four"}]
+)
 def test_the_comparison_with_the_stock_pipeline_notices_a_changed_row(model, stock, rows, change):
     row = next(r for r in rows if r.num_steps == 15)
     assert getattr(row, next(iter(change))) != next(iter(change.values()))
@@ -121,7 +127,11 @@ def test_the_batch_is_kept_full(model, rows):
     engine = engine_of(model, micro_batch=2)
     images(engine, rows)
     assert engine.useful_rows == sum(r.num_steps for r in rows)
-    assert engine.useful_rows <= engine.total_rows <= engine.useful_rows + 2 * max(r.num_steps for r in rows)
+    assert (
+        engine.useful_rows
+        <= engine.total_rows
+        <= engine.useful_rows + 2 * max(r.num_steps for r in rows)
+    )
 
 
 @pytest.mark.parametrize("steps", [0, -1, T + 1])
@@ -137,7 +147,9 @@ def test_no_rows_make_nothing(model):
 
 
 def test_a_source_of_another_size_is_refused_before_work(model, rows):
-    wide = dataclasses.replace(rows[4], source=np.kron(rows[4].source, np.ones((2, 3, 1), np.uint8)))
+    wide = dataclasses.replace(
+        rows[4], source=np.kron(rows[4].source, np.ones((2, 3, 1), np.uint8))
+    )
     with pytest.raises(ValueError, match=r"\(64, 96, 3\); needed is \(32, 32, 3\)"):
         list(engine_of(model).run([wide]))
 
@@ -189,12 +201,16 @@ def toy_engine(model=None, *, micro_batch=4, decode_batch=4, steps=50):
 
 
 @pytest.mark.parametrize("micro_batch", [16, 64])
-@pytest.mark.parametrize("levels", [tuple(range(0, 100, 10)), (50, 70, 90)], ids=["ten levels", "three levels"])
+@pytest.mark.parametrize(
+    "levels", [tuple(range(0, 100, 10)), (50, 70, 90)], ids=["ten levels", "three levels"]
+)
 def test_over_ten_shards_two_in_flight_99_percent_of_the_rows_are_useful(micro_batch, levels):
     """DESIGN's bar, counted; shards of about as many steps as 20 full batches take at the longest level."""
     engine = toy_engine(micro_batch=micro_batch, decode_batch=8)
     per_source = sum(num_denoising_steps(p, 50) for p in levels)
-    shards = [toy_rows(levels, 20 * 50 * micro_batch // per_source // 2, tag=f"{n}/") for n in range(10)]
+    shards = [
+        toy_rows(levels, 20 * 50 * micro_batch // per_source // 2, tag=f"{n}/") for n in range(10)
+    ]
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda rows: sum(1 for _ in engine.run(rows)), shards))
     assert made == [len(rows) for rows in shards]
@@ -283,7 +299,9 @@ def test_out_of_memory_in_the_middle_makes_what_was_underway_again(model, rows):
     engine = engine_of(Moody(), micro_batch=8, decode_batch=8)
     made = list(engine.run(rows))
     assert sorted(m.gid for m in made) == sorted(r.gid for r in rows)
-    alone = images(engine_of(model, micro_batch=engine.micro_batch, decode_batch=engine.decode_batch), rows)
+    alone = images(
+        engine_of(model, micro_batch=engine.micro_batch, decode_batch=engine.decode_batch), rows
+    )
     for m in (m for m in made if m.micro_batch == engine.micro_batch):
         np.testing.assert_array_equal(m.pixels, alone[m.gid])
 
@@ -339,7 +357,11 @@ def test_black_images_are_decoded_again_in_float32_and_get_a_reason_if_that_does
 def test_the_vae_guard_of_the_real_decoder(dtype):
     low = load_model(GENERATOR, GeneratorConfig(vae_dtype=dtype), torch.device("cpu"))
     full = load_model(GENERATOR, GeneratorConfig(), torch.device("cpu"))
-    latents = torch.randn(3, *full.latent_shape, generator=torch.Generator().manual_seed(0)) * full.scaling * 4
+    latents = (
+        torch.randn(3, *full.latent_shape, generator=torch.Generator().manual_seed(0))
+        * full.scaling
+        * 4
+    )
     latents[1] = float("nan")
     expected, bad = full.decode(latents)
     assert bad.tolist() == [False, True, False]
@@ -360,7 +382,9 @@ def test_compiled_it_makes_the_same_images_within_a_level_and_is_starting_until_
     made = {}
     for m in engine.run(rows):
         made[m.gid] = m.pixels
-    for gid, pixels in images(engine_of(load_model(GENERATOR, GeneratorConfig(), torch.device("cpu"))), rows).items():
+    for gid, pixels in images(
+        engine_of(load_model(GENERATOR, GeneratorConfig(), torch.device("cpu"))), rows
+    ).items():
         assert np.abs(pixels.astype(int) - made[gid]).max() <= 1
 
 

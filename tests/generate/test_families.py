@@ -112,16 +112,23 @@ def test_zero_terminal_snr_ends_where_the_stock_pipeline_ends(folders, family, s
 
 @pytest.mark.parametrize("offset", [None, 0, 5])
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_an_older_scheduler_file_is_repaired_where_diffusers_repairs_it(folders, tmp_path, family, offset):
+def test_an_older_scheduler_file_is_repaired_where_diffusers_repairs_it(
+    folders, tmp_path, family, offset
+):
     """steps_offset becomes 1 for Stable Diffusion, and stays for XL."""
     folder = shutil.copytree(folders[family], tmp_path / "copy")
     file = folder / "scheduler" / "scheduler_config.json"
     settings = {k: v for k, v in json.loads(file.read_text()).items() if k != "steps_offset"}
-    settings |= {"_class_name": "DDIMScheduler", "clip_sample": family == "sd1"}  # which Stable Diffusion's repair turns off
+    settings |= {
+        "_class_name": "DDIMScheduler",
+        "clip_sample": family == "sd1",
+    }  # which Stable Diffusion's repair turns off
     settings |= {} if offset is None else {"steps_offset": offset}
     file.write_text(json.dumps(settings))
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "DDIMScheduler"]}))
+    (folder / "model_index.json").write_text(
+        json.dumps({**index, "scheduler": ["diffusers", "DDIMScheduler"]})
+    )
     pipe, row = stock_pipeline(folder), rows_of((32, 32))[2]
     assert type(pipe.scheduler) is DDIMScheduler
     ours = our_latents(folder, scheduler_config(folder), [row])[row.gid]
@@ -135,7 +142,12 @@ def test_the_comparison_notices_what_a_family_is_told(folders, family):
     folder, settings = folders[family], scheduler_config(folders[family])
     rows = rows_of((32, 32))
     ours = our_latents(folder, settings, rows, sampler="euler")
-    other = our_latents(folder, settings, [dataclasses.replace(r, negative_prompt="red") for r in rows], sampler="euler")
+    other = our_latents(
+        folder,
+        settings,
+        [dataclasses.replace(r, negative_prompt="red") for r in rows],
+        sampler="euler",
+    )
     assert all(float((ours[g] - other[g]).abs().max()) > 1e-4 for g in ours)
     if family == "sdxl-refiner":
         ugly = our_latents(folder, settings, rows, sampler="euler", aesthetic_score=1.0)
@@ -164,16 +176,30 @@ def test_pure_noise_is_the_text_to_image_pipeline(folders, sampler):
     pipe.scheduler = cls.from_config({**settings, **extra, "clip_sample": False})
     row = dataclasses.replace(rows_of((32, 32))[0], pure=True)
     generator = torch.Generator().manual_seed(row.seed)
-    torch.randn((1, 4, 8, 8), generator=generator)  # the posterior's draw, which text-to-image does not make
+    torch.randn(
+        (1, 4, 8, 8), generator=generator
+    )  # the posterior's draw, which text-to-image does not make
     noise = torch.randn((1, 4, 8, 8), generator=generator)
     theirs = pipe(
-        prompt=row.prompt, num_inference_steps=T, guidance_scale=SCALE, latents=noise, generator=generator, output_type="latent"
+        prompt=row.prompt,
+        num_inference_steps=T,
+        guidance_scale=SCALE,
+        latents=noise,
+        generator=generator,
+        output_type="latent",
     ).images[0]
     ours = our_latents(folder, settings, [row], sampler=sampler)[row.gid]
     assert float((ours - theirs).abs().max()) <= 1e-4
     assert (
         float(
-            (ours - our_latents(folder, settings, [dataclasses.replace(row, pure=False)], sampler=sampler)[row.gid]).abs().max()
+            (
+                ours
+                - our_latents(
+                    folder, settings, [dataclasses.replace(row, pure=False)], sampler=sampler
+                )[row.gid]
+            )
+            .abs()
+            .max()
         )
         > 1e-3
     )
@@ -189,7 +215,9 @@ def test_without_guidance_the_unet_works_on_half_the_rows(folders):
     model = load_model(folder, GeneratorConfig(model=str(folder)), torch.device("cpu"))
     seen, denoise = [], model.denoise
     model.denoise = lambda x, t, c: seen.append(len(x)) or denoise(x, t, c)
-    engine = Engine(model, SAMPLERS["ddim"](model.scheduler, T), cfg_scale=1.0, micro_batch=3, decode_batch=2)
+    engine = Engine(
+        model, SAMPLERS["ddim"](model.scheduler, T), cfg_scale=1.0, micro_batch=3, decode_batch=2
+    )
     rows = rows_of((32, 32))[:2]
     assert len(list(engine.run(rows))) == 2
     assert set(seen) == {3}
@@ -201,7 +229,13 @@ def test_without_guidance_the_unet_works_on_half_the_rows(folders):
     ).images[0]  # fmt: skip
     ours = next(
         m.pixels
-        for m in Engine(model, SAMPLERS["ddim"](model.scheduler, T), cfg_scale=1.0, micro_batch=3, decode_batch=2).run(rows[:1])
+        for m in Engine(
+            model,
+            SAMPLERS["ddim"](model.scheduler, T),
+            cfg_scale=1.0,
+            micro_batch=3,
+            decode_batch=2,
+        ).run(rows[:1])
     )
     assert np.abs(ours.astype(int) - (theirs * 255).round()).max() <= 1
 

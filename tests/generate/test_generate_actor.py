@@ -85,7 +85,9 @@ def test_sources_that_cannot_be_read_become_rows_with_a_reason_and_the_rest_is_m
 
 def test_a_source_of_another_shape_gets_images_of_its_shape_back(run):
     assert {pixels(r).shape for r in make(run, plan_of(["tall"])).values()} == {(32, 16, 3)}
-    assert {pixels(r).shape for r in make(run, plan_of(["tall"]), fit="stretch").values()} == {(32, 32, 3)}
+    assert {pixels(r).shape for r in make(run, plan_of(["tall"]), fit="stretch").values()} == {
+        (32, 32, 3)
+    }
 
 
 def test_the_codec_and_its_quality_are_the_configured_ones(run):
@@ -96,7 +98,9 @@ def test_the_codec_and_its_quality_are_the_configured_ones(run):
         sizes.append(len(row["image"]["bytes"]))
     assert sizes[0] < sizes[1]
     lossless = make(run, plan_of(["whole"]), codec="webp")["whole-4"]
-    np.testing.assert_array_equal(pixels(lossless), pixels(make(run, plan_of(["whole"]))["whole-4"]))
+    np.testing.assert_array_equal(
+        pixels(lossless), pixels(make(run, plan_of(["whole"]))["whole-4"])
+    )
 
 
 def test_text_only_changes_what_takes_all_steps_and_nothing_else(run):
@@ -111,7 +115,11 @@ def test_a_row_given_up_is_crashed_and_its_neighbours_are_made(run):
     journal = Journal(run, "s", tuple(plan["gid"].to_pylist()), deaths=2)
     journal.enter(["tall-4"])  # alone, at the shard's third death
     rows = make(run, plan)
-    assert (rows["tall-4"]["status"], rows["tall-4"]["error"], rows["tall-4"]["image"]["bytes"]) == ("crashed", "crashed", None)
+    assert (
+        rows["tall-4"]["status"],
+        rows["tall-4"]["error"],
+        rows["tall-4"]["image"]["bytes"],
+    ) == ("crashed", "crashed", None)
     for gid in expected.keys() - {"tall-4"}:
         assert rows[gid]["image"] == expected[gid]["image"]
 

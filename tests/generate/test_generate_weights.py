@@ -14,7 +14,14 @@ from discl_ray.embedded import GENERATOR
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import PARTS, load_model, load_part
-from discl_ray.generate.model_folder import CHECKED, check_folder, check_generator, find_model, loaded_files, model_files
+from discl_ray.generate.model_folder import (
+    CHECKED,
+    check_folder,
+    check_generator,
+    find_model,
+    loaded_files,
+    model_files,
+)
 from discl_ray.generate.weights import check_weights
 from tests.generate.families import FAMILIES, make_folder
 
@@ -40,7 +47,11 @@ def weights_file(folder, part):
 def rewrite(folder, part, change):
     """Puts change(weights) in the place of a part's weights."""
     file = weights_file(folder, part)
-    save_file({k: v.contiguous() for k, v in change(load_file(file)).items()}, file, metadata={"format": "pt"})
+    save_file(
+        {k: v.contiguous() for k, v in change(load_file(file)).items()},
+        file,
+        metadata={"format": "pt"},
+    )
 
 
 def edit(folder, file, **values):
@@ -55,7 +66,11 @@ def split(folder, part):
     file.unlink()
     for i in range(2):
         name = f"{stem}-{i + 1:05d}-of-00002.safetensors"
-        save_file({k: state[k] for k in sorted(state)[i::2]}, folder / part / name, metadata={"format": "pt"})
+        save_file(
+            {k: state[k] for k in sorted(state)[i::2]},
+            folder / part / name,
+            metadata={"format": "pt"},
+        )
         where |= dict.fromkeys(sorted(state)[i::2], name)
     index = folder / part / f"{stem}.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
@@ -102,7 +117,9 @@ def test_a_foreign_prefix_is_named_with_its_part(copy, family, part, prefix):
     assert str(folder / part) in said
     assert "weights are missing" in said
     assert f"the prefix '{prefix}" in said
-    with pytest.raises(ModelError, match="weights are missing"):  # and the actor would not go on with random ones
+    with pytest.raises(
+        ModelError, match="weights are missing"
+    ):  # and the actor would not go on with random ones
         load_model(folder, GeneratorConfig(model=str(folder)), CPU)
 
 
@@ -115,13 +132,26 @@ def published(state):
 
 
 def whole_clip(state):
-    rest = ("text_projection.weight", "visual_projection.weight", "vision_model.post_layernorm.weight", "logit_scale")
+    rest = (
+        "text_projection.weight",
+        "visual_projection.weight",
+        "vision_model.post_layernorm.weight",
+        "logit_scale",
+    )
     return {**published(state), **{name: torch.zeros(16, 16) for name in rest}}
 
 
 def former_attention(state):
-    for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
-        state = {name.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): tensor for name, tensor in state.items()}
+    for new, old in (
+        ("to_q", "query"),
+        ("to_k", "key"),
+        ("to_v", "value"),
+        ("to_out.0", "proj_attn"),
+    ):
+        state = {
+            name.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): tensor
+            for name, tensor in state.items()
+        }
     return state
 
 
@@ -152,7 +182,9 @@ def test_harmless_differences_are_harmless_and_the_library_says_so_too(copy, kin
     rewrite(folder, part, change)
     check_folder(folder)
     options = {"low_cpu_mem_usage": False} if part in ("unet", "vae") else {}
-    _, info = PARTS[part].from_pretrained(folder / part, use_safetensors=True, output_loading_info=True, **options)
+    _, info = PARTS[part].from_pretrained(
+        folder / part, use_safetensors=True, output_loading_info=True, **options
+    )
     assert not info["missing_keys"]
     assert not info["mismatched_keys"]
     after = load_part(folder, part, None, torch.float32, CPU).state_dict()
@@ -191,7 +223,9 @@ def test_both_ways_of_naming_a_variants_shards_are_read(copy):
     for part in ("unet", "vae", "text_encoder"):
         for file in (folder / part).glob("*.safetensors"):
             stem, dash, rest = file.name.partition("-")
-            file.rename(file.with_name(f"{stem}.fp16-{rest}" if dash else f"{file.stem}.fp16.safetensors"))
+            file.rename(
+                file.with_name(f"{stem}.fp16-{rest}" if dash else f"{file.stem}.fp16.safetensors")
+            )
     index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     text = index.read_text().replace("model-0", "model.fp16-0")
     index.unlink()
@@ -205,23 +239,71 @@ def test_both_ways_of_naming_a_variants_shards_are_read(copy):
 
 
 CONFIGS = {
-    "another class of VAE": ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "AutoencoderTiny"),
-    "another class of UNet": ("unet/config.json", {"_class_name": "UNet3DConditionModel"}, "allowed: UNet2DConditionModel"),
-    "another class in the index": ("model_index.json", {"text_encoder": ["transformers", "T5EncoderModel"]}, "T5EncoderModel"),
+    "another class of VAE": (
+        "vae/config.json",
+        {"_class_name": "AutoencoderTiny"},
+        "AutoencoderTiny",
+    ),
+    "another class of UNet": (
+        "unet/config.json",
+        {"_class_name": "UNet3DConditionModel"},
+        "allowed: UNet2DConditionModel",
+    ),
+    "another class in the index": (
+        "model_index.json",
+        {"text_encoder": ["transformers", "T5EncoderModel"]},
+        "T5EncoderModel",
+    ),
     "another text encoder": ("text_encoder/config.json", {"model_type": "t5"}, "model_type = 't5'"),
-    "quantised": ("unet/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
+    "quantised": (
+        "unet/config.json",
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+        "quantised",
+    ),
     "classes": ("unet/config.json", {"num_class_embeds": 10}, "num_class_embeds = 10"),
-    "class embedding": ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type = timestep"),
-    "image embedding": ("unet/config.json", {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type"),
-    "added text": ("unet/config.json", {"addition_embed_type": "text"}, "addition_embed_type = text"),
-    "width of the text": ("unet/config.json", {"cross_attention_dim": 32}, "wants 32 numbers a token"),
+    "class embedding": (
+        "unet/config.json",
+        {"class_embed_type": "timestep"},
+        "class_embed_type = timestep",
+    ),
+    "image embedding": (
+        "unet/config.json",
+        {"encoder_hid_dim_type": "image_proj"},
+        "encoder_hid_dim_type",
+    ),
+    "added text": (
+        "unet/config.json",
+        {"addition_embed_type": "text"},
+        "addition_embed_type = text",
+    ),
+    "width of the text": (
+        "unet/config.json",
+        {"cross_attention_dim": 32},
+        "wants 32 numbers a token",
+    ),
     "learned variance": ("unet/config.json", {"out_channels": 8}, "makes 8 channels of 4"),
     "groups": ("unet/config.json", {"norm_num_groups": 3}, "no unet can be built from it"),
     "wider": ("unet/config.json", {"block_out_channels": [16, 32]}, "have another shape"),
-    "a layer less": ("text_encoder/config.json", {"num_hidden_layers": 2}, "are not the model's (encoder.layers.2."),
-    "a larger vocabulary": ("text_encoder/config.json", {"vocab_size": 999}, "token_embedding.weight is"),
-    "no length": ("tokenizer/tokenizer_config.json", {"model_max_length": None}, "text_encoder takes 16 tokens"),
-    "too long": ("tokenizer/tokenizer_config.json", {"model_max_length": 77}, "text_encoder takes 16 tokens"),
+    "a layer less": (
+        "text_encoder/config.json",
+        {"num_hidden_layers": 2},
+        "are not the model's (encoder.layers.2.",
+    ),
+    "a larger vocabulary": (
+        "text_encoder/config.json",
+        {"vocab_size": 999},
+        "token_embedding.weight is",
+    ),
+    "no length": (
+        "tokenizer/tokenizer_config.json",
+        {"model_max_length": None},
+        "text_encoder takes 16 tokens",
+    ),
+    "too long": (
+        "tokenizer/tokenizer_config.json",
+        {"model_max_length": 77},
+        "text_encoder takes 16 tokens",
+    ),
     "no JSON object": ("vae/config.json", None, "a JSON object is needed"),
 }
 
@@ -281,7 +363,11 @@ def test_weights_too_many_are_refused(copy):
 
 def test_integers_are_refused(copy):
     folder = copy("sd1")
-    rewrite(folder, "text_encoder", lambda s: {k: v.to(torch.int8) if v.ndim == 2 else v for k, v in s.items()})
+    rewrite(
+        folder,
+        "text_encoder",
+        lambda s: {k: v.to(torch.int8) if v.ndim == 2 else v for k, v in s.items()},
+    )
     assert "hold integers" in refusal(folder)
 
 

@@ -32,7 +32,9 @@ def until_done(run, poison, batch, gids=GIDS):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 10, 64])
 @pytest.mark.parametrize("bad", ["g0", "g4", "g9"])
-def test_a_row_that_kills_its_process_is_given_up_at_the_third_death_and_the_rest_is_made(tmp_path, batch, bad):
+def test_a_row_that_kills_its_process_is_given_up_at_the_third_death_and_the_rest_is_made(
+    tmp_path, batch, bad
+):
     run = Store.at(tmp_path)
     deaths, made, crashed = until_done(run, {bad}, batch)
     assert deaths == DEATHS
@@ -78,7 +80,9 @@ def dies_with_its_driver(run, part=-1, life=LIFE):
 
 
 @pytest.mark.parametrize("rows", [GIDS, GIDS[:1]])
-def test_drivers_and_machines_that_die_any_number_of_times_cost_no_row_its_place_in_a_full_batch(tmp_path, rows):
+def test_drivers_and_machines_that_die_any_number_of_times_cost_no_row_its_place_in_a_full_batch(
+    tmp_path, rows
+):
     run = Store.at(tmp_path)
     for number in range(10):
         session = Life(session=f"{number}", node="here")
@@ -88,14 +92,25 @@ def test_drivers_and_machines_that_die_any_number_of_times_cost_no_row_its_place
     alive = {"here"}
     for number in range(10):  # machines that are lost one after the other while their driver lives
         alive.add(f"node {number}")
-        journal = Journal.open(run, "s", rows, Life(session="last", node=f"node {number}", node_lives=alive.__contains__))
+        journal = Journal.open(
+            run,
+            "s",
+            rows,
+            Life(session="last", node=f"node {number}", node_lives=alive.__contains__),
+        )
         assert (journal.parts(4), journal.suspicious, journal.crashed) == ([rows], False, set())
         journal.enter(rows)
         alive.remove(f"node {number}")
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(-1, 0)), max_size=8), st.sampled_from(GIDS), st.integers(1, 12))
-def test_a_bad_row_is_given_up_at_its_third_death_however_many_drivers_die_in_between(tmp_path_factory, kills, bad, batch):
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-1, 0)), max_size=8),
+    st.sampled_from(GIDS),
+    st.integers(1, 12),
+)
+def test_a_bad_row_is_given_up_at_its_third_death_however_many_drivers_die_in_between(
+    tmp_path_factory, kills, bad, batch
+):
     run = Store.at(tmp_path_factory.mktemp("j"))
     deaths, session, made, crashed, died = 0, 0, [], set(), True
     for by_driver, part in kills:
@@ -103,7 +118,9 @@ def test_a_bad_row_is_given_up_at_its_third_death_however_many_drivers_die_in_be
             dies_with_its_driver(run, part, Life(session=str(session), node="here"))
             session += 1
         elif died:
-            died, made, crashed = live(run, {bad}, batch, life=Life(session=str(session), node="here"))
+            died, made, crashed = live(
+                run, {bad}, batch, life=Life(session=str(session), node="here")
+            )
             deaths += died
     while died:
         died, made, crashed = live(run, {bad}, batch, life=Life(session=str(session), node="here"))
@@ -116,7 +133,9 @@ def test_a_bad_row_is_given_up_at_its_third_death_however_many_drivers_die_in_be
 def test_a_worker_that_dies_on_another_machine_that_still_lives_counts(tmp_path):
     run = Store.at(tmp_path)
     Journal.open(run, "s", GIDS, Life(session="one", node="there")).enter(GIDS)
-    assert Journal.open(run, "s", GIDS, Life(session="one", node="here", node_lives={"there"}.__contains__)).suspicious
+    assert Journal.open(
+        run, "s", GIDS, Life(session="one", node="here", node_lives={"there"}.__contains__)
+    ).suspicious
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,9 @@ def test_an_index_that_is_no_json_is_named(folder):
 def test_a_missing_folder_is_named_without_asking_the_hub(name, monkeypatch):
     import huggingface_hub
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub")
+    )
     with pytest.raises(ModelError, match="no such folder") as caught:
         find_model(name)
     assert f"'{name}'" in str(caught.value)
@@ -98,17 +100,27 @@ def test_the_hub_is_never_asked_for_pickled_weights(monkeypatch, tmp_path):
     import huggingface_hub
 
     asked = {}
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda model, **kw: asked.update(kw) or str(tmp_path))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda model, **kw: asked.update(kw) or str(tmp_path)
+    )
     assert find_model("owner/name", "abc") == tmp_path
     assert asked["revision"] == "abc"
-    assert not [p for p in asked["allow_patterns"] if p.endswith((".bin", ".ckpt", ".pt", "*", ".py"))]
+    assert not [
+        p for p in asked["allow_patterns"] if p.endswith((".bin", ".ckpt", ".pt", "*", ".py"))
+    ]
 
 
 def test_the_fingerprint_sees_weights_and_settings_but_not_how_it_runs(folder):
     base = fingerprint(GeneratorConfig(), folder, 30)
     assert fingerprint(GeneratorConfig(), GENERATOR, 30) == base
     same = GeneratorConfig(
-        micro_batch=1, actors=3, threads=7, decode_batch=2, num_gpus=1, model="elsewhere", shards_in_flight=5
+        micro_batch=1,
+        actors=3,
+        threads=7,
+        decode_batch=2,
+        num_gpus=1,
+        model="elsewhere",
+        shards_in_flight=5,
     )
     assert fingerprint(same, folder, 30) == base
     prints = {base, fingerprint(GeneratorConfig(), folder, 31)}
@@ -130,7 +142,9 @@ def edited(folder, **change):
     """The folder with other scheduler settings; None leaves a key out."""
     file = folder / "scheduler" / "scheduler_config.json"
     settings = {**json.loads(file.read_text()), **change}
-    file.write_text(json.dumps({k: v for k, v in settings.items() if k not in change or v is not None}))
+    file.write_text(
+        json.dumps({k: v for k, v in settings.items() if k not in change or v is not None})
+    )
     return folder
 
 
@@ -144,16 +158,40 @@ def as_family(folder, name):
     ("family", "change", "sampler", "num_steps", "respaced"),
     [
         ("StableDiffusionPipeline", {}, "ddim", 30, False),
-        ("StableDiffusionPipeline", {"clip_sample": True, "_class_name": "PNDMScheduler"}, "ddim", 30, False),
+        (
+            "StableDiffusionPipeline",
+            {"clip_sample": True, "_class_name": "PNDMScheduler"},
+            "ddim",
+            30,
+            False,
+        ),
         ("StableDiffusionPipeline", {"steps_offset": 0}, "ddim", 30, True),
         ("StableDiffusionImg2ImgPipeline", {"steps_offset": None}, "euler", 30, True),
-        ("StableDiffusionPipeline", {"steps_offset": 0, "timestep_spacing": "trailing"}, "ddim", 30, False),
-        ("StableDiffusionPipeline", {"steps_offset": None, "timestep_spacing": None}, "dpm++2m", 30, False),
+        (
+            "StableDiffusionPipeline",
+            {"steps_offset": 0, "timestep_spacing": "trailing"},
+            "ddim",
+            30,
+            False,
+        ),
+        (
+            "StableDiffusionPipeline",
+            {"steps_offset": None, "timestep_spacing": None},
+            "dpm++2m",
+            30,
+            False,
+        ),
         ("StableDiffusionXLPipeline", {"steps_offset": 0}, "ddim", 30, False),
         ("StableDiffusionPipeline", {}, "euler", 1000, True),  # the UNet was told timestep 1000
         ("StableDiffusionPipeline", {}, "dpm++2m", 999, True),  # coefficients were not finite
         ("StableDiffusionPipeline", {"timestep_spacing": "linspace"}, "dpm++2m", 1000, True),
-        ("StableDiffusionPipeline", {"timestep_spacing": "trailing"}, "ddim", 61, True),  # there was a step at timestep -1
+        (
+            "StableDiffusionPipeline",
+            {"timestep_spacing": "trailing"},
+            "ddim",
+            61,
+            True,
+        ),  # there was a step at timestep -1
         ("StableDiffusionPipeline", {"timestep_spacing": "trailing"}, "ddim", 60, False),
     ],
 )
@@ -174,18 +212,32 @@ def test_the_fingerprint_changes_just_where_the_timesteps_are_others_than_they_w
         ({}, "ddim", []),
         ({"clip_sample": True}, "ddim", ["clip_sample = True: not followed"]),
         ({"clip_sample": True, "_class_name": "EulerDiscreteScheduler"}, "euler", []),
-        ({"thresholding": True}, "ddpm_large", ["is of a DDIMScheduler", "thresholding = True: not followed"]),
+        (
+            {"thresholding": True},
+            "ddpm_large",
+            ["is of a DDIMScheduler", "thresholding = True: not followed"],
+        ),
         (
             {"_class_name": "PNDMScheduler", "steps_offset": 0},
             "ddim",
             ["is of a PNDMScheduler", "steps_offset = 0: 1 is taken"],
         ),
-        ({"_class_name": "DDPMScheduler", "steps_offset": None}, "ddpm_small", ["steps_offset = 0: 1 is taken"]),
-        ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh2"}, "dpm++2m", ["is of a UniPCMultistepScheduler"]),
+        (
+            {"_class_name": "DDPMScheduler", "steps_offset": None},
+            "ddpm_small",
+            ["steps_offset = 0: 1 is taken"],
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh2"},
+            "dpm++2m",
+            ["is of a UniPCMultistepScheduler"],
+        ),
         ({"_class_name": None, "steps_offset": 0, "timestep_spacing": "trailing"}, "ddim", []),
     ],
 )
-def test_what_the_sampler_does_not_take_from_the_scheduler_is_said_once(folder, change, sampler, words):
+def test_what_the_sampler_does_not_take_from_the_scheduler_is_said_once(
+    folder, change, sampler, words
+):
     config = GeneratorConfig(model=str(edited(folder, **change)), sampler=sampler)
     assert check_generator(config, 30, (0, 50)) == folder
     notes = scheduler_notes(config, folder)
@@ -194,8 +246,13 @@ def test_what_the_sampler_does_not_take_from_the_scheduler_is_said_once(folder, 
 
 
 @pytest.mark.parametrize(("num_steps", "near"), [(334, 333), (501, 500), (600, 500), (750, 849)])
-def test_a_schedule_that_begins_below_the_noise_is_refused_if_it_is_to_make_lambda_0(num_steps, near):
-    with pytest.raises(ModelError, match=rf"plan\.num_steps = {num_steps}: .*take plan\.num_steps={near}, or leave λ = 0 out"):
+def test_a_schedule_that_begins_below_the_noise_is_refused_if_it_is_to_make_lambda_0(
+    num_steps, near
+):
+    with pytest.raises(
+        ModelError,
+        match=rf"plan\.num_steps = {num_steps}: .*take plan\.num_steps={near}, or leave λ = 0 out",
+    ):
         check_generator(GeneratorConfig(), num_steps, (0, 50))
     check_generator(GeneratorConfig(), num_steps, (10, 50))
     check_generator(GeneratorConfig(), near, (0, 50))
@@ -217,7 +274,10 @@ def test_nonsense_in_the_scheduler_file_is_refused_even_where_it_would_be_repair
 
 def test_a_stray_file_of_another_variant_does_not_change_the_fingerprint(folder):
     base = fingerprint(GeneratorConfig(), folder, 30)
-    shutil.copy(folder / "unet/diffusion_pytorch_model.safetensors", folder / "unet/diffusion_pytorch_model.fp16.safetensors")
+    shutil.copy(
+        folder / "unet/diffusion_pytorch_model.safetensors",
+        folder / "unet/diffusion_pytorch_model.fp16.safetensors",
+    )
     (folder / "README.md").write_text("x")
     assert fingerprint(GeneratorConfig(), folder, 30) == base
     for part in ("vae", "text_encoder"):
@@ -235,11 +295,15 @@ def test_sharded_weights_are_weights(folder):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     shard = file.rename(file.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
     index = {"metadata": {}, "weight_map": dict.fromkeys(read_header(shard), shard.name)}
-    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps(index)
+    )
     check_folder(folder)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * 100, lambda data: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * 100, lambda data: b""]
+)
 def test_damaged_weights_are_named_before_anything_is_loaded(folder, damage):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(damage(file.read_bytes()))
@@ -274,15 +338,31 @@ def test_the_working_size_is_the_native_one_unless_asked():
 
 
 def test_the_refiner_has_no_first_text_encoder():
-    index = {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None], "tokenizer": [None, None]}
+    index = {
+        "_class_name": "StableDiffusionXLImg2ImgPipeline",
+        "text_encoder": [None, None],
+        "tokenizer": [None, None],
+    }
     assert parts_of(index) == ("unet", "vae", "scheduler", "text_encoder_2", "tokenizer_2")
     base = {
         "_class_name": "StableDiffusionXLPipeline",
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["t", "T"],
     }
-    assert parts_of(base) == ("unet", "vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-    assert set(WEIGHTED) & set(parts_of(read_json(GENERATOR / "model_index.json"))) == {"unet", "vae", "text_encoder"}
+    assert parts_of(base) == (
+        "unet",
+        "vae",
+        "scheduler",
+        "text_encoder",
+        "tokenizer",
+        "text_encoder_2",
+        "tokenizer_2",
+    )
+    assert set(WEIGHTED) & set(parts_of(read_json(GENERATOR / "model_index.json"))) == {
+        "unet",
+        "vae",
+        "text_encoder",
+    }
 
 
 def test_prompts_that_the_tokenizer_cuts_are_found_once_each():

@@ -10,10 +10,17 @@ SIDES = st.integers(1, 90)
 
 def picture(height, width):
     y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), (x + y) % 256], -1).astype(np.uint8)
+    return np.stack(
+        [x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), (x + y) % 256], -1
+    ).astype(np.uint8)
 
 
-@given(SIDES, SIDES, st.sampled_from(["pad", "crop", "stretch"]), st.sampled_from([(32, 32), (24, 40), (64, 16)]))
+@given(
+    SIDES,
+    SIDES,
+    st.sampled_from(["pad", "crop", "stretch"]),
+    st.sampled_from([(32, 32), (24, 40), (64, 16)]),
+)
 def test_every_shape_comes_out_at_the_size_with_its_box_inside(height, width, mode, size):
     fitted, box = fit_image(picture(height, width), size, mode)
     assert fitted.shape == (*size, 3)
@@ -25,10 +32,7 @@ def test_every_shape_comes_out_at_the_size_with_its_box_inside(height, width, mo
         assert box.height == size[0] or box.width == size[1]
         assert abs(box.height / box.width - height / width) * min(box.width, box.height) <= max(
             1, height / width
-        ) * 1.01 + 1 or 1 in (
-            box.height,
-            box.width,
-        )
+        ) * 1.01 + 1 or 1 in (box.height, box.width)
     else:
         assert box == (0, 0, *size)
 

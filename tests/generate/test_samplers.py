@@ -7,7 +7,13 @@ import torch
 
 from discl_ray.errors import ModelError
 from discl_ray.generate.samplers import COEFFICIENTS, SAMPLERS, SCHEDULES, Table
-from discl_ray.generate.schedule import TEXT_TYPICAL, begins_late, nearest_good, plain_timesteps, timesteps
+from discl_ray.generate.schedule import (
+    TEXT_TYPICAL,
+    begins_late,
+    nearest_good,
+    plain_timesteps,
+    timesteps,
+)
 from tests.generate.families import STOCK
 
 BASE = {
@@ -18,7 +24,11 @@ BASE = {
     "clip_sample": False,
     "steps_offset": 1,
 }
-ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+ZERO_SNR = {
+    "rescale_betas_zero_snr": True,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+}
 SPACINGS = ("leading", "trailing", "linspace")
 EDGES = (1, 2, 3, 14, 15, 61, 333, 334, 501, 600, 769, 998, 999, 1000)
 """T where a formula changes, or where the one of diffusers gives something else than T timesteps below N."""
@@ -35,7 +45,9 @@ CHOICES = {
 GRID = [
     (name, {"prediction_type": p, "timestep_spacing": s, **choice})
     for name in SAMPLERS
-    for p, s, choice in itertools.product(("epsilon", "v_prediction"), ("leading", "trailing", "linspace"), CHOICES[name])
+    for p, s, choice in itertools.product(
+        ("epsilon", "v_prediction"), ("leading", "trailing", "linspace"), CHOICES[name]
+    )
 ]
 
 
@@ -119,11 +131,20 @@ def some_runs(num_steps, rng):
 def as_diffusers_runs(name, settings, num_steps):
     """The timesteps of diffusers, or None where they are not T different ones that the model knows: it fails there, or worse."""
     steps = stock_scheduler(name, settings, num_steps).timesteps.double().numpy()
-    known = len(steps) == num_steps and steps[0] <= 999 and steps[-1] >= 0 and bool((np.diff(steps) < 0).all())
+    known = (
+        len(steps) == num_steps
+        and steps[0] <= 999
+        and steps[-1] >= 0
+        and bool((np.diff(steps) < 0).all())
+    )
     return steps if known else None
 
 
-@pytest.mark.parametrize(("name", "settings"), GRID, ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v.values())))
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    GRID,
+    ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v.values())),
+)
 @pytest.mark.parametrize("num_steps", [4, 7, 20, 50])
 def test_every_trajectory_is_the_one_diffusers_takes(name, settings, num_steps):
     settings = {**BASE, **settings}
@@ -166,10 +187,14 @@ def test_ddpm_large_is_equation_2_in_float64(prediction, num_steps):
         alpha = a[k] / (a[k + 1] if k < num_steps - 1 else 1.0)
         x, m, z = rng.standard_normal((3, 8))
         e = m if prediction == "epsilon" else np.sqrt(a[k]) * m + np.sqrt(1 - a[k]) * x
-        expected = (x - (1 - alpha) / np.sqrt(1 - a[k]) * e) / np.sqrt(alpha) + np.sqrt(1 - alpha) * z
+        expected = (x - (1 - alpha) / np.sqrt(1 - a[k]) * e) / np.sqrt(alpha) + np.sqrt(
+            1 - alpha
+        ) * z
         if table.timesteps[k] == 0:  # the last step of all adds no noise
             expected = expected - np.sqrt(1 - alpha) * z
-        np.testing.assert_allclose(table.keep[k] * x + table.push[k] * m + table.kick[k] * z, expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            table.keep[k] * x + table.push[k] * m + table.kick[k] * z, expected, rtol=0, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
@@ -179,7 +204,9 @@ def test_pure_noise_starts_where_diffusers_starts(name):
         cls, extra = STOCK[name]
         scheduler = cls.from_config({**settings, **extra})
         scheduler.set_timesteps(20)
-        assert SAMPLERS[name](settings, 20).pure == pytest.approx(float(scheduler.init_noise_sigma), rel=1e-5)
+        assert SAMPLERS[name](settings, 20).pure == pytest.approx(
+            float(scheduler.init_noise_sigma), rel=1e-5
+        )
 
 
 def test_only_the_multistep_method_has_a_past_and_only_ddpm_kicks():
@@ -190,7 +217,12 @@ def test_only_the_multistep_method_has_a_past_and_only_ddpm_kicks():
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
 @pytest.mark.parametrize(
-    "change", [{"prediction_type": "sample"}, {"timestep_spacing": "other"}, {"beta_schedule": "squaredcos_cap_v2"}]
+    "change",
+    [
+        {"prediction_type": "sample"},
+        {"timestep_spacing": "other"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+    ],
 )
 def test_a_setting_the_tables_do_not_know_is_refused_by_name(name, change):
     ((key, value),) = change.items()
@@ -207,7 +239,11 @@ def test_a_config_without_a_beta_schedule_is_refused_by_name(name):
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [(n, f"use_{kind}_sigmas") for n in ("euler", "dpm++2m") for kind in ("karras", "exponential", "beta")]
+    [
+        (n, f"use_{kind}_sigmas")
+        for n in ("euler", "dpm++2m")
+        for kind in ("karras", "exponential", "beta")
+    ]
     + [("dpm++2m", "use_lu_lambdas"), ("dpm++2m", "use_flow_sigmas")],
 )
 def test_a_switch_no_table_follows_is_refused(name, key):
@@ -231,13 +267,25 @@ def test_every_number_of_steps_gives_so_many_finite_ones_where_diffusers_puts_th
         assert (np.diff(table.timesteps) < 0).all(), num_steps
         stock.set_timesteps(num_steps)
         theirs = stock.timesteps.double().numpy()
-        if theirs.shape != table.timesteps.shape or not np.allclose(theirs, table.timesteps, rtol=1e-6):
+        if theirs.shape != table.timesteps.shape or not np.allclose(
+            theirs, table.timesteps, rtol=1e-6
+        ):
             mended.append(num_steps)
-            usable = len(theirs) == num_steps and theirs[0] <= 999 and theirs[-1] >= 0 and (np.diff(theirs) < 0).all()
+            usable = (
+                len(theirs) == num_steps
+                and theirs[0] <= 999
+                and theirs[-1] >= 0
+                and (np.diff(theirs) < 0).all()
+            )
             assert not usable, num_steps
             if num_steps < 1000:  # what is left of theirs, moved to where the model was trained
-                np.testing.assert_array_equal(table.timesteps, theirs[:num_steps] - max(0, theirs[0] - 999))
-    expected = {"leading": [999, 1000] if name == "dpm++2m" else [1000], "linspace": [1000] if name == "dpm++2m" else []}
+                np.testing.assert_array_equal(
+                    table.timesteps, theirs[:num_steps] - max(0, theirs[0] - 999)
+                )
+    expected = {
+        "leading": [999, 1000] if name == "dpm++2m" else [1000],
+        "linspace": [1000] if name == "dpm++2m" else [],
+    }
     assert mended == expected[spacing] if spacing in expected else {61, 103, 998} <= set(mended)
 
 
@@ -247,11 +295,19 @@ def compared_with_diffusers(name, spacing, numbers):
     for num_steps in numbers:
         for prediction in ("epsilon", "v_prediction"):
             choice = CHOICES[name][num_steps % len(CHOICES[name])]
-            settings = {**BASE, "timestep_spacing": spacing, "prediction_type": prediction, **choice}
+            settings = {
+                **BASE,
+                "timestep_spacing": spacing,
+                "prediction_type": prediction,
+                **choice,
+            }
             if as_diffusers_runs(name, settings, num_steps) is None:
                 continue
             table = SAMPLERS[name](settings, num_steps)
-            assert worst_difference(name, table, settings, num_steps, runs=some_runs(num_steps, rng)) < 2e-5, num_steps
+            assert (
+                worst_difference(name, table, settings, num_steps, runs=some_runs(num_steps, rng))
+                < 2e-5
+            ), num_steps
             compared += 1
     return compared
 
@@ -292,7 +348,9 @@ def test_all_steps_of_ddim_are_equation_12(one):
         following = a[t - 1] if t else (1.0 if one else a[0])
         x0 = (x - np.sqrt(1 - a[t]) * e) / np.sqrt(a[t])
         expected = np.sqrt(following) * x0 + np.sqrt(1 - following) * e
-        np.testing.assert_allclose(table.keep[k] * x + table.push[k] * e, expected, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(
+            table.keep[k] * x + table.push[k] * e, expected, rtol=0, atol=1e-11
+        )
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
@@ -321,7 +379,9 @@ def test_zero_terminal_snr_is_what_diffusers_makes_of_it(name, num_steps):
         settings = {**BASE, **ZERO_SNR, "timestep_spacing": spacing}
         table = SAMPLERS[name](settings, num_steps)
         # its betas are rescaled in float32; Euler's latents begin at s = 4096, of which float32 has 5e-4
-        assert worst_difference(name, table, settings, num_steps) < (5e-4 if name == "euler" else 5e-5)
+        assert worst_difference(name, table, settings, num_steps) < (
+            5e-4 if name == "euler" else 5e-5
+        )
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
@@ -332,7 +392,10 @@ def test_with_zero_terminal_snr_a_schedule_from_the_top_begins_with_noise_alone(
         SAMPLERS[name]({**BASE, **ZERO_SNR, "prediction_type": "epsilon"}, 20)
 
 
-@pytest.mark.parametrize("change", [{"solver_type": kind} for kind in ("bh1", "bh2", "logrho")] + [{"algorithm_type": "deis"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"solver_type": kind} for kind in ("bh1", "bh2", "logrho")] + [{"algorithm_type": "deis"}],
+)
 def test_a_solver_of_another_class_means_what_diffusers_takes_it_for(change):
     last = {"final_sigmas_type": "sigma_min"}  # diffusers takes deis with no other
     settings = {**BASE, **last, **change}
@@ -356,11 +419,17 @@ def test_a_clip_of_lambda_that_clips_nothing_is_accepted_and_another_refused():
     [
         ({"num_train_timesteps": 0}, "num_train_timesteps = 0: input should be greater"),
         ({"num_train_timesteps": -1000}, "num_train_timesteps = -1000"),
-        ({"num_train_timesteps": "1000"}, "num_train_timesteps = '1000': input should be a valid integer"),
+        (
+            {"num_train_timesteps": "1000"},
+            "num_train_timesteps = '1000': input should be a valid integer",
+        ),
         ({"num_train_timesteps": 1000.5}, "num_train_timesteps = 1000.5"),
         ({"num_train_timesteps": True}, "num_train_timesteps = True"),
         ({"num_train_timesteps": None}, "'num_train_timesteps' is missing"),
-        ({"num_train_timesteps": 20}, "plan.num_steps = 30: this model was trained with 20 timesteps"),
+        (
+            {"num_train_timesteps": 20},
+            "plan.num_steps = 30: this model was trained with 20 timesteps",
+        ),
         ({"beta_start": -0.1}, "beta_start = -0.1: input should be greater than 0"),
         ({"beta_start": 0}, "beta_start = 0"),
         ({"beta_start": "0.00085"}, "beta_start = '0.00085': input should be a valid number"),
@@ -392,7 +461,10 @@ def test_nonsense_is_one_sentence_that_names_the_key(name, change, words):
 
 def test_trained_betas_are_the_schedule():
     betas = (np.linspace(0.02, 0.11, 1000) ** 2).tolist()
-    settings = {**{k: v for k, v in BASE.items() if not k.startswith("beta")}, "trained_betas": betas}
+    settings = {
+        **{k: v for k, v in BASE.items() if not k.startswith("beta")},
+        "trained_betas": betas,
+    }
     for name in SAMPLERS:
         assert worst_difference(name, SAMPLERS[name](settings, 20), settings, 20) < 1e-5
 
@@ -405,6 +477,8 @@ def test_a_coefficient_that_is_not_finite_is_refused():
 
 def test_an_offset_beyond_the_schedule_is_lowered():
     for name in SAMPLERS:
-        schedule = SCHEDULES[name].read({**BASE, "timestep_spacing": "leading", "steps_offset": 400})
+        schedule = SCHEDULES[name].read(
+            {**BASE, "timestep_spacing": "leading", "steps_offset": 400}
+        )
         assert plain_timesteps(schedule, 250)[0] > 999
         assert timesteps(schedule, 250)[0] == 999

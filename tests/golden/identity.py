@@ -38,8 +38,14 @@ FOLDER_HASHES = ("data", "generate", "start", "train")
 
 def sources() -> pa.Table:
     """Three hard images: two to train on, one to probe with."""
-    rows = [("fox/1", 0, "red fox", "train"), ("fox/2", 0, "red fox", "train"), ("otter/1", 1, "otter", "val")]
-    columns = dict(zip(("sample_id", "label", "class_name", "split"), zip(*rows, strict=True), strict=True))
+    rows = [
+        ("fox/1", 0, "red fox", "train"),
+        ("fox/2", 0, "red fox", "train"),
+        ("otter/1", 1, "otter", "val"),
+    ]
+    columns = dict(
+        zip(("sample_id", "label", "class_name", "split"), zip(*rows, strict=True), strict=True)
+    )
     sha256 = [stable_id("bytes", sample_id) for sample_id in columns["sample_id"]]
     blank = {name: [None] * len(rows) for name in SAMPLES.names}
     return pa.Table.from_pydict({**blank, **columns, "sha256": sha256}, schema=SAMPLES)
@@ -48,7 +54,9 @@ def sources() -> pa.Table:
 def plan_rows() -> list[dict[str, object]]:
     """gid and seed of every planned image."""
     config = PlanConfig(replicas=2, num_steps=20, lams=(0.0, 0.3, 0.9), shard_steps=50)
-    prompts = load_prompts(PromptConfig(generation=("a photo of a {name}",), filter="a photo of a {name}"))
+    prompts = load_prompts(
+        PromptConfig(generation=("a photo of a {name}",), filter="a photo of a {name}")
+    )
     plan = make_plan(sources(), config, prompts, fingerprint=FINGERPRINT, base_seed=5)
     return plan.select(["sample_id", "lam_pct", "replica", "num_steps", "seed", "gid"]).to_pylist()
 
@@ -75,7 +83,9 @@ def folder_samples(root: Path) -> dict[str, str]:
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
     config = load_config(ROOT / "conf" / "imagefolder.yaml", [f"data.root={root / 'images'}"])
     samples = read_samples(config.data, config.seed, Store.at(root / "runs"))
-    rows = zip(samples.table["sample_id"].to_pylist(), samples.table["split"].to_pylist(), strict=True)
+    rows = zip(
+        samples.table["sample_id"].to_pylist(), samples.table["split"].to_pylist(), strict=True
+    )
     return {"fingerprint": samples.fingerprint, **dict(sorted(rows))}
 
 
@@ -90,7 +100,9 @@ def compute() -> dict[str, object]:
     with tempfile.TemporaryDirectory() as root:
         return {
             "plan": plan_rows(),
-            "steps": {file.stem: step_hashes(load_config(file)) for file in sorted(CONFIGS.glob("*.yaml"))},
+            "steps": {
+                file.stem: step_hashes(load_config(file)) for file in sorted(CONFIGS.glob("*.yaml"))
+            },
             "samples_of_a_folder": folder_samples(Path(root) / "folder"),
             "samples_of_digits_lt": digits_samples(Path(root) / "digits"),
         }
@@ -100,13 +112,17 @@ def changes(old: object, new: object, where: str = "") -> list[str]:
     """Where two computed values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(set(old) | set(new))
-        return [line for key in keys for line in changes(old.get(key), new.get(key), f"{where}/{key}")]
+        return [
+            line for key in keys for line in changes(old.get(key), new.get(key), f"{where}/{key}")
+        ]
     return [] if old == new else [f"{where}: was {old}, is {new}"]
 
 
 def main() -> None:
     """Says what has changed; with --write, pins it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="pin what is computed now")
     write = parser.parse_args().write
     new = compute()

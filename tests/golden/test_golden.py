@@ -60,7 +60,9 @@ def test_an_added_field_enters_a_hash_only_where_it_differs_from_what_was_before
 def old_run(tmp_path, monkeypatch):
     """(configuration, its folder's store) of a copy of the run of 155df47."""
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSIONS.get(name) or version(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: VERSIONS.get(name) or version(name)
+    )
     shutil.copytree(OLD, tmp_path / "runs")
     recorded = yaml.safe_load((OLD / "digits_lt" / GENERATED / "config.yaml").read_text())
     file = tmp_path / "recorded.yaml"
@@ -71,7 +73,10 @@ def old_run(tmp_path, monkeypatch):
 
 def test_the_old_spectrum_is_found_and_is_complete(old_run, monkeypatch):
     config, store = old_run
-    monkeypatch.setattr("discl_ray.synthesize.rounds.ray_session", lambda **_: pytest.fail("started Ray: images were missing"))
+    monkeypatch.setattr(
+        "discl_ray.synthesize.rounds.ray_session",
+        lambda **_: pytest.fail("started Ray: images were missing"),
+    )
     ready = prepare(config)
     assert ready.store.base == store.base
     check_complete(ready.store)
@@ -84,7 +89,10 @@ def test_the_old_spectrum_is_found_and_is_complete(old_run, monkeypatch):
 def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_path):
     """The shard that is left is made in today's layout beside the others, and both are opened, taken over and trained on."""
     config, store = old_run
-    before = {row["gid"]: row for row in open_spectrum(store, config.filter, ["image", "file"]).to_pylist()}
+    before = {
+        row["gid"]: row
+        for row in open_spectrum(store, config.filter, ["image", "file"]).to_pylist()
+    }
     shard, record = min(committed(store).items())
     store.delete(f"commits/{shard}.json")
     store.delete("MANIFEST.json")
@@ -130,10 +138,22 @@ def test_the_old_spectrum_is_trained_on_and_the_old_checkpoint_goes_on(old_run, 
     config = load_config(file, [f"run.root={config.run.root}"])
     assert plan_run(config, Spectrum.open(store)).store.name == TRAINED
     table = open_table(build_table(Spectrum.open(store), config.filter, config.train.image_size))
-    job = make_job(Spectrum.open(store), seed=config.seed, data=config.data, train=config.train, curriculum=config.curriculum)
+    job = make_job(
+        Spectrum.open(store),
+        seed=config.seed,
+        data=config.data,
+        train=config.train,
+        curriculum=config.curriculum,
+    )
     state = load_checkpoint(OLD / "digits_lt" / TRAINED / "checkpoint_epoch_3")
     reports = []
-    loop(job, table, LocalController(job.curriculum, job.levels, job.seed), reports.append, resume=state)
+    loop(
+        job,
+        table,
+        LocalController(job.curriculum, job.levels, job.seed),
+        reports.append,
+        resume=state,
+    )
     assert [report.epoch for report in reports] == [4]
     fresh = []
     loop(job, table, LocalController(job.curriculum, job.levels, job.seed), fresh.append, epochs=1)

@@ -17,7 +17,13 @@ from discl_ray.errors import ModelError
 from discl_ray.models.clip import META, check_clip, trained_with_quick_gelu
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
-from discl_ray.score.model_folder import CHECKED, QUICK, check_scorer, scorer_fingerprint, scorer_warnings
+from discl_ray.score.model_folder import (
+    CHECKED,
+    QUICK,
+    check_scorer,
+    scorer_fingerprint,
+    scorer_warnings,
+)
 from discl_ray.synthesize.layout import prepare
 from discl_ray.train.learners.flyp import check_student
 from tests.conftest import ROOT
@@ -87,7 +93,11 @@ def test_the_fingerprint_changes_where_the_activation_does_and_only_there():
         now = scorer_fingerprint(ScorerConfig(model=name, pretrained=tag))
         assert (now != before) == (tag in QUICK.get(name, ()))
     named = scorer_fingerprint(ScorerConfig(model="ViT-B-32-quickgelu", pretrained="openai"))
-    for name, tag in (("ViT-B-32", "openai"), ("ViT-B/32", "OpenAI"), ("ViT-B-32", "laion400m-e32")):
+    for name, tag in (
+        ("ViT-B-32", "openai"),
+        ("ViT-B/32", "OpenAI"),
+        ("ViT-B-32", "laion400m-e32"),
+    ):
         now = scorer_fingerprint(ScorerConfig(model=name, pretrained=tag))
         assert now != stable_id([name, tag], version("open_clip_torch"))
         assert (now == named) == ((name, tag) == ("ViT-B-32", "openai"))
@@ -106,13 +116,22 @@ def test_a_presets_own_path_passes_the_checks(clip_file, monkeypatch, tmp_path, 
     family = {"sd15": "sd1"}.get(preset, preset)
     model = make_folder(family, tmp_path / "model")
     for file in model.glob("*/*.safetensors"):
-        save_file({name: value.half() for name, value in load_file(file).items()}, file.with_suffix(".fp16.safetensors"))
+        save_file(
+            {name: value.half() for name, value in load_file(file).items()},
+            file.with_suffix(".fp16.safetensors"),
+        )
         file.unlink()
     for i in range(12):
         place = tmp_path / "photos" / ("cat", "dog")[i % 2] / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)).save(place)
-    places = [f"data.root={tmp_path / 'photos'}", f"run.root={tmp_path / 'runs'}", f"generator.model={model}"]
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)).save(
+            place
+        )
+    places = [
+        f"data.root={tmp_path / 'photos'}",
+        f"run.root={tmp_path / 'runs'}",
+        f"generator.model={model}",
+    ]
     ready = prepare(preset_config(preset, *places))
     assert ready.samples.table.num_rows == 12
 
@@ -131,10 +150,14 @@ def test_a_presets_own_path_passes_the_checks(clip_file, monkeypatch, tmp_path, 
         ("ViT-L-14", "datacomp_xl_s13b_b90k", "GELU"),
     ],
 )
-def test_both_towers_have_the_activation_the_weights_were_trained_with(monkeypatch, tmp_path, name, tag, kind):
+def test_both_towers_have_the_activation_the_weights_were_trained_with(
+    monkeypatch, tmp_path, name, tag, kind
+):
     from discl_ray.models.clip import load
 
-    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(tmp_path / "w.safetensors"))
+    monkeypatch.setattr(
+        open_clip.factory, "download_pretrained", lambda *_, **__: str(tmp_path / "w.safetensors")
+    )
     monkeypatch.setattr(open_clip.factory, "load_checkpoint", lambda *_, **__: None)
     with META:
         model, _, _ = load(name, tag, META)
@@ -155,10 +178,16 @@ def test_the_presets_cosines_are_those_of_transformers(clip_file, monkeypatch):
     ours = scorer.embed_texts(texts) @ scorer.embed_images(images).T
     with torch.no_grad():
         state = as_transformers_names(load_file(clip_file))
-        theirs, info = CLIPModel.from_pretrained(None, config=CLIPConfig(), state_dict=state, output_loading_info=True)
+        theirs, info = CLIPModel.from_pretrained(
+            None, config=CLIPConfig(), state_dict=state, output_loading_info=True
+        )
         assert not info["missing_keys"]
         assert not info["unexpected_keys"]
-        assert theirs.config.text_config.hidden_act == theirs.config.vision_config.hidden_act == "quick_gelu"
+        assert (
+            theirs.config.text_config.hidden_act
+            == theirs.config.vision_config.hidden_act
+            == "quick_gelu"
+        )
         said = theirs(input_ids=scorer.tokenizer(texts), pixel_values=scorer.pixels(images))
     cosines = (said.text_embeds @ said.image_embeds.T).numpy()
     assert np.abs(ours - cosines).max() <= 1e-5
@@ -183,7 +212,12 @@ def as_transformers_names(state):
         "visual.ln_pre": "vision_model.pre_layrnorm",
         "visual.ln_post": "vision_model.post_layernorm",
     }
-    inner = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    inner = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
     inner["attn.out_proj"] = "self_attn.out_proj"
     for name, value in state.items():
         module, _, kind = name.rpartition(".")
@@ -198,7 +232,10 @@ def as_transformers_names(state):
             out[f"{place}.{inner[layer]}.{kind}"] = value
         else:  # attn.in_proj_weight and _bias hold query, key and value
             parts = zip("qkv", value.chunk(3), strict=True)
-            out |= {f"{place}.self_attn.{which}_proj.{kind.removeprefix('in_proj_')}": part for which, part in parts}
+            out |= {
+                f"{place}.self_attn.{which}_proj.{kind.removeprefix('in_proj_')}": part
+                for which, part in parts
+            }
     return out
 
 
@@ -231,17 +268,29 @@ def test_a_foreign_prefix_is_named(folder, prefix):
 def test_what_open_clip_mends_is_harmless(folder, change):
     rewrite(folder, change)
     check_scorer(ScorerConfig(model=str(folder)))
-    ours, plain = (ClipScorer(ScorerConfig(model=str(f))).embed_texts(["the digit two"]) for f in (folder, SCORER))
+    ours, plain = (
+        ClipScorer(ScorerConfig(model=str(f))).embed_texts(["the digit two"])
+        for f in (folder, SCORER)
+    )
     np.testing.assert_allclose(ours, plain, atol=5e-3)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s: {k: v for k, v in s.items() if k != "logit_scale"}, "1 of 153 weights are missing (logit_scale)"),
+        (
+            lambda s: {k: v for k, v in s.items() if k != "logit_scale"},
+            "1 of 153 weights are missing (logit_scale)",
+        ),
         (lambda s: {**s, "ema.x": torch.zeros(2)}, "1 are not the model's (ema.x)"),
-        (lambda s: {**s, "text_projection": torch.zeros(3, 3)}, "text_projection is [3, 3], not [64, 64]"),
-        (lambda s: {k: v.to(torch.int8) if v.ndim == 2 else v for k, v in s.items()}, "hold integers"),
+        (
+            lambda s: {**s, "text_projection": torch.zeros(3, 3)},
+            "text_projection is [3, 3], not [64, 64]",
+        ),
+        (
+            lambda s: {k: v.to(torch.int8) if v.ndim == 2 else v for k, v in s.items()},
+            "hold integers",
+        ),
     ],
 )
 def test_weights_of_another_kind_are_refused(folder, change, words):
@@ -259,7 +308,9 @@ def test_a_tokenizer_of_another_model_is_refused(folder):
     assert "its tokenizer does not fit its text tower" in refusal(model=str(folder))
 
 
-@pytest.mark.parametrize("text", ["nope", "[]", '{"embed_dim": 3}', '{"model_cfg": {"text_cfg": 3, "vision_cfg": {}}}'])
+@pytest.mark.parametrize(
+    "text", ["nope", "[]", '{"embed_dim": 3}', '{"model_cfg": {"text_cfg": 3, "vision_cfg": {}}}']
+)
 def test_a_config_that_is_none_is_named(folder, text):
     (folder / "open_clip_config.json").write_text(text)
     assert str(folder) in refusal(model=str(folder))
@@ -283,7 +334,9 @@ def test_weights_that_are_no_numbers_are_refused_when_they_are_loaded(folder, va
         return state
 
     rewrite(folder, change)
-    with pytest.raises(ModelError, match=r"1 of \d+ weights hold NaN or infinity \(text_projection\)"):
+    with pytest.raises(
+        ModelError, match=r"1 of \d+ weights hold NaN or infinity \(text_projection\)"
+    ):
         ClipScorer(ScorerConfig(model=str(folder)))
 
 

@@ -26,7 +26,12 @@ from discl_ray.synthesize.layout import draft, draft_preview, prepare
 
 def samples(counts, *, val=1):
     rows = [
-        {"sample_id": f"{label}-{split}-{i}", "label": label, "split": split, "sha256": f"{(7 * i + label) % 11:02d}"}
+        {
+            "sample_id": f"{label}-{split}-{i}",
+            "label": label,
+            "split": split,
+            "sha256": f"{(7 * i + label) % 11:02d}",
+        }
         for label, count in counts.items()
         for split, many in (("train", count), ("val", val))
         for i in range(many)
@@ -52,11 +57,15 @@ def test_sources_are_spread_evenly_over_the_classes_and_are_training_images(coun
 def test_the_same_sources_are_picked_whatever_order_they_come_in():
     table = samples({0: 5, 1: 1, 2: 4})
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
-    assert set(pick_sources(shuffled, 6)["sample_id"].to_pylist()) == set(pick_sources(table, 6)["sample_id"].to_pylist())
+    assert set(pick_sources(shuffled, 6)["sample_id"].to_pylist()) == set(
+        pick_sources(table, 6)["sample_id"].to_pylist()
+    )
 
 
 def test_a_level_without_a_step_is_left_out_and_only_the_grid_of_the_preview_remains():
-    plan = PlanConfig(num_steps=5, replicas=9, attempts=5, until_text_sim=0.3, lams=(0.05,), shard_steps=77)
+    plan = PlanConfig(
+        num_steps=5, replicas=9, attempts=5, until_text_sim=0.3, lams=(0.05,), shard_steps=77
+    )
     small = preview_plan(plan, PreviewConfig(replicas=3))
     assert small.lams == (0.0, 0.1, 0.3, 0.5, 0.7)
     assert (small.replicas, small.attempts, small.num_steps, small.shard_steps) == (3, 1, 5, 77)
@@ -72,8 +81,18 @@ def test_a_level_without_a_step_is_left_out_and_only_the_grid_of_the_preview_rem
 
 def test_wrong_levels_are_reported_with_every_other_problem():
     with pytest.raises(ConfigError) as caught:
-        load_config(ROOT / "conf" / "digits_lt.yaml", ["preview.lams=[0.3,0.3,1.0]", "plan.lams=[1.5]", "preview.sources=0"])
-    for part in ("3 problems", "preview.lams", "twice", "λ = 1 is the real image", "plan.lams", "preview.sources = 0"):
+        load_config(
+            ROOT / "conf" / "digits_lt.yaml",
+            ["preview.lams=[0.3,0.3,1.0]", "plan.lams=[1.5]", "preview.sources=0"],
+        )
+    for part in (
+        "3 problems",
+        "preview.lams",
+        "twice",
+        "λ = 1 is the real image",
+        "plan.lams",
+        "preview.sources = 0",
+    ):
         assert part in str(caught.value)
 
 
@@ -91,7 +110,11 @@ def test_the_directory_is_the_previews_own_and_changes_with_what_it_shows(small)
     for override in ("preview.sources=3", "preview.lams=[0,0.2]", "preview.replicas=1"):
         assert directories(override)[0] == full
         assert directories(override)[1] != preview
-    for override in ("plan.replicas=5", "plan.lams=[0.1]", "hard.probe_sources=0"):  # another full run, the same preview
+    for override in (
+        "plan.replicas=5",
+        "plan.lams=[0.1]",
+        "hard.probe_sources=0",
+    ):  # another full run, the same preview
         assert directories(override)[0] != full
         assert directories(override)[1] == preview
     assert directories("generator.cfg_scale=2")[1] != preview
@@ -169,7 +192,9 @@ def test_the_forecast_counts_by_level_of_the_full_plan():
 def test_generators_that_did_nothing_say_nothing_of_speed():
     signs = {"steps": 30, "seconds": 2.0, "peak_bytes": 5, "micro_batch": 8}
     idle = {"steps": 0, "seconds": 0.0, "peak_bytes": 9, "micro_batch": 4}
-    assert Speed.of([signs, idle, {**signs, "steps": 10}]) == Speed(steps_per_s=10.0, peak_bytes=5, micro_batch=8, generators=2)
+    assert Speed.of([signs, idle, {**signs, "steps": 10}]) == Speed(
+        steps_per_s=10.0, peak_bytes=5, micro_batch=8, generators=2
+    )
     assert Speed.of([idle]) is None
     assert Speed.of([]) is None
 
@@ -181,7 +206,9 @@ def test_the_words_say_what_was_not_measured(small):
     said = preview_words(forecast(made, config.filter, plan, generators=2, speed=SPEED), config)
     for part in ("interpolated", "first of up to 3 attempts", "measured while 1 worked"):
         assert part in said
-    unmeasured = preview_words(forecast(made, config.filter, plan, generators=2, speed=None), config)
+    unmeasured = preview_words(
+        forecast(made, config.filter, plan, generators=2, speed=None), config
+    )
     assert "not measured" in unmeasured
 
 
@@ -189,7 +216,13 @@ def test_the_sheet_shows_what_broke_and_every_filter():
     config = FilterConfig(mode="quantile", quantile=0.5)
     made = spectrum({0: [1, None], 50: [3, 1]}, config=config)
     real = {"bytes": encode_image(np.zeros((8, 12, 3), np.uint8), "png"), "path": None}
-    source = {"sample_id": "s", "image": real, "label": 0, "class_name": "yellow garden spider", "split": "train"}
+    source = {
+        "sample_id": "s",
+        "image": real,
+        "label": 0,
+        "class_name": "yellow garden spider",
+        "split": "train",
+    }
     sources = pa.Table.from_pylist([source], schema=SAMPLES)
     first = preview_sheet(made, sources, config)
     assert Image.open(io.BytesIO(first)).size[0] >= 3 * 96
@@ -215,15 +248,24 @@ def job():
 
 
 @pytest.mark.timeout(300)
-def test_a_preview_is_made_once_and_leaves_the_full_run_alone(small, ray_local, job, capsys, monkeypatch):
+def test_a_preview_is_made_once_and_leaves_the_full_run_alone(
+    small, ray_local, job, capsys, monkeypatch
+):
     from discl_ray.synthesize import rounds
 
-    asked = ("preview.sources=3", "generator.threads=1", "generator.micro_batch=8", "plan.num_steps=5")
+    asked = (
+        "preview.sources=3",
+        "generator.threads=1",
+        "generator.micro_batch=8",
+        "plan.num_steps=5",
+    )
     config = small(*asked)
     full = draft(config, *prepare(config))
     job(config)
     first = capsys.readouterr().out
-    (folder,) = Path(config.run.root).glob("digits_lt/[!s]*")  # nothing but the samples: the full run was not touched
+    (folder,) = Path(config.run.root).glob(
+        "digits_lt/[!s]*"
+    )  # nothing but the samples: the full run was not touched
     store = draft_preview(full, config)[0].store
     assert str(folder) == store.base
     made = store.read_table("plan.parquet", ["lam_pct"])["lam_pct"].unique().to_pylist()
@@ -231,20 +273,26 @@ def test_a_preview_is_made_once_and_leaves_the_full_run_alone(small, ray_local, 
     assert store.read_json("MANIFEST.json")["rows"] == 3 * 5 * 2
     assert Image.open(io.BytesIO(store.read("preview.png"))).size[0] > 6 * 96
     figures = store.read_json("preview.json")
-    assert [(level["lam_pct"], level["shown"]) for level in figures["levels"]] == [(p, 6) for p in (0, 10, 30, 50, 70)]
+    assert [(level["lam_pct"], level["shown"]) for level in figures["levels"]] == [
+        (p, 6) for p in (0, 10, 30, 50, 70)
+    ]
     assert figures["images"] == full.plan.num_rows
     assert sum(level["planned"] for level in figures["levels"]) == full.plan.num_rows
     assert "next: make generate" in first
 
     monkeypatch.setattr(rounds, "run_graph", lambda *_: pytest.fail("started the generator"))
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.parquet") if p.name != "verdicts.parquet"}
+    before = {
+        p: p.stat().st_mtime_ns for p in folder.rglob("*.parquet") if p.name != "verdicts.parquet"
+    }
     words = first[first.index("accepted") :]
     job(config)
     assert capsys.readouterr().out.endswith(words)
     assert store.read_json("preview.json") == figures
     measured = {"steps_per_s": 50.0, "peak_bytes": 2_000_000_000, "micro_batch": 8, "generators": 1}
     store.write("preview.json", json.dumps({**figures, "speed": measured}).encode())
-    job(small(*asked, "plan.replicas=3", "filter.mode=absolute"))  # another full run, the same images
+    job(
+        small(*asked, "plan.replicas=3", "filter.mode=absolute")
+    )  # another full run, the same images
     again = capsys.readouterr().out
     assert "steps at 50/s" in again
     assert "absolute*" in again

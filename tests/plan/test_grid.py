@@ -22,8 +22,12 @@ def hard(samples, small):
 
 
 def plan_of(hard, *, prompts=PromptConfig(), fingerprint="f", base_seed=0, **config):  # noqa: B008
-    settings = PlanConfig(**{"lams": (0.0, 0.1, 0.5), "replicas": 3, "num_steps": 10, "shard_steps": 40, **config})
-    return make_plan(hard, settings, Prompts(config=prompts), fingerprint=fingerprint, base_seed=base_seed)
+    settings = PlanConfig(
+        **{"lams": (0.0, 0.1, 0.5), "replicas": 3, "num_steps": 10, "shard_steps": 40, **config}
+    )
+    return make_plan(
+        hard, settings, Prompts(config=prompts), fingerprint=fingerprint, base_seed=base_seed
+    )
 
 
 def test_ids_are_unique_and_the_grid_is_complete(hard):
@@ -36,7 +40,11 @@ def test_ids_are_unique_and_the_grid_is_complete(hard):
     assert len({(r["sample_id"], r["replica"], r["lam_pct"]) for r in rows}) == len(rows)
     assert {(r["lam_pct"], r["num_steps"]) for r in rows} == {(0, 10), (10, 9), (50, 5)}
     size = PlanSize.of(plan)
-    assert (size.rows, size.sources, size.unet_steps) == (len(rows), hard.num_rows, (3 * train + 2 * val) * 24)
+    assert (size.rows, size.sources, size.unet_steps) == (
+        len(rows),
+        hard.num_rows,
+        (3 * train + 2 * val) * 24,
+    )
 
 
 def test_all_levels_of_a_replica_start_from_one_seed_and_no_two_replicas_do(hard):
@@ -57,7 +65,9 @@ def test_shards_partition_the_plan_and_are_filled(hard, shard_steps):
     assert all(load[s] >= shard_steps for s in order[:-1])
     assert all(load[s] < shard_steps + 10 for s in order)
     assert len(order) == PlanSize.of(plan).shards
-    others = set(plan_of(hard, shard_steps=shard_steps, fingerprint="other")["shard_id"].to_pylist())
+    others = set(
+        plan_of(hard, shard_steps=shard_steps, fingerprint="other")["shard_id"].to_pylist()
+    )
     assert not others & set(order)
 
 
@@ -76,7 +86,10 @@ def test_train_rows_come_from_train_and_probe_rows_from_val(samples, hard, small
     split = dict(zip(samples["sample_id"].to_pylist(), samples["split"].to_pylist(), strict=True))
     counts = class_counts(samples)
     rows = plan_of(hard).to_pylist()
-    assert {(r["role"], split[r["sample_id"]]) for r in rows} == {("train", "train"), ("probe", "val")}
+    assert {(r["role"], split[r["sample_id"]]) for r in rows} == {
+        ("train", "train"),
+        ("probe", "val"),
+    }
     assert {r["label"] for r in rows} == {c for c, n in counts.items() if n < 4}
     hard_train = {s for s in hard["sample_id"].to_pylist() if split[s] == "train"}
     assert len(hard_train) == sum(n for n in counts.values() if n < 4)
@@ -85,7 +98,10 @@ def test_train_rows_come_from_train_and_probe_rows_from_val(samples, hard, small
 
 
 def test_the_splits_share_no_image_and_no_writer(samples):
-    writers = {s: set(samples.filter(pc.equal(samples["split"], s))["group"].to_pylist()) for s in ("train", "val", "test")}
+    writers = {
+        s: set(samples.filter(pc.equal(samples["split"], s))["group"].to_pylist())
+        for s in ("train", "val", "test")
+    }
     assert all(writers.values())
     assert sum(map(len, writers.values())) == len(set.union(*writers.values()))
     assert len(set(samples["sample_id"].to_pylist())) == samples.num_rows
@@ -93,7 +109,9 @@ def test_the_splits_share_no_image_and_no_writer(samples):
 
 def test_the_plan_is_the_same_every_time(samples, hard, small, tmp_path):
     assert plan_of(hard).equals(plan_of(hard))
-    again = hard_samples(read_samples(small().data, 0, Store.at(tmp_path / "again")).table, small().hard)
+    again = hard_samples(
+        read_samples(small().data, 0, Store.at(tmp_path / "again")).table, small().hard
+    )
     assert plan_of(again).equals(plan_of(hard))
 
 
@@ -113,7 +131,9 @@ def test_the_order_of_the_grid_does_not_matter(hard):
     ],
 )
 def test_whatever_changes_an_image_changes_every_id(hard, change):
-    assert not set(plan_of(hard)["gid"].to_pylist()) & set(plan_of(hard, **change)["gid"].to_pylist())
+    assert not set(plan_of(hard)["gid"].to_pylist()) & set(
+        plan_of(hard, **change)["gid"].to_pylist()
+    )
 
 
 def test_more_replicas_or_levels_keep_the_ids_there_were(hard):
@@ -131,8 +151,12 @@ def test_replicas_take_the_prompts_in_turn(hard):
 def made_of(plan, outcome):
     """SPECTRUM columns that the next round looks at; `outcome` maps a row's position to (status, error, text_sim)."""
     outcomes = [outcome.get(i, ("ok", None, 0.9)) for i in range(plan.num_rows)]
-    for name, values in zip(("status", "error", "text_sim"), zip(*outcomes, strict=True), strict=True):
-        plan = plan.append_column(name, pa.array(values, pa.float32() if name == "text_sim" else pa.string()))
+    for name, values in zip(
+        ("status", "error", "text_sim"), zip(*outcomes, strict=True), strict=True
+    ):
+        plan = plan.append_column(
+            name, pa.array(values, pa.float32() if name == "text_sim" else pa.string())
+        )
     return plan
 
 
@@ -154,7 +178,9 @@ def test_the_next_attempt_is_what_fell_short_with_other_noise_and_nothing_else_c
         changed = {name for name in PLAN.names if old[name] != new[name]}
         assert changed == {"attempt", "seed", "gid", "shard_id"}
     assert again.equals(next_attempt(made_of(plan, low), settings, fingerprint="f", base_seed=0))
-    third = next_attempt(made_of(again, {0: ("ok", None, 0.0)}), settings, fingerprint="f", base_seed=0).to_pylist()
+    third = next_attempt(
+        made_of(again, {0: ("ok", None, 0.0)}), settings, fingerprint="f", base_seed=0
+    ).to_pylist()
     assert [r["attempt"] for r in third] == [2]
     assert len({r["gid"] for r in (*before, *after, *third)}) == len(before) + 4
     assert next_attempt(made_of(plan, {}), settings, fingerprint="f", base_seed=0).num_rows == 0
@@ -163,7 +189,12 @@ def test_the_next_attempt_is_what_fell_short_with_other_noise_and_nothing_else_c
 def test_all_levels_of_a_replica_share_the_noise_of_an_attempt_too(hard):
     plan = plan_of(hard)
     everything = dict.fromkeys(range(plan.num_rows), ("ok", None, 0.0))
-    again = next_attempt(made_of(plan, everything), PlanConfig(attempts=2, until_text_sim=0.3), fingerprint="f", base_seed=0)
+    again = next_attempt(
+        made_of(plan, everything),
+        PlanConfig(attempts=2, until_text_sim=0.3),
+        fingerprint="f",
+        base_seed=0,
+    )
     seeds: dict[tuple[str, int], set[int]] = {}
     for row in again.to_pylist():
         seeds.setdefault((row["sample_id"], row["replica"]), set()).add(row["seed"])

@@ -28,7 +28,11 @@ NAMES = ("ant", "bee", "empty")
 def samples_of(rows):
     """SAMPLES of (id, label, split)."""
     return pa.Table.from_pylist(
-        [{"sample_id": s, "label": c, "class_name": NAMES[c], "split": split} for s, c, split in rows], schema=SAMPLES
+        [
+            {"sample_id": s, "label": c, "class_name": NAMES[c], "split": split}
+            for s, c, split in rows
+        ],
+        schema=SAMPLES,
     )
 
 
@@ -39,7 +43,13 @@ def predictions_of(samples, guesses):
         guess = guesses.get(row["sample_id"])
         pred, sure, own = guess if isinstance(guess, tuple) else (row["label"], guess, guess)
         rows.append(
-            {"sample_id": row["sample_id"], "label": row["label"], "prob_true": own, "pred": pred, "prob_pred": sure}
+            {
+                "sample_id": row["sample_id"],
+                "label": row["label"],
+                "prob_true": own,
+                "pred": pred,
+                "prob_pred": sure,
+            }
             | {"fold": -1, "scorer": "s"}
         )
     return pa.Table.from_pylist(rows, schema=PREDICTIONS)
@@ -62,7 +72,11 @@ OWN = {f"t{i}": (i + 1) / 20 for i in range(10)}
 
 @settings(max_examples=60)
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["train", "val", "test"])), min_size=1, max_size=40),
+    rows=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from(["train", "val", "test"])),
+        min_size=1,
+        max_size=40,
+    ),
     below=st.integers(1, 8),
     probes=st.integers(0, 4),
 )
@@ -79,11 +93,15 @@ def test_by_class_count_whole_classes_are_hard_and_nothing_of_test(rows, below, 
     assert [r["sample_id"] for r in found if r["split"] == "train"] == [
         f"s{i:02d}" for i, (c, split) in enumerate(rows) if split == "train" and c in hard
     ]
-    assert [r["sample_id"] for r in found] == sorted(r["sample_id"] for r in found)  # the order of SAMPLES
+    assert [r["sample_id"] for r in found] == sorted(
+        r["sample_id"] for r in found
+    )  # the order of SAMPLES
     for c in range(3):
         val = [f"s{i:02d}" for i, row in enumerate(rows) if row == (c, "val")]
         expected = val[:probes] if c in hard else []
-        assert [r["sample_id"] for r in found if r["split"] == "val" and r["label"] == c] == expected
+        assert [
+            r["sample_id"] for r in found if r["split"] == "val" and r["label"] == c
+        ] == expected
 
 
 def test_an_excluded_class_is_never_hard_and_a_misspelt_one_is_named():
@@ -92,7 +110,9 @@ def test_an_excluded_class_is_never_hard_and_a_misspelt_one_is_named():
     config = confident(top_n=3, exclude_classes=("empty",))
     predictions = predictions_of(samples, {"a": 0.5, "b": 0.6, "c": (0, 0.99, 0.1), "v": 0.1})
     assert ids(hard_samples(samples, config, predictions)) == ["a", "b"]
-    assert not any(hardness(samples, config, predictions)["suspect"].to_pylist())  # nor is anything said of its labels
+    assert not any(
+        hardness(samples, config, predictions)["suspect"].to_pylist()
+    )  # nor is anything said of its labels
     apart, composed = "cafe\u0301", "caf\u00e9"
     at = samples.column_names.index("class_name")
     names = [composed if name == "empty" else name for name in samples["class_name"].to_pylist()]
@@ -106,16 +126,26 @@ def test_an_excluded_class_is_never_hard_and_a_misspelt_one_is_named():
 
 
 @settings(max_examples=80)
-@given(own=st.lists(st.integers(0, 6), min_size=1, max_size=30), share=st.floats(0.01, 1.0), seed=st.integers(0, 9))
+@given(
+    own=st.lists(st.integers(0, 6), min_size=1, max_size=30),
+    share=st.floats(0.01, 1.0),
+    seed=st.integers(0, 9),
+)
 def test_the_quantile_takes_so_many_with_ties_by_id_whatever_the_order(own, share, seed):
     rows = [(f"t{i:02d}", 0, "train") for i in range(len(own))]
-    expected = [s for _, s in sorted((p, s) for p, (s, _, _) in zip(own, rows, strict=True))][: max(1, round(share * len(own)))]
+    expected = [s for _, s in sorted((p, s) for p, (s, _, _) in zip(own, rows, strict=True))][
+        : max(1, round(share * len(own)))
+    ]
     rng = np.random.default_rng(seed)
     samples = samples_of([rows[i] for i in rng.permutation(len(rows))])
-    predictions = predictions_of(samples, {s: p / 6 for p, (s, _, _) in zip(own, rows, strict=True)})
+    predictions = predictions_of(
+        samples, {s: p / 6 for p, (s, _, _) in zip(own, rows, strict=True)}
+    )
     predictions = predictions.take(pa.array(rng.permutation(len(rows))))
     assert set(ids(hard_samples(samples, confident(quantile=share), predictions))) == set(expected)
-    assert set(ids(hard_samples(samples, confident(top_n=len(expected)), predictions))) == set(expected)
+    assert set(ids(hard_samples(samples, confident(top_n=len(expected)), predictions))) == set(
+        expected
+    )
 
 
 def test_the_default_is_the_papers_share_of_all_training_images():
@@ -135,10 +165,18 @@ def test_suspects_and_the_unread_are_left_out_before_the_cut_is_made():
     guesses = {**OWN, "t0": (1, 0.95, 0.01), "t1": (0, 0.85, 0.02), "t2": None}
     predictions = predictions_of(TRAIN, guesses)
     assert ids(hard_samples(TRAIN, confident(top_n=2), predictions)) == ["t1", "t3"]
-    assert ids(hard_samples(TRAIN, confident(top_n=2, include_suspects=True), predictions)) == ["t0", "t1"]
-    assert ids(hard_samples(TRAIN, confident(top_n=2, suspect_above=0.8), predictions)) == ["t3", "t4"]
+    assert ids(hard_samples(TRAIN, confident(top_n=2, include_suspects=True), predictions)) == [
+        "t0",
+        "t1",
+    ]
+    assert ids(hard_samples(TRAIN, confident(top_n=2, suspect_above=0.8), predictions)) == [
+        "t3",
+        "t4",
+    ]
     judged = hardness(TRAIN, confident(top_n=2, include_suspects=True), predictions)
-    assert judged.filter(judged["suspect"])["sample_id"].to_pylist() == ["t0"]  # said of it even where it is used
+    assert judged.filter(judged["suspect"])["sample_id"].to_pylist() == [
+        "t0"
+    ]  # said of it even where it is used
     words = describe_rule(hardness(TRAIN, confident(top_n=2), predictions), confident(top_n=2))
     assert "lowest hard.top_n = 2: up to 0.2" in words
     assert "1 whose label is suspect" in words
@@ -153,12 +191,23 @@ def test_being_right_with_confidence_is_not_suspect():
 def test_val_is_hard_by_the_value_that_cut_train_and_gives_its_hardest():
     val = {"v0": 0.3, "v1": 0.1, "v2": 0.2, "v3": 0.1, "v4": 0.6, "v5": 0.29}
     labels = {"v0": 0, "v1": 0, "v2": 0, "v3": 0, "v4": 1, "v5": 1}
-    samples = pa.concat_tables([TRAIN, samples_of([(s, labels[s], "val") for s in val] + [("x", 0, "test")])])
+    samples = pa.concat_tables(
+        [TRAIN, samples_of([(s, labels[s], "val") for s in val] + [("x", 0, "test")])]
+    )
     predictions = predictions_of(samples.slice(0, 16), {**OWN, **val})
     config = {"top_n": 6, "probe_sources": 3}  # up to 0.3
-    assert ids(hard_samples(samples, confident(**config), predictions))[6:] == ["v1", "v2", "v3", "v5"]
-    assert ids(hard_samples(samples, confident(**config | {"probe_sources": 1}), predictions))[6:] == ["v1", "v5"]
-    assert ids(hard_samples(samples, confident(threshold=0.3, probe_sources=9), predictions))[5:] == ["v1", "v2", "v3", "v5"]
+    assert ids(hard_samples(samples, confident(**config), predictions))[6:] == [
+        "v1",
+        "v2",
+        "v3",
+        "v5",
+    ]
+    assert ids(hard_samples(samples, confident(**config | {"probe_sources": 1}), predictions))[
+        6:
+    ] == ["v1", "v5"]
+    assert ids(hard_samples(samples, confident(threshold=0.3, probe_sources=9), predictions))[
+        5:
+    ] == ["v1", "v2", "v3", "v5"]
 
 
 def test_hardness_says_of_every_train_and_val_row_what_it_is():
@@ -217,9 +266,13 @@ def test_predictions_lie_where_what_decides_them_says(change, zero_shot, out_of_
         config = confident(method=method)
         same = confident(method=method, top_n=3, suspect_above=0.5, exclude_classes=("ant",))
         assert predictions_folder(config, **base) == predictions_folder(same, **base)
-        assert (predictions_folder(config, **base) != predictions_folder(config, **base | change)) == moves
+        assert (
+            predictions_folder(config, **base) != predictions_folder(config, **base | change)
+        ) == moves
     three = confident(method="out_of_fold", folds=3)
-    assert predictions_folder(three, **base) != predictions_folder(confident(method="out_of_fold"), **base)
+    assert predictions_folder(three, **base) != predictions_folder(
+        confident(method="out_of_fold"), **base
+    )
 
 
 # -- the configuration
@@ -232,10 +285,21 @@ def test_one_thing_cuts_and_every_problem_is_in_one_report(request):
     again = confident(top_n=5)
     assert HardConfig.model_validate(again.model_dump()) == again
     conf = request.config.rootpath / "conf" / "digits_lt.yaml"
-    wrong = ["hard.threshold=0.1", "hard.top_n=5", "hard.folds=1", "hard.exclude_classes=[empty,empty]", "seed=-1"]
+    wrong = [
+        "hard.threshold=0.1",
+        "hard.top_n=5",
+        "hard.folds=1",
+        "hard.exclude_classes=[empty,empty]",
+        "seed=-1",
+    ]
     with pytest.raises(ConfigError) as caught:
         load_config(conf, wrong)
-    for words in ("4 problems", "threshold = 0.1, top_n = 5: one of them cuts", "hard.folds = 1", "'empty' is in it twice"):
+    for words in (
+        "4 problems",
+        "threshold = 0.1, top_n = 5: one of them cuts",
+        "hard.folds = 1",
+        "'empty' is in it twice",
+    ):
         assert words in str(caught.value)
     for bad in ({"quantile": 0}, {"threshold": 1.5}, {"top_n": 0}, {"rule": "both"}):
         with pytest.raises(ValidationError):

@@ -56,36 +56,62 @@ def refused(config):
 
 
 def test_descriptions_of_a_class_replace_the_general_ones_which_replace_the_templates(tmp_path):
-    scenes = {"any": ["one {name}", "two {name}"], "classes": {"red fox": ["a vixen", "the {name} b", "c {name}"]}}
+    scenes = {
+        "any": ["one {name}", "two {name}"],
+        "classes": {"red fox": ["a vixen", "the {name} b", "c {name}"]},
+    }
     prompts = load_prompts(written(tmp_path, scenes))
     assert [prompts.generation("owl", r) for r in range(3)] == ["one owl", "two owl", "one owl"]
-    assert [prompts.generation("red fox", r) for r in range(4)] == ["a vixen", "the red fox b", "c red fox", "a vixen"]
+    assert [prompts.generation("red fox", r) for r in range(4)] == [
+        "a vixen",
+        "the red fox b",
+        "c red fox",
+        "a vixen",
+    ]
     only = load_prompts(written(tmp_path, {"classes": {"red fox": ["a vixen"]}}))
     assert (only.generation("red fox", 5), only.generation("owl", 5)) == ("a vixen", "plain owl")
-    assert Prompts(config=PromptConfig(generation=("x {name}", "y {name}"))).generation("owl", 3) == "y owl"
+    assert (
+        Prompts(config=PromptConfig(generation=("x {name}", "y {name}"))).generation("owl", 3)
+        == "y owl"
+    )
 
 
 def test_scenes_leave_the_filter_alone(tmp_path):
-    config = written(tmp_path, {"any": ["one {name}"]}).model_copy(update={"filter": "a photo of a {name}"})
+    config = written(tmp_path, {"any": ["one {name}"]}).model_copy(
+        update={"filter": "a photo of a {name}"}
+    )
     assert load_prompts(config).filter("red fox") == "a photo of a red fox"
 
 
 @given(st.text())
 def test_a_class_name_is_put_in_as_it_is(name):
-    prompts = Prompts(config=PromptConfig(filter="a {name}, {{name}}"), general=("{name} alone",), by_class={"x": ("{name}",)})
+    prompts = Prompts(
+        config=PromptConfig(filter="a {name}, {{name}}"),
+        general=("{name} alone",),
+        by_class={"x": ("{name}",)},
+    )
     assert prompts.generation(name, 0) == (name if name == "x" else f"{name} alone")
     assert prompts.filter(name) == f"a {name}, {{name}}"
 
 
-@pytest.mark.parametrize("name", ["{0}", "{name}", "{name.__class__}", "{", "%s", "$name", "<script>", "${oc.env:HOME}"])
+@pytest.mark.parametrize(
+    "name", ["{0}", "{name}", "{name.__class__}", "{", "%s", "$name", "<script>", "${oc.env:HOME}"]
+)
 def test_a_class_name_that_looks_like_a_template_stays_text(name):
-    assert Prompts(config=PromptConfig(generation=("the {name}",))).generation(name, 0) == f"the {name}"
+    assert (
+        Prompts(config=PromptConfig(generation=("the {name}",))).generation(name, 0)
+        == f"the {name}"
+    )
 
 
 @pytest.mark.parametrize("template", ["a photo", "a photo of {{name}}", "name"])
-def test_a_template_without_the_class_name_is_refused_and_a_scene_of_a_class_is_not(tmp_path, template):
+def test_a_template_without_the_class_name_is_refused_and_a_scene_of_a_class_is_not(
+    tmp_path, template
+):
     for fields in ({"generation": ("fine {name}", template)}, {"filter": template}):
-        with pytest.raises(ValidationError, match=r"has no \{name\}, so it says the same of every class"):
+        with pytest.raises(
+            ValidationError, match=r"has no \{name\}, so it says the same of every class"
+        ):
             PromptConfig(**fields)
     assert "needs {name}" in refused(written(tmp_path, {"any": [template]}))
     load_prompts(written(tmp_path, {"classes": {"red fox": [template]}}))
@@ -187,7 +213,9 @@ def test_a_relative_path_is_one_from_the_working_directory(tmp_path, monkeypatch
 def test_the_content_decides_and_not_the_form_or_place(tmp_path):
     value = {"any": ["an {name} in a wood"], "classes": {"owl": ["x", "y"], "eel": ["z"]}}
     yaml = "# a comment\nclasses:\n  eel: [z]\n  owl: [x, 'y']\nany:\n  - >\n    an {name}\n    in a wood\n"
-    one, two = (load_prompts(written(tmp_path, v, n)) for v, n in ((value, "a.json"), (yaml, "b.yaml")))
+    one, two = (
+        load_prompts(written(tmp_path, v, n)) for v, n in ((value, "a.json"), (yaml, "b.yaml"))
+    )
     assert one.fingerprint == two.fingerprint != ""
     assert two.generation("fox", 0) == "an fox in a wood"
     others = [
@@ -199,17 +227,24 @@ def test_the_content_decides_and_not_the_form_or_place(tmp_path):
     prints = {load_prompts(written(tmp_path, other, "c.json")).fingerprint for other in others}
     assert len(prints | {one.fingerprint}) == 5
     assert load_prompts(PromptConfig()).fingerprint == ""
-    assert identity(one.config) == identity(two.config.model_copy(update={"scenes": None, "force": True}))
+    assert identity(one.config) == identity(
+        two.config.model_copy(update={"scenes": None, "force": True})
+    )
 
 
 def test_a_described_class_that_is_not_there_is_named_with_its_nearest(tmp_path):
-    prompts = load_prompts(written(tmp_path, {"classes": {"red fx": ["x"], "owl": ["y"], "qqqq": ["z"]}}))
+    prompts = load_prompts(
+        written(tmp_path, {"classes": {"red fx": ["x"], "owl": ["y"], "qqqq": ["z"]}})
+    )
     with pytest.raises(ConfigError) as caught:
         prompts.check(["red fox", "owl", "eel"])
     message = str(caught.value)
     assert "2 problems" in message
     assert "classes.red fx: no such class in the data set; did you mean 'red fox'?" in message
-    assert "classes.qqqq: no such class in the data set; classes are 'eel', 'owl', 'red fox'" in message
+    assert (
+        "classes.qqqq: no such class in the data set; classes are 'eel', 'owl', 'red fox'"
+        in message
+    )
     prompts.check(["red fx", "owl", "qqqq", "another"])
 
 

@@ -13,8 +13,16 @@ from discl_ray.process.calls import AGAIN, BY_MAKE, Call, advice, next_command, 
 from tests.conftest import ROOT
 
 MADE = {BY_MAKE: "generate"}
-WORDS = ("run.root=/data/my runs", "plan.lams=[0,0.5]", "data.root=/a#b", "prompts.caption=a 'photo' of $5 \"x\" `y` \\ !")
-words = st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(lambda s: f"key={s}"), max_size=3)
+WORDS = (
+    "run.root=/data/my runs",
+    "plan.lams=[0,0.5]",
+    "data.root=/a#b",
+    "prompts.caption=a 'photo' of $5 \"x\" `y` \\ !",
+)
+words = st.lists(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(lambda s: f"key={s}"),
+    max_size=3,
+)
 MAKEFILE = "x:\n\t@$(PYTHON) -c 'import sys; print(ascii(sys.argv[1:]))' $(addprefix --config ,$(CONF)) $(ARGS)\n"
 
 
@@ -26,27 +34,56 @@ def call(*rest, script="jobs/generate.py", files=("a.yaml", "b.yaml"), environme
 @given(words)
 def test_a_call_by_python_is_pasted_back_word_for_word(rest):
     again = shlex.split(call(*rest).command())
-    assert again == ["python", "jobs/generate.py", "--config", "a.yaml", "--config", "b.yaml", *rest]
+    assert again == [
+        "python",
+        "jobs/generate.py",
+        "--config",
+        "a.yaml",
+        "--config",
+        "b.yaml",
+        *rest,
+    ]
     assert Call.of(again[1:], {}, "python") == call(*rest)
 
 
-@pytest.mark.parametrize("rest", [WORDS, WORDS[:1], ("#x=1",), ("a=$HOME", "b=$(shell ls)"), ("c=*",), ()])
+@pytest.mark.parametrize(
+    "rest", [WORDS, WORDS[:1], ("#x=1",), ("a=$HOME", "b=$(shell ls)"), ("c=*",), ()]
+)
 def test_a_call_by_make_reaches_python_word_for_word_through_two_shells_and_make(rest, tmp_path):
     (tmp_path / "Makefile").write_text(MAKEFILE)
     command = call(*rest, environment=MADE).command("x" if not rest else "")
     assert command.startswith("make ")
     pasted = command.replace("make generate", "make x", 1) + f" PYTHON={sys.executable}"
-    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    done = subprocess.run(["bash", "-c", pasted], cwd=tmp_path, env=outside, capture_output=True, text=True, check=True)
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    done = subprocess.run(
+        ["bash", "-c", pasted],
+        cwd=tmp_path,
+        env=outside,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == ascii(["--config", "a.yaml", "--config", "b.yaml", *rest])
 
 
 def test_the_form_is_the_one_of_the_call():
-    assert call("seed=1", environment=MADE).command("train") == 'make train CONF="a.yaml b.yaml" ARGS=seed=1'
+    assert (
+        call("seed=1", environment=MADE).command("train")
+        == 'make train CONF="a.yaml b.yaml" ARGS=seed=1'
+    )
     assert call(files=(), environment=MADE).command("train") == "make train"
     default = ("conf/digits_lt.yaml", "conf/tune_digits_lt.yaml")
-    assert call(script="jobs/tune.py", files=default, environment={BY_MAKE: "tune"}).command() == "make tune"
-    submitted = call("seed=1", files=(), environment={"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}).command("train")
+    assert (
+        call(script="jobs/tune.py", files=default, environment={BY_MAKE: "tune"}).command()
+        == "make tune"
+    )
+    submitted = call("seed=1", files=(), environment={"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}).command(
+        "train"
+    )
     assert submitted == "ray job submit --working-dir . -- python jobs/train.py seed=1"
 
 
@@ -54,9 +91,15 @@ def test_an_own_command_names_all_targets_that_were_typed(tmp_path):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho $1: ${BY_MAKE}\n")
     python.chmod(0o755)
-    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", BY_MAKE)}
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", BY_MAKE)
+    }
     typed = ["make", "-s", "generate", "train", f"BIN={tmp_path}", "STAMP="]
-    told = subprocess.run(typed, cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        typed, cwd=ROOT, env=outside, capture_output=True, text=True, check=True
+    ).stdout
     assert told == "jobs/generate.py: generate train\njobs/train.py: generate train\n"
     generate = call("seed=1", environment={BY_MAKE: "generate train"})
     assert generate.command() == 'make generate train CONF="a.yaml b.yaml" ARGS=seed=1'
@@ -67,9 +110,22 @@ def test_make_hands_a_signal_on_to_its_job_also_where_a_shell_reads_the_words(tm
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
     python.chmod(0o755)
-    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    typed = ["make", "-s", "generate", f"BIN={tmp_path}", "STAMP=", "ARGS=plan.lams=[0,0.5] 'run.root=/my runs'"]
-    make = subprocess.Popen(typed, cwd=ROOT, env=outside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    typed = [
+        "make",
+        "-s",
+        "generate",
+        f"BIN={tmp_path}",
+        "STAMP=",
+        "ARGS=plan.lams=[0,0.5] 'run.root=/my runs'",
+    ]
+    make = subprocess.Popen(
+        typed, cwd=ROOT, env=outside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert make.stdout is not None
     job = int(make.stdout.readline())
     make.terminate()

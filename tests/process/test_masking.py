@@ -15,21 +15,34 @@ CONF = ROOT / "conf" / "digits_lt.yaml"
 URI = "s3://AKIDEXAMPLE:wJalr/XUtn+FEMI@bucket/images"
 
 letters = st.text("abcXYZ019+_-.%", min_size=1, max_size=12)
-secrets = st.text("abcXYZ+_-.%/=", min_size=6, max_size=40).map(lambda text: f"q{text}q")  # a port has digits alone
+secrets = st.text("abcXYZ+_-.%/=", min_size=6, max_size=40).map(
+    lambda text: f"q{text}q"
+)  # a port has digits alone
 
 
 @given(
-    letters, secrets, letters, st.sampled_from(["s3", "ftp", "hdfs", "https", "sftp", "abfs"]), st.sampled_from(["", " ", "'"])
+    letters,
+    secrets,
+    letters,
+    st.sampled_from(["s3", "ftp", "hdfs", "https", "sftp", "abfs"]),
+    st.sampled_from(["", " ", "'"]),
 )
-def test_the_name_and_the_password_of_a_uri_are_masked_and_the_place_is_not(user, secret, place, scheme, quote):
+def test_the_name_and_the_password_of_a_uri_are_masked_and_the_place_is_not(
+    user, secret, place, scheme, quote
+):
     before, after = f"run.root = {quote}", f"{place}/a b{quote}: cannot be written"
-    assert masked(f"{before}{scheme}://{user}:{secret}@{after}") == f"{before}{scheme}://***@{after}"
+    assert (
+        masked(f"{before}{scheme}://{user}:{secret}@{after}") == f"{before}{scheme}://***@{after}"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("s3://bucket/a?access_key=AKID&secret_key=b%2Bc&region=eu", "s3://bucket/a?access_key=***&secret_key=***&region=eu"),
+        (
+            "s3://bucket/a?access_key=AKID&secret_key=b%2Bc&region=eu",
+            "s3://bucket/a?access_key=***&secret_key=***&region=eu",
+        ),
         ("https://host/x?sv=1&sig=abc%3D", "https://host/x?sv=1&sig=***"),
         ("https://ghp_token@host/x", "https://***@host/x"),
         ("s3://a:b@c/d and s3://e:f@g", "s3://***@c/d and s3://***@g"),

@@ -88,7 +88,10 @@ def test_a_process_whose_reader_has_stopped_reading_ends():
     read, write = os.pipe()
     body = "print('x' * 1_000_000)"
     job = subprocess.Popen(
-        [sys.executable, "-c", LISTENS.format(body=body, patience=1.0)], stdout=write, stderr=write, cwd=ROOT
+        [sys.executable, "-c", LISTENS.format(body=body, patience=1.0)],
+        stdout=write,
+        stderr=write,
+        cwd=ROOT,
     )
     os.close(write)
     with open(read, "rb", buffering=0) as reader:
@@ -109,7 +112,11 @@ finished(lambda: print('what was found'))
 @pytest.mark.parametrize(
     ("output", "code", "said"),
     [
-        (">/dev/full", 1, "error: standard output: cannot be written (No space left on device); then go on with: "),
+        (
+            ">/dev/full",
+            1,
+            "error: standard output: cannot be written (No space left on device); then go on with: ",
+        ),
         ("| false", 141, "nobody reads this output any more; go on with: "),
         ("2>&1 | false", 141, ""),
         ("<&- >&- 2>&-", 0, ""),
@@ -122,7 +129,11 @@ def test_output_that_cannot_be_written_ends_a_job_with_a_line(output, code, said
     pipe = "sleep 0.2 && " if "|" in output else ""  # until its reader is gone
     command = f"({pipe}exec {job}) {output}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(said)
@@ -150,7 +161,9 @@ stopping.listen()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_job_that_has_ended_has_its_own_exit_code_while_it_is_taken_down(number):
-    process = subprocess.Popen([sys.executable, "-c", LATE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LATE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"being taken down\n"
     process.send_signal(number)
@@ -196,13 +209,22 @@ MOMENTS = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "moment", "reached"), MOMENTS, ids=[m[1] for m in MOMENTS])
-def test_make_generate_ends_at_any_moment_with_one_line_that_goes_on(number, moment, reached, tmp_path):
+def test_make_generate_ends_at_any_moment_with_one_line_that_goes_on(
+    number, moment, reached, tmp_path
+):
     root = f"run.root={tmp_path}/my runs"
     command = [sys.executable, "jobs/generate.py", root, *TINY, "plan.replicas=12"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     out, err = tmp_path / "out", tmp_path / "err"
     with out.open("w") as said, err.open("w") as complained:
-        job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=complained, start_new_session=True)
+        job = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=said,
+            stderr=complained,
+            start_new_session=True,
+        )
     try:
         family = _wait_for(job, out, reached)
         began = time.monotonic()
@@ -228,7 +250,9 @@ def _listens(process: int) -> bool:
 
 def _wait_for(job: subprocess.Popen, out: Path, reached) -> set[tuple[int, str]]:
     """Until a moment is reached; all processes of the job at that moment."""
-    while job.poll() is None and not _listens(job.pid):  # a Python that has only begun to start ends as any other does
+    while job.poll() is None and not _listens(
+        job.pid
+    ):  # a Python that has only begun to start ends as any other does
         time.sleep(0.01)
     while job.poll() is None:
         family = set(descendants(job.pid))

@@ -9,9 +9,25 @@ from discl_ray.spectrum.filter import accepts_real, judge
 
 def opened(config, *rows):
     """An opened spectrum; a row is (sample, source_text_sim, source_text_rank) and what differs from a plain image."""
-    default = {"role": "train", "lam_pct": 0, "replica": 0, "attempt": 0, "status": "ok", "text_sim": 0.2, "text_rank": 5}
+    default = {
+        "role": "train",
+        "lam_pct": 0,
+        "replica": 0,
+        "attempt": 0,
+        "status": "ok",
+        "text_sim": 0.2,
+        "text_rank": 5,
+    }
     table = [
-        {**default, "gid": f"g{i}", "sample_id": sample, "source_text_sim": sim, "source_text_rank": rank, "replica": i, **more}
+        {
+            **default,
+            "gid": f"g{i}",
+            "sample_id": sample,
+            "source_text_sim": sim,
+            "source_text_rank": rank,
+            "replica": i,
+            **more,
+        }
         for i, (sample, sim, rank, more) in enumerate(rows)
     ]
     return judge(pa.Table.from_pylist(table, schema=SPECTRUM), config)
@@ -36,34 +52,47 @@ REAL = [
 def test_each_real_training_image_counts_once(settings, accepted):
     config = FilterConfig(**settings)
     assert accepts_real(opened(config, *REAL), config) == (accepted, 4)
-    assert f"would accept {25 * accepted} % ({accepted} of 4 train images)" in real_words(opened(config, *REAL), config)
+    assert f"would accept {25 * accepted} % ({accepted} of 4 train images)" in real_words(
+        opened(config, *REAL), config
+    )
 
 
 def test_below_one_half_it_says_what_to_try():
     strict = FilterConfig(mode="absolute", threshold=0.35)
     words = real_words(opened(strict, *REAL), strict)
     assert "would accept 25 %" in words
-    assert all(remedy in words for remedy in ("filter.mode=quantile", "scorer.model", "prompts.filter"))
+    assert all(
+        remedy in words for remedy in ("filter.mode=quantile", "scorer.model", "prompts.filter")
+    )
     lax = FilterConfig(mode="absolute", threshold=0.3)
     assert "warning" not in real_words(opened(lax, *REAL), lax)
     deep = FilterConfig(mode="quantile", quantile=0.9)
     assert "a smaller filter.quantile" in real_words(opened(deep, *REAL), deep)
 
 
-@pytest.mark.parametrize(("ranks", "first"), [([1, 1, 1, 2], "note"), ([1, 1, 2, 2], "note"), ([1, 2, 2, 3], "warning")])
-def test_few_accepted_real_images_are_judged_by_what_is_kept_of_the_most_text_typical_ones(ranks, first):
+@pytest.mark.parametrize(
+    ("ranks", "first"), [([1, 1, 1, 2], "note"), ([1, 1, 2, 2], "note"), ([1, 2, 2, 3], "warning")]
+)
+def test_few_accepted_real_images_are_judged_by_what_is_kept_of_the_most_text_typical_ones(
+    ranks, first
+):
     """At λ = 0 an image is what the prompt says: if those are kept, the CLIP knows the prompts."""
     made = [("a", 0.1, 9, {"text_rank": rank}) for rank in ranks]
     near_real = [("a", 0.1, 9, {"text_rank": 9, "lam_pct": 90}) for _ in range(9)]
     probes = [("p", 0.1, 1, {"text_rank": 1, "role": "probe"}) for _ in range(9)]
-    words = real_words(opened(FilterConfig(), *made, *near_real, *probes), FilterConfig()).split("\n")
+    words = real_words(opened(FilterConfig(), *made, *near_real, *probes), FilterConfig()).split(
+        "\n"
+    )
     assert "0 % (0 of 1 train images)" in words[0]
     assert words[1].startswith(f"  {first}: fewer than half")
     share = f"{25 * ranks.count(1)} %"
     if first == "note":
         assert f"of those made it keeps {share} at λ = 0 and 0 % at λ = 0.9" in words[1]
     else:
-        assert f"of those made at λ = 0 it keeps {share}: this CLIP hardly knows the classes" in words[1]
+        assert (
+            f"of those made at λ = 0 it keeps {share}: this CLIP hardly knows the classes"
+            in words[1]
+        )
     assert "filter.mode=quantile" in words[-1]
 
 
@@ -93,7 +122,10 @@ def test_where_nothing_is_kept_other_settings_are_named_with_what_they_keep(mode
 
 
 def test_nothing_is_said_where_something_is_kept_and_images_that_failed_are_not_the_filters_fault():
-    lax, lost = FilterConfig(mode="absolute", threshold=0), [row for row in REAL if row[0] == "lost"]
+    lax, lost = (
+        FilterConfig(mode="absolute", threshold=0),
+        [row for row in REAL if row[0] == "lost"],
+    )
     assert nothing_kept_words(opened(lax, *REAL), lax) == ""
     assert "none of 1 images has a score" in nothing_kept_words(opened(lax, *lost), lax)
     assert nothing_kept_words(opened(lax), lax) == ""

@@ -34,7 +34,15 @@ def few(tmp_path) -> Store:
     run = Store.at(tmp_path / "run")
     pixels = encode_image(np.full((8, 8, 3), 90, np.uint8), "png")
     rows = [
-        {"gid": f"g{i}", "sample_id": f"s{i}", "label": label, "lam_pct": 30, "replica": 0, "attempt": 0, "role": "train"}
+        {
+            "gid": f"g{i}",
+            "sample_id": f"s{i}",
+            "label": label,
+            "lam_pct": 30,
+            "replica": 0,
+            "attempt": 0,
+            "role": "train",
+        }
         | (
             {"status": "ok", "image": {"bytes": pixels}, "text_rank": i + 1}
             if i < 4
@@ -56,19 +64,27 @@ def load(monkeypatch, tmp_path):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    return lambda *args, **kwargs: datasets.load_dataset(*args, split="train", cache_dir=str(tmp_path / "cache"), **kwargs)
+    return lambda *args, **kwargs: datasets.load_dataset(
+        *args, split="train", cache_dir=str(tmp_path / "cache"), **kwargs
+    )
 
 
 def test_datasets_finds_images_and_class_names_by_the_card(few, small, load):
     from datasets import ClassLabel
 
-    few.write_table("plan.parquet", pa.table({"gid": ["another table"]}))  # a run holds more than its spectrum
+    few.write_table(
+        "plan.parquet", pa.table({"gid": ["another table"]})
+    )  # a run holds more than its spectrum
     write_card(few, small(), many())
     loaded = load(few.base)
     assert isinstance(loaded.features["label"], ClassLabel)
     assert loaded.features["label"].names == many()
     assert loaded.column_names == SPECTRUM.names
-    assert loaded["class_name"] == [many()[label] for label in loaded["label"]] == [ODD[0]] * 3 + [many()[-1], ODD[1]]
+    assert (
+        loaded["class_name"]
+        == [many()[label] for label in loaded["label"]]
+        == [ODD[0]] * 3 + [many()[-1], ODD[1]]
+    )
     assert isinstance(loaded[0]["image"], Image.Image)
     assert loaded[0]["image"].getpixel((0, 0)) == (90, 90, 90)
     assert loaded[4]["image"] is None
@@ -101,7 +117,10 @@ def test_verdicts_are_those_of_the_filter_and_written_only_when_they_change(few,
     def written(rank):
         write_card(few, small(f"filter.rank={rank}"), many())
         write_verdicts(few, open_spectrum(few, FilterConfig(rank=rank), columns=[]))
-        return {name: Path(few.path(name)).stat().st_mtime_ns for name in ("README.md", "verdicts.parquet")}
+        return {
+            name: Path(few.path(name)).stat().st_mtime_ns
+            for name in ("README.md", "verdicts.parquet")
+        }
 
     first = written(2)
     assert few.read_table("verdicts.parquet").to_pylist() == [
@@ -114,10 +133,18 @@ def test_verdicts_are_those_of_the_filter_and_written_only_when_they_change(few,
     assert written(2) == first
     other = written(3)
     assert all(other[name] != first[name] for name in first)
-    assert few.read_table("verdicts.parquet")["kept"].to_pylist() == [True, True, True, False, False]
+    assert few.read_table("verdicts.parquet")["kept"].to_pylist() == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
-def test_a_run_of_the_earlier_layout_has_a_card_that_fits_it_also_when_it_was_resumed(few, small, tmp_path, load):
+def test_a_run_of_the_earlier_layout_has_a_card_that_fits_it_also_when_it_was_resumed(
+    few, small, tmp_path, load
+):
     run = Store.at(shutil.copytree(OLD / "digits_lt" / GENERATED, tmp_path / "old"))
     write_card(run, small(), list("0123456789"))
     assert "`partitioning=None`" in run.read("README.md").decode()
@@ -147,8 +174,17 @@ def test_what_the_card_says_how_to_open_it_works(spectrum_run, tmp_path, monkeyp
     exec(code[1], found)
     count = prepared.plan.num_rows
     assert os.getcwd() == run.base
-    assert found["rows"].num_rows == len(found["frame"]) == found["table"].num_rows == found["blocks"].count() == count
+    assert (
+        found["rows"].num_rows
+        == len(found["frame"])
+        == found["table"].num_rows
+        == found["blocks"].count()
+        == count
+    )
     assert found["lazy"].collect().height == count
     verdicts = open_spectrum(run, config.filter, columns=[])
-    kept = sum(k and role == "train" for k, role in zip(*(verdicts[n].to_pylist() for n in ("kept", "role")), strict=True))
+    kept = sum(
+        k and role == "train"
+        for k, role in zip(*(verdicts[n].to_pylist() for n in ("kept", "role")), strict=True)
+    )
     assert len(found["kept"]) == kept > 0

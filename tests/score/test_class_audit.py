@@ -61,12 +61,17 @@ def test_images_are_taken_one_at_a_time():
 @pytest.mark.parametrize(("count", "highest"), [(2, 3), (10, 3), (12, 3), (60, 15), (200, 50)])
 def test_a_class_is_unknown_beyond_the_third_and_the_best_quarter(count, highest):
     assert unknown_classes({"a": highest}, count) == {}
-    assert list(unknown_classes({"a": highest + 1, "b": highest, "c": highest + 2}, count)) == ["c", "a"]
+    assert list(unknown_classes({"a": highest + 1, "b": highest, "c": highest + 2}, count)) == [
+        "c",
+        "a",
+    ]
 
 
 def test_chance_is_called_unknown_five_times_in_six():
     ranks = np.median(np.random.default_rng(0).integers(1, 201, (20_000, 3)), axis=1)
-    assert len(unknown_classes({str(i): rank for i, rank in enumerate(ranks)}, 200)) / 20_000 == pytest.approx(5 / 6, abs=0.02)
+    assert len(
+        unknown_classes({str(i): rank for i, rank in enumerate(ranks)}, 200)
+    ) / 20_000 == pytest.approx(5 / 6, abs=0.02)
 
 
 def test_the_embedded_scorer_knows_the_digits_by_their_names_and_not_by_others():
@@ -76,7 +81,9 @@ def test_the_embedded_scorer_knows_the_digits_by_their_names_and_not_by_others()
     images = [(NAMES[label], pixels) for label, pixels in zip(web.labels, web.images, strict=True)]
     known = class_ranks(images, PROMPTS, scorer)
     assert unknown_classes(known, 10) == {}
-    swapped = {name: PROMPTS[other] for name, other in zip(NAMES, NAMES[5:] + NAMES[:5], strict=True)}
+    swapped = {
+        name: PROMPTS[other] for name, other in zip(NAMES, NAMES[5:] + NAMES[:5], strict=True)
+    }
     assert len(unknown_classes(class_ranks(images, swapped, scorer), 10)) > 5
     task = [(NAMES[s.label], render(s, "ochre")) for s in scans_of((7,))[:60]]
     assert len(unknown_classes(class_ranks(task, PROMPTS, scorer), 10)) <= 3

@@ -19,7 +19,17 @@ from discl_ray.score.config import ScorerConfig
 from discl_ray.score.model_folder import open_clip_name
 
 PROMPTS = [f"a photo of the digit {name}" for name in NAMES]
-SIZES = ((64, 64), (32, 32), (33, 57), (80, 40), (20, 20), (11, 26), (224, 300), (512, 512), (100, 333))
+SIZES = (
+    (64, 64),
+    (32, 32),
+    (33, 57),
+    (80, 40),
+    (20, 20),
+    (11, 26),
+    (224, 300),
+    (512, 512),
+    (100, 333),
+)
 LEVELS, COSINE = 2, 0.006
 """The tolerance that ClipScorer.pixels states."""
 WEIGHTS = "open_clip_model.safetensors"
@@ -50,7 +60,10 @@ def natural(height: int, width: int, seed: int) -> np.ndarray:
     image = np.zeros((height, width, 3))
     for octave in range(6):
         noise = (rng.random((2 + 2**octave, 2 + 2**octave, 3)) * 255).astype(np.uint8)
-        image += np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)) * 0.6**octave
+        image += (
+            np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+            * 0.6**octave
+        )
     image = (image - image.min()) / np.ptp(image)
     for _ in range(4):
         top, left = rng.integers(height), rng.integers(width)
@@ -72,17 +85,31 @@ def model_of(side: int, interpolation: str, folder: Path) -> ClipScorer:
     """A scorer of random weights for images of `side` x `side` pixels."""
     shutil.copytree(SCORER, folder)
     edit(folder, "preprocess_cfg", interpolation=interpolation)
-    edit(folder, "model_cfg", vision_cfg={"image_size": side, "layers": 1, "width": 64, "patch_size": 16})
+    edit(
+        folder,
+        "model_cfg",
+        vision_cfg={"image_size": side, "layers": 1, "width": 64, "patch_size": 16},
+    )
     torch.manual_seed(0)
     model = CLIP(**json.loads((folder / "open_clip_config.json").read_text())["model_cfg"])
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS
+    )
     return ClipScorer(ScorerConfig(model=str(folder)))
 
 
-@pytest.fixture(scope="module", params=[(32, "embedded"), (64, "bicubic"), (224, "bicubic"), (64, "bilinear")], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[(32, "embedded"), (64, "bicubic"), (224, "bicubic"), (64, "bilinear")],
+    ids=str,
+)
 def scorer(request, embedded, tmp_path_factory) -> ClipScorer:
     side, kind = request.param
-    return embedded if kind == "embedded" else model_of(side, kind, tmp_path_factory.mktemp("scorer") / "model")
+    return (
+        embedded
+        if kind == "embedded"
+        else model_of(side, kind, tmp_path_factory.mktemp("scorer") / "model")
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -91,14 +118,17 @@ def test_pixels_are_those_of_open_clips_own_transform(scorer, size):
     assert scorer.side == scorer.pixels(images).shape[-1]
     assert levels_apart(scorer, images) <= LEVELS + 0.01
     new, old = (
-        scorer.model.encode_image(x, normalize=True).detach() for x in (scorer.pixels(images), by_open_clip(scorer, images))
+        scorer.model.encode_image(x, normalize=True).detach()
+        for x in (scorer.pixels(images), by_open_clip(scorer, images))
     )
     assert float((new - old).norm(dim=1).max()) <= COSINE  # by which no cosine can move further
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1.5, 1)])
 def test_pixels_are_the_same_bits_where_nothing_is_resized(scorer, size):
-    images = [natural(int(scorer.side * size[0]), int(scorer.side * size[1]), seed) for seed in range(3)]
+    images = [
+        natural(int(scorer.side * size[0]), int(scorer.side * size[1]), seed) for seed in range(3)
+    ]
     assert torch.equal(scorer.pixels(images), by_open_clip(scorer, images))
 
 
@@ -114,21 +144,33 @@ def test_tall_images_shrink_by_rows_first_whatever_pillow_does(scorer):
 
 def test_images_of_several_sizes_keep_their_order(scorer, monkeypatch):
     monkeypatch.setattr(scorer, "config", scorer.config.model_copy(update={"batch": 4}))
-    images = [natural(*size, seed) for seed, size in enumerate(itertools.chain(SIZES, reversed(SIZES)))]
+    images = [
+        natural(*size, seed) for seed, size in enumerate(itertools.chain(SIZES, reversed(SIZES)))
+    ]
     one_by_one = torch.cat([scorer.pixels([image]) for image in images])
     assert torch.equal(scorer.pixels(images), one_by_one)
     expected = scorer.model.encode_image(one_by_one, normalize=True).detach().numpy()
     np.testing.assert_allclose(scorer.embed_images(images), expected, atol=1e-5)
-    assert len({row.tobytes() for row in expected.round(4)}) == len(images)  # otherwise order would not show
+    assert len({row.tobytes() for row in expected.round(4)}) == len(
+        images
+    )  # otherwise order would not show
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (44, 32), (20, 20), (224, 224)])
 def test_ranks_of_digits_are_those_of_open_clips_own_transform(embedded, size):
     web = web_images(60, 7)
-    digits = [*zip(web.images, web.labels, strict=True), *((render(scan, "ochre"), scan.label) for scan in scans_of((8,))[:60])]
-    images = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image, _ in digits]
+    digits = [
+        *zip(web.images, web.labels, strict=True),
+        *((render(scan, "ochre"), scan.label) for scan in scans_of((8,))[:60]),
+    ]
+    images = [
+        np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        for image, _ in digits
+    ]
     texts = embedded.embed_texts(PROMPTS)
-    old = embedded.model.encode_image(by_open_clip(embedded, images), normalize=True).detach().numpy()
+    old = (
+        embedded.model.encode_image(by_open_clip(embedded, images), normalize=True).detach().numpy()
+    )
     ranks = [
         [rank_of(label, texts @ v) for v, (_, label) in zip(found, digits, strict=True)]
         for found in (embedded.embed_images(images), old)
@@ -137,7 +179,9 @@ def test_ranks_of_digits_are_those_of_open_clips_own_transform(embedded, size):
     assert len(set(ranks[0])) > 1
 
 
-@pytest.mark.parametrize("steps", [{"resize_mode": "squash"}, {"resize_mode": "longest"}, {"interpolation": "random"}])
+@pytest.mark.parametrize(
+    "steps", [{"resize_mode": "squash"}, {"resize_mode": "longest"}, {"interpolation": "random"}]
+)
 def test_what_is_not_done_on_the_batch_is_left_to_open_clip(folder, steps):
     scorer = ClipScorer(ScorerConfig(model=str(edit(folder, "preprocess_cfg", **steps))))
     images = [natural(*size, 0) for size in SIZES]
@@ -154,19 +198,25 @@ def refusal(**config: object) -> str:
 
 def test_a_tokenizer_of_another_vocabulary_is_named(folder):
     text = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
-    edit(folder, "model_cfg", text_cfg={**text, "hf_tokenizer_name": ""})  # open_clip's own, of 49408 tokens
+    edit(
+        folder, "model_cfg", text_cfg={**text, "hf_tokenizer_name": ""}
+    )  # open_clip's own, of 49408 tokens
     message = refusal(model=str(folder))
     assert f"scorer.model = '{folder}'" in message
     assert "tokenizer does not fit its text tower" in message
 
 
 def test_a_tokenizer_of_another_length_is_named(embedded, monkeypatch):
-    monkeypatch.setattr(embedded, "tokenizer", lambda texts: torch.zeros(len(texts), 77, dtype=torch.long))
+    monkeypatch.setattr(
+        embedded, "tokenizer", lambda texts: torch.zeros(len(texts), 77, dtype=torch.long)
+    )
     with pytest.raises(ModelError, match=r"'embedded'.*tokenizer does not fit its text tower"):
         embedded.embed_texts(PROMPTS)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1000], lambda data: b"no weights", lambda data: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1000], lambda data: b"no weights", lambda data: b""]
+)
 def test_weights_that_cannot_be_read_are_named(folder, damage):
     file = folder / WEIGHTS
     file.write_bytes(damage(file.read_bytes()))
@@ -192,7 +242,9 @@ def test_a_checkpoint_file_is_loaded_into_a_known_architecture(embedded, folder,
     assert "scorer.model = 'digits-tower'" in refusal(model="digits-tower")
 
 
-@pytest.mark.parametrize("name", ["weights.pt", "weights.bin", "./weights.ckpt", "folder/weights", "weights"])
+@pytest.mark.parametrize(
+    "name", ["weights.pt", "weights.bin", "./weights.ckpt", "folder/weights", "weights"]
+)
 def test_pickled_checkpoints_are_refused_by_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
@@ -202,7 +254,9 @@ def test_pickled_checkpoints_are_refused_by_name(tmp_path, monkeypatch, name):
     assert f"scorer.pretrained = '{name}'" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nowhere.safetensors", "/no/such/weights.safetensors", "~/weights.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["nowhere.safetensors", "/no/such/weights.safetensors", "~/weights.safetensors"]
+)
 def test_a_missing_checkpoint_is_named(name):
     with pytest.raises(ModelError, match="no such file"):
         open_clip_name(ScorerConfig(model="ViT-B-32", pretrained=name))

@@ -21,7 +21,10 @@ IDS = list(SCANS)
 @pytest.fixture
 def run(tmp_path) -> Store:
     store = Store.at(tmp_path)
-    rows = [{"sample_id": s, "image": {"bytes": encode_image(render(scan, "ochre"), "png")}} for s, scan in SCANS.items()]
+    rows = [
+        {"sample_id": s, "image": {"bytes": encode_image(render(scan, "ochre"), "png")}}
+        for s, scan in SCANS.items()
+    ]
     schema = pa.schema([SAMPLES.field("sample_id"), SAMPLES.field("image")])
     store.write_table("sources.parquet", pa.Table.from_pylist(rows, schema=schema))
     return store
@@ -51,7 +54,10 @@ def shard(*sample_ids, failed=()):
         }
         for s in sample_ids
     ]
-    rows += [{"sample_id": s, "filter_prompt": PROMPTS[SCANS[s].label], "status": "error"} for s in failed]
+    rows += [
+        {"sample_id": s, "filter_prompt": PROMPTS[SCANS[s].label], "status": "error"}
+        for s in failed
+    ]
     return pack("s", pa.Table.from_pylist(rows, schema=pa.schema([*PLAN, *MADE])))
 
 
@@ -79,7 +85,9 @@ def test_the_scores_are_cosines_of_the_right_pairs(run):
 def test_a_source_of_two_shards_is_read_and_embedded_once(run, asked, monkeypatch):
     actor = ScoreActor(ScorerConfig(), PROMPTS, run)
     embed, sizes = actor.scorer.embed_images, []
-    monkeypatch.setattr(actor.scorer, "embed_images", lambda images: sizes.append(len(images)) or embed(images))
+    monkeypatch.setattr(
+        actor.scorer, "embed_images", lambda images: sizes.append(len(images)) or embed(images)
+    )
     first = scored(actor, IDS[0], IDS[1], IDS[0])
     again = scored(actor, IDS[1], IDS[2])
     assert asked == [IDS[:2], [IDS[2]]]
@@ -101,7 +109,13 @@ def test_only_sources_of_rows_with_an_image_are_read(run, asked):
 def test_the_source_used_longest_ago_is_forgotten_first(run, asked, monkeypatch):
     monkeypatch.setattr(module, "REMEMBERED", 2)
     actor = ScoreActor(ScorerConfig(), PROMPTS, run)
-    for samples in (IDS[:2], IDS[:1], IDS[2:3], IDS[:1], IDS[1:2]):  # the third drives out the second
+    for samples in (
+        IDS[:2],
+        IDS[:1],
+        IDS[2:3],
+        IDS[:1],
+        IDS[1:2],
+    ):  # the third drives out the second
         scored(actor, *samples)
         assert len(actor.known) <= 2
     assert asked == [IDS[:2], IDS[2:3], IDS[1:2]]
@@ -114,4 +128,6 @@ def test_a_sources_scores_do_not_depend_on_the_shards_before(run):
     for samples in (IDS[3:], IDS[1:2]):
         scored(used, *samples)
     assert scored(fresh, *IDS) == scored(used, *IDS)
-    np.testing.assert_array_equal(np.stack([fresh.known[s] for s in IDS]), np.stack([used.known[s] for s in IDS]))
+    np.testing.assert_array_equal(
+        np.stack([fresh.known[s] for s in IDS]), np.stack([used.known[s] for s in IDS])
+    )

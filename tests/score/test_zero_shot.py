@@ -43,7 +43,9 @@ def test_the_probabilities_are_those_of_the_models_own_softmax(actor, images):
     scorer = ClipScorer(ScorerConfig())
     with torch.no_grad():
         pixels = scorer.pixels([render(scan, "web", i) for i, scan in enumerate(SCANS)])
-        image, text, scale = scorer.model(pixels, scorer.tokenizer(PROMPTS))[:3]  # open_clip's own forward
+        image, text, scale = scorer.model(pixels, scorer.tokenizer(PROMPTS))[
+            :3
+        ]  # open_clip's own forward
         expected = (scale * image @ text.T).softmax(1).numpy()
     for row, scan, p in zip(found.to_pylist(), SCANS, expected, strict=True):
         assert row["prob_true"] == pytest.approx(p[scan.label], abs=1e-4)
@@ -54,7 +56,12 @@ def test_the_probabilities_are_those_of_the_models_own_softmax(actor, images):
 
 def test_what_cannot_be_read_any_more_has_nulls_and_moves_nobody(actor, images, tmp_path):
     (tmp_path / "a.png").write_bytes(images[0]["bytes"])
-    mixed = [{"path": str(tmp_path / "a.png")}, {"bytes": b"broken"}, *images[2:4], {"path": str(tmp_path / "gone.png")}]
+    mixed = [
+        {"path": str(tmp_path / "a.png")},
+        {"bytes": b"broken"},
+        *images[2:4],
+        {"path": str(tmp_path / "gone.png")},
+    ]
     mixed += images[5:]
     whole, found = actor(samples_of(images)).to_pylist(), actor(samples_of(mixed)).to_pylist()
     for i, (row, before) in enumerate(zip(found, whole, strict=True)):

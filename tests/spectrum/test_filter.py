@@ -26,7 +26,9 @@ SCHEMA = pa.schema(
 def table(*rows):
     default = {"sample_id": "a", "role": "train", "lam_pct": 0, "status": "ok", "error": None}
     default |= {"text_sim": 0.5, "text_rank": 1, "source_text_sim": 0.4}
-    return pa.Table.from_pylist([{**default, "replica": i, **row} for i, row in enumerate(rows)], schema=SCHEMA)
+    return pa.Table.from_pylist(
+        [{**default, "replica": i, **row} for i, row in enumerate(rows)], schema=SCHEMA
+    )
 
 
 def reasons(rows, **config):
@@ -48,7 +50,12 @@ def test_rank_is_inclusive_and_ignores_the_threshold():
 
 
 @pytest.mark.parametrize(
-    "config", [{"mode": "rank", "rank": 1000}, {"mode": "absolute", "threshold": -1.0}, {"mode": "quantile", "quantile": 1e-9}]
+    "config",
+    [
+        {"mode": "rank", "rank": 1000},
+        {"mode": "absolute", "threshold": -1.0},
+        {"mode": "quantile", "quantile": 1e-9},
+    ],
 )
 def test_failed_rows_keep_their_own_reason_under_the_laxest_filter(config):
     rows = table(
@@ -77,9 +84,13 @@ def test_only_the_best_passing_attempt_is_kept():
     assert reasons(rows, mode="absolute", threshold=0.3) == ["attempt", "", "attempt", "text_sim"]
 
 
-@pytest.mark.parametrize("key", [{"sample_id": "b"}, {"role": "probe"}, {"lam_pct": 30}, {"replica": 7}])
+@pytest.mark.parametrize(
+    "key", [{"sample_id": "b"}, {"role": "probe"}, {"lam_pct": 30}, {"replica": 7}]
+)
 def test_rows_of_another_image_are_not_attempts(key):
-    assert reasons(table({"replica": 0, "text_sim": 0.9}, {"replica": 0, "text_sim": 0.1, **key})) == ["", ""]
+    assert reasons(
+        table({"replica": 0, "text_sim": 0.9}, {"replica": 0, "text_sim": 0.1, **key})
+    ) == ["", ""]
 
 
 def test_another_threshold_keeps_other_rows_of_the_same_table():
@@ -96,13 +107,20 @@ def test_an_empty_table_is_judged():
 
 def real(*sims, **row):
     """Rows that stand for one real image each, with `sims` as its own closeness to its prompt."""
-    return [{"sample_id": f"s{i}", "text_sim": -1.0, "source_text_sim": sim, **row} for i, sim in enumerate(sims)]
+    return [
+        {"sample_id": f"s{i}", "text_sim": -1.0, "source_text_sim": sim, **row}
+        for i, sim in enumerate(sims)
+    ]
 
 
-@pytest.mark.parametrize(("quantile", "bar"), [(0.05, 0.12), (0.25, 0.2), (0.5, 0.3), (0.625, 0.35), (0.95, 0.48)])
+@pytest.mark.parametrize(
+    ("quantile", "bar"), [(0.05, 0.12), (0.25, 0.2), (0.5, 0.3), (0.625, 0.35), (0.95, 0.48)]
+)
 def test_the_bar_is_the_quantile_of_the_real_images(quantile, bar):
     above, below = np.float32(bar + 1e-4), np.float32(bar - 1e-4)
-    rows = table(*real(0.5, 0.1, 0.4, 0.2, 0.3), *({**real(0.5)[0], "text_sim": s} for s in (above, below)))
+    rows = table(
+        *real(0.5, 0.1, 0.4, 0.2, 0.3), *({**real(0.5)[0], "text_sim": s} for s in (above, below))
+    )
     assert reasons(rows, mode="quantile", quantile=quantile)[5:] == ["", "text_sim"]
 
 
@@ -110,15 +128,28 @@ def test_the_bar_is_the_quantile_of_the_real_images(quantile, bar):
 def test_an_image_as_close_as_the_quantile_itself_passes(place):
     sims = [0.1] * place + [0.2] + [0.9] * (100 - place)
     made = [{**real(0.1)[0], "text_sim": sim} for sim in (0.2, 0.1999)]
-    assert reasons(table(*real(*sims), *made), mode="quantile", quantile=place / 100)[-2:] == ["", "text_sim"]
+    assert reasons(table(*real(*sims), *made), mode="quantile", quantile=place / 100)[-2:] == [
+        "",
+        "text_sim",
+    ]
 
 
 def test_a_real_image_counts_once_however_many_rows_it_has():
-    many = [{"sample_id": "s0", "source_text_sim": 0.1, "text_sim": -1.0, "lam_pct": lam} for lam in range(50)]
+    many = [
+        {"sample_id": "s0", "source_text_sim": 0.1, "text_sim": -1.0, "lam_pct": lam}
+        for lam in range(50)
+    ]
     made = {**real(0.1)[0], "text_sim": 0.25}
-    assert reasons(table(*real(0.1, 0.3, 0.4), made), mode="quantile", quantile=0.5)[-1] == "text_sim"
-    assert reasons(table(*many, *real(0.1, 0.3, 0.4), made), mode="quantile", quantile=0.5)[-1] == "text_sim"
-    assert reasons(table(*many, *real(0.1, 0.2, 0.4), made), mode="quantile", quantile=0.5)[-1] == ""
+    assert (
+        reasons(table(*real(0.1, 0.3, 0.4), made), mode="quantile", quantile=0.5)[-1] == "text_sim"
+    )
+    assert (
+        reasons(table(*many, *real(0.1, 0.3, 0.4), made), mode="quantile", quantile=0.5)[-1]
+        == "text_sim"
+    )
+    assert (
+        reasons(table(*many, *real(0.1, 0.2, 0.4), made), mode="quantile", quantile=0.5)[-1] == ""
+    )
 
 
 def test_probes_and_images_without_a_score_do_not_move_the_bar():
@@ -132,7 +163,9 @@ def test_probes_and_images_without_a_score_do_not_move_the_bar():
     assert reasons(rows, mode="quantile", quantile=0.9)[-2:] == ["", "text_sim"]
 
 
-@pytest.mark.parametrize("rows", [[], real(None, None), real(0.3, role="probe"), real(float("nan"))])
+@pytest.mark.parametrize(
+    "rows", [[], real(None, None), real(0.3, role="probe"), real(float("nan"))]
+)
 def test_no_real_image_to_take_the_quantile_of_is_an_error(rows):
     with pytest.raises(DataError, match=r"filter\.mode = 'quantile'"):
         reasons(table(*rows), mode="quantile")
@@ -146,7 +179,8 @@ SHARE = st.floats(0, 1, exclude_min=True, exclude_max=True)
 def test_a_higher_quantile_keeps_no_other_images(sources, made, one, other):
     rows = table(*real(*sources), *({**real(sources[0])[0], "text_sim": s} for s in made))
     low, high = (
-        verdicts(rows, FilterConfig(mode="quantile", quantile=q))["quantile"][len(sources) :] for q in sorted((one, other))
+        verdicts(rows, FilterConfig(mode="quantile", quantile=q))["quantile"][len(sources) :]
+        for q in sorted((one, other))
     )
     assert not (high & ~low).any()
     assert all(low[np.asarray(made) >= max(sources)])
@@ -158,7 +192,13 @@ def test_verdicts_of_all_modes_agree_with_the_reasons():
         {"sample_id": "a", "source_text_sim": 0.2, "text_sim": 0.35, "text_rank": 2},
         {"sample_id": "b", "source_text_sim": 0.4, "text_sim": 0.25, "text_rank": 1},
         {"sample_id": "b", "source_text_sim": 0.4, "text_sim": 0.35, "text_rank": 1},
-        {"sample_id": "c", "status": "error", "text_sim": None, "text_rank": None, "source_text_sim": None},
+        {
+            "sample_id": "c",
+            "status": "error",
+            "text_sim": None,
+            "text_rank": None,
+            "source_text_sim": None,
+        },
         {"sample_id": "a", "status": "error", "source_text_sim": 0.2},
     )
     config = {"threshold": 0.3, "quantile": 0.5, "rank": 1}

@@ -18,7 +18,13 @@ from discl_ray.errors import ConfigError, DataError, IntegrityError, SetupError
 from discl_ray.experiments.spectra import open_for, samples_today, since_made, with_recorded
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.find import find_spectrum
-from discl_ray.spectrum.made_with import MadeWith, installed, other_versions, read_made_with, write_made_with
+from discl_ray.spectrum.made_with import (
+    MadeWith,
+    installed,
+    other_versions,
+    read_made_with,
+    write_made_with,
+)
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.synthesize.layout import prepare
 from discl_ray.train.images.table import build_table, open_table, table_rows
@@ -52,24 +58,39 @@ def test_the_only_one_is_found_and_knows_what_training_needs(run):
     assert len(spectrum.classes) == 10
     sources = spectrum.sources()
     assert set(sources["split"].to_pylist()) == {"train", "val"}
-    assert set(spectrum.table(FilterConfig(), [])["sample_id"].to_pylist()) == set(sources["sample_id"].to_pylist())
+    assert set(spectrum.table(FilterConfig(), [])["sample_id"].to_pylist()) == set(
+        sources["sample_id"].to_pylist()
+    )
 
 
 def test_neither_weights_nor_prompts_nor_data_are_looked_at(run, monkeypatch):
     config, store = run
-    for name in ("generate.model_folder.fingerprint", "score.model_folder.scorer_fingerprint", "plan.prompts.load_prompts"):
+    for name in (
+        "generate.model_folder.fingerprint",
+        "score.model_folder.scorer_fingerprint",
+        "plan.prompts.load_prompts",
+    ):
         monkeypatch.setattr(f"discl_ray.{name}", lambda *_: pytest.fail("phase 1 was prepared"))
     assert find_spectrum(config).store == store
-    other = with_values(config, {"generator.micro_batch": 3, "run.stall_warning_s": 7})  # nothing that decides an image
+    other = with_values(
+        config, {"generator.micro_batch": 3, "run.stall_warning_s": 7}
+    )  # nothing that decides an image
     assert find_spectrum(other).store == store
 
 
 def test_one_key_that_decides_images_is_another_spectrum(run):
     config, store = run
-    for key, value in {"seed": 1, "plan.replicas": 5, "generator.cfg_scale": 3.25, "data.per_class_test": 11}.items():
+    for key, value in {
+        "seed": 1,
+        "plan.replicas": 5,
+        "generator.cfg_scale": 3.25,
+        "data.per_class_test": 11,
+    }.items():
         if key.startswith("data"):
             continue
-        with pytest.raises(SetupError, match=f"the nearest is {store.name}, which differs in {key}") as caught:
+        with pytest.raises(
+            SetupError, match=f"the nearest is {store.name}, which differs in {key}"
+        ) as caught:
             find_spectrum(with_values(config, {key: value}))
         assert "\n" not in str(caught.value)
 
@@ -134,17 +155,24 @@ def test_lost_samples_are_named(run):
     _, store = run
     shutil.rmtree(Spectrum.open(store).samples.local)
     with pytest.raises(
-        IntegrityError, match=r"no table of the real training images.*reads the data again.*copy the folder samples-"
+        IntegrityError,
+        match=r"no table of the real training images.*reads the data again.*copy the folder samples-",
     ):
         Spectrum.open(store)
 
 
 def test_a_path_brings_the_configuration_that_made_it(run):
     config, store = run
-    elsewhere = with_values(Config(), {"spectrum.path": store.base, "run.root": config.run.root, "run.name": "mine"})
+    elsewhere = with_values(
+        Config(), {"spectrum.path": store.base, "run.root": config.run.root, "run.name": "mine"}
+    )
     opened = with_recorded(elsewhere, find_spectrum(elsewhere))
     assert (opened.data, opened.plan) == (config.data, config.plan)
-    assert (opened.run, opened.seed, opened.train) == (elsewhere.run, elsewhere.seed, elsewhere.train)
+    assert (opened.run, opened.seed, opened.train) == (
+        elsewhere.run,
+        elsewhere.seed,
+        elsewhere.train,
+    )
 
 
 def test_without_an_image_to_judge_by_it_is_refused(run):
@@ -183,12 +211,18 @@ def test_another_tools_spectrum_is_trained_on(run, of_another_tool):
     assert "not recorded" in since_made(theirs, "")[0]
     columns = ["label", "lam_pct", "role", "hard", "domain", "sample_id"]
     sorts = [(name, "ascending") for name in ("sample_id", "lam_pct", "role", "hard")]
-    mine, other = (table_rows(s, config.filter).select(columns).sort_by(sorts) for s in (ours, theirs))
+    mine, other = (
+        table_rows(s, config.filter).select(columns).sort_by(sorts) for s in (ours, theirs)
+    )
     assert mine.equals(other)
     table = open_table(build_table(theirs, config.filter, config.train.image_size))
-    job = make_job(theirs, seed=0, data=config.data, train=config.train, curriculum=config.curriculum)
+    job = make_job(
+        theirs, seed=0, data=config.data, train=config.train, curriculum=config.curriculum
+    )
     reports = []
-    loop(job, table, LocalController(job.curriculum, job.levels, job.seed), reports.append, epochs=1)
+    loop(
+        job, table, LocalController(job.curriculum, job.levels, job.seed), reports.append, epochs=1
+    )
     assert [report.epoch for report in reports] == [1]
 
 
@@ -244,7 +278,10 @@ def test_the_types_that_other_libraries_write_are_read(run, of_another_tool):
     config, _ = run
     columns = ["sample_id", "label", "lam_pct", "role"]
     spectrum = Spectrum.open(of_another_tool)
-    before, rows = spectrum.table(FilterConfig(), []), table_rows(spectrum, config.filter).select(columns)
+    before, rows = (
+        spectrum.table(FilterConfig(), []),
+        table_rows(spectrum, config.filter).select(columns),
+    )
     for name in of_another_tool.list("spectrum", ".parquet"):
         table = of_another_tool.read_table(name)
         for column in ("label", "lam_pct", "replica", "attempt"):
@@ -255,7 +292,9 @@ def test_the_types_that_other_libraries_write_are_read(run, of_another_tool):
         of_another_tool.write_table(name, table)
     for name in of_another_tool.list("samples/train", ".parquet"):
         table = of_another_tool.read_table(name)
-        of_another_tool.write_table(name, changed(changed(table, "label", lambda c: c.cast(pa.int64())), "domain", None))
+        of_another_tool.write_table(
+            name, changed(changed(table, "label", lambda c: c.cast(pa.int64())), "domain", None)
+        )
     spectrum = Spectrum.open(of_another_tool)
     assert spectrum.table(FilterConfig(), []).equals(before)
     assert table_rows(spectrum, config.filter).select(columns).equals(rows)
@@ -294,7 +333,9 @@ def test_a_place_that_cannot_be_looked_at_is_named(run, tmp_path):
 def test_a_configuration_that_cannot_be_read_is_named(run):
     config, store = run
     store.write("config.yaml", b"{")
-    with pytest.raises(SetupError, match=f"its config.yaml is gone or cannot be read.*spectrum.path={store.base};"):
+    with pytest.raises(
+        SetupError, match=f"its config.yaml is gone or cannot be read.*spectrum.path={store.base};"
+    ):
         find_spectrum(config)
 
 
@@ -319,8 +360,12 @@ def test_other_versions_are_one_sentence(run):
     made = read_made_with(store)
     assert made.versions == installed()
     assert other_versions(made) == ""
-    write_made_with(store, MadeWith(generator="g", scorer="s", versions={**installed(), "torch": "1.0"}))
-    assert other_versions(read_made_with(store)).startswith("the spectrum was made with torch 1.0 (here ")
+    write_made_with(
+        store, MadeWith(generator="g", scorer="s", versions={**installed(), "torch": "1.0"})
+    )
+    assert other_versions(read_made_with(store)).startswith(
+        "the spectrum was made with torch 1.0 (here "
+    )
     store.write("made_with.json", b"{")
     assert read_made_with(store) is None
     assert other_versions(None) == ""
@@ -339,7 +384,9 @@ def test_a_recorded_configuration_has_the_values_of_its_time(run):
     then = Outer.model_validate(with_values_before(Outer, recorded))
     assert then.inner.how == "old"
     assert identity(then) == recorded
-    assert Outer.model_validate(recorded).inner.how == "new"  # what a person writes today means today's default
+    assert (
+        Outer.model_validate(recorded).inner.how == "new"
+    )  # what a person writes today means today's default
     config, store = run
     assert recorded_config(dump_config(config)) == config
     assert recorded_config(store.read("config.yaml").decode()).plan == config.plan
@@ -347,8 +394,13 @@ def test_a_recorded_configuration_has_the_values_of_its_time(run):
 
 def test_a_renamed_key_is_read_under_both_names():
     aliases = {"plan.copies": "plan.replicas", "train.colour": "filter.mode"}
-    assert renamed({"plan": {"copies": 3, "lams": [0]}}, aliases) == {"plan": {"lams": [0], "replicas": 3}}
-    assert renamed({"train": {"colour": "rank"}}, aliases) == {"train": {}, "filter": {"mode": "rank"}}
+    assert renamed({"plan": {"copies": 3, "lams": [0]}}, aliases) == {
+        "plan": {"lams": [0], "replicas": 3}
+    }
+    assert renamed({"train": {"colour": "rank"}}, aliases) == {
+        "train": {},
+        "filter": {"mode": "rank"},
+    }
     both = {"plan": {"copies": 3, "replicas": 4}}
     assert renamed(both, aliases) == both  # which is then refused as an unknown key
     for new in ALIASES.values():
@@ -376,15 +428,32 @@ def test_train_runs_where_phase_1_cannot(run, tmp_path):
     """No diffusers, no transformers, weights and prompts that are gone; the images lie in another run root."""
     config, store = run
     recorded = json.loads(config.model_dump_json())
-    recorded["generator"]["model"], recorded["prompts"]["scenes"] = str(tmp_path / "gone"), str(tmp_path / "gone.yaml")
+    recorded["generator"]["model"], recorded["prompts"]["scenes"] = (
+        str(tmp_path / "gone"),
+        str(tmp_path / "gone.yaml"),
+    )
     made = Config.model_validate(recorded)
     store.write("config.yaml", dump_config(made).encode())
     small = with_values(
-        made, {"train.width": 4, "train.epochs": 2, "curriculum.epochs": 1, "train.start_steps": 2, "train.batch": 8}
+        made,
+        {
+            "train.width": 4,
+            "train.epochs": 2,
+            "curriculum.epochs": 1,
+            "train.start_steps": 2,
+            "train.batch": 8,
+        },
     )
     file = tmp_path / "config.yaml"
     file.write_text(dump_config(small))
-    command = [sys.executable, "-c", TRAINS_WITHOUT, str(ROOT / "jobs" / "train.py"), "--config", str(file)]
+    command = [
+        sys.executable,
+        "-c",
+        TRAINS_WITHOUT,
+        str(ROOT / "jobs" / "train.py"),
+        "--config",
+        str(file),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"spectrum · {store.base}" in done.stdout

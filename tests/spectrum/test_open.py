@@ -29,7 +29,15 @@ from discl_ray.embedded import GENERATOR
 from discl_ray.embedded.digits import NAMES
 from discl_ray.errors import DataError, IntegrityError, ModelError, UnreadableError
 from discl_ray.report.acceptance import made_words
-from discl_ray.spectrum.commit import committed, committed_files, drop_damaged, drop_strays, group_starts, verify, write_shard
+from discl_ray.spectrum.commit import (
+    committed,
+    committed_files,
+    drop_damaged,
+    drop_strays,
+    group_starts,
+    verify,
+    write_shard,
+)
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import count_verdicts, open_spectrum, with_images
 from discl_ray.spectrum.samples import read_split, samples_of
@@ -105,21 +113,31 @@ def test_a_higher_level_looks_more_like_its_source(spectrum_run):
 
 def test_a_shard_is_one_file_and_its_rows_lie_by_source_and_level(spectrum_run):
     store = spectrum_run[1].store
-    assert committed_files(store) == store.list("spectrum", ".parquet") == [f"spectrum/{s}.parquet" for s in committed(store)]
+    assert (
+        committed_files(store)
+        == store.list("spectrum", ".parquet")
+        == [f"spectrum/{s}.parquet" for s in committed(store)]
+    )
     for name in committed_files(store):
         table = store.read_table(name)
         assert table.schema.equals(SPECTRUM, check_metadata=True)
         rows = table.select(["sample_id", "lam_pct", "replica", "attempt"]).to_pylist()
         assert rows == sorted(rows, key=lambda row: tuple(row.values()))
-        assert [NAMES[label] for label in table["label"].to_pylist()] == table["class_name"].to_pylist()
+        assert [NAMES[label] for label in table["label"].to_pylist()] == table[
+            "class_name"
+        ].to_pylist()
 
 
-@given(st.lists(st.tuples(st.integers(1, 150), st.sampled_from([0, 10, 400])), min_size=1, max_size=12))
+@given(
+    st.lists(st.tuples(st.integers(1, 150), st.sampled_from([0, 10, 400])), min_size=1, max_size=12)
+)
 @settings(max_examples=30)
 def test_a_row_group_divides_no_source_and_takes_none_when_it_is_full(sources):
     ids = np.repeat([f"s{i:02}" for i in range(len(sources))], [rows for rows, _ in sources])
     sizes = np.repeat([size for _, size in sources], [rows for rows, _ in sources])
-    images = pa.array([{"bytes": bytes(size) if size else None} for size in sizes], SPECTRUM.field("image").type)
+    images = pa.array(
+        [{"bytes": bytes(size) if size else None} for size in sizes], SPECTRUM.field("image").type
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("discl_ray.spectrum.commit.GROUP_BYTES", 20_000)
         starts = group_starts(pa.table({"sample_id": ids, "image": images}))
@@ -140,12 +158,16 @@ def test_images_are_read_only_when_they_are_asked_for(copy, monkeypatch):
     """And of a file only the row groups that hold one of them."""
     asked, read, group = [], pq.ParquetFile.read, pq.ParquetFile.read_row_group
     monkeypatch.setattr(
-        pq.ParquetFile, "read", lambda file, columns=None, **more: asked.append(columns) or read(file, columns, **more)
+        pq.ParquetFile,
+        "read",
+        lambda file, columns=None, **more: asked.append(columns) or read(file, columns, **more),
     )
     monkeypatch.setattr(
         pq.ParquetFile,
         "read_row_group",
-        lambda file, i, columns, **more: asked.append((i, columns)) or group(file, i, columns, **more),
+        lambda file, i, columns, **more: (
+            asked.append((i, columns)) or group(file, i, columns, **more)
+        ),
     )
     whole = open_spectrum(copy, LAX)
     asked.clear()
@@ -185,7 +207,11 @@ def opened_by_duckdb(folder):
 def opened_by_polars(folder):
     import polars
 
-    return polars.read_parquet(folder).select(["gid", "lam_pct", "class_name"]).to_dict(as_series=False)
+    return (
+        polars.read_parquet(folder)
+        .select(["gid", "lam_pct", "class_name"])
+        .to_dict(as_series=False)
+    )
 
 
 def opened_by_datasets(folder):
@@ -204,14 +230,24 @@ def opened_by_ray(folder):
 
 
 @pytest.mark.parametrize(
-    "opened", [opened_by_pandas, opened_by_pyarrow, opened_by_duckdb, opened_by_polars, opened_by_datasets, opened_by_ray]
+    "opened",
+    [
+        opened_by_pandas,
+        opened_by_pyarrow,
+        opened_by_duckdb,
+        opened_by_polars,
+        opened_by_datasets,
+        opened_by_ray,
+    ],
 )
 def test_anyone_opens_the_folder_as_it_lies(copy, spectrum_run, opened):
     found = opened(Path(copy.path("spectrum")))
     plan = spectrum_run[1].plan
     planned = {
         gid: (lam, NAMES[label])
-        for gid, lam, label in zip(*(plan[n].to_pylist() for n in ("gid", "lam_pct", "label")), strict=True)
+        for gid, lam, label in zip(
+            *(plan[n].to_pylist() for n in ("gid", "lam_pct", "label")), strict=True
+        )
     }
     rows = list(zip(found["gid"], found["lam_pct"], found["class_name"], strict=True))
     assert len(rows) == len(planned)
@@ -233,9 +269,16 @@ def test_hundreds_of_shards_open_as_one_spectrum(tmp_path):
             }
             for row in reversed(range(rows))
         ]
-        write_shard(run, f"{shard:016x}", pa.Table.from_pylist(made, schema=SCORED), ["a 'class': “ü”\nof two lines"])
+        write_shard(
+            run,
+            f"{shard:016x}",
+            pa.Table.from_pylist(made, schema=SCORED),
+            ["a 'class': “ü”\nof two lines"],
+        )
     table = open_spectrum(run, LAX)
-    assert table["gid"].to_pylist() == [f"{shard:03}-{row}" for shard in range(200) for row in range(rows)]
+    assert table["gid"].to_pylist() == [
+        f"{shard:03}-{row}" for shard in range(200) for row in range(rows)
+    ]
     assert pq.read_table(run.path("spectrum")).num_rows == 200 * rows
 
 
@@ -259,7 +302,9 @@ def test_another_filter_keeps_other_rows_drops_none_and_writes_nothing(spectrum_
         config = FilterConfig(mode="absolute", threshold=threshold)
         table = open_spectrum(prepared.store, config, columns=[])
         assert table.num_rows == prepared.plan.num_rows
-        expected = sum(np.float32(s) >= np.float32(threshold) for s in sims) if kept is None else kept
+        expected = (
+            sum(np.float32(s) >= np.float32(threshold) for s in sims) if kept is None else kept
+        )
         assert sum(table["kept"].to_pylist()) == expected
         assert set(table["reason"].to_pylist()) <= {"", "text_sim"}
         assert sum(c.total() for c in count_verdicts(table).values()) == prepared.plan.num_rows
@@ -284,14 +329,22 @@ def test_the_summary_and_the_plan_in_words_have_the_right_numbers(spectrum_run):
     words = describe(prepared, config)
     assert f"{rows} images of {rows // 2} real ones at λ = 0, 0.5 in" in words
     trains, probes = role.count("train"), role.count("probe")
-    assert f": {trains} of {trains // 2} train images to train on, {probes} of {probes // 2} val images as probes" in words
+    assert (
+        f": {trains} of {trains // 2} train images to train on, {probes} of {probes // 2} val images as probes"
+        in words
+    )
     assert f"{rows // 2 * 6} guided UNet steps · all of them are made" in words
     assert "time" not in words
     spectrum = open_spectrum(prepared.store, config.filter, columns=[])
     told = made_words(spectrum, made_now=False)
     kept = spectrum.filter(pc.equal(spectrum["role"], "train"))["kept"].to_pylist().count(True)
-    assert told == f"nothing was left to make: {trains} images to train on, {kept} of them kept, and {probes} probes"
-    larger = config.model_copy(update={"generator": config.generator.model_copy(update={"size": (64, 320)})})
+    assert (
+        told
+        == f"nothing was left to make: {trains} images to train on, {kept} of them kept, and {probes} probes"
+    )
+    larger = config.model_copy(
+        update={"generator": config.generator.model_copy(update={"size": (64, 320)})}
+    )
     assert f"at most {rows * 64 * 320 * 3 / 1e6:.1f} MB of pixels" in describe(prepared, larger)
     table = [line.split() for line in summarize(prepared, config).splitlines()[2:]]
     assert [(line[0], line[1], line[4]) for line in table] == [
@@ -393,23 +446,31 @@ def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectr
     rows[0]["image"]["bytes"] = rows[0]["image"]["bytes"][:300]
     rows[1]["image"]["bytes"] = b"no image"
     copy.write_table("sources.parquet", pa.Table.from_pylist(rows, schema=sources.schema))
-    plan = prepared.plan.filter(pa.compute.is_in(prepared.plan["sample_id"], sources["sample_id"][:3]))
+    plan = prepared.plan.filter(
+        pa.compute.is_in(prepared.plan["sample_id"], sources["sample_id"][:3])
+    )
     generator = config.generator.model_copy(update={"micro_batch": 4, "threads": 1})
     made = GenerateActor(generator, config.plan.num_steps, copy)(pack("s", plan))
     whole = GenerateActor(generator, config.plan.num_steps, prepared.store)(pack("s", plan))
     shard_id, table = unpack(ScoreActor(config.scorer, prepared.class_prompts, copy)(made))
     assert shard_id == "s"
     assert table.schema.equals(SCORED)
-    expected = dict(zip(sources["sample_id"].to_pylist(), ["truncated", "not_an_image", None], strict=False))
+    expected = dict(
+        zip(sources["sample_id"].to_pylist(), ["truncated", "not_an_image", None], strict=False)
+    )
     for row in table.to_pylist():
         reason = expected[row["sample_id"]]
         assert (row["status"], row["error"]) == (("error", reason) if reason else ("ok", None))
         values = (row["image"]["bytes"], row["text_sim"], row["image_sim"], row["source_text_sim"])
         assert [value is None for value in values] == [reason is not None] * 4
     good = [row["gid"] for row in table.to_pylist() if row["status"] == "ok"]
-    with_broken, without = ({r["gid"]: r["image"]["bytes"] for r in unpack(m)[1].to_pylist()} for m in (made, whole))
+    with_broken, without = (
+        {r["gid"]: r["image"]["bytes"] for r in unpack(m)[1].to_pylist()} for m in (made, whole)
+    )
     assert good
-    assert all(with_broken[gid] == without[gid] for gid in good)  # the neighbours of a broken image are as they were
+    assert all(
+        with_broken[gid] == without[gid] for gid in good
+    )  # the neighbours of a broken image are as they were
 
 
 def test_the_plan_of_another_grid_lies_in_another_directory(spectrum_run):
@@ -420,15 +481,26 @@ def test_the_plan_of_another_grid_lies_in_another_directory(spectrum_run):
     plan = config.plan.model_copy(update={"lams": (0.0, 0.25)})
     assert prepare(config.model_copy(update={"plan": plan}))[0].base != prepared.store.base
     execution = config.generator.model_copy(update={"micro_batch": 2, "actors": 2})
-    assert prepare(config.model_copy(update={"generator": execution}))[0].base == prepared.store.base
+    assert (
+        prepare(config.model_copy(update={"generator": execution}))[0].base == prepared.store.base
+    )
 
 
-def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(spectrum_run, tmp_path, capsys, monkeypatch):
+def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(
+    spectrum_run, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("the driver touched CUDA"))
-    first = {r["gid"]: r for r in open_spectrum(spectrum_run[1].store, LAX, columns=["image"]).to_pylist()}
+    first = {
+        r["gid"]: r
+        for r in open_spectrum(spectrum_run[1].store, LAX, columns=["image"]).to_pylist()
+    }
     until = float(np.median([r["text_sim"] for r in first.values()]))
     config = tiny_config(
-        tmp_path, "plan.attempts=2", f"plan.until_text_sim={until}", "filter.mode=absolute", "filter.threshold=-1"
+        tmp_path,
+        "plan.attempts=2",
+        f"plan.until_text_sim={until}",
+        "filter.mode=absolute",
+        "filter.threshold=-1",
     )
     ready = prepare(config)
     store = ready.store
@@ -456,19 +528,25 @@ def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(spectr
     assert dates(store) == before
 
 
-def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(tmp_path, ray_local, capsys, monkeypatch):
+def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(
+    tmp_path, ray_local, capsys, monkeypatch
+):
     """One source edited, one gone, one level more: equal gids keep their images, nothing else is made but what is new."""
     from discl_ray.spectrum.reuse import FILE, Reuse
 
     config = tiny_config(tmp_path)
     first = lay_out(config, *prepare(config))
     generate(first, config)
-    images = {r["gid"]: r["image"] for r in open_spectrum(first.store, LAX, columns=["image"]).to_pylist()}
+    images = {
+        r["gid"]: r["image"] for r in open_spectrum(first.store, LAX, columns=["image"]).to_pylist()
+    }
 
     def edited(seed, *_):
         listing = digits_lt(config.data, seed)
         rows = [row for row in listing.table.to_pylist() if row["sample_id"] != gone]
-        next(r for r in rows if r["sample_id"] == other)["bytes"] = encode_image(np.full((32, 32, 3), 90, np.uint8), "png")
+        next(r for r in rows if r["sample_id"] == other)["bytes"] = encode_image(
+            np.full((32, 32, 3), 90, np.uint8), "png"
+        )
         return inline(rows, listing.root, listing.classes)
 
     sources = sorted(set(first.plan["sample_id"].to_pylist()))
@@ -483,9 +561,14 @@ def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(tmp_pa
     signs = generate(second, more)
     # said once a second: the last may be missing
     assert 0 < sum(s["images"] for s in signs) <= second.plan.num_rows - len(kept)
-    assert f"{len(kept)} of {second.plan.num_rows} images were made by earlier runs" in capsys.readouterr().out
+    assert (
+        f"{len(kept)} of {second.plan.num_rows} images were made by earlier runs"
+        in capsys.readouterr().out
+    )
     rows = open_spectrum(second.store, LAX, columns=["image", "text_sim", "status"]).to_pylist()
-    assert {r["gid"]: r["image"] for r in rows if r["gid"] in kept} == {gid: images[gid] for gid in kept}
+    assert {r["gid"]: r["image"] for r in rows if r["gid"] in kept} == {
+        gid: images[gid] for gid in kept
+    }
     assert all(r["status"] == "ok" and r["text_sim"] is not None for r in rows)
     shutil.rmtree(first.store.base)
     assert Reuse.open(second.store).take(kept) == {}  # deleted since: made again
@@ -524,19 +607,32 @@ def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
     assert warnings(draft(large, *prepare(large)), large) == []
     folder = shutil.copytree(GENERATOR, tmp_path / "model")
     file = folder / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": "PNDMScheduler", "clip_sample": True}))
+    file.write_text(
+        json.dumps(
+            {**json.loads(file.read_text()), "_class_name": "PNDMScheduler", "clip_sample": True}
+        )
+    )
     other = small(f"generator.model={folder}")
     kind, clipped = warnings(draft(other, *prepare(other)), other)
     assert "is of a PNDMScheduler: generator.sampler = ddim takes its noise schedule" in kind
     assert "clip_sample = True: not followed" in clipped
-    assert check_diffusion(other).split("\n") == [str(folder), kind, clipped]  # what the doctor says
+    assert check_diffusion(other).split("\n") == [
+        str(folder),
+        kind,
+        clipped,
+    ]  # what the doctor says
 
 
 def test_the_embedded_generator_refuses_another_data_set_unless_it_is_told(small):
     config = small()
     other = config.model_copy(update={"data": ImageFolderConfig(root="/birds/of/nowhere")})
-    with pytest.raises(ModelError, match=r"embedded knows only digits, data\.name = imagefolder.*allow_embedded=true"):
+    with pytest.raises(
+        ModelError,
+        match=r"embedded knows only digits, data\.name = imagefolder.*allow_embedded=true",
+    ):
         prepare(other)
-    allowed = other.model_copy(update={"generator": other.generator.model_copy(update={"allow_embedded": True})})
+    allowed = other.model_copy(
+        update={"generator": other.generator.model_copy(update={"allow_embedded": True})}
+    )
     with pytest.raises(DataError, match=r"data\.root = '/birds/of/nowhere': no such folder"):
         prepare(allowed)

@@ -61,7 +61,9 @@ def ref(tmp_path_factory: pytest.TempPathFactory) -> TableRef:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ray_local: None, ref: TableRef, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def undisturbed(
+    ray_local: None, ref: TableRef, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Path]:
     """Runs of one and of two workers."""
     runs = {workers: tmp_path_factory.mktemp("undisturbed") for workers in (1, 2)}
     for workers, run in runs.items():
@@ -73,30 +75,42 @@ def test_the_runs_have_something_to_lose(undisturbed: dict[int, Path]) -> None:
     history = trainer.read_history(Store.at(undisturbed[1]))
     assert [row["epoch"] for row in history] == list(range(1, EPOCHS + 1))
     assert len({row["lam"] for row in history}) > 1  # the adaptive curriculum went up and down
-    assert left(undisturbed[1]) != left(undisturbed[2])  # in the last bits: what follows is not trivial
+    assert left(undisturbed[1]) != left(
+        undisturbed[2]
+    )  # in the last bits: what follows is not trivial
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_workers(workers: int, undisturbed, ref: TableRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_workers(
+    workers: int, undisturbed, ref: TableRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(workers)
     moments: set[Moment] = set()
     while len(moments) < BY_WORKER // 2 + BY_WORKER % 2 * (workers - 1):
         where = rng.choice([*range(BATCHES), "saved"])
-        moments.add((rng.randint(1, EPOCHS), where, 0 if where == "saved" else rng.randrange(workers)))
+        moments.add(
+            (rng.randint(1, EPOCHS), where, 0 if where == "saved" else rng.randrange(workers))
+        )
     monkeypatch.setattr(trainer, "_worker", mortal_worker(tuple(moments), str(tmp_path)))
     train(ref, tmp_path / "run", job(workers))
-    assert {path.name for path in tmp_path.glob("died-*")} == {f"died-{e}-{where}-{rank}" for e, where, rank in moments}
+    assert {path.name for path in tmp_path.glob("died-*")} == {
+        f"died-{e}-{where}-{rank}" for e, where, rank in moments
+    }
     assert left(tmp_path / "run") == left(undisturbed[workers])
 
 
-def test_killed_controllers(undisturbed, ref: TableRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_controllers(
+    undisturbed, ref: TableRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng, died, over = random.Random(0), [0], threading.Event()
 
     def kill() -> None:
         while died[0] < BY_ACTOR and not over.wait(rng.uniform(0.0, 1.0)):
             try:
                 actor = ray.get_actor(actor_name("run"))
-                if ray.get(actor.state.remote(), timeout=20)["history"]:  # it is up and has something to forget
+                if ray.get(actor.state.remote(), timeout=20)[
+                    "history"
+                ]:  # it is up and has something to forget
                     ray.kill(actor, no_restart=False)
                     died[0] += 1
                     (tmp_path / f"kill-{died[0]}").touch()
@@ -104,7 +118,10 @@ def test_killed_controllers(undisturbed, ref: TableRef, tmp_path: Path, monkeypa
                 continue
 
     # each of the last epochs waits for one kill more, so that the run is long enough for all of them
-    gates = {EPOCHS - BY_ACTOR + number: str(tmp_path / f"kill-{number}") for number in range(1, BY_ACTOR + 1)}
+    gates = {
+        EPOCHS - BY_ACTOR + number: str(tmp_path / f"kill-{number}")
+        for number in range(1, BY_ACTOR + 1)
+    }
     pause = 1.6 * BY_ACTOR / (EPOCHS * BATCHES)
     monkeypatch.setattr(trainer, "_worker", mortal_worker((), str(tmp_path), pause, gates))
     killer = threading.Thread(target=kill, daemon=True)
@@ -131,9 +148,7 @@ train(ref, Path(sys.argv[1]) / "run", job(workers=int(sys.argv[3])))
 ray.shutdown()  # before the cluster goes, if it is one of ours: a driver that loses its node exits with 1
 """
 
-LOCAL = (
-    """ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)"""
-)
+LOCAL = """ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)"""
 
 CLUSTER = """
 from ray.cluster_utils import Cluster
@@ -144,15 +159,27 @@ ray.init(address=cluster.address, log_to_driver=False)
 
 
 def driver(cluster: str, root: Path, *, pause: float, workers: int) -> list[str]:
-    return [sys.executable, "-c", DRIVER.format(cluster=cluster), str(root), str(pause), str(workers)]
+    return [
+        sys.executable,
+        "-c",
+        DRIVER.format(cluster=cluster),
+        str(root),
+        str(pause),
+        str(workers),
+    ]
 
 
 def test_killed_drivers(undisturbed, tmp_path: Path) -> None:
     rng = random.Random(0)
-    checkpoints: Callable[[], set[str]] = lambda: {p.name for p in (tmp_path / "run" / "ray_train").glob("checkpoint_*")}  # noqa: E731
+
+    def checkpoints() -> set[str]:
+        return {p.name for p in (tmp_path / "run" / "ray_train").glob("checkpoint_*")}
+
     for _ in range(BY_DRIVER):
         command, before = driver(LOCAL, tmp_path, pause=0.15, workers=1), checkpoints()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         limit = time.monotonic() + 300
         while not checkpoints() - before:
             assert process.poll() is None, "it ended before it could be killed"
@@ -196,7 +223,9 @@ def cut_short(checkpoint: Path) -> None:
         file.truncate(1000)
 
 
-def test_damaged_checkpoints(undisturbed, interrupted: list[Path], ref: TableRef, tmp_path: Path, capfd) -> None:
+def test_damaged_checkpoints(
+    undisturbed, interrupted: list[Path], ref: TableRef, tmp_path: Path, capfd
+) -> None:
     newest = trainer.Checkpoint(str(interrupted[-1]))
     assert len(interrupted) == trainer.KEPT
     assert trainer.last_readable(newest)["epoch"] == EPOCHS
@@ -213,18 +242,26 @@ def test_checkpoints_all_damaged(interrupted: list[Path], ref: TableRef, tmp_pat
         cut_short(checkpoint)
     with pytest.raises(IntegrityError, match=r"delete .*ray_train and run the command again"):
         trainer.last_readable(trainer.Checkpoint(str(interrupted[-1])))
-    with pytest.raises(DisclError, match=r"checkpoint is damaged.*delete .*ray_train and run the command again") as caught:
+    with pytest.raises(
+        DisclError, match=r"checkpoint is damaged.*delete .*ray_train and run the command again"
+    ) as caught:
         train(ref, tmp_path / "run", job())
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_loss_that_is_not_finite_is_one_sentence_and_not_tried_again(
-    workers: int, ray_local: None, ref: TableRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+    workers: int,
+    ray_local: None,
+    ref: TableRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd,
 ) -> None:
     monkeypatch.setattr(trainer, "_worker", counted(str(tmp_path)))
     with pytest.raises(
-        DisclError, match=r"^tiny: training failed: epoch \d+, step \d+ of \d+, .*the loss is (nan|inf)"
+        DisclError,
+        match=r"^tiny: training failed: epoch \d+, step \d+ of \d+, .*the loss is (nan|inf)",
     ) as caught:
         train(ref, tmp_path / "run", job(workers, learning_rate=1e30))
     assert "\n" not in str(caught.value)

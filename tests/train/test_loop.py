@@ -25,7 +25,9 @@ def make_table(noise: int = 0) -> ImageTable:
     rng = np.random.default_rng(noise)
     rows = [(c, REAL, "train") for c in range(3) for _ in range(2 if c == 0 else 8)]
     rows += [(0, lam, "train") for lam in (0, 50) for _ in range(4)]
-    rows += [(0, lam, "probe") for lam in (0, 50) for _ in range(4)] + [(c, REAL, "val") for c in range(3) for _ in range(2)]
+    rows += [(0, lam, "probe") for lam in (0, 50) for _ in range(4)] + [
+        (c, REAL, "val") for c in range(3) for _ in range(2)
+    ]
     return ImageTable(
         images=rng.integers(0, 256, (len(rows), 8, 8, 3), dtype=np.uint8),
         label=np.array([r[0] for r in rows]),
@@ -37,15 +39,29 @@ def make_table(noise: int = 0) -> ImageTable:
 
 
 def make_job(
-    strategy: str = "diverse_to_specific", *, explore_extra: bool = False, apply: str = "same", **train: object
+    strategy: str = "diverse_to_specific",
+    *,
+    explore_extra: bool = False,
+    apply: str = "same",
+    **train: object,
 ) -> TrainJob:
-    config = TrainConfig.model_validate({"width": 4, "epochs": 4, "batch": 8, "eval_every": 1, "image_size": 8} | train)
+    config = TrainConfig.model_validate(
+        {"width": 4, "epochs": 4, "batch": 8, "eval_every": 1, "image_size": 8} | train
+    )
     curriculum = CurriculumConfig.model_validate(
         {"strategy": strategy, "epochs": 3, "explore_extra": explore_extra, "apply": apply}
     )
     groups = {0: "few", 1: "many", 2: "many"}
     names = ("zero", "one", "two")
-    return TrainJob(seed=1, train=config, curriculum=curriculum, names=names, groups=groups, counts=(2, 8, 8), levels=LEVELS)
+    return TrainJob(
+        seed=1,
+        train=config,
+        curriculum=curriculum,
+        names=names,
+        groups=groups,
+        counts=(2, 8, 8),
+        levels=LEVELS,
+    )
 
 
 def controller(job: TrainJob) -> LocalController:
@@ -69,14 +85,26 @@ RESUMED = [
     {"strategy": "adaptive", "apply": "next", "explore_extra": True, "learning_rate": 0.03},
     {"strategy": "fixed", "precision": "bf16"},
     {"strategy": "random", "augment": {"kind": "cuda"}, "optimizer": "adamw"},
-    {"strategy": "all_level", "augment": {"mix": "mixup", "kind": "strong"}, "keep": "best", "warmup": 0.3},
-    {"strategy": "text_only", "augment": {"mix": "cutmix"}, "loss": "balanced_softmax", "prior": "effective"},
+    {
+        "strategy": "all_level",
+        "augment": {"mix": "mixup", "kind": "strong"},
+        "keep": "best",
+        "warmup": 0.3,
+    },
+    {
+        "strategy": "text_only",
+        "augment": {"mix": "cutmix"},
+        "loss": "balanced_softmax",
+        "prior": "effective",
+    },
 ]
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 3])
 @pytest.mark.parametrize("settings", RESUMED)
-def test_resumed_equals_never_stopped_bit_for_bit(settings: dict, stopped_after: int, tmp_path) -> None:
+def test_resumed_equals_never_stopped_bit_for_bit(
+    settings: dict, stopped_after: int, tmp_path
+) -> None:
     job = make_job(**settings)
     weights, reports, curriculum = run(job)
     save_checkpoint(tmp_path, reports[stopped_after - 1].state)
@@ -86,7 +114,10 @@ def test_resumed_equals_never_stopped_bit_for_bit(settings: dict, stopped_after:
 
 
 def losses(**settings: object) -> list[float]:
-    return [row["loss"] for row in run(make_job("all_level", norm="group", **settings))[2].history.values()]
+    return [
+        row["loss"]
+        for row in run(make_job("all_level", norm="group", **settings))[2].history.values()
+    ]
 
 
 def test_in_bf16_it_learns_the_same_to_its_precision_and_keeps_its_weights_in_fp32() -> None:
@@ -112,10 +143,14 @@ def test_the_curriculum_is_followed_and_recorded() -> None:
 
 @pytest.mark.parametrize("explore_extra", [False, True])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_takes_the_same_number_of_images_and_steps(strategy: str, explore_extra: bool, monkeypatch) -> None:
+def test_every_strategy_takes_the_same_number_of_images_and_steps(
+    strategy: str, explore_extra: bool, monkeypatch
+) -> None:
     steps = []
     real = torch.optim.Adam.step
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a: (steps.append(1), real(self, *a))[1])
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *a: (steps.append(1), real(self, *a))[1]
+    )
     _, _, curriculum = run(make_job(strategy, explore_extra=explore_extra))
     base = run(make_job("real_only", explore_extra=explore_extra))[2]
     images = [int(m["images"]) for m in base.history.values()]
@@ -137,7 +172,9 @@ def test_adaptive_takes_the_level_that_progressed_most_and_says_how_sure_it_is()
     assert history[4]["lam"] == 1.0
 
 
-def test_a_checkpoint_without_progress_by_source_goes_on_unpaired_and_says_so_once(tmp_path, capsys) -> None:
+def test_a_checkpoint_without_progress_by_source_goes_on_unpaired_and_says_so_once(
+    tmp_path, capsys
+) -> None:
     job = make_job("adaptive", apply="next", learning_rate=0.03)
     _, reports, _ = run(job)
     assert capsys.readouterr().out == ""
@@ -156,7 +193,9 @@ def test_a_checkpoint_without_progress_by_source_goes_on_unpaired_and_says_so_on
 
 def test_what_is_reported_are_numbers_and_what_is_recorded_gives_the_leads_again() -> None:
     _, reports, curriculum = run(make_job("adaptive", learning_rate=0.03))
-    assert all(isinstance(value, int | float) for report in reports for value in report.metrics.values())
+    assert all(
+        isinstance(value, int | float) for report in reports for value in report.metrics.values()
+    )
     for epoch in (1, 2, 3):
         progress = from_metrics(curriculum.history[epoch])
         assert {len(found.by_source) for found in progress.values()} == {4}
@@ -221,9 +260,12 @@ def test_a_probe_row_cannot_reach_a_batch_even_if_the_sampler_is_wrong(monkeypat
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_level_and_images() -> None:
-    start = {k: v * float("nan") if v.is_floating_point() else v for k, v in run(make_job())[0].items()}
+    start = {
+        k: v * float("nan") if v.is_floating_point() else v for k, v in run(make_job())[0].items()
+    }
     with pytest.raises(
-        DisclError, match=r"epoch 1, step 1 of 3, stage λ 0: the loss is nan; lower train.learning_rate.*train-"
+        DisclError,
+        match=r"epoch 1, step 1 of 3, stage λ 0: the loss is nan; lower train.learning_rate.*train-",
     ):
         run(make_job(), start=start)
 
@@ -233,7 +275,9 @@ def test_running_out_of_memory_says_what_to_lower(monkeypatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(loop_module.Classifier, "backward", full)
-    with pytest.raises(DisclError, match=r"out of memory on 8 images of 8 pixels; raise train\.accumulate = 1"):
+    with pytest.raises(
+        DisclError, match=r"out of memory on 8 images of 8 pixels; raise train\.accumulate = 1"
+    ):
         run(make_job())
 
 
@@ -241,7 +285,11 @@ def test_the_effective_prior_is_what_the_stage_trains_on(monkeypatch) -> None:
     seen: list[list[float]] = []
     job = make_job(loss="balanced_softmax", prior="effective")
     real = loop_module._Run._batch
-    monkeypatch.setattr(loop_module._Run, "_batch", lambda self, *a: (seen.append(a[-2].tolist()), real(self, *a))[1])
+    monkeypatch.setattr(
+        loop_module._Run,
+        "_batch",
+        lambda self, *a: (seen.append(a[-2].tolist()), real(self, *a))[1],
+    )
     run(job)
     assert seen[0] == [8.0, *seen[0][1:]]  # 6 synthetic and 2 real images of class 0
     assert sum(seen[0]) == 24
@@ -250,10 +298,14 @@ def test_the_effective_prior_is_what_the_stage_trains_on(monkeypatch) -> None:
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
 def test_the_learning_rate_rises_linearly_and_falls_on_a_cosine(warmup: float) -> None:
     steps = 200
-    factors = np.array([learning_rate_factor(s / steps, 1 / steps, warmup=warmup) for s in range(steps)])
+    factors = np.array(
+        [learning_rate_factor(s / steps, 1 / steps, warmup=warmup) for s in range(steps)]
+    )
     rising = round(warmup * steps)
     assert factors.max() == pytest.approx(1.0)
     assert (factors > 0).all()
     assert np.diff(factors[:rising]) == pytest.approx(1 / max(rising, 1))
     assert (np.diff(factors[rising:]) < 0).all()
-    assert factors[rising:] == pytest.approx(0.5 * (1 + np.cos(np.pi * np.arange(steps - rising) / (steps - rising))))
+    assert factors[rising:] == pytest.approx(
+        0.5 * (1 + np.cos(np.pi * np.arange(steps - rising) / (steps - rising)))
+    )

@@ -23,7 +23,12 @@ from discl_ray.train.trainer import _name_the_cluster, _Unguarded
 def test_only_a_guarded_run_has_ray_trains_guard() -> None:
     """Both by the names that this version of Ray gives them: without them every run would end 12 s late again."""
     callbacks = {
-        kind: [type(c).__name__ for c in kind(print, scaling_config=ScalingConfig(num_workers=1))._create_default_callbacks()]
+        kind: [
+            type(c).__name__
+            for c in kind(
+                print, scaling_config=ScalingConfig(num_workers=1)
+            )._create_default_callbacks()
+        ]
         for kind in (TorchTrainer, _Unguarded)
     }
     guard = "PlacementGroupCleanerCallback"
@@ -36,11 +41,16 @@ def test_ray_trains_controller_need_not_import_pytorch_to_end_a_run() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_the_guard_asks_this_ray_and_no_other(ray_local: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_asks_this_ray_and_no_other(
+    ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     monkeypatch.setattr(constants, "ENV_VARS_TO_PROPAGATE", set(constants.ENV_VARS_TO_PROPAGATE))
     _name_the_cluster()
-    assert constants.get_env_vars_to_propagate()["RAY_ADDRESS"] == ray.get_runtime_context().gcs_address
+    assert (
+        constants.get_env_vars_to_propagate()["RAY_ADDRESS"]
+        == ray.get_runtime_context().gcs_address
+    )
 
 
 @pytest.fixture
@@ -56,14 +66,18 @@ def begun(tmp_path: Path) -> Store:
     return store
 
 
-def test_a_whole_list_of_checkpoints_is_left_alone(begun: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_list_of_checkpoints_is_left_alone(
+    begun: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = begun.read(trainer.LIST)
     assert trainer.mend_list(begun) == "checkpoint_2"
     assert begun.read(trainer.LIST) == before
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"ray_version": "2.5', b"\x00\xff" * 40, b"[]", b'{"checkpoint_results": []}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"ray_version": "2.5', b"\x00\xff" * 40, b"[]", b'{"checkpoint_results": []}']
+)
 def test_a_damaged_list_of_checkpoints_is_written_again(
     begun: Store, damage: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,12 +107,17 @@ def test_a_run_that_ended_over_its_first_checkpoint_begins_anew(
     begun.filesystem.delete_dir(begun.path(f"{trainer.RAY_TRAIN}/checkpoint_1"))
     begun.write(f"{trainer.RAY_TRAIN}/checkpoint_2/{cut}", b"")
     trainer._say_where_it_goes_on(begun, "tiny", 5)
-    assert capsys.readouterr().out == f"  {begun.path(trainer.RAY_TRAIN)}: ended over its first checkpoint; begins anew\n"
+    assert (
+        capsys.readouterr().out
+        == f"  {begun.path(trainer.RAY_TRAIN)}: ended over its first checkpoint; begins anew\n"
+    )
     assert begun.folders(trainer.RAY_TRAIN) == []
     assert not begun.exists(trainer.LIST)
 
 
-def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(begun: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(
+    begun: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     begun.write(f"{trainer.RAY_TRAIN}/checkpoint_2/model.safetensors", b"no weights")
     trainer._say_where_it_goes_on(begun, "tiny", 5)
     said = capsys.readouterr().out
@@ -132,15 +151,23 @@ def test_damaged_checkpoints_are_named_with_what_to_delete(begun: Store) -> None
         trainer._say_where_it_goes_on(begun, "tiny", 5)
 
 
-def test_a_changed_byte_of_what_a_finished_run_left_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_byte_of_what_a_finished_run_left_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Store.at(tmp_path)
     save_file({"weight": torch.ones(2)}, tmp_path / trainer.MODEL)
     run.write(trainer.METRICS, b'{"epoch": 1, "loss": 0.5}\n')
-    run.write_json(MANIFEST, {"sha256": {name: sha256(run.read(name)) for name in (trainer.MODEL, trainer.METRICS)}})
+    run.write_json(
+        MANIFEST,
+        {"sha256": {name: sha256(run.read(name)) for name in (trainer.MODEL, trainer.METRICS)}},
+    )
     assert trainer._left_weights(run) is not None
     run.write(trainer.METRICS, b'{"epoch": 1, "loss": 0.4}\n')
     assert trainer._left_weights(run) is None
-    assert f"{run.path(trainer.METRICS)}: is cut short or garbled (its bytes differ" in capsys.readouterr().out
+    assert (
+        f"{run.path(trainer.METRICS)}: is cut short or garbled (its bytes differ"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("name", [trainer.MODEL, trainer.METRICS, MANIFEST])

@@ -29,12 +29,18 @@ from tests.train.tiny import in_memory, make_job
 JOBS = {
     "diverse_to_specific": make_job("diverse_to_specific", curriculum={"epochs": 3}),
     "adaptive": make_job("adaptive"),
-    "adaptive, margin, explored on top": make_job(curriculum={"rule": "margin", "explore_extra": True, "apply": "next"}),
-    "a last batch of one": make_job("all_level", batch=15, loss="balanced_softmax", prior="effective"),
+    "adaptive, margin, explored on top": make_job(
+        curriculum={"rule": "margin", "explore_extra": True, "apply": "next"}
+    ),
+    "a last batch of one": make_job(
+        "all_level", batch=15, loss="balanced_softmax", prior="effective"
+    ),
     "mixup": make_job("random", augment={"mix": "mixup", "flip": True, "crop": 0.5}),
     "cutmix, a last batch of one": make_job("random", batch=15, augment={"mix": "cutmix"}),
     "cuda": make_job("adaptive", augment={"kind": "cuda", "cuda_gamma": 0.3, "cuda_probes": 3}),
-    "strong, adamw, warmup": make_job("easy_to_hard", augment={"kind": "strong"}, optimizer="adamw", warmup=0.3, keep="best"),
+    "strong, adamw, warmup": make_job(
+        "easy_to_hard", augment={"kind": "strong"}, optimizer="adamw", warmup=0.3, keep="best"
+    ),
     "accumulated": make_job("adaptive", accumulate=2),
 }
 
@@ -48,7 +54,12 @@ Outcome = tuple[dict[str, torch.Tensor], list[dict[str, float]], list[int]]
 
 def clip_job(folder: Path) -> TrainJob:
     """FLYP on a vision transformer: the embedded models normalise over the batch, so theirs depends on who has which image."""
-    small: dict[str, Any] = {"start_steps": 0, "optimizer": "adamw", "learning_rate": 1e-4, "epochs": 2}
+    small: dict[str, Any] = {
+        "start_steps": 0,
+        "optimizer": "adamw",
+        "learning_rate": 1e-4,
+        "epochs": 2,
+    }
     return make_job("adaptive", model="clip", clip=str(folder), **small)
 
 
@@ -56,10 +67,18 @@ def make_clip(folder: Path) -> None:
     """An open_clip folder with a small vision transformer that has learnt nothing, and the student's tokenizer."""
     shutil.copytree(STUDENT, folder)
     config = json.loads((folder / "open_clip_config.json").read_text())
-    config["model_cfg"]["vision_cfg"] = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+    config["model_cfg"]["vision_cfg"] = {
+        "image_size": 32,
+        "layers": 2,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 8,
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    save_file(open_clip.CLIP(**config["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors")
+    save_file(
+        open_clip.CLIP(**config["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors"
+    )
 
 
 @contextmanager
@@ -125,13 +144,18 @@ def clip_step(job: TrainJob, world: World) -> tuple[torch.Tensor, dict[str, torc
 def worker(rank: int, size: int, root: str) -> None:
     """One of two processes: all the jobs, one after the other."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=size)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=size
+    )
     world, table = World(rank=rank, size=size), in_memory(Path(root) / f"table-{rank}")
     clip = clip_job(Path(root) / "clip")
     outcomes = {name: train(job, table, world) for name, job in {**JOBS, "clip": clip}.items()}
     with in_float64():
         exact = {name: train(job, table, world)[0] for name, job in JOBS.items()}
-    torch.save({"outcomes": outcomes, "exact": exact, "clip": clip_step(clip, world)}, f"{root}/rank-{rank}.pt")
+    torch.save(
+        {"outcomes": outcomes, "exact": exact, "clip": clip_step(clip, world)},
+        f"{root}/rank-{rank}.pt",
+    )
     dist.destroy_process_group()
 
 
@@ -155,8 +179,12 @@ def table(root: Path) -> ImageTable:
 
 
 @pytest.mark.parametrize("name", [*JOBS, "clip"])
-def test_two_workers_train_as_one_does(name: str, root: Path, two: list[dict[str, Any]], table: ImageTable) -> None:
-    weights, metrics, strength = train(JOBS[name] if name in JOBS else clip_job(root / "clip"), table)
+def test_two_workers_train_as_one_does(
+    name: str, root: Path, two: list[dict[str, Any]], table: ImageTable
+) -> None:
+    weights, metrics, strength = train(
+        JOBS[name] if name in JOBS else clip_job(root / "clip"), table
+    )
     for outcome in two:
         weights_of_two, metrics_of_two, strength_of_two = outcome["outcomes"][name]
         assert strength_of_two == strength
@@ -164,13 +192,17 @@ def test_two_workers_train_as_one_does(name: str, root: Path, two: list[dict[str
             assert other == {k: pytest.approx(v, abs=within(k)) for k, v in one.items()}
         for key, value in weights.items():
             difference = (value - weights_of_two[key]).abs()
-            if key.endswith("in_proj_bias"):  # attention does not depend on its keys' bias: Adam goes where rounding says
+            if key.endswith(
+                "in_proj_bias"
+            ):  # attention does not depend on its keys' bias: Adam goes where rounding says
                 difference = difference.view(3, -1)[[0, 2]]
             assert difference.max() <= ROUNDING, key
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_in_float64_two_workers_end_with_the_weights_of_one(name: str, two: list[dict[str, Any]], table: ImageTable) -> None:
+def test_in_float64_two_workers_end_with_the_weights_of_one(
+    name: str, two: list[dict[str, Any]], table: ImageTable
+) -> None:
     with in_float64():
         weights, _, _ = train(JOBS[name], table)
     for outcome in two:
@@ -181,7 +213,9 @@ def test_in_float64_two_workers_end_with_the_weights_of_one(name: str, two: list
 
 def within(metric: str) -> float:
     """How far a metric may be off: val metrics, sizes and levels are exact; means of floats, and the ratio of two of them, round."""
-    return 1e-5 if metric.startswith(("loss", "progress")) else 1e-3 if metric == "lead_in_se" else 0.0
+    return (
+        1e-5 if metric.startswith(("loss", "progress")) else 1e-3 if metric == "lead_in_se" else 0.0
+    )
 
 
 def test_both_workers_end_with_the_same_bits(two: list[dict[str, Any]]) -> None:
@@ -216,15 +250,22 @@ def test_clips_loss_is_that_of_the_whole_batch(root: Path, two: list[dict[str, A
 
 @pytest.mark.parametrize("name", ["transformer", "embedded"])
 def test_on_one_process_it_is_open_clips_own(name: str, root: Path) -> None:
-    job = clip_job(root / "clip") if name == "transformer" else make_job(model="clip", start_steps=0)
+    job = (
+        clip_job(root / "clip") if name == "transformer" else make_job(model="clip", start_steps=0)
+    )
     learner, batch = Flyp(job, torch.device("cpu")), clip_batch(slice(None))
     said = [job.train.captions[int(u * len(job.train.captions))] for u in batch.parameters[:, SAID]]
-    texts = [caption.format(name=job.names[label]) for caption, label in zip(said, batch.labels, strict=True)]
+    texts = [
+        caption.format(name=job.names[label])
+        for caption, label in zip(said, batch.labels, strict=True)
+    ]
     learner.model.train()
     image, text, scale = learner.model(learner._pixels(batch), learner.clip.tokenizer(texts))[:3]
     expected = open_clip.ClipLoss()(image, text, scale)
     loss, gradients = clip_step(job, ALONE)
     assert float(loss) == pytest.approx(float(expected.detach()), abs=1e-6)
     parameters = dict(learner.model.named_parameters())
-    for key, gradient in zip(parameters, torch.autograd.grad(expected, list(parameters.values())), strict=True):
+    for key, gradient in zip(
+        parameters, torch.autograd.grad(expected, list(parameters.values())), strict=True
+    ):
         assert torch.allclose(gradients[key], gradient, rtol=1e-4, atol=1e-6), key

@@ -30,7 +30,9 @@ def make_pixels(count: int, label: np.ndarray, seed: int = 0) -> np.ndarray:
     ramp = np.linspace(-60, 60, SIDE)
     angle = 2 * np.pi * np.asarray(label) / len(COUNTS)
     mean = 128 + np.cos(angle)[:, None, None] * ramp[:, None] + np.sin(angle)[:, None, None] * ramp
-    return np.clip(mean[..., None] + rng.normal(0, 60, (count, SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+    return np.clip(mean[..., None] + rng.normal(0, 60, (count, SIDE, SIDE, 3)), 0, 255).astype(
+        np.uint8
+    )
 
 
 def make_table(root: Path) -> TableRef:
@@ -41,13 +43,22 @@ def make_table(root: Path) -> TableRef:
     rows += [(c, REAL, "val", c in (0, 3)) for c in range(4) for _ in range(5)]
     columns = list(zip(*rows, strict=True))
     pixels = make_pixels(len(rows), np.array(columns[0]))
-    known = {**dict(zip(("label", "lam_pct", "role", "hard"), columns, strict=True)), "domain": ["here"] * len(rows)}
+    known = {
+        **dict(zip(("label", "lam_pct", "role", "hard"), columns, strict=True)),
+        "domain": ["here"] * len(rows),
+    }
     ids = [f"{role}-{label}-{i % 4}" for i, (label, _, role, _) in enumerate(rows)]
     table = pa.table({**known, "sample_id": ids})
     table = table.select(ROWS.names).cast(ROWS)
     store, half = Store.at(root), len(rows) // 2
     segments = tuple(
-        write_segment(store, table.slice(at, length), enumerate(map(_image, pixels[at : at + length])), SIDE, "decoded")
+        write_segment(
+            store,
+            table.slice(at, length),
+            enumerate(map(_image, pixels[at : at + length])),
+            SIDE,
+            "decoded",
+        )
         for at, length in ((0, half), (half, len(rows) - half))
     )
     return TableRef(store=store, name=INDEX, side=SIDE, mode="decoded", segments=segments).write({})
@@ -68,9 +79,19 @@ def in_memory(root: Path) -> ImageTable:
     return open_table(make_table(root))
 
 
-def make_job(strategy: str = "adaptive", *, curriculum: Mapping[str, object] | None = None, **train: object) -> TrainJob:
+def make_job(
+    strategy: str = "adaptive", *, curriculum: Mapping[str, object] | None = None, **train: object
+) -> TrainJob:
     """A ResNet with group normalisation; `train` are further values."""
-    small = {"width": 4, "norm": "group", "epochs": 4, "batch": 8, "eval_every": 1, "image_size": SIDE, "threads": 1}
+    small = {
+        "width": 4,
+        "norm": "group",
+        "epochs": 4,
+        "batch": 8,
+        "eval_every": 1,
+        "image_size": SIDE,
+        "threads": 1,
+    }
     stages = {"strategy": strategy, "epochs": 100, "rule": "strict", **(curriculum or {})}
     return TrainJob(
         seed=1,
@@ -88,7 +109,10 @@ Moment = tuple[int, int | str, int]
 
 
 def mortal_worker(
-    moments: tuple[Moment, ...], folder: str, pause: float = 0.0, gates: Mapping[int, str] | None = None
+    moments: tuple[Moment, ...],
+    folder: str,
+    pause: float = 0.0,
+    gates: Mapping[int, str] | None = None,
 ) -> Callable[[dict[str, Any]], None]:
     """A Ray Train worker that kills its process, once at each moment; `folder` remembers which, and on which nodes it was.
 
@@ -113,7 +137,9 @@ def mortal_worker(
                     pass
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        def batch(self: Any, order: Any, places: Any, mine: Any, parameters: Any, epoch: int, *more: Any) -> Any:
+        def batch(
+            self: Any, order: Any, places: Any, mine: Any, parameters: Any, epoch: int, *more: Any
+        ) -> Any:
             seen[:] = [epoch, seen[1] + 1 if seen[0] == epoch else 0]
             die_at(epoch, seen[1])
             while gates and epoch in gates and not os.path.exists(gates[epoch]):

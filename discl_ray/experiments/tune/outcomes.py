@@ -58,7 +58,11 @@ class Sweep:
         """The point of a trial from what Ray Tune gave it."""
         if self.points:
             return self.points[parameters["point"]]
-        return {d.key: d.values[v] if d.kind == "choice" else d.value(v) for d in self.dimensions for v in [parameters[d.key]]}
+        return {
+            d.key: d.values[v] if d.kind == "choice" else d.value(v)
+            for d in self.dimensions
+            for v in [parameters[d.key]]
+        }
 
     def record(self, point: Point) -> str:
         """The file of a trial."""
@@ -111,14 +115,21 @@ def record_file(point: Point) -> str:
 
 
 def write_outcome(
-    sweep: Sweep, point: Point, *, rows: Sequence[Mapping[str, Any]] | None, epochs: int, reason: str = ""
+    sweep: Sweep,
+    point: Point,
+    *,
+    rows: Sequence[Mapping[str, Any]] | None,
+    epochs: int,
+    reason: str = "",
 ) -> None:
     """Writes a trial's record; without `rows` those that were there stay."""
     name = sweep.record(point)
     kept: Sequence[Mapping[str, Any]] = rows or ()
     if rows is None and sweep.store.exists(name):
         kept = sweep.store.read_json(name)["rows"]
-    sweep.store.write_json(name, {"point": point, "epochs": epochs, "rows": list(kept), "reason": reason})
+    sweep.store.write_json(
+        name, {"point": point, "epochs": epochs, "rows": list(kept), "reason": reason}
+    )
 
 
 def read_outcome(store: Store, name: str) -> Outcome:
@@ -128,7 +139,9 @@ def read_outcome(store: Store, name: str) -> Outcome:
     """
     with store.reading(name, TRAIN_AGAIN):
         found = store.read_json(name, TRAIN_AGAIN)
-        if record_file(found["point"]) != name or not all({"epoch", "metric", DEV} <= row.keys() for row in found["rows"]):
+        if record_file(found["point"]) != name or not all(
+            {"epoch", "metric", DEV} <= row.keys() for row in found["rows"]
+        ):
             raise ValueError("no record of this trial")
         return Outcome(
             point=found["point"],

@@ -52,7 +52,10 @@ class Rungs(ASHAScheduler):
     def _take_back(self, trial: Any, epoch: int) -> None:
         """Empties the trial's places at rungs that it had not reached before a report of this epoch."""
         before = self._before(trial)
-        reached = max((row["epoch"] for row in (before.rows if before else ()) if row["epoch"] < epoch), default=0)
+        reached = max(
+            (row["epoch"] for row in (before.rows if before else ()) if row["epoch"] < epoch),
+            default=0,
+        )
         for milestone, recorded in self._trial_info[trial.trial_id]._rungs:
             if milestone > reached:
                 recorded.pop(trial.trial_id, None)

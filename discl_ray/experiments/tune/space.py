@@ -28,7 +28,10 @@ PARTS = ("curriculum", "train", "filter")
 
 LISTS, RANGES = ("choice", "grid"), ("uniform", "loguniform", "randint")
 
-SHARED = (*(f"train.{name}" for name in OF_START), *(f"train.augment.{name}" for name in AUGMENT_OF_START))
+SHARED = (
+    *(f"train.{name}" for name in OF_START),
+    *(f"train.augment.{name}" for name in AUGMENT_OF_START),
+)
 """What the start is made with, which all trials share."""
 
 DECIDED = {"filter.threshold": "absolute", "filter.quantile": "quantile", "filter.rank": "rank"}
@@ -71,7 +74,9 @@ class Dimension:
     def value(self, drawn: float) -> Any:
         """A number of a range, rounded as the range is."""
         low, high = self.values
-        return round(drawn) if self.kind == "randint" else min(max(float(f"{drawn:.4g}"), low), high)
+        return (
+            round(drawn) if self.kind == "randint" else min(max(float(f"{drawn:.4g}"), low), high)
+        )
 
 
 # -- reading
@@ -90,7 +95,9 @@ def read_space(space: Mapping[str, Any]) -> tuple[list[Dimension], list[str]]:
         key = ".".join(names)
         at = f"tune.space.{key}"
         if not key:
-            problems.append(f"tune.space.{kind} = {values!r}: a key with a distribution is needed, e.g. {{choice: [1, 2]}}")
+            problems.append(
+                f"tune.space.{kind} = {values!r}: a key with a distribution is needed, e.g. {{choice: [1, 2]}}"
+            )
         elif kind not in (*LISTS, *RANGES):
             problems.append(f"{at}.{kind}: unknown distribution; {_near(kind, (*LISTS, *RANGES))}")
         elif spelt.get(key) == path[:-1]:
@@ -103,7 +110,9 @@ def read_space(space: Mapping[str, Any]) -> tuple[list[Dimension], list[str]]:
     return list(dimensions.values()), problems
 
 
-def _leaves(space: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(
+    space: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in space.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, (*path, str(name)))
@@ -117,7 +126,9 @@ def _wrong_values(kind: str, values: Any) -> str:
         return "a list is needed"
     if kind in LISTS:
         return "names a value twice" if any(v in values[:i] for i, v in enumerate(values)) else ""
-    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+    if len(values) != 2 or any(
+        isinstance(v, bool) or not isinstance(v, int | float) for v in values
+    ):
         return "two numbers are needed, [low, high]"
     low, high = values
     if kind == "randint" and not all(isinstance(v, int) for v in values):
@@ -146,12 +157,19 @@ def _identity_names(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if inner := _model_in(field.annotation):
             yield from (f"{name}.{more}" for more in _identity_names(inner))
-        elif not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("kind") == "execution"):
+        elif not (
+            isinstance(field.json_schema_extra, dict)
+            and field.json_schema_extra.get("kind") == "execution"
+        ):
             yield name
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    kinds = [
+        kind
+        for kind in (annotation, *get_args(annotation))
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    ]
     return kinds[0] if kinds else None
 
 
@@ -202,7 +220,9 @@ def check_sweep(config: Config, made: tuple[int, ...]) -> list[Dimension]:
     swept = {d.key for d in dimensions}
     tried = []
     for dimension in dimensions:
-        wrong = _wrong_key(config, dimension.key, swept, known) or _wrong_candidates(config, dimension, made)
+        wrong = _wrong_key(config, dimension.key, swept, known) or _wrong_candidates(
+            config, dimension, made
+        )
         problems += wrong
         tried += [] if wrong else [dimension]
     if not problems:
@@ -219,10 +239,14 @@ def _wrong_key(config: Config, key: str, swept: set[str], known: list[str]) -> l
     if key not in known:
         return [f"{at}: no key that can be swept; {_near(key, known, listing=False)}"]
     if key in SHARED and config.train.start_steps:
-        return [f"{at}: the trials share a start made with {key}; sweep it with train.start_steps=0, or one after the other"]
+        return [
+            f"{at}: the trials share a start made with {key}; sweep it with train.start_steps=0, or one after the other"
+        ]
     mode = DECIDED.get(key)
     if mode and config.filter.mode != mode and "filter.mode" not in swept:
-        return [f"{at}: has no say while filter.mode = {config.filter.mode}; set filter.mode={mode}"]
+        return [
+            f"{at}: has no say while filter.mode = {config.filter.mode}; set filter.mode={mode}"
+        ]
     return []
 
 
@@ -239,11 +263,15 @@ def _wrong(config: Config, point: Point, made: tuple[int, ...]) -> list[str]:
 
 
 def _wrong_candidates(config: Config, dimension: Dimension, made: tuple[int, ...]) -> list[str]:
-    found = [p for value in dimension.candidates() for p in _wrong(config, {dimension.key: value}, made)]
+    found = [
+        p for value in dimension.candidates() for p in _wrong(config, {dimension.key: value}, made)
+    ]
     return [f"tune.space.{dimension.key}: {problem}" for problem in dict.fromkeys(found)]
 
 
-def _wrong_points(config: Config, dimensions: Sequence[Dimension], made: tuple[int, ...]) -> list[str]:
+def _wrong_points(
+    config: Config, dimensions: Sequence[Dimension], made: tuple[int, ...]
+) -> list[str]:
     """Values that can be, each for itself, and cannot be together."""
     found: dict[str, Point] = {}
     for point in draw_points(dimensions, config.tune.trials, config.tune.seed):
@@ -258,14 +286,22 @@ def _wrong_settings(config: Config, dimensions: Sequence[Dimension]) -> list[str
     grids = [d for d in dimensions if d.kind == "grid"]
     corners = math.prod(len(d.values) for d in grids)
     if grids and tune.search == "optuna":
-        problems.append(f"tune.space.{grids[0].key}.grid: tune.search = optuna draws; write choice, or tune.search=random")
+        problems.append(
+            f"tune.space.{grids[0].key}.grid: tune.search = optuna draws; write choice, or tune.search=random"
+        )
     elif tune.trials < corners:
         problems.append(f"tune.trials = {tune.trials}: the grids have {corners} points; raise it")
     if tune.search == "optuna" and importlib.util.find_spec("optuna") is None:
-        problems.append("tune.search = optuna: the package optuna is not installed; pip install optuna, or tune.search=random")
-    longest = max([train.epochs, *(v for d in dimensions if d.key == "train.epochs" for v in d.values)])
+        problems.append(
+            "tune.search = optuna: the package optuna is not installed; pip install optuna, or tune.search=random"
+        )
+    longest = max(
+        [train.epochs, *(v for d in dimensions if d.key == "train.epochs" for v in d.values)]
+    )
     if tune.scheduler == "asha" and tune.grace > longest:
-        problems.append(f"tune.grace = {tune.grace}: more than the {longest} epochs of a trial; lower it")
+        problems.append(
+            f"tune.grace = {tune.grace}: more than the {longest} epochs of a trial; lower it"
+        )
     if not train.alone and tune.seeds > 1:
         problems.append(
             f"tune.seeds = {tune.seeds}: with train.workers = {train.workers} a trial is one run; one of them must be 1"

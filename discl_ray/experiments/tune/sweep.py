@@ -42,7 +42,11 @@ def sweep_store(config: Config, spectra: Sequence[Spectrum]) -> Store:
     """A sweep's directory: another space, search, configuration or spectrum is another one."""
     settings = config.tune.model_dump(mode="json", exclude={"concurrent", "time_limit_s"})
     before = [settings, *(spectrum.name for spectrum in spectra)]
-    return run_store(config.run.root, config.run.name, f"tune-{part_hash(config, PHASE_2, json.dumps(before))[:8]}")
+    return run_store(
+        config.run.root,
+        config.run.name,
+        f"tune-{part_hash(config, PHASE_2, json.dumps(before))[:8]}",
+    )
 
 
 class _Deadline(tune.Stopper):
@@ -67,7 +71,9 @@ class _Deadline(tune.Stopper):
         """Whether the time is spent."""
         now = time.monotonic()
         if self._last is None:
-            self._limit, self._spent = (self.store.read_json(CLOCK)[key] for key in ("limit_s", "spent_s"))
+            self._limit, self._spent = (
+                self.store.read_json(CLOCK)[key] for key in ("limit_s", "spent_s")
+            )
             self._written = self._spent
         else:
             self._spent += now - self._last
@@ -99,7 +105,13 @@ class _Told(tune.Callback):
         name = self.sweep.record(point)
         if not self.sweep.store.exists(name) or not read_outcome(self.sweep.store, name).reason:
             epochs = with_values(self.sweep.config, point).train.epochs
-            write_outcome(self.sweep, point, rows=None, epochs=epochs, reason="its process died (killed, or out of memory)")
+            write_outcome(
+                self.sweep,
+                point,
+                rows=None,
+                epochs=epochs,
+                reason="its process died (killed, or out of memory)",
+            )
         self._tell(trials, trial)
 
     def _tell(self, trials: list[Any], trial: Any) -> None:
@@ -111,10 +123,15 @@ class _Told(tune.Callback):
         ended = 1 + sum(t.status in ("TERMINATED", "ERROR") for t in trials if t is not trial)
         total = len(self.sweep.points) or self.sweep.config.tune.trials
         said = found.reason or f"val {found.dev:.1f} %"
-        print(f"  {ended}/{total} · {found.status} at epoch {found.epoch} · {said} · {shown(point)}", flush=True)
+        print(
+            f"  {ended}/{total} · {found.status} at epoch {found.epoch} · {said} · {shown(point)}",
+            flush=True,
+        )
 
 
-def lay_out_sweep(seeds: Sequence[tuple[Config, Spectrum]], dimensions: Sequence[Dimension]) -> Sweep:
+def lay_out_sweep(
+    seeds: Sequence[tuple[Config, Spectrum]], dimensions: Sequence[Dimension]
+) -> Sweep:
     """The sweep of a configuration's seeds (config, spectrum), with the starts its trials share, which are trained here if need be.
 
     Ray has to be there.
@@ -126,18 +143,28 @@ def lay_out_sweep(seeds: Sequence[tuple[Config, Spectrum]], dimensions: Sequence
     for own, spectrum in seeds:
         start = None
         if own.train.start_steps:
-            start = train_row(own, spectrum, label=f"{SHARED}, seed {own.seed}", start=None, is_start=True)[0].store
+            start = train_row(
+                own, spectrum, label=f"{SHARED}, seed {own.seed}", start=None, is_start=True
+            )[0].store
         else:
             table_of(own, spectrum)
         seeded.append(Seeded(config=own, spectrum=spectrum, start=start))
-    points = draw_points(dimensions, config.tune.trials, config.tune.seed) if config.tune.search == "random" else ()
+    points = (
+        draw_points(dimensions, config.tune.trials, config.tune.seed)
+        if config.tune.search == "random"
+        else ()
+    )
     return Sweep(dimensions=tuple(dimensions), points=points, seeded=tuple(seeded), store=store)
 
 
 def run_sweep(sweep: Sweep) -> bool:
     """Runs what is left of a sweep; a killed one goes on where it was. False if its time was over before its trials were."""
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # what is not noted when the driver is killed is run again
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the trials' own records say the same
+    os.environ.setdefault(
+        "TUNE_GLOBAL_CHECKPOINT_S", "2"
+    )  # what is not noted when the driver is killed is run again
+    os.environ.setdefault(
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
+    )  # the trials' own records say the same
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # _Told speaks
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # likewise of what fails
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -151,7 +178,9 @@ def run_sweep(sweep: Sweep) -> bool:
     if RAY_TUNE in store.folders() and (_is_over(before) or not _can_go_on(sweep)):
         store.filesystem.delete_dir(store.path(RAY_TUNE))
     store.write_json(CLOCK, clock)
-    trainable = tune.with_resources(tune.with_parameters(run_trial, sweep=sweep), _resources(sweep.config))
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, sweep=sweep), _resources(sweep.config)
+    )
     (_taken_up(sweep, trainable) or _begun(sweep, trainable)).fit()
     return not _is_over(_clock(store))
 
@@ -164,7 +193,10 @@ def _taken_up(sweep: Sweep, trainable: Any) -> tune.Tuner | None:
     try:
         return tune.Tuner.restore(path, trainable, storage_filesystem=filesystem)
     except Exception as error:  # whatever garbage leads to when it is unpickled
-        print(f"  {path}: cannot be read ({said_of(error)[:120]}); trials that are not over start over", flush=True)
+        print(
+            f"  {path}: cannot be read ({said_of(error)[:120]}); trials that are not over start over",
+            flush=True,
+        )
         sweep.store.filesystem.delete_dir(path)
         return None
 
@@ -174,7 +206,9 @@ def _begun(sweep: Sweep, trainable: Any) -> tune.Tuner:
     store, settings = sweep.store, sweep.config.tune
     return tune.Tuner(
         trainable,
-        param_space={"point": tune.grid_search(list(range(len(sweep.points))))} if sweep.points else _domains(sweep),
+        param_space={"point": tune.grid_search(list(range(len(sweep.points))))}
+        if sweep.points
+        else _domains(sweep),
         tune_config=tune.TuneConfig(
             metric=DEV,
             mode="max",
@@ -207,7 +241,10 @@ def _clock(store: Store) -> dict[str, Any]:
     try:
         with store.reading(CLOCK):
             known = store.read_json(CLOCK)
-            return {"limit_s": known["limit_s"] and float(known["limit_s"]), "spent_s": float(known["spent_s"])}
+            return {
+                "limit_s": known["limit_s"] and float(known["limit_s"]),
+                "spent_s": float(known["spent_s"]),
+            }
     except IntegrityError:
         return anew
 
@@ -233,7 +270,10 @@ def _can_go_on(sweep: Sweep) -> bool:
         print(f"  {error}", flush=True)
         return False
     if lost > 0:
-        print(f"  {store.path('trials')}: {lost} records are gone; their trials are trained again", flush=True)
+        print(
+            f"  {store.path('trials')}: {lost} records are gone; their trials are trained again",
+            flush=True,
+        )
     return lost <= 0
 
 

@@ -21,7 +21,14 @@ from discl_ray.curriculum.controller import LocalController
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.experiments.rows import PlannedRun, plan_run, table_of
 from discl_ray.experiments.stages import check_kept
-from discl_ray.experiments.tune.outcomes import DEV, METRICS, SEEN, Sweep, read_outcome, write_outcome
+from discl_ray.experiments.tune.outcomes import (
+    DEV,
+    METRICS,
+    SEEN,
+    Sweep,
+    read_outcome,
+    write_outcome,
+)
 from discl_ray.experiments.tune.space import Point
 from discl_ray.report.history import synthetic_seen
 from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
@@ -57,13 +64,18 @@ def said_of(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def measured(metrics: Sequence[Mapping[str, float]], bests: Sequence[Mapping[str, Any] | None]) -> tuple[str, float]:
+def measured(
+    metrics: Sequence[Mapping[str, float]], bests: Sequence[Mapping[str, Any] | None]
+) -> tuple[str, float]:
     """The metric's name and its mean over seeds; of the best epoch so far where those weights are kept.
 
     Raises DisclError if it is missing or no number.
     """
     name = next((n for n in METRICS if n in metrics[0]), METRICS[-1])
-    values = [m.get(name, math.nan) if best is None else best["value"] for m, best in zip(metrics, bests, strict=True)]
+    values = [
+        m.get(name, math.nan) if best is None else best["value"]
+        for m, best in zip(metrics, bests, strict=True)
+    ]
     value = math.fsum(values) / len(values)
     if not math.isfinite(value):
         raise DisclError(f"{name} is {value}: there is nothing to judge the trial by")
@@ -95,7 +107,15 @@ class _SeedRun:
 
         start = self.start if state is None else None
         try:
-            loop(job, self.table, controller, pause, start=start, resume=state, epochs=self.planned.epochs)
+            loop(
+                job,
+                self.table,
+                controller,
+                pause,
+                start=start,
+                resume=state,
+                epochs=self.planned.epochs,
+            )
         except _Paused as paused:
             return paused.report
         raise IntegrityError("the loop ended without a report")
@@ -111,15 +131,30 @@ def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
         planned = plan_run(config, seeded.spectrum)
         check_kept(planned, seeded.spectrum)
         start = None if seeded.start is None else load_weights(seeded.start)
-        runs.append(_SeedRun(planned=planned, table=open_table(table_of(config, seeded.spectrum)), start=start))
+        runs.append(
+            _SeedRun(
+                planned=planned, table=open_table(table_of(config, seeded.spectrum)), start=start
+            )
+        )
     states, rows = _resumed(len(runs))
     write_outcome(sweep, point, rows=rows, epochs=epochs)
     while not rows or rows[-1]["epoch"] < epochs:
         reports = [run.up_to_report(state) for run, state in zip(runs, states, strict=True)]
         states = [report.state for report in reports]
-        name, value = measured([report.metrics for report in reports], [state["best"] for state in states if state])
+        name, value = measured(
+            [report.metrics for report in reports], [state["best"] for state in states if state]
+        )
         seen = _seen([list(report.state["curriculum"]["history"].values()) for report in reports])
-        rows = [*rows, {DEV: value, "metric": name, "epoch": reports[0].epoch, "lam": reports[0].metrics["lam"], SEEN: seen}]
+        rows = [
+            *rows,
+            {
+                DEV: value,
+                "metric": name,
+                "epoch": reports[0].epoch,
+                "lam": reports[0].metrics["lam"],
+                SEEN: seen,
+            },
+        ]
         with tempfile.TemporaryDirectory() as folder:
             for number, report in enumerate(reports):
                 (part := Path(folder) / str(number)).mkdir()
@@ -166,7 +201,16 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
     label = sweep.record(point)
     table = table_of(config, seeded.spectrum)
     with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(train, planned.job, run=run, table=table, epochs=epochs, label=label, start=start, guarded=True)
+        training = pool.submit(
+            train,
+            planned.job,
+            run=run,
+            table=table,
+            epochs=epochs,
+            label=label,
+            start=start,
+            guarded=True,
+        )
         ended = False
         while not ended:
             ended = training.done()
@@ -179,9 +223,19 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
                 best = value if best is None else max(best, value)
                 if rows and found["epoch"] <= rows[-1]["epoch"]:
                     continue
-                name, value = measured([found], [{"value": best} if config.train.keep == "best" else None])
+                name, value = measured(
+                    [found], [{"value": best} if config.train.keep == "best" else None]
+                )
                 seen = _seen([history[:number]])
-                rows.append({DEV: value, "metric": name, "epoch": found["epoch"], "lam": found["lam"], SEEN: seen})
+                rows.append(
+                    {
+                        DEV: value,
+                        "metric": name,
+                        "epoch": found["epoch"],
+                        "lam": found["lam"],
+                        SEEN: seen,
+                    }
+                )
                 write_outcome(sweep, point, rows=rows, epochs=epochs)
                 tune.report(rows[-1])
             time.sleep(0.0 if ended else 0.5)

@@ -41,13 +41,18 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
 def draw_parameters(count: int, *, seed: int, epoch: int, stream: int = 0) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), shape (count, PARAMETERS): a row for every place of an epoch. Another `stream`, other numbers."""
     # the first four have a generator of their own: they are what they were before there were more
-    first = np.random.default_rng([seed, epoch, 0xA6, *([stream] if stream else [])]).random((count, 4))
+    first = np.random.default_rng([seed, epoch, 0xA6, *([stream] if stream else [])]).random(
+        (count, 4)
+    )
     rest = np.random.default_rng([seed, epoch, 0xA60, stream]).random((count, PARAMETERS - 4))
     return np.concatenate([first, rest], axis=1)
 
 
 def augment(
-    images: NDArray[np.uint8], parameters: NDArray[np.float64], strength: NDArray[np.integer], config: AugmentConfig
+    images: NDArray[np.uint8],
+    parameters: NDArray[np.float64],
+    strength: NDArray[np.integer],
+    config: AugmentConfig,
 ) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), normalised and augmented.
 
@@ -59,24 +64,36 @@ def augment(
         if config.crop < 1:
             x = _crop(x, parameters[:, CROP : CROP + 4], config.crop)
         if config.flip:
-            x = torch.where(torch.from_numpy(parameters[:, FLIP] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+            x = torch.where(
+                torch.from_numpy(parameters[:, FLIP] < 0.5).view(-1, 1, 1, 1), x.flip(3), x
+            )
         images = KINDS[config.kind](x, parameters, strength, config).permute(0, 2, 3, 1).numpy()
-    return _jitter(_shift(to_tensor(images), parameters[:, :2], config.shift), parameters[:, 2:4], config.jitter)
+    return _jitter(
+        _shift(to_tensor(images), parameters[:, :2], config.shift),
+        parameters[:, 2:4],
+        config.jitter,
+    )
 
 
-def standard(x: Tensor, parameters: NDArray[np.float64], strength: NDArray[np.integer], config: AugmentConfig) -> Tensor:
+def standard(
+    x: Tensor, parameters: NDArray[np.float64], strength: NDArray[np.integer], config: AugmentConfig
+) -> Tensor:
     """Nothing more than crop, flip, shift and jitter."""
     return x
 
 
-def strong(x: Tensor, parameters: NDArray[np.float64], strength: NDArray[np.integer], config: AugmentConfig) -> Tensor:
+def strong(
+    x: Tensor, parameters: NDArray[np.float64], strength: NDArray[np.integer], config: AugmentConfig
+) -> Tensor:
     """`strong_ops` random operations on colour and texture in sequence, each at a random magnitude."""
     draws = parameters[:, SEQUENCE:].reshape(len(x), STEPS, DRAWS)
     counts = np.full(len(x), config.strong_ops)
     return _sequence(x, COLOUR_OPS, counts, draws, draws[:, :, 1])
 
 
-def cuda(x: Tensor, parameters: NDArray[np.float64], strength: NDArray[np.integer], config: AugmentConfig) -> Tensor:
+def cuda(
+    x: Tensor, parameters: NDArray[np.float64], strength: NDArray[np.integer], config: AugmentConfig
+) -> Tensor:
     """O(x; s) of CUDA (Ahn et al., ICLR 2023, section 3.1): s random operations in sequence, each at magnitude s / cuda_max.
 
     Half the images stay as they are (p_aug = 0.5), and all of strength 0. The released code mirrors, too, and stops at a third of
@@ -84,14 +101,14 @@ def cuda(x: Tensor, parameters: NDArray[np.float64], strength: NDArray[np.intege
     """
     draws = parameters[:, SEQUENCE:].reshape(len(x), STEPS, DRAWS)
     counts = np.where(parameters[:, APPLY] < 0.5, np.minimum(strength, config.cuda_max), 0)
-    return _sequence(x, tuple(OPS), counts, draws, np.repeat(counts[:, None] / config.cuda_max, STEPS, axis=1))
+    return _sequence(
+        x, tuple(OPS), counts, draws, np.repeat(counts[:, None] / config.cuda_max, STEPS, axis=1)
+    )
 
 
-KINDS: dict[str, Callable[[Tensor, NDArray[np.float64], NDArray[np.integer], AugmentConfig], Tensor]] = {
-    "standard": standard,
-    "strong": strong,
-    "cuda": cuda,
-}
+KINDS: dict[
+    str, Callable[[Tensor, NDArray[np.float64], NDArray[np.integer], AugmentConfig], Tensor]
+] = {"standard": standard, "strong": strong, "cuda": cuda}
 """What `kind` adds, uint8 (N, 3, H, W) to the same."""
 
 
@@ -135,9 +152,15 @@ def _crop(x: Tensor, uniform: NDArray[np.float64], least: float) -> Tensor:
     """Random crops, resized to the image's own size."""
     height, width = x.shape[2:]
     top, left, h, w = draw_boxes(uniform, least, height, width)
-    within = lambda size, to: np.clip((np.arange(to) + 0.5) * size[:, None] / to - 0.5, 0, size[:, None] - 1)  # noqa: E731
+
+    def within(size: NDArray[np.int64], to: int) -> NDArray[np.float64]:
+        centres = (np.arange(to) + 0.5) * size[:, None] / to - 0.5
+        return np.clip(centres, 0, size[:, None] - 1)
+
     down, across = top[:, None] + within(h, height), left[:, None] + within(w, width)
-    return _sample(x, np.repeat(down[:, :, None], width, axis=2), np.repeat(across[:, None, :], height, axis=1))
+    return _sample(
+        x, np.repeat(down[:, :, None], width, axis=2), np.repeat(across[:, None, :], height, axis=1)
+    )
 
 
 def _sample(x: Tensor, down: NDArray[np.float64], across: NDArray[np.float64]) -> Tensor:
@@ -145,7 +168,9 @@ def _sample(x: Tensor, down: NDArray[np.float64], across: NDArray[np.float64]) -
     height, width = x.shape[2:]
     scaled = [2 * across / max(width - 1, 1) - 1, 2 * down / max(height - 1, 1) - 1]
     grid = torch.from_numpy(np.stack(scaled, axis=3)).float()
-    return _round(F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=True))
+    return _round(
+        F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    )
 
 
 def _round(x: Tensor) -> Tensor:
@@ -186,12 +211,19 @@ def _grey(x: Tensor) -> Tensor:
 def _hue(x: Tensor, magnitude: NDArray[np.float64], draw: NDArray[np.float64]) -> Tensor:
     """Turns the hue by up to half the circle."""
     turns = 0.5 * _signed(draw) * magnitude
-    return torch.cat([V.adjust_hue_image(x[i : i + 1], float(turn)) for i, turn in enumerate(turns)])
+    return torch.cat(
+        [V.adjust_hue_image(x[i : i + 1], float(turn)) for i, turn in enumerate(turns)]
+    )
 
 
 def _tint(x: Tensor, magnitude: NDArray[np.float64], draw: NDArray[np.float64]) -> Tensor:
     """Multiplies each channel by a factor of its own, 0.4 to 1.6."""
-    factors = np.stack([1 + 0.6 * m * g.uniform(-1, 1, 3) for m, g in zip(magnitude, _generators(draw), strict=True)])
+    factors = np.stack(
+        [
+            1 + 0.6 * m * g.uniform(-1, 1, 3)
+            for m, g in zip(magnitude, _generators(draw), strict=True)
+        ]
+    )
     return _round(x * torch.from_numpy(factors).float().view(-1, 3, 1, 1))
 
 
@@ -232,7 +264,9 @@ def _blur(x: Tensor, magnitude: NDArray[np.float64], draw: NDArray[np.float64]) 
     for axis, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
         padded, size = F.pad(y, pad, mode="replicate"), x.shape[axis]
         y = torch.zeros_like(y)
-        for i in range(len(steps)):  # a sum of shifted images: a convolution's rounding depends on the batch
+        for i in range(
+            len(steps)
+        ):  # a sum of shifted images: a convolution's rounding depends on the batch
             y += _column(kernel[:, i]) * padded.narrow(axis, i, size)
     return _round(y)
 
@@ -241,7 +275,9 @@ def _soft(x: Tensor) -> Tensor:
     """torchvision's and PIL's smoothing of the inner pixels, weights 1 but 5 in the middle, over 13."""
     y = x.float()
     across = y[..., :-2] + y[..., 1:-1] + y[..., 2:]
-    inner = (across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :] + 4 * y[..., 1:-1, 1:-1]) / 13
+    inner = (
+        across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :] + 4 * y[..., 1:-1, 1:-1]
+    ) / 13
     y[..., 1:-1, 1:-1] = inner.round_()
     return y
 
@@ -259,8 +295,13 @@ def _affine(matrix: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64] | 
 
     def op(x: Tensor, magnitude: NDArray[np.float64], draw: NDArray[np.float64]) -> Tensor:
         height, width = x.shape[2:]
-        y, z = (np.arange(height) - (height - 1) / 2)[:, None], (np.arange(width) - (width - 1) / 2)[None, :]
-        dd, da, td, ad, aa, ta = (np.broadcast_to(v, len(x))[:, None, None] for v in matrix(_signed(draw) * magnitude))
+        y, z = (
+            (np.arange(height) - (height - 1) / 2)[:, None],
+            (np.arange(width) - (width - 1) / 2)[None, :],
+        )
+        dd, da, td, ad, aa, ta = (
+            np.broadcast_to(v, len(x))[:, None, None] for v in matrix(_signed(draw) * magnitude)
+        )
         down, across = dd * y + da * z + td * height, ad * y + aa * z + ta * width
         return _sample(x, down + (height - 1) / 2, across + (width - 1) / 2)
 

@@ -33,7 +33,9 @@ def probe(
         own = np.asarray(rows_by_class[label], dtype=np.int64)
         if not len(own):
             continue
-        level = np.concatenate([np.full(config.cuda_probes * (k + 1), k) for k in range(int(strengths[label]) + 1)])
+        level = np.concatenate(
+            [np.full(config.cuda_probes * (k + 1), k) for k in range(int(strengths[label]) + 1)]
+        )
         rng = np.random.default_rng([seed, epoch, 0xCDA, label])
         rows.append(own[rng.integers(len(own), size=len(level))])
         levels.append(level)
@@ -65,8 +67,12 @@ def advance(
     new = np.array(strengths, dtype=np.int64)
     for label in np.unique(class_of_row):
         own = class_of_row == label
-        right = np.bincount(strength_of_row[own], weights=correct[own], minlength=int(strengths[label]) + 1)
+        right = np.bincount(
+            strength_of_row[own], weights=correct[own], minlength=int(strengths[label]) + 1
+        )
         asked = config.cuda_gamma * config.cuda_probes * (np.arange(len(right)) + 1)
-        up = (right >= asked - 1e-9).all()  # gamma * T * (l + 1) is a whole number that floats may miss
+        up = (
+            right >= asked - 1e-9
+        ).all()  # gamma * T * (l + 1) is a whole number that floats may miss
         new[label] = np.clip(strengths[label] + (1 if up else -1), 0, config.cuda_max)
     return new

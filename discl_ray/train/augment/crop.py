@@ -39,11 +39,17 @@ def draw_boxes(uniform: NDArray[np.float64], least: float, height: int, width: i
     area = least + (1 - least) * uniform[:, 0]
     # a crop of this area fits if width * sqrt(area * aspect / own) is at most the width, and so for the height
     own = width / height
-    low, high = np.maximum(np.log(3 / 4), np.log(own * area)), np.minimum(np.log(4 / 3), np.log(own / area))
+    low, high = (
+        np.maximum(np.log(3 / 4), np.log(own * area)),
+        np.minimum(np.log(4 / 3), np.log(own / area)),
+    )
     aspect = np.exp(np.where(low < high, low + (high - low) * uniform[:, 1], np.log(own)))
     w = np.clip(np.round(np.sqrt(area * aspect * height * width)), 1, width)
     h = np.clip(np.round(np.sqrt(area / aspect * height * width)), 1, height)
-    top, left = np.floor(uniform[:, 2] * (height - h + 1)), np.floor(uniform[:, 3] * (width - w + 1))
+    top, left = (
+        np.floor(uniform[:, 2] * (height - h + 1)),
+        np.floor(uniform[:, 3] * (width - w + 1)),
+    )
     return Boxes(*(side.astype(np.int64) for side in (top, left, h, w)))
 
 
@@ -69,4 +75,6 @@ def _resizes(start: Pixels, length: Pixels, within: int, to: int, mode: str) -> 
 @lru_cache(maxsize=4096)
 def _resize(length: int, to: int, mode: str) -> Tensor:
     """The matrix (to, length) of torch's antialiased resize of a line."""
-    return F.interpolate(torch.eye(length)[None, None], (to, length), mode=mode, align_corners=False, antialias=True)[0, 0]
+    return F.interpolate(
+        torch.eye(length)[None, None], (to, length), mode=mode, align_corners=False, antialias=True
+    )[0, 0]

@@ -47,9 +47,16 @@ def draw_mix(
     if kind == "mixup":
         return Mix(partner=partner, share=share)
     half = int(0.5 * np.sqrt(1 - share) * side)
-    ends = [(max(centre - half, 0), min(centre + half, side)) for centre in map(int, rng.integers(side, size=2))]
+    ends = [
+        (max(centre - half, 0), min(centre + half, side))
+        for centre in map(int, rng.integers(side, size=2))
+    ]
     (top, bottom), (left, right) = ends
-    return Mix(partner=partner, share=1 - (bottom - top) * (right - left) / side**2, box=(top, bottom, left, right))
+    return Mix(
+        partner=partner,
+        share=1 - (bottom - top) * (right - left) / side**2,
+        box=(top, bottom, left, right),
+    )
 
 
 def blend(x: Tensor, x_partner: Tensor, mix: Mix) -> Tensor:

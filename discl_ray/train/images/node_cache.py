@@ -15,7 +15,21 @@ from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError, SetupError
 from discl_ray.train.images.segments import Segment
 
-SHARED = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gpfs", "lustre", "ncpfs", "nfs", "panfs", "smb", "wekafs")
+SHARED = (
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "fuse",
+    "gpfs",
+    "lustre",
+    "ncpfs",
+    "nfs",
+    "panfs",
+    "smb",
+    "wekafs",
+)
 """How the types of file systems begin that are reached over a network."""
 
 COPIES = 4
@@ -69,7 +83,10 @@ def _fetch(store: Store, segment: Segment, target: Path) -> None:
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
     digest = hashlib.sha256()
     try:
-        with store.filesystem.open_input_stream(store.path(segment.name)) as stream, temporary.open("wb") as file:
+        with (
+            store.filesystem.open_input_stream(store.path(segment.name)) as stream,
+            temporary.open("wb") as file,
+        ):
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
                 file.write(chunk)

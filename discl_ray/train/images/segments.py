@@ -112,11 +112,19 @@ def _readable(image: Mapping[str, Any], read: Any) -> Any:
 
 def rows_of_segment(side: int, mode: Mode) -> int:
     """How many images a segment gets."""
-    return ENCODED_ROWS if mode == "encoded" else max(1, min(SEGMENT_ROWS, SEGMENT_BYTES // (side * side * 3)))
+    return (
+        ENCODED_ROWS
+        if mode == "encoded"
+        else max(1, min(SEGMENT_ROWS, SEGMENT_BYTES // (side * side * 3)))
+    )
 
 
 def write_segment(
-    store: Store, rows: pa.Table, images: Iterable[tuple[int, Mapping[str, Any]]], side: int, mode: Mode
+    store: Store,
+    rows: pa.Table,
+    images: Iterable[tuple[int, Mapping[str, Any]]],
+    side: int,
+    mode: Mode,
 ) -> Segment:
     """Writes ROWS with their `images`, each with the place of its row, in any order. Equal images make an equal file.
 
@@ -128,14 +136,18 @@ def write_segment(
         for place, image in images:
             pixels[place] = load_pixels(image, side)
         buffers: list[pa.Buffer | None] = [None, pa.py_buffer(pixels)]
-        content: pa.Array = pa.FixedSizeBinaryArray.from_buffers(pa.binary(side * side * 3), count, buffers)
+        content: pa.Array = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(side * side * 3), count, buffers
+        )
     else:
         encoded: list[bytes | None] = [None] * count
         for place, image in images:
             encoded[place] = _load_bytes(image, side)
         content = pa.array(encoded, pa.large_binary())
     # built anew: slices, and tables that went through Ray, hold the same rows in other buffers
-    plain = rows.select(ROWS.names).to_pydict() | {"domain": [domain or "" for domain in rows["domain"].to_pylist()]}
+    plain = rows.select(ROWS.names).to_pydict() | {
+        "domain": [domain or "" for domain in rows["domain"].to_pylist()]
+    }
     table = pa.Table.from_pydict(plain, schema=ROWS).append_column("content", content)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
@@ -172,7 +184,10 @@ class DecodedSegments:
     def __init__(self, contents: Sequence[pa.Array], side: int) -> None:
         size = side * side * 3
         self._contents = list(contents)  # keeps the files mapped
-        raws = [np.frombuffer(c.buffers()[1], np.uint8, len(c) * size, c.offset * size) for c in contents]
+        raws = [
+            np.frombuffer(c.buffers()[1], np.uint8, len(c) * size, c.offset * size)
+            for c in contents
+        ]
         self._first = np.cumsum([0, *map(len, contents)])
         self.shape = (int(self._first[-1]), side, side, 3)
         self._ends = self._first[1:].view(np.uint64)
@@ -227,7 +242,9 @@ class EncodedSegments:
 
         segments = self._first.searchsorted(rows, "right") - 1
         places = range(len(rows))
-        for _ in self._pool.map(load, places, segments.tolist(), (rows - self._first[segments]).tolist()):
+        for _ in self._pool.map(
+            load, places, segments.tolist(), (rows - self._first[segments]).tolist()
+        ):
             pass
         return pixels
 

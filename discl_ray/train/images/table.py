@@ -37,7 +37,16 @@ from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.remedies import images_again
 from discl_ray.spectrum.samples import SAMPLES_AGAIN, content_of_samples, read_part
 from discl_ray.train.images.node_cache import make_local
-from discl_ray.train.images.segments import READERS, ROWS, Images, Mode, Segment, map_segment, rows_of_segment, write_segment
+from discl_ray.train.images.segments import (
+    READERS,
+    ROWS,
+    Images,
+    Mode,
+    Segment,
+    map_segment,
+    rows_of_segment,
+    write_segment,
+)
 
 INDEX = "TABLE.json"
 
@@ -96,12 +105,17 @@ class TableRef:
         with store.reading(name):
             index = store.read_json(name)
             segments = tuple(Segment(**segment) for segment in index["segments"])
-            return cls(store=store, name=name, side=index["side"], mode=index["mode"], segments=segments)
+            return cls(
+                store=store, name=name, side=index["side"], mode=index["mode"], segments=segments
+            )
 
     def write(self, counts: Mapping[str, int]) -> TableRef:
         """Writes the index; `counts` are for those who look into it."""
         segments = [asdict(segment) for segment in self.segments]
-        self.store.write_json(self.name, {"side": self.side, "mode": self.mode, "segments": segments, "counts": dict(counts)})
+        self.store.write_json(
+            self.name,
+            {"side": self.side, "mode": self.mode, "segments": segments, "counts": dict(counts)},
+        )
         return self
 
     def __len__(self) -> int:
@@ -127,7 +141,14 @@ def open_table(ref: TableRef) -> ImageTable:
         domain=np.array(rows["domain"].to_pylist()),
         sample_id=np.array(rows["sample_id"].to_pylist()),
     )
-    for array in (table.label, table.lam_pct, table.role, table.hard, table.domain, table.sample_id):
+    for array in (
+        table.label,
+        table.lam_pct,
+        table.role,
+        table.hard,
+        table.domain,
+        table.sample_id,
+    ):
         array.setflags(write=False)
     return table
 
@@ -165,7 +186,9 @@ def build_table(
     """
     limit = max_decoded_gb if mode == "auto" else None
     made_from = [content_of(spectrum.store), content_of_samples(spectrum.samples)]
-    name = stable_id(FORMAT, spectrum.name, *made_from, identity(filter_config), side, mode, limit)[:8]
+    name = stable_id(FORMAT, spectrum.name, *made_from, identity(filter_config), side, mode, limit)[
+        :8
+    ]
     store = (beside or spectrum.store.parent).within(f"table-{name}")
     if (known := _known(store, side)) is not None:
         return known
@@ -174,9 +197,15 @@ def build_table(
             return known
         rows = table_rows(spectrum, filter_config)
         size = rows.num_rows * side * side * 3
-        kind: Mode = mode if mode != "auto" else "decoded" if size <= max_decoded_gb * 1e9 else "encoded"
-        segments = _write_segments(rows, _WriteSegment(spectrum.samples, spectrum.store, store, side, kind), num_cpus)
-        return TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments).write(_count(rows))
+        kind: Mode = (
+            mode if mode != "auto" else "decoded" if size <= max_decoded_gb * 1e9 else "encoded"
+        )
+        segments = _write_segments(
+            rows, _WriteSegment(spectrum.samples, spectrum.store, store, side, kind), num_cpus
+        )
+        return TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments).write(
+            _count(rows)
+        )
 
 
 def _known(store: Store, side: int) -> TableRef | None:
@@ -195,7 +224,9 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
     in the new one. Raises DataError for an image that is gone or broken, ValueError for a role that is none.
     """
     if foreign := set(rows["role"].to_pylist()) - set(get_args(Role)):
-        raise ValueError(f"role '{min(foreign, key=str)}': a table holds rows of role {', '.join(get_args(Role))}")
+        raise ValueError(
+            f"role '{min(foreign, key=str)}': a table holds rows of role {', '.join(get_args(Role))}"
+        )
     added = tuple(
         write_segment(ref.store, part, enumerate(part["image"].to_pylist()), ref.side, ref.mode)
         for part in _cut(rows, rows_of_segment(ref.side, ref.mode))
@@ -203,7 +234,9 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
     segments = (*ref.segments, *added)
     name = f"TABLE-{stable_id(*(segment.sha256 for segment in segments))[:8]}.json"
     counts = Counter(ref.store.read_json(ref.name)["counts"]) + Counter(_count(rows))
-    return TableRef(store=ref.store, name=name, side=ref.side, mode=ref.mode, segments=segments).write(counts)
+    return TableRef(
+        store=ref.store, name=name, side=ref.side, mode=ref.mode, segments=segments
+    ).write(counts)
 
 
 def table_rows(spectrum: Spectrum, filter_config: FilterConfig) -> pa.Table:
@@ -223,10 +256,7 @@ def table_rows(spectrum: Spectrum, filter_config: FilterConfig) -> pa.Table:
     made = made.append_column("place", pc.index_in(made["sample_id"], ids))
     order = [(name, "ascending") for name in ("place", "lam_pct", "replica", "attempt")]
     made = made.sort_by(order)
-    columns = {
-        "domain": sources["domain"].combine_chunks().take(made["place"]),
-        "key": made["gid"],
-    }
+    columns = {"domain": sources["domain"].combine_chunks().take(made["place"]), "key": made["gid"]}
     parts.append(_rows(made, columns, {"hard": False, "made": True}))
     return pa.concat_tables(parts)
 
@@ -234,14 +264,18 @@ def table_rows(spectrum: Spectrum, filter_config: FilterConfig) -> pa.Table:
 def _usable(spectrum: pa.Table) -> pa.ChunkedArray | pa.Array:
     """Kept images to train on, and probes whatever the filter says: then every level's come from the same sources."""
     trains, probes = (pc.equal(spectrum["role"], role) for role in ("train", "probe"))
-    return pc.or_(pc.and_(trains, spectrum["kept"]), pc.and_(probes, pa.array(best_attempts(spectrum))))
+    return pc.or_(
+        pc.and_(trains, spectrum["kept"]), pc.and_(probes, pa.array(best_attempts(spectrum)))
+    )
 
 
 def _rows(table: pa.Table, columns: Mapping[str, Any], known: Mapping[str, Any]) -> pa.Table:
     """_WANTED of a table's own columns, others, and those of one value."""
     given = {**{name: pa.repeat(value, table.num_rows) for name, value in known.items()}, **columns}
     whole = {name: given[name] if name in given else table[name] for name in _WANTED.names}
-    return pa.table({**whole, "domain": pc.fill_null(whole["domain"].cast(pa.string()), "")}).cast(_WANTED)
+    return pa.table({**whole, "domain": pc.fill_null(whole["domain"].cast(pa.string()), "")}).cast(
+        _WANTED
+    )
 
 
 def _cut(rows: pa.Table, length: int) -> list[pa.Table]:
@@ -250,7 +284,10 @@ def _cut(rows: pa.Table, length: int) -> list[pa.Table]:
 
 def _count(rows: pa.Table) -> dict[str, int]:
     """Rows by what they are."""
-    kinds = [role if lam == REAL or role != "train" else "synthetic" for role, lam in _pairs(rows, "role", "lam_pct")]
+    kinds = [
+        role if lam == REAL or role != "train" else "synthetic"
+        for role, lam in _pairs(rows, "role", "lam_pct")
+    ]
     return {**Counter(kinds), "hard": sum(rows["hard"].to_pylist())}
 
 
@@ -258,7 +295,9 @@ def _pairs(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(rows[name].to_pylist() for name in names), strict=True)
 
 
-def _write_segments(rows: pa.Table, work: _WriteSegment, num_cpus: int | None) -> tuple[Segment, ...]:
+def _write_segments(
+    rows: pa.Table, work: _WriteSegment, num_cpus: int | None
+) -> tuple[Segment, ...]:
     """All segments, in the order of `rows`."""
     blocks = [
         block.append_column("number", pa.repeat(number, block.num_rows))
@@ -286,7 +325,9 @@ class _WriteSegment:
     def __call__(self, rows: pa.Table) -> pa.Table:
         row: dict[str, Any] = {"number": rows["number"][0].as_py(), "rows": rows.num_rows}
         try:
-            row |= asdict(write_segment(self.target, rows, self._images(rows), self.side, self.mode))
+            row |= asdict(
+                write_segment(self.target, rows, self._images(rows), self.side, self.mode)
+            )
         except DataError as error:
             row["error"] = str(error)
         return pa.Table.from_pylist([row], schema=_WRITTEN)
@@ -299,8 +340,13 @@ class _WriteSegment:
         for (file, made), places in files.items():
             store, key = (self.generated, "gid") if made else (self.samples, "sample_id")
             remedy = images_again(self.generated) if made else SAMPLES_AGAIN
-            with store.reading(file, remedy), store.filesystem.open_input_file(store.path(file)) as source:
-                for batch in open_parquet(source).iter_batches(ROW_GROUP, columns=[key, "image"], use_threads=False):
+            with (
+                store.reading(file, remedy),
+                store.filesystem.open_input_file(store.path(file)) as source,
+            ):
+                for batch in open_parquet(source).iter_batches(
+                    ROW_GROUP, columns=[key, "image"], use_threads=False
+                ):
                     for i, name in enumerate(batch.column(key).to_pylist()):
                         if (place := places.pop(name, None)) is not None:
                             yield place, batch.column("image")[i].as_py()

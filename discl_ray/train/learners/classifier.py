@@ -32,7 +32,12 @@ class Classifier:
         self.job, self.device, train = job, device, job.train
         classes = len(job.counts)
         self.model: nn.Module = resnet(
-            train.model, num_classes=classes, width=train.width, seed=job.seed, norm=train.norm, stem=train.stem
+            train.model,
+            num_classes=classes,
+            width=train.width,
+            seed=job.seed,
+            norm=train.norm,
+            stem=train.stem,
         ).to(device)
         # channels last is 1.4 times as fast on a CPU, and tensor cores need it
         narrow = device.type == "cpu" and train.width < LEAST_CHANNELS
@@ -42,20 +47,27 @@ class Classifier:
 
     def _logits(self, x: Tensor) -> Tensor:
         x = x.to(self.device, memory_format=self._format, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.train.precision == "bf16"):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.job.train.precision == "bf16"
+        ):
             return self._forward(x).float()
 
     def backward(self, batch: Batch, world: World) -> Tensor:
         """See `Learner`; a batch in `accumulate` parts has the same gradient but for rounding and batch normalisation."""
         train, total = self.job.train, torch.zeros((), device=self.device)
         counts = batch.counts.to(self.device)
-        for part in np.array_split(np.arange(len(batch.labels)), min(train.accumulate, max(1, len(batch.labels)))):
+        for part in np.array_split(
+            np.arange(len(batch.labels)), min(train.accumulate, max(1, len(batch.labels)))
+        ):
             if not len(part):
                 continue
             x, weighted = self._augmented(batch, part), [(1.0, batch.labels[part])]
             if batch.partner is not None and batch.mix is not None:
                 x = blend(x, self._augmented(batch.partner, part), batch.mix)
-                weighted = [(batch.mix.share, batch.labels[part]), (1 - batch.mix.share, batch.partner.labels[part])]
+                weighted = [
+                    (batch.mix.share, batch.labels[part]),
+                    (1 - batch.mix.share, batch.partner.labels[part]),
+                ]
             logits, loss = self._logits(x), torch.zeros((), device=self.device)
             for share, labels in weighted:
                 target = torch.from_numpy(labels).to(self.device)
@@ -65,7 +77,9 @@ class Classifier:
         return total
 
     def _augmented(self, batch: Batch, part: NDArray[np.int64]) -> Tensor:
-        return augment(batch.images[part], batch.parameters[part], batch.strength[part], self.job.train.augment)
+        return augment(
+            batch.images[part], batch.parameters[part], batch.strength[part], self.job.train.augment
+        )
 
     def after_step(self) -> None:
         """See `Learner`; nothing has to hold."""

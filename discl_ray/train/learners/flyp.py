@@ -64,7 +64,13 @@ class Clip:
             batch = F.center_crop(F.resize(batch, [min(self.side)], how, antialias=True), self.side)
         return self._normalised(batch)
 
-    def crops(self, images: NDArray[np.uint8], uniform: NDArray[np.float64], least: float, device: torch.device) -> Tensor:
+    def crops(
+        self,
+        images: NDArray[np.uint8],
+        uniform: NDArray[np.float64],
+        least: float,
+        device: torch.device,
+    ) -> Tensor:
         """RGB (N, H, W, 3) as input to train on, float32 (N, 3, S, S): RandomResizedCrop(least, 1), as FLYP's and open_clip's.
 
         `uniform`, shape (N, 4), draws each image's box; the resize is that of the model's own preprocessing.
@@ -72,7 +78,9 @@ class Clip:
         batch = _channels_first(images).to(device, non_blocking=True)
         boxes = draw_boxes(uniform, least, batch.shape[2], batch.shape[3])
         height, width = self.side
-        return self._normalised(resized_crops(batch, boxes, (height, width), self.preprocess["interpolation"]))
+        return self._normalised(
+            resized_crops(batch, boxes, (height, width), self.preprocess["interpolation"])
+        )
 
     def _normalised(self, batch: Tensor) -> Tensor:
         return F.normalize(batch.float() / 255, self.preprocess["mean"], self.preprocess["std"])
@@ -85,8 +93,13 @@ def _channels_first(images: NDArray[np.uint8]) -> Tensor:
 def student_folder(model: str) -> Path:
     """Where the CLIP to be trained lies; raises ModelError if it is not an open_clip folder."""
     folder = EMBEDDED.get(model) or Path(model)
-    if not (folder / "open_clip_config.json").is_file() or not (folder / "open_clip_model.safetensors").is_file():
-        raise ModelError(f"train.clip = '{model}': {folder} lacks open_clip_config.json or open_clip_model.safetensors")
+    if (
+        not (folder / "open_clip_config.json").is_file()
+        or not (folder / "open_clip_model.safetensors").is_file()
+    ):
+        raise ModelError(
+            f"train.clip = '{model}': {folder} lacks open_clip_config.json or open_clip_model.safetensors"
+        )
     return folder
 
 
@@ -102,7 +115,9 @@ def load_clip(model: str = "embedded") -> Clip:
         loaded, _, tokenizer = load(f"{LOCAL}{folder}", None, "cpu")
     except REFUSED as error:
         raise ModelError(f"train.clip = '{model}': {error}") from error
-    clip = Clip(cast(open_clip.CLIP, loaded), tokenizer, dict(cast(Any, loaded.visual).preprocess_cfg))
+    clip = Clip(
+        cast(open_clip.CLIP, loaded), tokenizer, dict(cast(Any, loaded.visual).preprocess_cfg)
+    )
     if (how := clip.preprocess["interpolation"]) not in RESIZES:
         raise ModelError(
             f"train.clip = '{model}': its open_clip_config.json resizes by preprocess_cfg.interpolation = '{how}'; "
@@ -115,9 +130,13 @@ def load_clip(model: str = "embedded") -> Clip:
 def text_head(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """A unit vector a class from the text tower as it is now, shape (C, D): the mean over templates of unit vectors."""
     clip.model.eval()
-    tokens = clip.tokenizer([template.format(name=name) for name in names for template in templates])
+    tokens = clip.tokenizer(
+        [template.format(name=name) for name in names for template in templates]
+    )
     each = clip.model.encode_text(tokens.to(clip.model.logit_scale.device), normalize=True)
-    return nn.functional.normalize(each.float().view(len(names), len(templates), -1).mean(1), dim=-1)
+    return nn.functional.normalize(
+        each.float().view(len(names), len(templates), -1).mean(1), dim=-1
+    )
 
 
 @torch.no_grad()
@@ -143,15 +162,23 @@ class Flyp:
         self.clip = Clip(clip.model.to(device), clip.tokenizer, clip.preprocess)
         self.model: nn.Module = self.clip.model
         self._forward: Any = torch.compile(self.model) if job.train.compile else self.model
-        captions = [caption.format(name=name) for name in job.names for caption in job.train.captions]
-        self._tokens = self.clip.tokenizer(captions).view(len(job.names), len(job.train.captions), -1)
+        captions = [
+            caption.format(name=name) for name in job.names for caption in job.train.captions
+        ]
+        self._tokens = self.clip.tokenizer(captions).view(
+            len(job.names), len(job.train.captions), -1
+        )
 
     def backward(self, batch: Batch, world: World) -> Tensor:
         """See `Learner`; every worker has the loss of the whole batch, of which its own features carry its share of the gradient."""
         said = (batch.parameters[:, SAID] * len(self.job.train.captions)).astype(np.int64)
-        tokens = self._tokens[torch.from_numpy(batch.labels), torch.from_numpy(said)].to(self.device, non_blocking=True)
+        tokens = self._tokens[torch.from_numpy(batch.labels), torch.from_numpy(said)].to(
+            self.device, non_blocking=True
+        )
         x = self._pixels(batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.train.precision == "bf16"):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.job.train.precision == "bf16"
+        ):
             image, text, scale = self._forward(x, tokens)[:3]
         loss_of = open_clip.ClipLoss(gather_with_grad=True, rank=world.rank, world_size=world.size)
         loss = cast(Tensor, loss_of(image.float(), text.float(), scale))
@@ -162,7 +189,9 @@ class Flyp:
         least = self.job.train.augment.crop
         if least == 1:
             return self.clip.pixels(batch.images).to(self.device, non_blocking=True)
-        return self.clip.crops(batch.images, batch.parameters[:, CROP : CROP + 4], least, self.device)
+        return self.clip.crops(
+            batch.images, batch.parameters[:, CROP : CROP + 4], least, self.device
+        )
 
     def after_step(self) -> None:
         """See `Learner`: the logit scale stays within CLIP's bounds."""

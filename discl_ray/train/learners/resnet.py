@@ -15,13 +15,17 @@ GROUPS = 8
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(next(g for g in range(min(GROUPS, channels), 0, -1) if channels % g == 0), channels)
+    return nn.GroupNorm(
+        next(g for g in range(min(GROUPS, channels), 0, -1) if channels % g == 0), channels
+    )
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": _group_norm}
 
 
-def resnet(name: str, *, num_classes: int, width: int, seed: int, norm: str = "batch", stem: str = "small") -> nn.Sequential:
+def resnet(
+    name: str, *, num_classes: int, width: int, seed: int, norm: str = "batch", stem: str = "small"
+) -> nn.Sequential:
     """A ResNet whose stages have width, 2, 4 and 8 times width channels; initialised from `seed` alone.
 
     Takes (N, 3, H, W), returns logits (N, num_classes). The small stem is one 3x3 convolution; the other is torchvision's.
@@ -30,7 +34,11 @@ def resnet(name: str, *, num_classes: int, width: int, seed: int, norm: str = "b
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         small = stem == "small"
-        first = nn.Conv2d(3, width, 3, padding=1, bias=False) if small else nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+        first = (
+            nn.Conv2d(3, width, 3, padding=1, bias=False)
+            if small
+            else nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+        )
         layers: list[nn.Module] = [first, make_norm(width), nn.ReLU(inplace=True)]
         if not small:
             layers.append(nn.MaxPool2d(3, 2, padding=1))
@@ -40,10 +48,16 @@ def resnet(name: str, *, num_classes: int, width: int, seed: int, norm: str = "b
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
                 change = before != after or stride != 1
-                shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), make_norm(after)) if change else None
+                shortcut = (
+                    nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), make_norm(after))
+                    if change
+                    else None
+                )
                 layers.append(BasicBlock(before, after, stride, shortcut, norm_layer=make_norm))
                 before = after
-        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes))
+        model = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)
+        )
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

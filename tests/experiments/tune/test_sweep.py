@@ -22,7 +22,14 @@ from discl_ray.config import Config, load_config, part_hash
 from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, DisclError
 from discl_ray.experiments.tune import space as space_module
-from discl_ray.experiments.tune.space import check_sweep, draw_points, needs, nested, read_space, sweepable
+from discl_ray.experiments.tune.space import (
+    check_sweep,
+    draw_points,
+    needs,
+    nested,
+    read_space,
+    sweepable,
+)
 from discl_ray.spectrum.open import Spectrum
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,7 +86,10 @@ def test_keys_are_dotted_or_nested_and_an_override_stands_in_for_the_file(tmp_pa
         ({"plan.replicas": {"choice": [1]}}, "no key that can be swept"),
         ({"train.workers": {"choice": [1, 2]}}, "no key that can be swept"),
         ({"train.augment": {"choice": [1]}}, "no key that can be swept"),
-        ({"train.learning_rate": {"unifrom": [0.1, 0.2]}}, "unknown distribution; did you mean 'uniform'?"),
+        (
+            {"train.learning_rate": {"unifrom": [0.1, 0.2]}},
+            "unknown distribution; did you mean 'uniform'?",
+        ),
         ({"train.learning_rate": [0.1, 0.2]}, "unknown distribution"),
         ({"train.learning_rate": {"uniform": [0.1, 0.2], "choice": [0.1]}}, "two distributions"),
         ({"train.learning_rate": {"uniform": [0.1]}}, "two numbers are needed"),
@@ -88,14 +98,23 @@ def test_keys_are_dotted_or_nested_and_an_override_stands_in_for_the_file(tmp_pa
         ({"train.learning_rate": {"loguniform": [0, 0.1]}}, "more than 0"),
         ({"train.learning_rate": {"choice": []}}, "a list is needed"),
         ({"train.learning_rate": {"choice": [0.1, 0.1]}}, "names a value twice"),
-        ({"train.learning_rate": {"uniform": [-0.1, 0.1]}}, "train.learning_rate = -0.1: input should be greater than 0"),
+        (
+            {"train.learning_rate": {"uniform": [-0.1, 0.1]}},
+            "train.learning_rate = -0.1: input should be greater than 0",
+        ),
         ({"train.learning_rate": {"choice": [0.1, "fast"]}}, "train.learning_rate = 'fast'"),
         ({"curriculum.epochs": {"uniform": [1, 20]}}, "valid integer"),
-        ({"curriculum.epochs": {"randint": [1, 40]}}, "curriculum.epochs = 40 exceeds train.epochs = 35"),
+        (
+            {"curriculum.epochs": {"randint": [1, 40]}},
+            "curriculum.epochs = 40 exceeds train.epochs = 35",
+        ),
         ({"curriculum.epochs": {"randint": [1.5, 20]}}, "whole numbers"),
         ({"curriculum.share": {"choice": ["auto", 1.5]}}, "is no share"),
         ({"curriculum.strategy": {"choice": ["all_levels"]}}, "curriculum.strategy = 'all_levels'"),
-        ({"curriculum.levels": {"choice": [[0, 0.3], [0, 0.7]]}}, "no image was made at λ = 0.7; there are 0, 0.1, 0.3, 0.5"),
+        (
+            {"curriculum.levels": {"choice": [[0, 0.3], [0, 0.7]]}},
+            "no image was made at λ = 0.7; there are 0, 0.1, 0.3, 0.5",
+        ),
         ({"filter.threshold": {"uniform": [0.1, 0.3]}}, "has no say while filter.mode = rank"),
         ({"train.width": {"choice": [8, 16]}}, "share a start"),
     ],
@@ -105,7 +124,11 @@ def test_what_is_wrong_with_a_space_is_said(space: dict, said: str) -> None:
 
 
 def test_every_problem_is_reported_at_once() -> None:
-    wrong = {"train.learning_rte": {"choice": [1]}, "curriculum.scale": {"uniform": [0, 2]}, "filter.rank": {"randomly": [1]}}
+    wrong = {
+        "train.learning_rte": {"choice": [1]},
+        "curriculum.scale": {"uniform": [0, 2]},
+        "filter.rank": {"randomly": [1]},
+    }
     message = refused(wrong, "tune.grace=36", "tune.concurrent=9", "run.num_cpus=4")
     assert message.startswith("5 problems")
     for part in (
@@ -120,11 +143,16 @@ def test_every_problem_is_reported_at_once() -> None:
 
 def test_values_that_cannot_be_together_are_found_before_the_first_trial() -> None:
     both = {"train.epochs": {"choice": [20, 35]}, "curriculum.epochs": {"choice": [15, 30]}}
-    assert "curriculum.epochs = 30 exceeds train.epochs = 20" in refused(both, "curriculum.epochs=15", "tune.grace=5")
+    assert "curriculum.epochs = 30 exceeds train.epochs = 20" in refused(
+        both, "curriculum.epochs=15", "tune.grace=5"
+    )
 
 
 def test_grids_are_tried_whole() -> None:
-    grids = {"curriculum.scale": {"grid": [1.0, 2.0, 3.0]}, "curriculum.share": {"grid": ["auto", None]}}
+    grids = {
+        "curriculum.scale": {"grid": [1.0, 2.0, 3.0]},
+        "curriculum.share": {"grid": ["auto", None]},
+    }
     assert "the grids have 6 points" in refused(grids, "tune.trials=5")
     dimensions = check_sweep(config(grids, "tune.trials=20"), MADE)
     assert len(draw_points(dimensions, 20, 0)) == 6
@@ -141,7 +169,11 @@ def test_a_space_with_few_points_ends_when_it_has_no_more() -> None:
 
 def test_optuna_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(space_module.importlib.util, "find_spec", lambda name: None if name == "optuna" else find(name))
+    monkeypatch.setattr(
+        space_module.importlib.util,
+        "find_spec",
+        lambda name: None if name == "optuna" else find(name),
+    )
     assert "the package optuna is not installed" in refused(LR, "tune.search=optuna")
 
 
@@ -164,7 +196,12 @@ def test_ranges_are_closed_and_rounded_to_what_is_shown() -> None:
 
 def test_only_what_decides_a_training_run_can_be_swept() -> None:
     known = sweepable()
-    assert {"curriculum.strategy", "train.augment.kind", "filter.rank", "train.learning_rate"} <= set(known)
+    assert {
+        "curriculum.strategy",
+        "train.augment.kind",
+        "filter.rank",
+        "train.learning_rate",
+    } <= set(known)
     assert not [key for key in known if key.startswith(("run.", "data.", "plan.", "tune."))]
     assert nested({"train.augment.kind": "standard", "train.batch": 2}) == {
         "train": {"augment": {"kind": "standard"}, "batch": 2}
@@ -172,7 +209,12 @@ def test_only_what_decides_a_training_run_can_be_swept() -> None:
 
 
 @pytest.mark.parametrize(
-    "metrics", [[{"val_top1_overall": math.nan}], [{}], [{"val_top1_overall": 1.0}, {"val_top1_overall": math.inf}]]
+    "metrics",
+    [
+        [{"val_top1_overall": math.nan}],
+        [{}],
+        [{"val_top1_overall": 1.0}, {"val_top1_overall": math.inf}],
+    ],
 )
 def test_a_metric_that_is_no_number_fails_the_trial(metrics: list[dict[str, float]]) -> None:
     from discl_ray.experiments.tune.trial import measured
@@ -184,7 +226,10 @@ def test_a_metric_that_is_no_number_fails_the_trial(metrics: list[dict[str, floa
 def test_the_metric_is_the_mean_over_seeds_and_that_of_the_weights_that_are_kept() -> None:
     from discl_ray.experiments.tune.trial import measured
 
-    assert measured([{"val_top1_overall": 40.0}, {"val_top1_overall": 60.0}], [None, None]) == ("val_top1_overall", 50.0)
+    assert measured([{"val_top1_overall": 40.0}, {"val_top1_overall": 60.0}], [None, None]) == (
+        "val_top1_overall",
+        50.0,
+    )
     both = {"val_top1_overall": 40.0, "val_macro_f1_ood": 30.0}
     assert measured([both], [None]) == ("val_macro_f1_ood", 30.0)
     assert measured([both], [{"value": 35.0}]) == ("val_macro_f1_ood", 35.0)
@@ -196,9 +241,14 @@ def test_only_a_finished_trial_can_win(tmp_path: Path) -> None:
     store = Store.at(tmp_path)
 
     def trial(name: str, *dev: float, reason: str = "") -> None:
-        rows = [{"epoch": e, "dev": value, "metric": "val_top1_overall"} for e, value in enumerate(dev, 1)]
+        rows = [
+            {"epoch": e, "dev": value, "metric": "val_top1_overall"}
+            for e, value in enumerate(dev, 1)
+        ]
         point = {"name": name}
-        store.write_json(record_file(point), {"point": point, "epochs": 3, "rows": rows, "reason": reason})
+        store.write_json(
+            record_file(point), {"point": point, "epochs": 3, "rows": rows, "reason": reason}
+        )
 
     trial("failed", 90.0, 90.0, 90.0, reason="it broke")
     trial("stopped", 80.0)
@@ -215,7 +265,10 @@ def test_only_a_finished_trial_can_win(tmp_path: Path) -> None:
     assert is_complete(store)
     store.delete(record_file({"name": "failed"}))
     assert not is_complete(store)
-    store.write_json(record_file({"name": "failed"}), {"point": {"name": "another"}, "epochs": 3, "rows": [], "reason": ""})
+    store.write_json(
+        record_file({"name": "failed"}),
+        {"point": {"name": "another"}, "epochs": 3, "rows": [], "reason": ""},
+    )
     assert not is_complete(store)
 
 
@@ -227,7 +280,11 @@ def test_only_a_finished_trial_can_win(tmp_path: Path) -> None:
         (0, ["a"], ""),
         (1, ["a", "b"], ""),
         (None, ["a"], "is gone; trials that are not over start over"),
-        ("{}", ["a"], "is cut short or garbled (no 'trial_data'); trials that are not over start over"),
+        (
+            "{}",
+            ["a"],
+            "is cut short or garbled (no 'trial_data'); trials that are not over start over",
+        ),
     ],
 )
 def test_a_sweep_that_lost_records_is_begun_anew(
@@ -239,9 +296,13 @@ def test_a_sweep_that_lost_records_is_begun_anew(
     store = Store.at(tmp_path)
     for name in records:
         point = {"name": name}
-        store.write_json(record_file(point), {"point": point, "epochs": 1, "rows": [], "reason": "it broke"})
+        store.write_json(
+            record_file(point), {"point": point, "epochs": 1, "rows": [], "reason": "it broke"}
+        )
     if isinstance(ended, int):
-        trials = [[json.dumps({"status": "ERROR"}), "{}"]] * ended + [[json.dumps({"status": "PENDING"}), "{}"]]
+        trials = [[json.dumps({"status": "ERROR"}), "{}"]] * ended + [
+            [json.dumps({"status": "PENDING"}), "{}"]
+        ]
         store.write_json(f"{module.RAY_TUNE}/experiment_state-1.json", {"trial_data": trials})
     if isinstance(ended, str):
         store.write(f"{module.RAY_TUNE}/experiment_state-1.json", ended.encode())
@@ -284,8 +345,14 @@ def test_a_sweep_that_ran_out_of_time_is_not_complete_and_goes_on_with_more(
 
     def sweep(limit: float | None) -> bool:
         own = config(LR, f"tune.time_limit_s={'null' if limit is None else limit}")
-        seeded = (module.Seeded(config=own, spectrum=Spectrum(store=store, samples=store, classes=()), start=None),)
-        return module.run_sweep(module.Sweep(dimensions=(), points=({},), seeded=seeded, store=store))
+        seeded = (
+            module.Seeded(
+                config=own, spectrum=Spectrum(store=store, samples=store, classes=()), start=None
+            ),
+        )
+        return module.run_sweep(
+            module.Sweep(dimensions=(), points=({},), seeded=seeded, store=store)
+        )
 
     assert not sweep(20)
     assert not sweep(20)  # nothing is begun without time
@@ -302,10 +369,23 @@ class Judged:
     def __init__(self, store: Store, curves: list[list[int]]) -> None:
         from discl_ray.experiments.tune.outcomes import Seeded, Sweep
 
-        points = tuple({"train.learning_rate": float(number)} for number in range(1, len(curves) + 1))
-        seeded = (Seeded(config=config(LR), spectrum=Spectrum(store=store, samples=store, classes=()), start=None),)
-        self.sweep, self.curves = Sweep(dimensions=(), points=points, seeded=seeded, store=store), curves
-        self.trials = [SimpleNamespace(trial_id=f"t{n}", config={"point": n}) for n in range(len(curves))]
+        points = tuple(
+            {"train.learning_rate": float(number)} for number in range(1, len(curves) + 1)
+        )
+        seeded = (
+            Seeded(
+                config=config(LR),
+                spectrum=Spectrum(store=store, samples=store, classes=()),
+                start=None,
+            ),
+        )
+        self.sweep, self.curves = (
+            Sweep(dimensions=(), points=points, seeded=seeded, store=store),
+            curves,
+        )
+        self.trials = [
+            SimpleNamespace(trial_id=f"t{n}", config={"point": n}) for n in range(len(curves))
+        ]
         self.reports = 0
 
     def start(self, stop_after: int | None, lag: int, over: set[int]) -> bool:
@@ -323,12 +403,26 @@ class Judged:
             name, rows = self.sweep.record(point), []
             known = read_outcome(self.sweep.store, name) if self.sweep.store.exists(name) else None
             if known is not None:
-                rows = list(known.rows) if known.over else list(known.rows[: max(0, len(known.rows) - lag)])
-            for epoch in range(1 if known is not None and known.over else len(rows) + 1, len(self.curves[number]) + 1):
+                rows = (
+                    list(known.rows)
+                    if known.over
+                    else list(known.rows[: max(0, len(known.rows) - lag)])
+                )
+            for epoch in range(
+                1 if known is not None and known.over else len(rows) + 1,
+                len(self.curves[number]) + 1,
+            ):
                 if known is not None and known.over and epoch > len(rows):
                     break
                 if known is None or not known.over:
-                    rows = [*rows, {"epoch": epoch, "metric": "val", "dev": float(self.curves[number][epoch - 1])}]
+                    rows = [
+                        *rows,
+                        {
+                            "epoch": epoch,
+                            "metric": "val",
+                            "dev": float(self.curves[number][epoch - 1]),
+                        },
+                    ]
                     write_outcome(self.sweep, point, rows=rows, epochs=len(self.curves[number]))
                 self.reports += 1
                 if self.reports == stop_after:
@@ -342,7 +436,9 @@ class Judged:
         """What became of each trial, in the order of the points."""
         from discl_ray.experiments.tune.outcomes import read_outcome
 
-        found = [read_outcome(self.sweep.store, self.sweep.record(point)) for point in self.sweep.points]
+        found = [
+            read_outcome(self.sweep.store, self.sweep.record(point)) for point in self.sweep.points
+        ]
         return [(outcome.status, outcome.epoch) for outcome in found]
 
 
@@ -352,12 +448,16 @@ class Judged:
     st.integers(0, 2),
     st.booleans(),
 )
-def test_a_killed_sweep_judges_its_trials_as_one_that_was_not(tmp_path_factory, curves, kill, lag, known) -> None:
+def test_a_killed_sweep_judges_its_trials_as_one_that_was_not(
+    tmp_path_factory, curves, kill, lag, known
+) -> None:
     whole = Judged(Store.at(tmp_path_factory.mktemp("whole")), curves)
     assert whole.start(None, 0, set())
     killed, over = Judged(Store.at(tmp_path_factory.mktemp("killed")), curves), set()
     if not killed.start(kill, lag, over):
-        assert killed.start(None, lag, over if known else set())  # Ray Tune may know which trials are over, or none
+        assert killed.start(
+            None, lag, over if known else set()
+        )  # Ray Tune may know which trials are over, or none
     assert killed.verdicts() == whole.verdicts()
 
 
@@ -379,7 +479,9 @@ tune:
 
 @pytest.mark.slow
 @pytest.mark.timeout(500)
-def test_a_sweep_with_failing_trials_is_killed_resumed_and_names_a_good_one(spectrum_run, tmp_path: Path) -> None:
+def test_a_sweep_with_failing_trials_is_killed_resumed_and_names_a_good_one(
+    spectrum_run, tmp_path: Path
+) -> None:
     generated = Path(spectrum_run[1].store.base)
     (tmp_path / "runs" / "digits_lt").mkdir(parents=True)
     for folder in [generated, *generated.parent.glob("samples-*")]:
@@ -392,13 +494,18 @@ def test_a_sweep_with_failing_trials_is_killed_resumed_and_names_a_good_one(spec
     command = [sys.executable, "jobs/tune.py", *files, *TINY, f"run.root={tmp_path / 'runs'}"]
 
     def records() -> dict[str, dict]:
-        return {p.name: json.loads(p.read_text()) for p in tmp_path.glob("runs/digits_lt/tune-*/trials/*.json")}
+        return {
+            p.name: json.loads(p.read_text())
+            for p in tmp_path.glob("runs/digits_lt/tune-*/trials/*.json")
+        }
 
     def ended(found: dict) -> bool:
         return bool(found["reason"]) or len(found["rows"]) == 6
 
     before = {path: path.stat().st_mtime_ns for path in mine.rglob("*")}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     limit = time.monotonic() + 300
     while not any(map(ended, records().values())) and time.monotonic() < limit:
         assert process.poll() is None
@@ -435,5 +542,8 @@ def test_a_sweep_with_failing_trials_is_killed_resumed_and_names_a_good_one(spec
     assert top["rows"][-1]["dev"] == max(r["rows"][-1]["dev"] for r in good)
     loaded = load_config([ROOT / "conf" / "digits_lt.yaml", sweep / "best.yaml"])
     assert loaded.curriculum.strategy == "diverse_to_specific"
-    assert re.search(r"jobs/train\.py --config conf/digits_lt\.yaml --config \S+ --config \S+best\.yaml ", resumed.stdout)
+    assert re.search(
+        r"jobs/train\.py --config conf/digits_lt\.yaml --config \S+ --config \S+best\.yaml ",
+        resumed.stdout,
+    )
     assert not list(tmp_path.glob("runs/digits_lt/**/test_ledger.jsonl"))

@@ -26,7 +26,9 @@ from discl_ray.train.augment.augment import (
     to_tensor,
 )
 
-IMAGES = np.stack([digits.web_look(s.pixels, np.random.default_rng(s.index))[0] for s in digits.scans()[:12]])
+IMAGES = np.stack(
+    [digits.web_look(s.pixels, np.random.default_rng(s.index))[0] for s in digits.scans()[:12]]
+)
 CENTRE = np.full((12, PARAMETERS), 0.5)
 """No shift, no change of gain or offset."""
 STRENGTHS = np.arange(12) % 11
@@ -47,18 +49,30 @@ def as_batch(images: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def before(x: torch.Tensor, parameters: NDArray[np.float64], shift: int, jitter: float) -> torch.Tensor:
+def before(
+    x: torch.Tensor, parameters: NDArray[np.float64], shift: int, jitter: float
+) -> torch.Tensor:
     """What augmentation was when it was shift and jitter alone."""
     height, width = x.shape[2:]
     padded = F.pad(x, (shift,) * 4, mode="replicate")
     offset = (parameters[:, :2] * (2 * shift + 1)).astype(np.int64)
-    moved = torch.stack([padded[i, :, a : a + height, b : b + width] for i, (a, b) in enumerate(offset)])
-    gain, bias = (torch.from_numpy((2 * parameters[:, i] - 1) * jitter).float().view(-1, 1, 1, 1) for i in (2, 3))
+    moved = torch.stack(
+        [padded[i, :, a : a + height, b : b + width] for i, (a, b) in enumerate(offset)]
+    )
+    gain, bias = (
+        torch.from_numpy((2 * parameters[:, i] - 1) * jitter).float().view(-1, 1, 1, 1)
+        for i in (2, 3)
+    )
     return moved * (1 + gain) + bias
 
 
 @settings(max_examples=30)
-@given(config=configs, seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), order=st.permutations(range(12)))
+@given(
+    config=configs,
+    seed=st.integers(0, 2**31),
+    epoch=st.integers(0, 1000),
+    order=st.permutations(range(12)),
+)
 def test_an_image_comes_out_the_same_alone_and_in_any_batch(
     config: AugmentConfig, seed: int, epoch: int, order: list[int]
 ) -> None:
@@ -69,14 +83,25 @@ def test_an_image_comes_out_the_same_alone_and_in_any_batch(
     assert bool(whole.isfinite().all())
     assert np.array_equal(IMAGES, original)
     for part in ([order[0]], order[:5], order):
-        assert torch.equal(augment(IMAGES[part], parameters[part], STRENGTHS[part], config), whole[part])
+        assert torch.equal(
+            augment(IMAGES[part], parameters[part], STRENGTHS[part], config), whole[part]
+        )
 
 
 @settings(max_examples=20)
-@given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), count=st.integers(0, 40), stream=st.integers(0, 3))
-def test_parameters_belong_to_a_place_whatever_the_length_of_the_epoch(seed: int, epoch: int, count: int, stream: int) -> None:
+@given(
+    seed=st.integers(0, 2**31),
+    epoch=st.integers(0, 1000),
+    count=st.integers(0, 40),
+    stream=st.integers(0, 3),
+)
+def test_parameters_belong_to_a_place_whatever_the_length_of_the_epoch(
+    seed: int, epoch: int, count: int, stream: int
+) -> None:
     longest = draw_parameters(40, seed=seed, epoch=epoch, stream=stream)
-    assert np.array_equal(draw_parameters(count, seed=seed, epoch=epoch, stream=stream), longest[:count])
+    assert np.array_equal(
+        draw_parameters(count, seed=seed, epoch=epoch, stream=stream), longest[:count]
+    )
     assert longest.shape == (40, PARAMETERS)
     assert (longest >= 0).all()
     assert (longest < 1).all()
@@ -90,18 +115,30 @@ def test_parameters_belong_to_a_place_whatever_the_length_of_the_epoch(seed: int
 
 
 @settings(max_examples=20)
-@given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000), shift=st.integers(0, 4), jitter=st.floats(0, 0.5))
+@given(
+    seed=st.integers(0, 2**31),
+    epoch=st.integers(0, 1000),
+    shift=st.integers(0, 4),
+    jitter=st.floats(0, 0.5),
+)
 def test_without_crop_flip_and_operations_only_shift_and_jitter_are_left(
     seed: int, epoch: int, shift: int, jitter: float
 ) -> None:
     parameters = draw_parameters(12, seed=seed, epoch=epoch)
-    assert np.array_equal(parameters[:, :4], np.random.default_rng([seed, epoch, 0xA6]).random((12, 4)))  # as before, too
+    assert np.array_equal(
+        parameters[:, :4], np.random.default_rng([seed, epoch, 0xA6]).random((12, 4))
+    )  # as before, too
     expected = before(to_tensor(IMAGES), parameters, shift, jitter)
     options: list[dict[str, Any]] = [{}, {"kind": "strong", "strong_ops": 0}]
     for kwargs in options:
         config = AugmentConfig(shift=shift, jitter=jitter, **kwargs)
         assert torch.equal(augment(IMAGES, parameters, STRENGTHS, config), expected)
-    none = augment(IMAGES, parameters, np.zeros(12, dtype=int), AugmentConfig(kind="cuda", shift=shift, jitter=jitter))
+    none = augment(
+        IMAGES,
+        parameters,
+        np.zeros(12, dtype=int),
+        AugmentConfig(kind="cuda", shift=shift, jitter=jitter),
+    )
     assert torch.equal(none, expected)
 
 
@@ -148,7 +185,9 @@ def test_a_crop_is_torchvisions_resized_crop_of_a_box_of_the_asked_area(
     assert int((got.int() - expected.int()).abs().max()) <= 1
 
 
-def box_of(uniform: NDArray[np.float64], least: float, height: int, width: int) -> tuple[int, int, int, int]:
+def box_of(
+    uniform: NDArray[np.float64], least: float, height: int, width: int
+) -> tuple[int, int, int, int]:
     """The crop's box: where its outermost samples lie."""
     seen: list[NDArray[np.float64]] = []
     original = module._sample
@@ -180,7 +219,9 @@ def test_an_operation_changes_an_image_at_full_magnitude_and_hardly_at_none(name
         assert full.dtype == none.dtype == torch.uint8
         assert full.shape == none.shape == x.shape
         change = lambda y: (y.float() - x.float()).abs().mean((1, 2, 3))  # noqa: E731
-        assert (change(full) > 0.5).float().mean() > 0.8  # a black and white image has no saturation to lose
+        assert (
+            change(full) > 0.5
+        ).float().mean() > 0.8  # a black and white image has no saturation to lose
         if name in BINARY_OPS:
             assert torch.equal(full, none)
         else:
@@ -202,12 +243,19 @@ def test_operations_with_a_counterpart_in_torchvision_are_it(magnitude: float, u
         "hue": V.adjust_hue(x, 0.5 * sign * magnitude),
     }
     for name, image in expected.items():
-        assert int((OPS[name](x, m, draw).int() - image.int()).abs().max()) <= 1, name  # theirs cut, ours are rounded
+        assert int((OPS[name](x, m, draw).int() - image.int()).abs().max()) <= 1, (
+            name
+        )  # theirs cut, ours are rounded
     if magnitude > 0.05:
         assert torch.equal(OPS["solarize"](x, m, draw), V.solarize(x, 256 - 192 * magnitude))
         sigma = 0.035 * 32 * magnitude
         reference = V.gaussian_blur(x, [7, 7], [sigma, sigma])
-        inner = (slice(None), slice(None), slice(3, -3), slice(3, -3))  # edges are repeated here, mirrored there
+        inner = (
+            slice(None),
+            slice(None),
+            slice(3, -3),
+            slice(3, -3),
+        )  # edges are repeated here, mirrored there
         assert int((OPS["blur"](x, m, draw)[inner].int() - reference[inner].int()).abs().max()) <= 1
 
 
@@ -215,20 +263,38 @@ def test_geometry_turns_and_moves_by_what_it_says() -> None:
     x, draw = as_batch(IMAGES), np.tile([0.8, 0.5], (12, 1))
     inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
     turned = V.rotate(x, -30, interpolation=V.InterpolationMode.BILINEAR)
-    assert float((OPS["rotate"](x, np.ones(12), draw)[inner].float() - turned[inner].float()).abs().mean()) < 2
+    assert (
+        float(
+            (OPS["rotate"](x, np.ones(12), draw)[inner].float() - turned[inner].float())
+            .abs()
+            .mean()
+        )
+        < 2
+    )
     moved = OPS["move_down"](x, np.full(12, 3 / (0.15 * 32)), draw)
     assert int((moved[:, :, :-3].int() - x[:, :, 3:].int()).abs().max()) <= 1
 
 
 def test_strong_moves_nothing_and_cuda_leaves_half_the_images() -> None:
-    assert not set(COLOUR_OPS) & {"rotate", "shear_down", "shear_across", "move_down", "move_across", "zoom"}
+    assert not set(COLOUR_OPS) & {
+        "rotate",
+        "shear_down",
+        "shear_across",
+        "move_down",
+        "move_across",
+        "zoom",
+    }
     flat = np.zeros((12, 32, 32, 3), dtype=np.uint8)
     flat[:, 16:] = [200, 120, 40]
-    for epoch in range(20):  # operations on colour keep equal columns equal; blur and light by direction, noise aside
+    for epoch in range(
+        20
+    ):  # operations on colour keep equal columns equal; blur and light by direction, noise aside
         parameters = draw_parameters(12, seed=0, epoch=epoch)
         y = KINDS["strong"](as_batch(flat), parameters, STRENGTHS, AugmentConfig(kind="strong"))
         names = (parameters[:, [10, 14]] * len(COLOUR_OPS)).astype(int)
-        clean = ~np.isin(names, [COLOUR_OPS.index(n) for n in ("noise", "shade", "blur", "sharpness")]).any(1)
+        clean = ~np.isin(
+            names, [COLOUR_OPS.index(n) for n in ("noise", "shade", "blur", "sharpness")]
+        ).any(1)
         assert (y[clean] == y[clean][..., :1]).all()
     config, strength = AugmentConfig(kind="cuda"), np.full(2000, 5)
     parameters = draw_parameters(2000, seed=3, epoch=0)

@@ -24,15 +24,24 @@ def test_every_level_of_a_class_gets_its_probes_from_the_classs_rows(
     assert rows.shape == level.shape == label.shape
     for c in range(4):
         counts = np.bincount(level[label == c])
-        assert counts.tolist() == ([probes * (k + 1) for k in range(strengths[c] + 1)] if len(ROWS[c]) else [])
+        assert counts.tolist() == (
+            [probes * (k + 1) for k in range(strengths[c] + 1)] if len(ROWS[c]) else []
+        )
         assert np.isin(rows[label == c], ROWS[c]).all()
     again = probe(state, dict(reversed(ROWS.items())), config, seed=seed, epoch=epoch)
     assert all(np.array_equal(a, b) for a, b in zip((rows, level, label), again, strict=True))
-    other = np.array([0, strengths[1], 10, 0])  # what a class is probed with does not depend on the others
-    assert np.array_equal(rows[label == 1], (lambda r, _, c: r[c == 1])(*probe(other, ROWS, config, seed=seed, epoch=epoch)))
+    other = np.array(
+        [0, strengths[1], 10, 0]
+    )  # what a class is probed with does not depend on the others
+    assert np.array_equal(
+        rows[label == 1],
+        (lambda r, _, c: r[c == 1])(*probe(other, ROWS, config, seed=seed, epoch=epoch)),
+    )
 
 
-def outcome(right: dict[int, list[int]], config: AugmentConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def outcome(
+    right: dict[int, list[int]], config: AugmentConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probes of which right[class][level] are correct."""
     parts = [
         (c, k, i < n)
@@ -56,7 +65,9 @@ def outcome(right: dict[int, list[int]], config: AugmentConfig) -> tuple[np.ndar
         (1, [10, 0], 0),
     ],
 )
-def test_a_class_goes_up_where_it_is_right_at_every_level(strength: int, right: list[int], then: int) -> None:
+def test_a_class_goes_up_where_it_is_right_at_every_level(
+    strength: int, right: list[int], then: int
+) -> None:
     config = AugmentConfig(cuda_gamma=0.6, cuda_probes=10, cuda_max=10)
     state = np.array([4, strength, 7])
     new = advance(state, *outcome({1: right}, config), config)
@@ -66,11 +77,18 @@ def test_a_class_goes_up_where_it_is_right_at_every_level(strength: int, right: 
 
 def test_classes_move_by_themselves_and_thresholds_are_exact() -> None:
     config = AugmentConfig(cuda_gamma=0.7, cuda_probes=10, cuda_max=3)
-    new = advance(np.array([0, 1, 2, 3]), *outcome({0: [7], 1: [7, 14], 2: [7, 14, 20], 3: [7, 14, 21, 28]}, config), config)
+    new = advance(
+        np.array([0, 1, 2, 3]),
+        *outcome({0: [7], 1: [7, 14], 2: [7, 14, 20], 3: [7, 14, 21, 28]}, config),
+        config,
+    )
     assert new.tolist() == [1, 2, 1, 3]
     shuffled = np.random.default_rng(0).permutation(200)
     parts = outcome({0: [7], 1: [7, 14], 2: [7, 14, 20], 3: [7, 14, 21, 28]}, config)
-    assert advance(np.array([0, 1, 2, 3]), *(p[shuffled] for p in parts), config).tolist() == new.tolist()
+    assert (
+        advance(np.array([0, 1, 2, 3]), *(p[shuffled] for p in parts), config).tolist()
+        == new.tolist()
+    )
 
 
 def test_probes_have_numbers_of_their_own_and_are_always_changed() -> None:

@@ -42,8 +42,12 @@ def test_partners_are_a_permutation_and_the_box_is_the_share(
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize("size", [2, 3])
-def test_workers_that_hold_some_places_make_the_images_of_one_that_holds_all(kind: str, size: int) -> None:
-    images = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 3, 16, 16)).astype(np.float32))
+def test_workers_that_hold_some_places_make_the_images_of_one_that_holds_all(
+    kind: str, size: int
+) -> None:
+    images = torch.from_numpy(
+        np.random.default_rng(0).normal(size=(40, 3, 16, 16)).astype(np.float32)
+    )
     places = np.arange(24, 40)
     mix = draw_mix(places, seed=1, epoch=2, kind=kind, alpha=1.0, side=16)  # type: ignore[arg-type]
     whole = blend(images[places], images[mix.partner], mix)
@@ -52,7 +56,9 @@ def test_workers_that_hold_some_places_make_the_images_of_one_that_holds_all(kin
         assert torch.equal(blend(images[places[mine]], images[mix.partner[mine]], mix), whole[mine])
 
 
-def test_another_batch_epoch_or_seed_is_another_mix_and_shares_follow_the_beta_distribution() -> None:
+def test_another_batch_epoch_or_seed_is_another_mix_and_shares_follow_the_beta_distribution() -> (
+    None
+):
     draw = lambda begin, epoch, seed: draw_mix(  # noqa: E731
         np.arange(begin, begin + 8), seed=seed, epoch=epoch, kind="mixup", alpha=1.0, side=8
     )
@@ -70,8 +76,16 @@ def test_none_mixes_nothing() -> None:
 
 
 @settings(max_examples=20)
-@given(share=st.floats(0, 1), top=st.integers(0, 8), left=st.integers(0, 8), height=st.integers(0, 8), width=st.integers(0, 8))
-def test_blending_is_torchvisions(share: float, top: int, left: int, height: int, width: int) -> None:
+@given(
+    share=st.floats(0, 1),
+    top=st.integers(0, 8),
+    left=st.integers(0, 8),
+    height=st.integers(0, 8),
+    width=st.integers(0, 8),
+)
+def test_blending_is_torchvisions(
+    share: float, top: int, left: int, height: int, width: int
+) -> None:
     x, labels = torch.randn(6, 3, 16, 16), torch.arange(6)
     partner = np.roll(np.arange(6), 1)
     reference = v2.MixUp(num_classes=6)
@@ -80,5 +94,7 @@ def test_blending_is_torchvisions(share: float, top: int, left: int, height: int
     box = (top, top + height, left, left + width)
     theirs = (left, top, left + width, top + height)  # x1, y1, x2, y2
     area = 1 - height * width / 256
-    expected = v2.CutMix(num_classes=6).transform(x, {"box": theirs, "lam_adjusted": area, "labels": labels, "batch_size": 6})
+    expected = v2.CutMix(num_classes=6).transform(
+        x, {"box": theirs, "lam_adjusted": area, "labels": labels, "batch_size": 6}
+    )
     assert torch.equal(blend(x, x[partner], Mix(partner=partner, share=area, box=box)), expected)

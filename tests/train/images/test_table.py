@@ -25,7 +25,14 @@ from discl_ray.spectrum.samples import SAMPLES_AT
 from discl_ray.train.images import node_cache as local
 from discl_ray.train.images import segments, table
 from discl_ray.train.images.segments import ROWS, DecodedSegments, load_pixels
-from discl_ray.train.images.table import INDEX, ImageTable, TableRef, append_segment, build_table, open_table
+from discl_ray.train.images.table import (
+    INDEX,
+    ImageTable,
+    TableRef,
+    append_segment,
+    build_table,
+    open_table,
+)
 
 SIDE = 20  # another than the images', so that they are resized
 
@@ -53,7 +60,10 @@ def picture(seed: int, side: int = 9) -> bytes:
 
 def new_rows(count: int, **values: object) -> pa.Table:
     plain = {"label": 1, "lam_pct": 50, "role": "train", "hard": False, "domain": "here"} | values
-    rows = [{**plain, "sample_id": f"new {i}", "image": {"bytes": picture(i), "path": None}} for i in range(count)]
+    rows = [
+        {**plain, "sample_id": f"new {i}", "image": {"bytes": picture(i), "path": None}}
+        for i in range(count)
+    ]
     return pa.Table.from_pylist(rows, schema=pa.schema([*ROWS, ("image", IMAGE)]))
 
 
@@ -68,7 +78,9 @@ def test_many_segments_are_one_array(data):
     whole = np.random.default_rng(0).integers(0, 256, (total, side, side, 3), dtype=np.uint8)
     parts = [part.copy() for part in np.split(whole, np.cumsum(counts)[:-1])]
     kind = pa.binary(side * side * 3)
-    arrays = [pa.FixedSizeBinaryArray.from_buffers(kind, len(p), [None, pa.py_buffer(p)]) for p in parts]
+    arrays = [
+        pa.FixedSizeBinaryArray.from_buffers(kind, len(p), [None, pa.py_buffer(p)]) for p in parts
+    ]
     images = DecodedSegments(arrays, side)
     assert (len(images), images.shape) == (total, whole.shape)
     for rows in data.draw(st.lists(st.lists(st.integers(0, total - 1), max_size=20), max_size=4)):
@@ -95,10 +107,15 @@ def test_what_comes_out_is_a_copy_and_stays_when_the_table_is_gone(spectrum_run,
 def test_rows_are_marked_right_and_none_is_of_test(spectrum_run, tmp_path):
     config, spectrum_of_run = spectrum_run[0], copied(spectrum_run, tmp_path)
     opened = open_table(build_table(spectrum_of_run, config.filter, SIDE))
-    real = {s: {r["sample_id"]: r for r in spectrum_of_run.split(s).to_pylist()} for s in ("train", "val", "test")}
+    real = {
+        s: {r["sample_id"]: r for r in spectrum_of_run.split(s).to_pylist()}
+        for s in ("train", "val", "test")
+    }
     sources = set(spectrum_of_run.store.read_table("sources.parquet")["sample_id"].to_pylist())
     spectrum = spectrum_of_run.table(config.filter).to_pylist()
-    kept = [row for row in spectrum if row["kept"] or (row["role"] == "probe" and row["status"] == "ok")]
+    kept = [
+        row for row in spectrum if row["kept"] or (row["role"] == "probe" and row["status"] == "ok")
+    ]
     assert {row["role"] for row in kept} == {"train", "probe"}
     assert set(opened.role) == {"train", "probe", "val"}
     assert not set(opened.sample_id) & set(real["test"])
@@ -107,7 +124,9 @@ def test_rows_are_marked_right_and_none_is_of_test(spectrum_run, tmp_path):
     for role in ("train", "probe"):
         made = (opened.role == role) & (opened.lam_pct != REAL)
         assert made.sum() == sum(row["role"] == role for row in kept)
-    assert np.array_equal(opened.hard, (opened.lam_pct == REAL) & np.isin(opened.sample_id, list(sources)))
+    assert np.array_equal(
+        opened.hard, (opened.lam_pct == REAL) & np.isin(opened.sample_id, list(sources))
+    )
     assert opened.hard[opened.role == "train"].any()
     assert opened.hard[opened.role == "val"].any()
     images = {(row["sample_id"], row["lam_pct"], row["replica"]): row["image"] for row in kept}
@@ -130,7 +149,16 @@ def test_encoded_images_are_the_same_and_auto_knows_when(spectrum_run, tmp_path,
     assert (decoded.mode, encoded.mode) == ("decoded", "encoded")
     assert build_table(spectrum_of_run, judged, SIDE, max_decoded_gb=1e-6).mode == "encoded"
     assert len(encoded.segments) > 1
-    assert len({decoded.store.base, encoded.store.base, build_table(spectrum_of_run, judged, 8).store.base}) == 3
+    assert (
+        len(
+            {
+                decoded.store.base,
+                encoded.store.base,
+                build_table(spectrum_of_run, judged, 8).store.base,
+            }
+        )
+        == 3
+    )
     one, other = open_table(decoded), open_table(encoded)
     same(one, other)
     assert other.images.shape == one.images.shape == (len(decoded), SIDE, SIDE, 3)
@@ -142,7 +170,9 @@ def test_encoded_images_are_the_same_and_auto_knows_when(spectrum_run, tmp_path,
             other.images[[row]]
 
 
-def test_a_table_is_made_once_and_does_not_depend_on_its_segments(spectrum_run, tmp_path, monkeypatch):
+def test_a_table_is_made_once_and_does_not_depend_on_its_segments(
+    spectrum_run, tmp_path, monkeypatch
+):
     spectrum_of_run, judged = copied(spectrum_run, tmp_path / "a"), spectrum_run[0].filter
     ref = build_table(spectrum_of_run, judged, SIDE)
     assert TableRef.read(ref.store) == ref
@@ -203,7 +233,9 @@ def test_an_image_that_is_in_no_file_is_told(spectrum_run, tmp_path):
     rows = table.table_rows(spectrum_of_run, spectrum_run[0].filter)
     name = samples.list("train", ".parquet")[0]
     samples.write_table(name, samples.read_table(name).slice(1))
-    work = table._WriteSegment(samples, spectrum_of_run.store, spectrum_of_run.store.within("t"), SIDE, "decoded")
+    work = table._WriteSegment(
+        samples, spectrum_of_run.store, spectrum_of_run.store.within("t"), SIDE, "decoded"
+    )
     with pytest.raises(IntegrityError, match="1 images are gone"):
         table._write_segments(rows, work, None)
 
@@ -240,7 +272,9 @@ def test_two_processes_make_one_table(spectrum_run, tmp_path):
     spectrum_of_run = copied(spectrum_run, tmp_path)
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:
-        results = pool.map(_build_slowly, [(spectrum_of_run, spectrum_run[0].filter)] * 2, chunksize=1)
+        results = pool.map(
+            _build_slowly, [(spectrum_of_run, spectrum_run[0].filter)] * 2, chunksize=1
+        )
     (one, written), (other, also_written) = results
     assert one == other
     assert sorted([written, also_written]) == [0, len(one.segments)]
@@ -294,7 +328,9 @@ def node(tmp_path, monkeypatch) -> Path:
     return tmp_path / "node"
 
 
-def test_a_table_in_an_object_store_is_copied_and_a_damaged_copy_fetched_again(spectrum_run, node, monkeypatch):
+def test_a_table_in_an_object_store_is_copied_and_a_damaged_copy_fetched_again(
+    spectrum_run, node, monkeypatch
+):
     monkeypatch.setattr(segments, "SEGMENT_ROWS", 30)
     source = spectrum_run[1].store
     bucket = Store.at(f"memory://bucket-{uuid.uuid4().hex[:8]}/runs")
@@ -356,5 +392,7 @@ def test_what_lies_on_another_machine(tmp_path, monkeypatch):
 
 def test_a_table_of_arrays_needs_no_domain():
     images = np.zeros((2, 4, 4, 3), np.uint8)
-    plain = ImageTable(images, np.zeros(2, int), np.zeros(2, int), np.array(["train", "val"]), np.zeros(2, bool))
+    plain = ImageTable(
+        images, np.zeros(2, int), np.zeros(2, int), np.array(["train", "val"]), np.zeros(2, bool)
+    )
     assert plain.domain.tolist() == plain.sample_id.tolist() == ["", ""]

@@ -25,7 +25,15 @@ from discl_ray.train.loop import loop, predictor_of
 
 WEB = web_images(100, seed=77)
 TEMPLATES = TrainConfig().captions
-CLIP = {"model": "clip", "start_steps": 0, "optimizer": "adamw", "warmup": 0.1, "epochs": 2, "batch": 32, "learning_rate": 1e-3}
+CLIP = {
+    "model": "clip",
+    "start_steps": 0,
+    "optimizer": "adamw",
+    "warmup": 0.1,
+    "epochs": 2,
+    "batch": 32,
+    "learning_rate": 1e-3,
+}
 
 
 def make_job(seed: int = 3, names: tuple[str, ...] = NAMES, **train) -> TrainJob:
@@ -51,7 +59,9 @@ def make_table(labels: np.ndarray = WEB.labels, val: int = 0) -> ImageTable:
     )
 
 
-def tuned(job: TrainJob, table: ImageTable) -> tuple[dict[str, torch.Tensor], dict[int, dict[str, float]]]:
+def tuned(
+    job: TrainJob, table: ImageTable
+) -> tuple[dict[str, torch.Tensor], dict[int, dict[str, float]]]:
     controller = LocalController(job.curriculum, job.levels, job.seed)
     return loop(job, table, controller, lambda _: None), controller.history
 
@@ -95,7 +105,9 @@ def test_predictions_are_probabilities_at_the_current_scale_and_do_not_touch_the
     assert all(torch.equal(v, before[k]) for k, v in clip.model.state_dict().items())
     with torch.no_grad():
         clip.model.logit_scale.fill_(0.0)
-    assert predict(clip, head, WEB.images).max() < 0.3  # at scale 1, cosines leave the classes nearly alike
+    assert (
+        predict(clip, head, WEB.images).max() < 0.3
+    )  # at scale 1, cosines leave the classes nearly alike
 
 
 def test_fine_tuning_is_a_function_of_its_seed_and_moves_both_towers() -> None:
@@ -117,12 +129,16 @@ def test_fine_tuning_learns_a_class_the_student_has_no_word_for() -> None:
     assert losses[-1] < losses[0]
 
 
-def test_the_loss_is_clips_own_on_drawn_captions_of_the_image_s_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_is_clips_own_on_drawn_captions_of_the_image_s_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[float] = []
     real = open_clip.ClipLoss.forward
     said: set[str] = set()
 
-    def spy(self: open_clip.ClipLoss, image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    def spy(
+        self: open_clip.ClipLoss, image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
         assert image.shape == text.shape == (32, 64)
         loss = real(self, image, text, scale)
         calls.append(float(loss.detach()))
@@ -132,7 +148,10 @@ def test_the_loss_is_clips_own_on_drawn_captions_of_the_image_s_class(monkeypatc
 
     def heard(self, batch, world):
         number = (batch.parameters[:, -1] * len(TEMPLATES)).astype(int)
-        said.update(TEMPLATES[n].format(name=NAMES[label]) for n, label in zip(number, batch.labels, strict=True))
+        said.update(
+            TEMPLATES[n].format(name=NAMES[label])
+            for n, label in zip(number, batch.labels, strict=True)
+        )
         return backward(self, batch, world)
 
     monkeypatch.setattr(open_clip.ClipLoss, "forward", spy)
@@ -157,17 +176,23 @@ def test_val_is_scored_by_the_head_of_that_moment_and_by_domain() -> None:
 def test_weights_are_averaged_in_proportion_and_the_share_is_chosen_on_val() -> None:
     job, table = make_job(epochs=1), make_table(val=40)
     start = load_clip().model.state_dict()
-    wrecked = {k: torch.randn_like(v) if v.is_floating_point() and v.ndim else v for k, v in start.items()}
+    wrecked = {
+        k: torch.randn_like(v) if v.is_floating_point() and v.ndim else v for k, v in start.items()
+    }
     assert choose_alpha(job, start, wrecked, table) == 0.0
     assert choose_alpha(job, start, start, table) == 1.0  # of equals the largest
     half = ensembled(start, wrecked, 0.5)
-    assert torch.allclose(half["text_projection"], (start["text_projection"] + wrecked["text_projection"]) / 2)
+    assert torch.allclose(
+        half["text_projection"], (start["text_projection"] + wrecked["text_projection"]) / 2
+    )
 
 
 def test_refusals_say_what_is_wrong() -> None:
     with pytest.raises(ModelError, match=r"train.clip = '/nowhere'.*lacks open_clip_config.json"):
         load_clip("/nowhere")
-    with pytest.raises(DisclError, match=r"train.batch = 101 is more than the 100 images of an epoch"):
+    with pytest.raises(
+        DisclError, match=r"train.batch = 101 is more than the 100 images of an epoch"
+    ):
         tuned(make_job(batch=101), make_table())
 
 
@@ -192,8 +217,14 @@ def test_training_images_are_flyps_crops_and_others_are_whole() -> None:
     assert (boxes.height * boxes.width < 32 * 32).sum() == 3
     for i, box in enumerate(zip(*(side.tolist() for side in boxes), strict=True)):
         whole = torch.from_numpy(WEB.images[i]).permute(2, 0, 1)
-        cut = V.resized_crop(whole, *box, size=[32, 32], interpolation=V.InterpolationMode.BICUBIC, antialias=True)
-        assert torch.allclose(calls[0][i], V.normalize(cut.float() / 255, [0.5] * 3, [0.25] * 3), atol=1.01 / 255 / 0.25)
+        cut = V.resized_crop(
+            whole, *box, size=[32, 32], interpolation=V.InterpolationMode.BICUBIC, antialias=True
+        )
+        assert torch.allclose(
+            calls[0][i],
+            V.normalize(cut.float() / 255, [0.5] * 3, [0.25] * 3),
+            atol=1.01 / 255 / 0.25,
+        )
     uncropped = Flyp(make_job(augment={"crop": 1.0}), torch.device("cpu"))
     assert torch.equal(uncropped._pixels(batch), uncropped.clip.pixels(WEB.images[:4]))
 
