@@ -13,7 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_images import (
+from PIL import Image
+
+from discl_ray.core import images
+from discl_ray.core.images import MAX_PIXELS, decode_image, encode_image
+from discl_ray.errors import ImageError
+from tests.core.odd_images import (
     EXIF,
     chunk,
     exif,
@@ -30,11 +35,6 @@ from odd_images import (
     tiff_of,
     webp_canvas,
 )
-from PIL import Image
-
-from discl_ray.core import images
-from discl_ray.core.images import MAX_PIXELS, decode_image, encode_image
-from discl_ray.errors import ImageError
 
 PLAIN = pattern()
 RED, BLUE = (

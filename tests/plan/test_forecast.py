@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 from discl_ray.config import load_config
@@ -22,6 +21,7 @@ from discl_ray.report.sheet import thumbnail
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import judge
 from discl_ray.synthesize.layout import draft, draft_preview, prepare
+from tests.conftest import ROOT
 
 
 def samples(counts, *, val=1):
