@@ -14,16 +14,15 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 os.environ.pop("RAY_ADDRESS", None)  # tests never join a cluster that happens to run here
 
-import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from discl_ray.config import Config, load_config  # noqa: E402
+from discl_ray.config import Config  # noqa: E402
 from discl_ray.process import logs  # noqa: E402
+from tests.support.runs import ROOT, TINY, promptly, tiny_config  # noqa: E402, F401
 
 # the same examples on every machine, however slow it is; `pytest --hypothesis-profile explore` draws others
 _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,31 +31,6 @@ settings.register_profile("explore", _patient, max_examples=2000)
 settings.load_profile("same")
 
 logs.show()  # as a job does: what is logged is in `capsys`
-
-ROOT = Path(__file__).resolve().parents[1]
-TINY = (
-    "plan.replicas=1",
-    "plan.num_steps=4",
-    "plan.lams=[0,0.5]",
-    "plan.shard_steps=20",
-    "hard.probe_sources=1",
-    "hard.below=4",
-    "data.head=8",
-    "data.tail=2",
-    "generator.actors=1",
-)
-
-
-def tiny_config(root: Path, *overrides: str) -> Config:
-    return load_config(ROOT / "conf" / "digits_lt.yaml", [f"run.root={root}", *TINY, *overrides])
-
-
-@contextmanager
-def promptly() -> Iterator[None]:
-    """What a user who named a wrong folder waits for at most: 5 seconds."""
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < 5
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from discl_ray.embedded import SCORER
 from discl_ray.spectrum.commit import verify
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
-from tests.conftest import ROOT, TINY
+from tests.support.runs import ROOT, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

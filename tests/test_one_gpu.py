@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import ROOT
 from tests.generate.families import make_folder
+from tests.support.runs import ROOT
 
 RAY = """
 import ray, sys

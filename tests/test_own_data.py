@@ -23,7 +23,7 @@ from discl_ray.spectrum.read import open_spectrum
 from discl_ray.spectrum.samples import samples_of
 from discl_ray.synthesize.layout import lay_out, prepare
 from discl_ray.train.images.table import build_table, open_table
-from tests.conftest import ROOT, promptly
+from tests.support.runs import ROOT, promptly
 
 NAMES = [
     *("red fox", "AC/DC", "../up", "\N{FOX FACE}", "0123", "c" * 200, "a", "A"),

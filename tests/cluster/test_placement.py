@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.slow
 def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_path):
-    command = [sys.executable, "-m", "tests.placed", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.support.placed", str(tmp_path)]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=500
     )

@@ -1,7 +1,8 @@
-"""Sleeping generators, scorers, folds and seeds, placed as a job's are, on a Ray with logical GPUs. A script: it has a Ray of its own.
+"""Sleeping generators, scorers, folds and seeds, placed as a job's are, on a Ray with logical GPUs.
 
-python -m tests.placed → one JSON line: for each number of GPUs, which GPU each generator and each scorer was on; which GPU each fold
-of out-of-fold hardness and each seed of a comparison was on; and what those that want to compute say, where there is no CUDA.
+A script, because it has a Ray of its own: `python -m tests.support.placed FOLDER` prints one JSON line. For
+each number of GPUs it names the GPU of every generator and scorer, of every fold of out-of-fold hardness and
+of every seed of a comparison, and what those that want to compute say where there is no CUDA.
 """
 
 import json
