@@ -14,8 +14,8 @@ from typing import Any, cast
 import pyarrow as pa
 
 from discl_ray.cluster.session import ray_session
-from discl_ray.cluster.watchdog import Progress
 from discl_ray.errors import DisclError
+from discl_ray.process.progress import Progress
 
 HEARING_S = 10.0
 """A task that was ended is waited for no longer."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from discl_ray.cluster.map_blocks import as_tasks
 from discl_ray.cluster.session import ray_session
-from discl_ray.cluster.watchdog import Progress
 from discl_ray.config import Config, with_values
 from discl_ray.core.run_directory import locked, run_store
 from discl_ray.core.storage import Store
@@ -36,6 +35,7 @@ from discl_ray.experiments.stages import Passed, check_stages, passed, probe_lin
 from discl_ray.experiments.statistics import Interval
 from discl_ray.experiments.tables import TABLES, Table
 from discl_ray.plan.prompts import load_prompts
+from discl_ray.process.progress import Progress
 from discl_ray.report.comparison import gap_picture, markdown, picture
 from discl_ray.report.history import synthetic_seen, within_one_se
 from discl_ray.report.tables import count

@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl_ray.cluster.heartbeat import Heartbeat, observe
 from discl_ray.cluster.inventory import present
 from discl_ray.cluster.map_blocks import share
 from discl_ray.cluster.placement import placed
 from discl_ray.cluster.session import ray_session, start_beside_driver
-from discl_ray.cluster.watchdog import Progress, Pulse, Sight, Watchdog, sight_of
+from discl_ray.cluster.watchdog import Snapshot, Watchdog
 from discl_ray.config import Config
 from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.schema import PREDICTIONS
@@ -41,6 +42,7 @@ from discl_ray.evaluate.out_of_fold import (
 )
 from discl_ray.plan.hardness import PREDICTIONS_FILE, read_predictions
 from discl_ray.plan.prompts import Prompts
+from discl_ray.process.progress import Progress
 from discl_ray.score.model_folder import check_scorer, scorer_fingerprint
 from discl_ray.synthesize.checks import judging_crew
 from discl_ray.synthesize.layout import predictions_store
@@ -84,7 +86,6 @@ def zero_shot(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
     check_scorer(config.scorer)
     with ExitStack() as session:
         session.enter_context(ray_session(num_cpus=config.run.num_cpus, needs={}))
-        import ray
         from ray.data import ActorPoolStrategy
 
         hands = judging_crew(config)
@@ -92,22 +93,19 @@ def zero_shot(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
         (part,) = hands.parts
         scorer = config.scorer.model_copy(update={"actors": part.actors, "num_gpus": part.num_gpus})
         print(f"  {hands.words('scorer')}", flush=True)
-        pulse = start_beside_driver(Pulse)
+        heartbeat = start_beside_driver(Heartbeat)
         texts = [prompts.filter(name) for name in samples.classes]
         predicted = _rows(samples).map_batches(
             ZeroShotActor,
-            fn_constructor_args=(scorer, texts, scorer_fingerprint(scorer)[:16], pulse),
+            fn_constructor_args=(scorer, texts, scorer_fingerprint(scorer)[:16], heartbeat),
             compute=ActorPoolStrategy(min_size=part.actors, max_size=part.actors),
             batch_size=ROWS,
             batch_format="pyarrow",
             **placement.resources(0),
         )
 
-        def look(progress: Progress) -> Sight:
-            signs, refusal = ray.get([pulse.read.remote(), pulse.refusal.remote()], timeout=10)
-            return sight_of(signs, progress.done, config.run.stall_warning_s)._replace(
-                refusal=refusal
-            )
+        def look(progress: Progress) -> Snapshot:
+            return observe(heartbeat, progress.done, config.run.stall_warning_s)
 
         return _collect(predicted, _seen(samples).num_rows, config, look)
 
@@ -140,9 +138,11 @@ def out_of_fold(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
         trained: dict[int, Weights] = {}
         progress = Progress(count, "folds trained")
 
-        def training(_: Progress) -> Sight:
-            return Sight(
-                len(trained), "the images to be decoded and the folds to be trained", {}, True
+        def training(_: Progress) -> Snapshot:
+            return Snapshot(
+                token=len(trained),
+                waiting_for="the images to be decoded and the folds to be trained",
+                preparing=True,
             )
 
         with _watched(config, progress, training):
@@ -161,8 +161,8 @@ def out_of_fold(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:
             **share(train.on_gpu),
         )
 
-        def judging(judged: Progress) -> Sight:
-            return Sight(judged.done, "the classifiers to judge", {}, False)
+        def judging(judged: Progress) -> Snapshot:
+            return Snapshot(token=judged.done, waiting_for="the classifiers to judge")
 
         return _collect(predicted, _seen(samples).num_rows, config, judging)
 
@@ -230,7 +230,7 @@ class _ReadPart:
         return self.store.read_table(named["part"][0].as_py(), ["sample_id", "label", "image"])
 
 
-Look = Callable[[Progress], Sight]
+Look = Callable[[Progress], Snapshot]
 
 
 @contextmanager

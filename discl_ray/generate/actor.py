@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 
 from discl_ray.cluster.demand import FALLBACK
-from discl_ray.cluster.watchdog import telling
+from discl_ray.cluster.heartbeat import GeneratorSigns, report_loading
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import MADE
 from discl_ray.core.shards import pack, unpack
@@ -57,7 +57,7 @@ def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
     )
 
 
-def vital_signs(engine: Engine) -> dict[str, Any]:
+def vital_signs(engine: Engine) -> GeneratorSigns:
     """What the engine is at and what it has done, for the driver."""
     if engine.model.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
@@ -67,15 +67,15 @@ def vital_signs(engine: Engine) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
             1 if sys.platform == "darwin" else 1024
         )
-    return {
-        "phase": engine.phase,
-        "images": engine.images,
-        "total_rows": engine.total_rows,
-        "steps": engine.steps,
-        "seconds": engine.seconds,
-        "micro_batch": engine.micro_batch,
-        "peak_bytes": peak,
-    }
+    return GeneratorSigns(
+        phase=engine.phase,
+        images=engine.images,
+        total_rows=engine.total_rows,
+        steps=engine.steps,
+        seconds=engine.seconds,
+        micro_batch=engine.micro_batch,
+        peak_bytes=peak,
+    )
 
 
 class GenerateActor:
@@ -87,21 +87,21 @@ class GenerateActor:
         num_steps: int,
         run: Store,
         life: Life = ALONE,
-        pulse: Any = None,
+        heartbeat: Any = None,
     ) -> None:
         self.config, self.run, self.num_steps, self.life = config, run, num_steps, life
         self.name = f"generator {os.getpid()} on {socket.gethostname()}"
         self._turn, self._room = threading.Lock(), threading.Semaphore(config.shards_in_flight)
         self._encoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
         self._reuse = Reuse.open(run)
-        with telling(pulse, self.name):
+        with report_loading(heartbeat, self.name):
             self.engine = build_engine(config, num_steps)
-        if pulse is not None:
-            threading.Thread(target=self._beat, args=(pulse,), daemon=True).start()
+        if heartbeat is not None:
+            threading.Thread(target=self._beat, args=(heartbeat,), daemon=True).start()
 
-    def _beat(self, pulse: Any) -> None:
+    def _beat(self, heartbeat: Any) -> None:
         while True:
-            pulse.beat.remote(self.name, vital_signs(self.engine))
+            heartbeat.report.remote(self.name, vital_signs(self.engine))
             time.sleep(PULSE_S)
 
     @contextmanager

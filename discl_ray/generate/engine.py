@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from discl_ray.cluster.heartbeat import Phase
 from discl_ray.core.schema import BROKEN
 from discl_ray.generate.samplers import COEFFICIENTS, Table
 
@@ -167,7 +168,7 @@ class Engine:
         """Rows of UNet work in all; the difference is padding."""
         self.images = 0
         """Images delivered so far."""
-        self.phase = "idle"
+        self.phase: Phase = "idle"
         """What the engine is at: `idle`, `starting` (until the first image; this may compile for minutes), `working`."""
         self.seconds = 0.0
         """Time spent in phase `working`."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from discl_ray.cluster.heartbeat import GeneratorSigns
 from discl_ray.core.lam import check_grid, lam_to_pct, num_denoising_steps
 from discl_ray.errors import ConfigError
 from discl_ray.plan.config import PlanConfig, PreviewConfig
@@ -85,15 +85,15 @@ class Speed:
     """How many had work to do."""
 
     @classmethod
-    def of(cls, signs: Iterable[Mapping[str, Any]]) -> Speed | None:
+    def of(cls, signs: Iterable[GeneratorSigns]) -> Speed | None:
         """From the generators' vital signs; None if they were done before there was anything to measure."""
-        working = [s for s in signs if s["seconds"] and s["steps"]]
+        working = [s for s in signs if s.seconds and s.steps]
         if not working:
             return None
         return cls(
-            steps_per_s=sum(s["steps"] for s in working) / sum(s["seconds"] for s in working),
-            peak_bytes=max(s["peak_bytes"] for s in working),
-            micro_batch=min(s["micro_batch"] for s in working),
+            steps_per_s=sum(s.steps for s in working) / sum(s.seconds for s in working),
+            peak_bytes=max(s.peak_bytes for s in working),
+            micro_batch=min(s.micro_batch for s in working),
             generators=len(working),
         )
 

@@ -1,22 +1,25 @@
-"""What the package says while it works: it logs, and a job shows that as lines on its standard output."""
+"""Shows what the package logs as lines on standard output; jobs call `show` when they start."""
 
 from __future__ import annotations
 
 import logging
 
+from discl_ray.process.progress import end_line
+
 PACKAGE = "discl_ray"
 
 
 class Lines(logging.Handler):
-    """A line a record, indented below the job's own; a warning says that it is one.
+    """Prints a line per record, indented below the job's own lines, with "warning: " before warnings.
 
-    An output that cannot be written raises OSError, which ends the job: it is not swallowed, as
-    `logging` would.
+    Raises OSError if the output cannot be written, which ends the job; `logging` would print a
+    traceback and go on.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
         warning = "warning: " if record.levelno >= logging.WARNING else ""
+        end_line()  # the record would be appended to a progress bar
         print(f"  {warning}{self.format(record)}", flush=True)
 
 

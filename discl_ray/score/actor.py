@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from discl_ray.cluster.watchdog import telling
+from discl_ray.cluster.heartbeat import WorkerSigns, report_loading
 from discl_ray.core.images import decode_image
 from discl_ray.core.schema import SCORED, SCORES
 from discl_ray.core.shards import pack, unpack
@@ -40,18 +40,18 @@ class ScoreActor:
     """PLAN and MADE in, SCORED out."""
 
     def __init__(
-        self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, pulse: Any = None
+        self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, heartbeat: Any = None
     ) -> None:
         torch.set_num_threads(config.threads)
         self.run, self.batch = run, config.batch
         self.place = {prompt: i for i, prompt in reversed(list(enumerate(class_prompts)))}
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
-        with telling(pulse, name):
+        with report_loading(heartbeat, name):
             device = device_of(config.on_gpu, CPU_ONLY)
             self.scorer = ClipScorer(config, device)
             self.texts = self.scorer.embed_texts(class_prompts)
-        if pulse is not None:
-            pulse.beat.remote(name, {"phase": "idle"})
+        if heartbeat is not None:
+            heartbeat.report.remote(name, WorkerSigns(phase="idle"))
         self.known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     def __call__(self, batch: pa.Table) -> pa.Table:

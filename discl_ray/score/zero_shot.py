@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from discl_ray.cluster.watchdog import telling
+from discl_ray.cluster.heartbeat import WorkerSigns, report_loading
 from discl_ray.core.predictions import predictions_of
 from discl_ray.core.sources import image_pixels
 from discl_ray.errors import ImageError
@@ -31,17 +31,17 @@ class ZeroShotActor:
         config: ScorerConfig,
         class_prompts: Sequence[str],
         fingerprint: str,
-        pulse: Any = None,
+        heartbeat: Any = None,
     ) -> None:
         torch.set_num_threads(config.threads)
         self.batch, self.fingerprint = config.batch, fingerprint
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
-        with telling(pulse, name):
+        with report_loading(heartbeat, name):
             device = device_of(config.on_gpu, CPU_ONLY)
             self.scorer = ClipScorer(config, device)
             self.texts = self.scorer.embed_texts(class_prompts)
-        if pulse is not None:
-            pulse.beat.remote(name, {"phase": "idle"})
+        if heartbeat is not None:
+            heartbeat.report.remote(name, WorkerSigns(phase="idle"))
         self.readers = ThreadPoolExecutor(config.threads)
 
     def __call__(self, rows: pa.Table) -> pa.Table:

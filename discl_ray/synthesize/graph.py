@@ -14,14 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discl_ray.cluster.demand import Demand
+from discl_ray.cluster.heartbeat import GeneratorSigns, Heartbeat, observe
 from discl_ray.cluster.placement import Placement, placed
 from discl_ray.cluster.session import start_beside_driver
-from discl_ray.cluster.watchdog import Progress, Pulse, Sight, Watchdog, sight_of
+from discl_ray.cluster.watchdog import Snapshot, Watchdog
 from discl_ray.config import Config
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.journal import Life
+from discl_ray.process.progress import Progress
 from discl_ray.spectrum.commit import write_shard
 from discl_ray.synthesize.layout import Prepared
 
@@ -130,7 +132,7 @@ def spectrum_graph(
 
 def run_graph(
     prepared: Prepared, todo: pa.Table, config: Config, hands: Demand
-) -> list[dict[str, Any]]:
+) -> list[GeneratorSigns]:
     """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
     from ray.data import DataContext
@@ -145,7 +147,7 @@ def run_graph(
         (s, todo.filter(pc.equal(todo["shard_id"], s)))
         for s in todo["shard_id"].unique().to_pylist()
     ]
-    pulse, session = start_beside_driver(Pulse), uuid.uuid4().hex
+    heartbeat, session = start_beside_driver(Heartbeat), uuid.uuid4().hex
 
     classes = prepared.samples.classes
 
@@ -164,12 +166,11 @@ def run_graph(
 
     progress, batch = Progress(todo.num_rows, "images"), generator.micro_batch
 
-    def look() -> Sight:
-        signs, refusal = ray.get([pulse.read.remote(), pulse.refusal.remote()], timeout=10)
-        return sight_of(signs, progress.done, config.run.stall_warning_s)._replace(refusal=refusal)
+    def look() -> Snapshot:
+        return observe(heartbeat, progress.done, config.run.stall_warning_s)
 
-    make = Step(GenerateStage, (generator, config.plan.num_steps, store, session, pulse))
-    score = Step(ScoreStage, (scorer, prepared.class_prompts, store, pulse))
+    make = Step(GenerateStage, (generator, config.plan.num_steps, store, session, heartbeat))
+    score = Step(ScoreStage, (scorer, prepared.class_prompts, store, heartbeat))
     blocks = [pack(shard_id, table) for shard_id, table in shards]
     try:
         with (
@@ -194,4 +195,5 @@ def run_graph(
                 progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")
     finally:
         progress.close()
-    return [s for s in ray.get(pulse.read.remote()).values() if "steps" in s]
+    signs = [report.signs for report in ray.get(heartbeat.read.remote()).values()]
+    return [of_one for of_one in signs if isinstance(of_one, GeneratorSigns)]

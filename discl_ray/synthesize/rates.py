@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from discl_ray.cluster.demand import Demand
+from discl_ray.cluster.heartbeat import GeneratorSigns
 from discl_ray.config import Config
 from discl_ray.core.storage import Store
 from discl_ray.synthesize.layout import Prepared
@@ -21,10 +22,10 @@ def rate_key(prepared: Prepared, config: Config, hands: Demand) -> str:
 
 
 def note_rate(
-    prepared: Prepared, config: Config, hands: Demand, signs: list[dict[str, Any]]
+    prepared: Prepared, config: Config, hands: Demand, signs: Sequence[GeneratorSigns]
 ) -> None:
     """Keeps the steps per second of the generators' working time, for the next estimate."""
-    rate = sum(s["steps"] / s["seconds"] for s in signs if s.get("seconds"))
+    rate = sum(s.steps / s.seconds for s in signs if s.seconds)
     if rate:
         Store.at(config.run.root).write_json(
             RATES, {**read_rates(config), rate_key(prepared, config, hands): round(rate, 1)}

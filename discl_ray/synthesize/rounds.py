@@ -9,11 +9,11 @@ makes them and whenever. When every shard is committed, nothing is started at al
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl_ray.cluster.heartbeat import GeneratorSigns
 from discl_ray.cluster.session import ray_session
 from discl_ray.config import Config
 from discl_ray.core.run_directory import MANIFEST
@@ -44,10 +44,10 @@ def round_plan(prepared: Prepared, config: Config, attempt: int) -> pa.Table:
     return store.read_table(name)
 
 
-def generate(prepared: Prepared, config: Config) -> list[dict[str, Any]]:
+def generate(prepared: Prepared, config: Config) -> list[GeneratorSigns]:
     """Makes, scores and commits every shard that is not committed yet, round by round, then verifies and closes the run.
 
-    Returns what the generators said last (phase, images, steps, seconds, peak_bytes, ...), one dict each; none if nothing was made.
+    Returns the generators' last signs; none if nothing was made.
     """
     store, plans, signs = prepared.store, [prepared.plan], []
     whole = drop_damaged(store)

@@ -1,106 +1,153 @@
 import signal
-import time
+import threading
+from contextlib import suppress
 
 import pytest
 
-from discl_ray.cluster.watchdog import Progress, Pulse, Sight, Watchdog, sight_of
+from discl_ray.cluster.watchdog import Snapshot, StallDetector, SystemClock, Watchdog
 from discl_ray.errors import ModelError, SetupError
 
+STALLED = Snapshot(
+    token=1,
+    waiting_for="generator 7 on a: working for 9 s",
+    stalled={"generator 7 on a": "working, no step for 9 s"},
+)
+COMPILING = Snapshot(
+    token=1, waiting_for="generator 7 on a: compiling or taking its first step", preparing=True
+)
 
-def watch(sights, capsys, *, warning_s=0.2, limit_s=0.6, seconds=3.0):
-    """Runs a watchdog over a sequence of sights; the last one stays. Returns what it printed and whether it gave up."""
-    rest = list(sights)
-    gave_up = ""
+
+class FakeClock:
+    """Goes on by what is waited for, at once."""
+
+    def __init__(self):
+        self.time = 0.0
+
+    def now(self):
+        return self.time
+
+    def wait(self, stop, seconds):
+        self.time += seconds
+        return stop.is_set()
+
+
+def logged(caplog):
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.fixture(autouse=True)
+def info(caplog):
+    caplog.set_level("INFO", logger="discl_ray")
+
+
+def detector():
+    return StallDetector(0.0, warning_s=10.0, limit_s=60.0)
+
+
+def test_what_a_job_waits_for_is_named_once_per_interval(caplog):
+    watched = detector()
+    for now in (1.0, 5.0, 11.0, 12.0, 22.0, 23.0):
+        watched.check(COMPILING, now)
+    waiting = f"waiting for {COMPILING.waiting_for}"
+    assert logged(caplog) == [
+        ("INFO", f"no progress for 11 s: {waiting}"),
+        ("INFO", f"no progress for 22 s: {waiting}"),
+    ]
+
+
+def test_a_stalled_worker_is_named_once_until_it_has_recovered(caplog):
+    watched = detector()
+    recovered = Snapshot(token=2, waiting_for="x")
+    for now, snapshot in enumerate((STALLED, STALLED, recovered, STALLED)):
+        watched.check(snapshot, float(now))
+    warning = ("WARNING", "generator 7 on a may hang: working, no step for 9 s")
+    assert logged(caplog) == [warning, warning]
+
+
+def test_a_job_ends_only_once_the_limit_has_passed_without_progress():
+    watched = detector()
+    assert watched.check(STALLED, 50.0) is None
+    assert watched.check(STALLED, 110.0) is None
+    ended = watched.check(STALLED, 110.5)
+    assert isinstance(ended, SetupError)
+    waited = "60 s without progress, waiting for generator 7 on a: working for 9 s"
+    assert str(ended) == f"gave up after {waited}; what is committed stays"
+
+
+def test_progress_starts_the_limit_and_the_warnings_anew(caplog):
+    watched = detector()
+    for now in range(0, 1000, 9):
+        assert watched.check(Snapshot(token=now, waiting_for="x"), float(now)) is None
+    assert logged(caplog) == []
+
+
+def test_preparing_suspends_the_limit_as_long_as_it_lasts():
+    watched = detector()
+    for now in range(0, 1000, 9):
+        assert watched.check(COMPILING, float(now)) is None
+    assert watched.check(STALLED, 999.0 + 61) is not None
+
+
+def test_without_a_limit_a_job_is_never_ended():
+    watched = StallDetector(0.0, warning_s=10.0, limit_s=None)
+    assert watched.check(STALLED, 1e9) is None
+
+
+def watch(look, *, limit_s=60.0):
+    """Waits in a watchdog, on a clock of its own, until that ends the waiting."""
+    with Watchdog(look, warning_s=10.0, limit_s=limit_s, clock=FakeClock()):
+        threading.Event().wait(30)
+        pytest.fail("the watchdog did not end the job")
+
+
+def test_the_watchdog_interrupts_what_the_main_thread_waits_for():
+    with pytest.raises(SetupError, match="gave up after 60 s without progress"):
+        watch(lambda: STALLED)
+
+
+def test_the_watchdog_ends_a_job_that_ignores_interrupts():
+    # as a shell script does for what it starts in the background
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Watchdog(
-            lambda: rest.pop(0) if len(rest) > 1 else rest[0], warning_s=warning_s, limit_s=limit_s
-        ):
-            time.sleep(seconds)
-    except SetupError as error:
-        gave_up = str(error)
-    return capsys.readouterr().out, gave_up
-
-
-def test_a_line_of_progress_in_a_log_ends_with_its_last_word(capsys):
-    progress = Progress(4, "images")
-    progress.advance(2)
-    progress.advance(2, "· 1 failed")
-    progress.close()
-    first, second = capsys.readouterr().out.split("\n")[:2]
-    assert first == first.rstrip()
-    assert "2/4 images" in first
-    assert second.endswith("left · 1 failed")
-
-
-def test_the_watchdog_names_what_it_waits_for_then_gives_up(capsys):
-    printed, gave_up = watch(
-        [Sight(1, "generator 7 on a: working for 9 s", {"generator 7 on a": "working"}, False)],
-        capsys,
-    )
-    assert "waiting for generator 7 on a" in printed
-    assert printed.count("generator 7 on a may hang: working") == 1
-    assert "gave up after 1 s without progress, waiting for generator 7 on a" in gave_up
-
-
-def test_the_watchdog_lets_a_compiler_work_as_long_as_it_lives_but_says_so(capsys):
-    printed, gave_up = watch(
-        [Sight(1, "generator 7 on a: compiling or taking its first step", {}, True)],
-        capsys,
-        seconds=1.5,
-    )
-    assert "waiting for generator 7 on a: compiling" in printed
-    assert gave_up == ""
-
-
-def test_the_watchdog_is_silent_while_a_job_gets_on(capsys):
-    printed, gave_up = watch([Sight(i, "x", {}, False) for i in range(100)], capsys, seconds=1.5)
-    assert (printed, gave_up) == ("", "")
-
-
-def test_a_worker_that_stands_still_among_others_is_named_and_one_that_loads_or_idles_is_not():
-    pulse = Pulse()
-    for name, phase in (
-        ("a", "working"),
-        ("b", "working"),
-        ("c", "starting"),
-        ("d", "idle"),
-        ("e", "loading"),
-    ):
-        pulse.beat(name, {"phase": phase, "images": 3, "total_rows": 1})
-    time.sleep(1.2)
-    pulse.beat("a", {"phase": "working", "images": 3, "total_rows": 2})
-    for name, phase in (("b", "working"), ("c", "starting")):
-        pulse.beat(name, {"phase": phase, "images": 3, "total_rows": 1})
-    sight = sight_of(pulse.read(), 0, silent_s=1.0)
-    assert list(sight.silent) == ["b"]
-    assert "3 images made, no step for 1 s" in sight.silent["b"]
-    assert sight.patient
-    assert "c: compiling or taking its first step" in sight.waiting_for
-    assert "d" not in sight.waiting_for.split(": ")[0::2]
-
-
-def test_a_compiler_that_is_not_heard_of_any_more_is_named():
-    signs = {"a": {"phase": "starting", "unchanged_s": 200.0, "unheard_s": 150.0}}
-    sight = sight_of(signs, 0, silent_s=120)
-    assert "not heard of for 150 s" in sight.silent["a"]
-    assert not sight.patient
-
-
-def test_the_watchdog_ends_a_job_that_was_started_deaf_to_interrupts(capsys):
-    before = signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # as a shell script does for what it starts in the background
-    try:
-        _, gave_up = watch([Sight(1, "nothing", {}, False)], capsys)
+        with pytest.raises(SetupError, match="gave up"):
+            watch(lambda: STALLED)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert "gave up" in gave_up
 
 
 def test_a_worker_that_cannot_start_ends_the_job_with_its_reason():
-    sight = Sight(1, "a", {}, True, refusal="scorer.model = 'x': cut short")
-    with (
-        pytest.raises(ModelError, match="cut short"),
-        Watchdog(lambda: sight, warning_s=0.2, limit_s=None),
-    ):
-        time.sleep(3)
+    refusal = "scorer.model = 'x': cut short"
+    snapshot = Snapshot(token=1, waiting_for="a", preparing=True, refusal=refusal)
+    with pytest.raises(ModelError, match="cut short"):
+        watch(lambda: snapshot, limit_s=None)
+
+
+def test_a_snapshot_that_cannot_be_taken_counts_as_no_progress():
+    def look():
+        raise ConnectionError
+
+    with pytest.raises(SetupError, match="waiting for the job to start"):
+        watch(look)
+
+
+def test_the_reason_survives_code_that_swallows_the_interruption():
+    watchdog = Watchdog(lambda: STALLED, warning_s=10.0, limit_s=60.0, clock=FakeClock())
+    with pytest.raises(SetupError, match="gave up"), watchdog, suppress(SetupError):
+        threading.Event().wait(30)
+
+
+def test_after_its_end_a_watchdog_leaves_the_signal_alone():
+    before = signal.getsignal(signal.SIGUSR1)
+    with Watchdog(lambda: COMPILING, warning_s=10.0, limit_s=None):
+        assert signal.getsignal(signal.SIGUSR1) != before
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_the_machines_clock_goes_forward_and_waits_for_an_event():
+    clock, stop = SystemClock(), threading.Event()
+    before = clock.now()
+    assert not clock.wait(stop, 0.01)
+    assert clock.now() - before >= 0.01
+    stop.set()
+    assert clock.wait(stop, 30.0)
+    assert clock.now() - before < 30

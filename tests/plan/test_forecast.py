@@ -3,6 +3,7 @@ import io
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from discl_ray.cluster.heartbeat import GeneratorSigns
 from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import SAMPLES, SPECTRUM
@@ -190,9 +192,9 @@ def test_the_forecast_counts_by_level_of_the_full_plan():
 
 
 def test_generators_that_did_nothing_say_nothing_of_speed():
-    signs = {"steps": 30, "seconds": 2.0, "peak_bytes": 5, "micro_batch": 8}
-    idle = {"steps": 0, "seconds": 0.0, "peak_bytes": 9, "micro_batch": 4}
-    assert Speed.of([signs, idle, {**signs, "steps": 10}]) == Speed(
+    signs = GeneratorSigns(phase="working", steps=30, seconds=2.0, peak_bytes=5, micro_batch=8)
+    idle = GeneratorSigns(phase="idle", steps=0, seconds=0.0, peak_bytes=9, micro_batch=4)
+    assert Speed.of([signs, idle, replace(signs, steps=10)]) == Speed(
         steps_per_s=10.0, peak_bytes=5, micro_batch=8, generators=2
     )
     assert Speed.of([idle]) is None
