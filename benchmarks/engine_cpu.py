@@ -49,6 +49,7 @@ RESULT = HERE / "results" / "engine_cpu.md"
 def make_rows(count: int, num_steps: int) -> list[Row]:
     """`count` rows over real training digits, the same number at every level."""
     samples = [s for s in digits_lt(DigitsLTConfig(), 0).table.to_pylist() if s["split"] == "train"]
+    prompts = Prompts(config=PromptConfig().with_template(DigitsLTConfig.template))
     rows: list[Row] = []
     for i in range(count):
         lam, sample = LAMS[i % len(LAMS)], samples[(i // len(LAMS)) % len(samples)]
@@ -57,7 +58,7 @@ def make_rows(count: int, num_steps: int) -> list[Row]:
                 gid=str(i),
                 source_id=sample["sample_id"],
                 source=decode_image(sample["bytes"]),
-                prompt=Prompts(config=PromptConfig()).generation(sample["class_key"], 0),
+                prompt=prompts.generation(sample["class_key"], 0),
                 negative_prompt="",
                 seed=i,
                 num_steps=num_denoising_steps(lam_to_pct(lam), num_steps),

@@ -66,7 +66,7 @@ class Config(Settings):
     run: RunConfig = RunConfig()
     data: DataConfig = DigitsLTConfig()
     hard: HardConfig = HardConfig()
-    prompts: PromptConfig = PromptConfig()
+    prompts: PromptConfig = Field(default=PromptConfig(), validate_default=True)
     plan: PlanConfig = PlanConfig()
     generator: GeneratorConfig = GeneratorConfig()
     scorer: ScorerConfig = ScorerConfig()
@@ -86,6 +86,13 @@ class Config(Settings):
     @classmethod
     def _default_data_set(cls, data: Any) -> Any:
         return {"name": "digits_lt", **data} if isinstance(data, Mapping) else data
+
+    @field_validator("prompts")
+    @classmethod
+    def _say_what_the_data_shows(cls, prompts: PromptConfig, info: ValidationInfo) -> PromptConfig:
+        # without a valid `data` the report has its problems, and these prompts are not used
+        data = info.data.get("data")
+        return prompts if data is None else prompts.with_template(data.template)
 
     @field_validator("train")
     @classmethod

@@ -8,12 +8,15 @@ One class a data set: `data.name` chooses it, and a key that another data set ha
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from discl_ray.core.images import LARGEST
 from discl_ray.core.settings import Location, Settings, added, execution
+
+NEUTRAL = "a photo of a {name}"
+DIGIT = "a photo of the digit {name}"
 
 
 class LongTail(Settings):
@@ -27,6 +30,9 @@ class LongTail(Settings):
 
 class AnyDataConfig(Settings):
     """What holds for every data set."""
+
+    template: ClassVar[str] = NEUTRAL
+    """What a prompt says of a class, where the configuration names none; `{name}` is the class."""
 
     name: str = ""
     """The data set's reader."""
@@ -47,6 +53,7 @@ class AnyDataConfig(Settings):
 class DigitsLTConfig(AnyDataConfig):
     """The embedded long-tailed task: ten handwritten digits, split by writer."""
 
+    template: ClassVar[str] = DIGIT
     name: Literal["digits_lt"] = "digits_lt"
     look: Literal["ochre", "sepia", "web"] = "ochre"
     """How the task's digits look: `sepia` narrows the gap to what the generator has seen, `web` closes it."""
@@ -67,6 +74,7 @@ class DigitsLTConfig(AnyDataConfig):
 class DigitsWildConfig(AnyDataConfig):
     """The embedded low-quality task: digits in the places of camera traps, and places without one."""
 
+    template: ClassVar[str] = DIGIT
     name: Literal["digits_wild"] = "digits_wild"
     per_place: int = Field(default=32, ge=4, le=100)
     """Training images of a place on average; there are 24 places."""

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from discl_ray.core.lam import check_grid, lam_to_pct
 from discl_ray.core.settings import Location, Settings, execution
+from discl_ray.data.config import NEUTRAL
 from discl_ray.data.root import same_name
 from discl_ray.plan.templates import broken_rule, placeholders
 
@@ -75,13 +76,13 @@ class HardConfig(Settings):
 class PromptConfig(Settings):
     """Templates; `{name}` is the class name."""
 
-    generation: tuple[str, ...] = Field(default=("a photo of the digit {name}",), min_length=1)
-    """Prompts for the generator; replicas take them in turn."""
+    generation: tuple[str, ...] = Field(default=(NEUTRAL,), min_length=1)
+    """Prompts for the generator; replicas take them in turn. Default: the data set's own template."""
     scenes: Location | None = execution(None, min_length=1)
     """YAML or JSON file of scene descriptions, which replace `generation`: `any`, a list for every class, and `classes`, a list
     for each class named in it, which replaces `any`. What it holds decides what is made, its place does not."""
-    filter: str = "a photo of the digit {name}"
-    """The prompt an image is scored against."""
+    filter: str = NEUTRAL
+    """The prompt an image is scored against. Default: the data set's own template."""
     negative: str = ""
     """What classifier-free guidance leads away from."""
     force: bool = execution(False)
@@ -98,6 +99,16 @@ class PromptConfig(Settings):
                     f"'{template}' has no {{name}}, so it says the same of every class"
                 )
         return value
+
+    def with_template(self, template: str) -> Self:
+        """These prompts, with a data set's template in place of every default.
+
+        It has to be filled in before anything is hashed: a run's name says what its images are
+        made from.
+        """
+        defaults: dict[str, Any] = {"generation": (template,), "filter": template}
+        missing = defaults.keys() - self.model_fields_set
+        return self.model_copy(update={name: defaults[name] for name in missing})
 
 
 class PlanConfig(Settings):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 from pydantic import ValidationError
 
+from discl_ray.config import Config
 from discl_ray.core.settings import identity
 from discl_ray.errors import ConfigError
 from discl_ray.plan.config import PromptConfig
@@ -281,3 +282,26 @@ def test_the_committed_scenes_are_what_they_say():
         assert not re.search(r"\b(an? \{name\}|no|not|without)(\s|$)", scene)
         for name in NAMES:
             assert len(tokenizer.encode(scene.format(name=name))) + 2 < 77
+
+
+@pytest.mark.parametrize(
+    ("data", "prompt"),
+    [
+        ({"name": "digits_lt"}, "a photo of the digit {name}"),
+        ({"name": "digits_wild"}, "a photo of the digit {name}"),
+        ({"name": "imagefolder", "root": "x"}, "a photo of a {name}"),
+    ],
+)
+def test_prompts_that_are_not_given_are_the_data_sets_own(data, prompt):
+    assert Config(data=data).prompts == PromptConfig(generation=(prompt,), filter=prompt)
+    own = PromptConfig(filter="an {name}")
+    assert Config(data=data, prompts=own).prompts == PromptConfig(
+        generation=(prompt,), filter="an {name}"
+    )
+
+
+def test_a_template_leaves_alone_what_is_given_even_where_it_is_the_default():
+    given_all = PromptConfig(generation=("a photo of a {name}",), filter="a photo of a {name}")
+    assert given_all.with_template("the {name}") == given_all
+    once = PromptConfig().with_template("the {name}")
+    assert once.with_template("another {name}") == once
