@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The real images a run starts from: bytes in a table, or files by path. PLAN carries no pixels; shards read them here."""
 
 from __future__ import annotations
@@ -9,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
 from discl_ray.core.images import LARGEST, decode_image
@@ -43,7 +41,7 @@ def image_pixels(image: Mapping[str, Any]) -> NDArray[np.uint8]:
 def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
     """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
     with run.reading("sources.parquet", f"{AGAIN}, which writes it again"):
-        columns, which = ["sample_id", "image"], pc.is_in(pc.field("sample_id"), wanted)
+        columns, which = ["sample_id", "image"], pads.field("sample_id").isin(wanted)
         table = run.dataset("sources.parquet").to_table(columns=columns, filter=which)
     pixels: Sources = {}
     broken: dict[str, str] = {}

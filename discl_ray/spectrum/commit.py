@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """A shard is written whole, and its commit record last.
 
     spectrum/<shard>.parquet   SPECTRUM, rows by source, λ, replica and attempt; a source's rows lie in one row group
@@ -18,8 +16,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import (
+    any_true,
+    duplicates,
+    fill_null,
+    is_in,
+    lengths,
+    member,
+    negate,
+    total,
+)
 from discl_ray.core.ids import sha256
 from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE
 from discl_ray.core.schema import SPECTRUM
@@ -82,7 +89,7 @@ def spectrum_rows(scored: pa.Table, classes: Sequence[str]) -> pa.Table:
 def group_starts(table: pa.Table) -> list[int]:
     """The rows at which row groups begin, so that none divides a source and none that is full takes another one."""
     ids = table["sample_id"].to_numpy(zero_copy_only=False)
-    sizes = pc.fill_null(pc.binary_length(pc.struct_field(table["image"], "bytes")), 0)
+    sizes = fill_null(lengths(member(table["image"], "bytes")), 0)
     before = np.concatenate([[0], np.cumsum(sizes.to_numpy(), dtype=np.int64)])
     starts = [0]
     for begin in (np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist():
@@ -218,20 +225,19 @@ def verify(run: Store, plan: pa.Table, whole: Container[str] = ()) -> None:
         tables = [run.read_table(file["name"], ["gid"], remedy) for file in record["files"]]
         ids.append(pa.concat_tables(tables)["gid"])
     gids = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string())
-    missing = pc.sum(pc.invert(pc.is_in(plan["gid"], gids.combine_chunks()))).as_py() or 0
+    missing = total(negate(is_in(plan["gid"], gids)))
     if missing:
         raise IntegrityError(
             f"{run.base}: {missing} planned images are not committed; {remake(run)}"
         )
-    counts = pc.value_counts(gids)
-    foreign = gids.filter(pc.invert(pc.is_in(gids, plan["gid"].combine_chunks())))
-    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    for found, what in ((foreign, "are not in the plan"), (twice, "are committed twice")):
+    foreign = gids.filter(negate(is_in(gids, plan["gid"])))
+    for found, what in (
+        (foreign, "are not in the plan"),
+        (duplicates(gids), "are committed twice"),
+    ):
         if len(found):
             holders = [
-                s
-                for s, column in zip(shards, ids, strict=True)
-                if pc.any(pc.is_in(column, found)).as_py()
+                s for s, column in zip(shards, ids, strict=True) if any_true(is_in(column, found))
             ]
             count, first = len(found), min(found.to_pylist())
             raise IntegrityError(

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The filter: which synthetic images may be trained on, from stored scores alone.
 
 Scores lie in the spectrum; verdicts are computed whenever it is opened. Another threshold is another query and makes no image.
@@ -18,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from discl_ray.core.columns import rows_where
 from discl_ray.core.schema import VERDICT
 from discl_ray.errors import DataError
 from discl_ray.spectrum.config import FilterConfig
@@ -106,7 +104,7 @@ def accepts_real(spectrum: pa.Table, config: FilterConfig) -> tuple[int, int] | 
 
     None if no image has the score the mode goes by: none was made, or the spectrum was scored before that score was stored.
     """
-    rows = spectrum.filter(pc.equal(spectrum["role"], "train"))
+    rows = rows_where(spectrum, role="train")
     real = rows.group_by("sample_id").aggregate(
         [("source_text_sim", "max"), ("source_text_rank", "max")]
     )

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """What a spectrum that another tool wrote has to hold, looked at before anything is trained on it.
 
 Our own tables are right by how they are made. Of another tool's every column and value that training rests on is checked once,
@@ -11,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from discl_ray.core.columns import (
+    any_true,
+    between,
+    both,
+    equal,
+    fill_null,
+    is_in,
+    is_null,
+    is_valid,
+    negate,
+)
 from discl_ray.core.lam import REAL
 from discl_ray.core.schema import SAMPLES, SPECTRUM
 from discl_ray.core.splits import SPLITS
@@ -125,24 +133,24 @@ def _check_columns(store: Store, name: str, needed: Sequence[str], schema: pa.Sc
 
 def _check_values(table: pa.Table, where: str, classes: Sequence[str]) -> None:
     rules = {
-        "gid": (pc.is_valid(table["gid"]), "text in every row"),
-        "lam_pct": (_within(table["lam_pct"], 0, REAL), "whole percents from 0 to 99"),
-        "role": (pc.is_in(table["role"], pa.array(ROLES)), " or ".join(ROLES)),
-        "status": (pc.is_in(table["status"], pa.array(STATES)), ", ".join(STATES)),
+        "gid": (is_valid(table["gid"]), "text in every row"),
+        "lam_pct": (between(table["lam_pct"], 0, REAL - 1), "whole percents from 0 to 99"),
+        "role": (is_in(table["role"], ROLES), " or ".join(ROLES)),
+        "status": (is_in(table["status"], STATES), ", ".join(STATES)),
         "label": (
-            _within(table["label"], 0, len(classes)),
+            between(table["label"], 0, len(classes) - 1),
             f"0 to {len(classes) - 1}, the labels of the real images",
         ),
     }
     for column, (right, wanted) in rules.items():
-        wrong = table[column].filter(pc.invert(pc.fill_null(right, False)))
+        wrong = table[column].filter(negate(fill_null(right, False)))
         if len(wrong):
             raise IntegrityError(
                 f"{where}: column {column} holds {wrong[0].as_py()!r}; allowed: {wanted}"
             )
-    made = pc.equal(table["status"], "ok")
+    made = equal(table["status"], "ok")
     for column in ("text_sim", "text_rank"):
-        if pc.any(pc.and_(made, pc.is_null(table[column]))).as_py():
+        if any_true(both(made, is_null(table[column]))):
             raise IntegrityError(
                 f"{where}: column {column} is null for an image that was made; the filter goes by it"
             )
@@ -172,7 +180,3 @@ def _labels(samples: Store) -> dict[str, int]:
                 zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), strict=True)
             )
     return found
-
-
-def _within(column: pa.ChunkedArray, low: int, end: int) -> pa.ChunkedArray:
-    return pc.and_(pc.greater_equal(column, low), pc.less(column, end))

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """A spectrum's committed rows: scores and verdicts without images, and images of some rows."""
 
 from __future__ import annotations
@@ -7,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import any_true, is_in, places_in, rows_in, rows_where
 from discl_ray.core.schema import FILE, SPECTRUM
 from discl_ray.core.storage import Store, open_parquet
 from discl_ray.errors import IntegrityError
@@ -92,17 +90,17 @@ def with_images(run: Store, rows: pa.Table) -> pa.Table:
     remedy = images_again(run)
     found = [pa.schema([SPECTRUM.field(name) for name in ("gid", "image")]).empty_table()]
     for name in rows["file"].unique().to_pylist():
-        wanted = rows["gid"].filter(pc.equal(rows["file"], name)).combine_chunks()
+        wanted = rows_where(rows, file=name)["gid"]
         with run.reading(name, remedy), run.filesystem.open_input_file(run.path(name)) as source:
             file = open_parquet(source)
             for group in range(file.num_row_groups):
                 gids = file.read_row_group(group, ["gid"], use_threads=False)["gid"]
-                if not pc.any(pc.is_in(gids, wanted)).as_py():
+                if not any_true(is_in(gids, wanted)):
                     continue
                 whole = file.read_row_group(group, ["gid", "image"], use_threads=False)
-                found.append(whole.filter(pc.is_in(whole["gid"], wanted)))
+                found.append(rows_in(whole, "gid", wanted))
     images = pa.concat_tables(found, promote_options="default").combine_chunks()
-    places = pc.index_in(rows["gid"], images["gid"].combine_chunks())
+    places = places_in(rows["gid"], images["gid"])
     return rows.append_column(SPECTRUM.field("image"), images["image"].take(places))
 
 
@@ -122,5 +120,5 @@ def grid_of(run: Store) -> tuple[int, ...]:
     levels: set[int] = set()
     for name in committed_files(run):
         rows = run.read_table(name, ["role", "lam_pct"], remedy)
-        levels |= set(rows.filter(pc.equal(rows["role"], "train"))["lam_pct"].unique().to_pylist())
+        levels |= set(rows_where(rows, role="train")["lam_pct"].unique().to_pylist())
     return tuple(sorted(levels))

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """What to do about a spectrum's files that are gone or damaged: whole commands."""
 
 from __future__ import annotations
