@@ -1,7 +1,8 @@
-"""What a job's workers need and what a cluster can bring, as numbers: how many processes of each stage there are, and on which GPU.
+"""How many worker processes a job needs, and on which GPUs, computed from what the cluster has.
 
-Pure. `auto` takes everything: as many generators as the GPUs hold, generators first, with scorers in what is left; without a GPU,
-as many processes of one thread as there are CPUs and memory. A number is taken at its word, or refused with one that fits.
+Pure. `auto` uses the whole cluster: as many generators as the GPUs hold, generators first, with
+scorers in the space left; without a GPU, as many single-threaded processes as CPUs and memory allow.
+A number is used as given, or rejected together with one that fits.
 """
 
 from __future__ import annotations
@@ -13,49 +14,75 @@ from typing import Literal, NamedTuple
 from discl_ray.errors import SetupError
 
 WHOLE = 10_000
-"""A GPU in the parts that Ray counts it in."""
-
+"""Parts of a GPU: Ray counts fractions to four digits, and sums of floats would miss a whole."""
 
 PER_SCORER = 16
-"""On a CPU: generators that one scorer keeps up with. The embedded one would with 63: 3.4 s of CPU time for the 1,951 images of 214 s
-of one generator (`python benchmarks/engine_cpu.py`, line d). A quarter of that leaves room for a larger CLIP.
+"""On a CPU: generators that one scorer keeps up with.
+
+The embedded scorer would keep up with 63: it takes 3.4 s of CPU time for the 1,951 images that one
+generator makes in 214 s (`python benchmarks/engine_cpu.py`, line d). A quarter of that leaves room
+for a larger CLIP.
 """
 
-
 UNBOUNDED = 64
-"""Nodes taken of a type of which a cluster may start any number: chosen, not measured, as there is no number to go by."""
+"""Nodes assumed of a type that a cluster may start any number of; chosen, not measured."""
 
+FALLBACK = {"dtype": "float16", "vae_dtype": "float32"}
+"""Precisions on a GPU without bfloat16; some VAEs overflow in float16."""
 
 Auto = Literal["auto"]
 
 
 class Card(NamedTuple):
-    """What is published of a kind of GPU."""
+    """Published properties of a GPU model."""
 
     gigabytes: float
     bf16: bool = True
 
 
 CARDS = {
-    "K80": Card(12, bf16=False), "P4": Card(8, bf16=False), "P40": Card(24, bf16=False), "P100": Card(16, bf16=False),
-    "V100": Card(16, bf16=False), "T4": Card(16, bf16=False), "A10": Card(24), "A10G": Card(24), "A40": Card(48),
-    "A100": Card(40), "A100-40G": Card(40), "A100-80G": Card(80), "L4": Card(24), "L40": Card(48), "L40S": Card(48),
-    "H100": Card(80), "H200": Card(141), "B200": Card(180),
-}  # fmt: skip
-"""Ray's name of an accelerator -> the smallest memory it is sold with, and whether it computes in bfloat16 (compute capability 8)."""
+    "K80": Card(12, bf16=False),
+    "P4": Card(8, bf16=False),
+    "P40": Card(24, bf16=False),
+    "P100": Card(16, bf16=False),
+    "V100": Card(16, bf16=False),
+    "T4": Card(16, bf16=False),
+    "A10": Card(24),
+    "A10G": Card(24),
+    "A40": Card(48),
+    "A100": Card(40),
+    "A100-40G": Card(40),
+    "A100-80G": Card(80),
+    "L4": Card(24),
+    "L40": Card(48),
+    "L40S": Card(48),
+    "H100": Card(80),
+    "H200": Card(141),
+    "B200": Card(180),
+}
+"""By Ray's name of the accelerator: the smallest memory it is sold with, and whether it computes in
+bfloat16 (compute capability 8 and later).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A node, or `count` of one kind."""
+    """A node, or `count` equal ones."""
 
     cpus: float = 0.0
     gpus: float = 0.0
     memory: float = 0.0
-    """Bytes for workers; 0 is not known."""
+    """Bytes for workers; 0 if unknown."""
     card: str = ""
-    """What Ray calls its GPUs; empty is not known."""
+    """Ray's name of its GPUs; empty if unknown."""
     count: int = 1
+
+    def rooms(self, memory: float) -> int:
+        """How many processes of one CPU and `memory` bytes fit on one such node."""
+        by_cpu = int(self.cpus)
+        if not (self.memory and memory):
+            return by_cpu
+        return min(by_cpu, int(self.memory // memory))
 
 
 @dataclass(frozen=True)
@@ -66,48 +93,53 @@ class Cluster:
 
     @property
     def cpus(self) -> int:
-        """Processes of one CPU that have room."""
+        """How many processes of one CPU fit."""
         return sum(int(node.cpus) * node.count for node in self.nodes)
 
     @property
     def gpus(self) -> int:
-        """GPUs."""
+        """Number of GPUs."""
         return sum(int(node.gpus) * node.count for node in self.nodes)
 
     @property
     def cards(self) -> list[str]:
-        """Kinds of GPUs that are known."""
+        """Known GPU models."""
         return sorted({node.card for node in self.nodes if node.gpus and node.card})
 
     def rooms(self, memory: float) -> int:
-        """Processes of one CPU and `memory` bytes that have room; memory that is not known bounds nothing."""
-        return sum(_rooms(node, memory) * node.count for node in self.nodes)
-
-
-def _rooms(node: Node, memory: float) -> int:
-    by_memory = int(node.memory // memory) if node.memory and memory else int(node.cpus)
-    return min(int(node.cpus), by_memory)
+        """How many processes of one CPU and `memory` bytes fit; unknown memory is no bound."""
+        return sum(node.rooms(memory) * node.count for node in self.nodes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Processes of one kind, as they are asked for."""
+    """Worker processes of one kind, as configured."""
 
     name: str
     """The section of the configuration."""
     actors: int | Auto = "auto"
     most: int | None = None
-    """At most so many if that is left open."""
+    """Upper bound of `actors="auto"`."""
     num_gpus: float | Auto = "auto"
     share: float = 1.0
-    """Of a GPU, where `num_gpus` is left open and there is one."""
+    """Share of a GPU that `num_gpus="auto"` becomes if there is one."""
     memory: float = 0.0
     """Bytes of one process on a CPU."""
+
+    @property
+    def least(self) -> int:
+        """How many processes there have to be."""
+        return 1 if self.actors == "auto" else self.actors
+
+    def at_most(self, limit: int | None) -> int | None:
+        """Upper bound of `actors="auto"` in a job of `limit` parts; None if there is none."""
+        bounds = [bound for bound in (self.most, limit) if bound is not None]
+        return max(1, min(bounds)) if bounds else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Processes of one kind, as they are placed."""
+    """Worker processes of one kind, as placed."""
 
     actors: int
     num_gpus: float
@@ -115,50 +147,62 @@ class Part:
 
 @dataclass(frozen=True)
 class Demand:
-    """How many processes of each stage there are, and for each GPU how many of each stage are on it."""
+    """How many processes of each stage there are, and how many of each on every GPU."""
 
     parts: tuple[Part, ...]
     gpus: tuple[tuple[int, ...], ...] = ()
+    """One row per GPU in use, one number per stage."""
 
     def words(self, *names: str) -> str:
-        """How many of each, and on what."""
-        counts = [
-            f"{part.actors} {name}{'s' * (part.actors > 1)}"
-            for name, part in zip(names, self.parts, strict=True)
-        ]
-        where = f"{len(self.gpus)} GPU{'s' * (len(self.gpus) > 1)}" if self.gpus else "the CPU"
-        return f"{' and '.join(counts)} on {where}"
+        """How many of each there are, and on what: "2 generators and 2 scorers on 2 GPUs"."""
+        named = zip(self.parts, names, strict=True)
+        counts = " and ".join(counted(part.actors, name) for part, name in named)
+        where = counted(len(self.gpus), "GPU") if self.gpus else "the CPU"
+        return f"{counts} on {where}"
+
+
+def counted(count: int, name: str) -> str:
+    """A number of things: "1 GPU", "2 GPUs"."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
+@dataclass(frozen=True)
+class _Sized:
+    """A stage, and the share of a GPU that each of its processes gets; 0 on the CPU."""
+
+    stage: Stage
+    share: float
+
+    @property
+    def size(self) -> int:
+        """`share` in parts of a GPU."""
+        return round(self.share * WHOLE)
 
 
 def demand(stages: Sequence[Stage], cluster: Cluster, limit: int | None = None) -> Demand:
-    """Places one or two stages, the first of them the one that matters; `limit` bounds what is left open (parts of the work).
+    """Places one or two stages; the first is the one whose speed matters.
 
-    Raises SetupError if it does not fit, with values that would.
+    `limit` bounds stages of `actors="auto"`: more processes than parts of the work would idle.
+    Raises SetupError if the stages do not fit, with values that would.
     """
-    shares = [_share(stage, cluster) for stage in stages]
-    if (
-        len(stages) > 1
-        and stages[1].num_gpus == "auto"
-        and cluster.gpus == 1
-        and shares[0] + shares[1] > 1
-    ):
-        shares[1] = 0.0  # a whole GPU is asked for, and there is one
-    on_gpu = [share > 0 for share in shares]
-    if any(on_gpu) and not cluster.gpus:
-        raise SetupError(_no_gpu(stages, shares))
-    first, *others = [_most(stage, limit) for stage in stages]
-    packed = (
-        _pack(stages, shares, cluster.gpus, first, others[0] if others else None)
-        if any(on_gpu)
-        else _Packed()
-    )
-    return _with_cpus(stages, shares, cluster, limit, packed)
+    sized = _sized(stages, cluster)
+    on_gpu = any(of.share > 0 for of in sized)
+    if on_gpu and not cluster.gpus:
+        raise SetupError(_no_gpu(sized))
+    packed = _pack(sized, cluster.gpus, limit) if on_gpu else _Packed()
+    return _with_cpus(sized, cluster, limit, packed)
 
 
-class _Packed(NamedTuple):
-    counts: tuple[int, ...] = ()
-    """Of the stages on GPUs, in their order."""
-    gpus: tuple[tuple[int, ...], ...] = ()
+def _sized(stages: Sequence[Stage], cluster: Cluster) -> list[_Sized]:
+    """The stages with their shares of a GPU."""
+    sized = [_Sized(stage, _share(stage, cluster)) for stage in stages]
+    if len(sized) == 1 or cluster.gpus != 1:
+        return sized
+    first, second = sized
+    if second.stage.num_gpus == "auto" and first.share + second.share > 1:
+        # the first stage asks for the only GPU as a whole: the second runs on the CPU
+        return [first, _Sized(second.stage, 0.0)]
+    return sized
 
 
 def _share(stage: Stage, cluster: Cluster) -> float:
@@ -167,182 +211,196 @@ def _share(stage: Stage, cluster: Cluster) -> float:
     return stage.share if cluster.gpus else 0.0
 
 
-def _most(stage: Stage, limit: int | None) -> int | None:
-    """What bounds a stage whose number is left open."""
-    bounds = [bound for bound in (stage.most, limit) if bound is not None]
-    return max(1, min(bounds)) if bounds else None
+class _Packed(NamedTuple):
+    """Processes placed on GPUs."""
+
+    counts: tuple[int, ...] = ()
+    """Of the stages on GPUs, in their order."""
+    gpus: tuple[tuple[int, ...], ...] = ()
+    """As in `Demand`."""
 
 
-def _pack(
-    stages: Sequence[Stage],
-    shares: Sequence[float],
-    gpus: int,
-    first_most: int | None,
-    second_most: int | None,
-) -> _Packed:
-    """Processes on GPUs: the first stage spread evenly, then the second in what is left."""
-    sizes = [round(share * WHOLE) for share in shares]
-    if not sizes[0]:
-        return _second_alone(stages, sizes, gpus, second_most)
-    rooms = gpus * (WHOLE // sizes[0])
-    asked = stages[0].actors
-    second = sizes[1] if len(sizes) > 1 else 0
-    wanted = _wanted(stages[1]) if second else 0
-    least = asked if asked != "auto" else 1
-    start = asked if asked != "auto" else min(rooms, first_most or rooms)
-    for count in range(start, least - 1, -1):
-        if count > rooms:
-            break
-        bins = [count // gpus + (i < count % gpus) for i in range(gpus)]
-        free = [WHOLE - n * sizes[0] for n in bins]
-        if not second:
-            return _Packed((count,), tuple((n, 0) if len(stages) > 1 else (n,) for n in bins if n))
-        most = min(count, second_most or count) if stages[1].actors == "auto" else wanted
-        placed = _fill(free, second, most)
-        if sum(placed) >= wanted:
-            pairs = tuple((n, m) for n, m in zip(bins, placed, strict=True) if n or m)
-            return _Packed((count, sum(placed)), pairs)
-    raise SetupError(_too_many(stages, shares, gpus))
+def _pack(sized: Sequence[_Sized], gpus: int, limit: int | None) -> _Packed:
+    """Places processes on GPUs: the first stage evenly, then the second in the space left."""
+    first = sized[0]
+    if not first.size:
+        return _pack_second_alone(sized, gpus, limit)
+    rooms = gpus * (WHOLE // first.size)
+    if first.stage.actors == "auto":
+        start, least = min(rooms, first.stage.at_most(limit) or rooms), 1
+    else:
+        start = least = first.stage.actors
+    if start <= rooms:
+        for count in range(start, least - 1, -1):
+            packed = _pack_both(sized, gpus, count, limit)
+            if packed is not None:
+                return packed
+    raise SetupError(_too_many(sized, gpus))
 
 
-def _wanted(stage: Stage) -> int:
-    return 1 if stage.actors == "auto" else stage.actors
+def _pack_both(sized: Sequence[_Sized], gpus: int, count: int, limit: int | None) -> _Packed | None:
+    """`count` processes of the first stage, and the second's beside them; None if they do not fit."""
+    first = sized[0]
+    bins = _spread(count, gpus)
+    if len(sized) == 1:
+        return _Packed((count,), tuple((n,) for n in bins if n))
+    second = sized[1]
+    if not second.size:
+        return _Packed((count,), tuple((n, 0) for n in bins if n))
+    most = second.stage.least
+    if second.stage.actors == "auto":
+        most = min(count, second.stage.at_most(limit) or count)
+    free = [WHOLE - n * first.size for n in bins]
+    placed = _fill(free, second.size, most)
+    if sum(placed) < second.stage.least:
+        return None
+    pairs = zip(bins, placed, strict=True)
+    return _Packed((count, sum(placed)), tuple(pair for pair in pairs if any(pair)))
 
 
-def _second_alone(
-    stages: Sequence[Stage], sizes: Sequence[int], gpus: int, most: int | None
-) -> _Packed:
-    """Scorers on GPUs whose generators are on CPUs: one a GPU."""
-    asked = stages[1].actors
-    count = min(gpus, most or gpus) if asked == "auto" else asked
-    if count > gpus * (WHOLE // sizes[1]):
-        raise SetupError(_too_many(stages, [size / WHOLE for size in sizes], gpus))
-    bins = [count // gpus + (i < count % gpus) for i in range(gpus)]
-    return _Packed((count,), tuple((0, n) for n in bins if n))
+def _pack_second_alone(sized: Sequence[_Sized], gpus: int, limit: int | None) -> _Packed:
+    """Scorers on GPUs whose generators are on CPUs: one per GPU."""
+    second = sized[1]
+    count = second.stage.least
+    if second.stage.actors == "auto":
+        count = min(gpus, second.stage.at_most(limit) or gpus)
+    if count > gpus * (WHOLE // second.size):
+        raise SetupError(_too_many(sized, gpus))
+    return _Packed((count,), tuple((0, n) for n in _spread(count, gpus) if n))
+
+
+def _spread(count: int, gpus: int) -> list[int]:
+    """`count` processes over the GPUs, evenly."""
+    each, rest = divmod(count, gpus)
+    return [each + (gpu < rest) for gpu in range(gpus)]
 
 
 def _fill(free: Sequence[int], size: int, most: int) -> list[int]:
-    """Up to `most` processes in what is free of each GPU, evenly."""
+    """Up to `most` processes of `size` in the free space of each GPU, evenly."""
     placed = [0] * len(free)
     while sum(placed) < most:
-        open_ = [i for i, room in enumerate(free) if room - placed[i] * size >= size]
-        if not open_:
+        fitting = [gpu for gpu, room in enumerate(free) if room >= (placed[gpu] + 1) * size]
+        if not fitting:
             break
-        placed[min(open_, key=lambda i: placed[i])] += 1
+        emptiest = min(fitting, key=lambda gpu: placed[gpu])
+        placed[emptiest] += 1
     return placed
 
 
 def _with_cpus(
-    stages: Sequence[Stage],
-    shares: Sequence[float],
-    cluster: Cluster,
-    limit: int | None,
-    packed: _Packed,
+    sized: Sequence[_Sized], cluster: Cluster, limit: int | None, packed: _Packed
 ) -> Demand:
-    """Adds the stages that run on CPUs: beside the driver, the second stage first, then as many of the first as have room."""
-    counts: dict[str, int] = {}
-    on_gpu = [stage for stage, share in zip(stages, shares, strict=True) if share]
-    counts.update((stage.name, count) for stage, count in zip(on_gpu, packed.counts, strict=True))
-    left = cluster.cpus - 1  # the driver's, and what writes
-    for stage, share in reversed(list(zip(stages, shares, strict=True))):
-        if share:
+    """Adds the stages that run on CPUs.
+
+    The second stage comes first: `auto` gives the first stage all CPUs that are left.
+    """
+    on_gpu = [of.stage.name for of in sized if of.share]
+    counts = dict(zip(on_gpu, packed.counts, strict=True))
+    left = cluster.cpus - 1  # one is the driver's, which also writes
+    for of in reversed(sized):
+        if of.share:
             continue
-        counts[stage.name] = count = _on_cpu(stage, stages, cluster, left, limit, counts)
+        count = _on_cpu(of, sized, cluster, left, limit, counts)
+        counts[of.stage.name] = count
         left -= count
     if left < 0:
-        raise SetupError(_too_few_cpus(stages, shares, cluster))
-    parts = tuple(
-        Part(actors=counts[s.name], num_gpus=share) for s, share in zip(stages, shares, strict=True)
-    )
-    return Demand(parts, packed.gpus)
+        raise SetupError(_too_few_cpus(sized, cluster))
+    parts = [Part(actors=counts[of.stage.name], num_gpus=of.share) for of in sized]
+    return Demand(tuple(parts), packed.gpus)
 
 
 def _on_cpu(
-    stage: Stage,
-    stages: Sequence[Stage],
+    of: _Sized,
+    sized: Sequence[_Sized],
     cluster: Cluster,
     left: int,
     limit: int | None,
     counts: dict[str, int],
 ) -> int:
+    """Processes of a stage on CPUs, `left` of which are free."""
+    stage = of.stage
     if stage.actors != "auto":
         return stage.actors
-    count = (
-        min(left, cluster.rooms(stage.memory))
-        if stage is stages[0]
-        else _scorers(stages, cluster, left, counts)
-    )
-    most = _most(stage, limit)
+    if of is sized[0]:
+        count = min(left, cluster.rooms(stage.memory))
+    else:
+        count = _scorers(sized, cluster, left, counts)
+    most = stage.at_most(limit)
     return max(1, count if most is None else min(count, most))
 
 
-def _scorers(stages: Sequence[Stage], cluster: Cluster, left: int, counts: dict[str, int]) -> int:
-    """On CPUs: one for each generator on a GPU, and for PER_SCORER generators on CPUs, in at most half the room."""
-    first = stages[0]
-    generators = counts.get(first.name) or (left if first.actors == "auto" else first.actors)
-    each = 1 if first.name in counts else PER_SCORER
-    return min(-(-generators // each), max(1, left // 2), cluster.rooms(stages[1].memory))
+def _scorers(sized: Sequence[_Sized], cluster: Cluster, left: int, counts: dict[str, int]) -> int:
+    """Scorers on CPUs: one per generator on a GPU, or per PER_SCORER generators on CPUs.
+
+    They use at most half of the CPUs that are left.
+    """
+    first, second = (of.stage for of in sized)
+    if first.name in counts:
+        needed = counts[first.name]
+    else:
+        generators = left if first.actors == "auto" else first.actors
+        needed = -(-generators // PER_SCORER)  # rounded up
+    return min(needed, max(1, left // 2), cluster.rooms(second.memory))
 
 
-# -- refusals
+# -- messages of what does not fit
 
 
-def _no_gpu(stages: Sequence[Stage], shares: Sequence[float]) -> str:
-    asked = [
-        f"{s.name}.num_gpus = {share:g}" for s, share in zip(stages, shares, strict=True) if share
-    ]
-    cpu = " ".join(f"{s.name}.num_gpus=0" for s, share in zip(stages, shares, strict=True) if share)
+def _no_gpu(sized: Sequence[_Sized]) -> str:
+    on_gpu = [of for of in sized if of.share]
+    asked = ", ".join(f"{of.stage.name}.num_gpus = {of.share:g}" for of in on_gpu)
+    on_cpu = " ".join(f"{of.stage.name}.num_gpus=0" for of in on_gpu)
     return (
-        f"{', '.join(asked)}: there is no GPU, and none that the cluster says it may start. Join a cluster that has one "
-        f"(RAY_ADDRESS), say run.gpus=N if it starts them by itself, or run on the CPU, which is slow: {cpu}"
+        f"{asked}: there is no GPU, and none that the cluster says it may start. Join a cluster "
+        "that has one (RAY_ADDRESS), set run.gpus=N if it starts them by itself, or run on the "
+        f"CPU, which is slow: {on_cpu}"
     )
 
 
-def _too_many(stages: Sequence[Stage], shares: Sequence[float], gpus: int) -> str:
-    on_gpu = [(s, share) for s, share in zip(stages, shares, strict=True) if share]
+def _too_many(sized: Sequence[_Sized], gpus: int) -> str:
+    on_gpu = [of for of in sized if of.share]
     asked = ", ".join(
-        f"{s.name}.actors = {s.actors} of num_gpus = {share:g}" for s, share in on_gpu
+        f"{of.stage.name}.actors = {of.stage.actors} of num_gpus = {of.share:g}" for of in on_gpu
     )
-    plural = "GPU" if gpus == 1 else "GPUs"
-    return f"{asked}: do not fit on {gpus} {plural}; {_fitting(on_gpu, gpus)} would"
+    return f"{asked}: do not fit on {counted(gpus, 'GPU')}; {_fitting(on_gpu, gpus)} would"
 
 
-def _fitting(on_gpu: Sequence[tuple[Stage, float]], gpus: int) -> str:
+def _fitting(on_gpu: Sequence[_Sized], gpus: int) -> str:
     """Values that fit."""
-    autos = [(Stage(name=s.name, num_gpus=share), share) for s, share in on_gpu]
-    stages, shares = [s for s, _ in autos], [share for _, share in autos]
-    first = round(shares[0] * WHOLE)
-    if first + round(shares[-1] * WHOLE) * (len(stages) - 1) > WHOLE * gpus:
-        return f"{stages[0].name}.num_gpus={1 - shares[-1]:g}"  # no room for one of each
-    counts = _pack(stages, shares, gpus, None, None).counts
-    fitting = " ".join(f"{s.name}.actors={n}" for s, n in zip(stages, counts, strict=True))
+    first, last = on_gpu[0], on_gpu[-1]
+    needed = sum(of.size for of in on_gpu)
+    if needed > WHOLE * gpus:  # no room for one of each
+        return f"{first.stage.name}.num_gpus={1 - last.share:g}"
+    open_ = [_Sized(Stage(name=of.stage.name), of.share) for of in on_gpu]
+    counts = _pack(open_, gpus, None).counts
+    named = zip(on_gpu, counts, strict=True)
+    fitting = " ".join(f"{of.stage.name}.actors={count}" for of, count in named)
     return f"{fitting}, or auto for both," if len(counts) > 1 else f"{fitting}, or auto,"
 
 
-def _too_few_cpus(stages: Sequence[Stage], shares: Sequence[float], cluster: Cluster) -> str:
-    on_cpu = [s for s, share in zip(stages, shares, strict=True) if not share]
-    asked = " and ".join(f"{s.name}.actors = {s.actors}" for s in on_cpu)
-    needed = 1 + sum(1 if s.actors == "auto" else s.actors for s in on_cpu)
+def _too_few_cpus(sized: Sequence[_Sized], cluster: Cluster) -> str:
+    on_cpu = [of.stage for of in sized if not of.share]
+    asked = " and ".join(f"{stage.name}.actors = {stage.actors}" for stage in on_cpu)
+    needed = 1 + sum(stage.least for stage in on_cpu)
+    short = f"{asked} need {needed} CPUs with the driver's, and there are {cluster.cpus}"
     if cluster.cpus <= len(on_cpu):
-        return f"{asked} need {needed} CPUs with the driver's, and there are {cluster.cpus}; run.num_cpus={needed} would do"
-    lower = " ".join(f"{s.name}.actors=auto" for s in on_cpu if s.actors != "auto")
-    return f"{asked} need {needed} CPUs with the driver's, and there are {cluster.cpus}; {lower}, or run.num_cpus={needed}, would do"
+        return f"{short}; run.num_cpus={needed} would do"
+    lower = " ".join(f"{stage.name}.actors=auto" for stage in on_cpu if stage.actors != "auto")
+    return f"{short}; {lower}, or run.num_cpus={needed}, would do"
 
 
 # -- training
 
 
 class Workers(NamedTuple):
-    """How a training run is divided."""
+    """How many processes a training run has, and where."""
 
     number: int
     gpu: bool
 
     def __str__(self) -> str:
-        where = "the CPU"
-        if self.gpu:
-            where = f"{self.number} GPU{'s' * (self.number > 1)}"
-        return f"{self.number} worker{'s' * (self.number > 1)} on {where}"
+        where = counted(self.number, "GPU") if self.gpu else "the CPU"
+        return f"{counted(self.number, 'worker')} on {where}"
 
 
 def workers(
@@ -352,15 +410,18 @@ def workers(
     cluster: Cluster,
     begun: Workers | None = None,
 ) -> Workers:
-    """The workers of a training run: one on the CPU, on GPUs the most that divide the batch; what it was begun with if that fits.
+    """The workers of a training run.
 
+    `auto` is one worker on the CPU and, on GPUs, the largest number that divides the batch; a
+    resumed run keeps the number it was `begun` with if that fits.
     Raises SetupError if what is asked for does not fit, with values that would.
     """
     gpu = cluster.gpus > 0 if use_gpu == "auto" else use_gpu
     if gpu and not cluster.gpus:
         raise SetupError(
-            "train.use_gpu = true: there is no GPU, and none that the cluster says it may start; train.use_gpu=auto or false, "
-            "join a cluster that has one (RAY_ADDRESS), or say run.gpus=N if it starts them by itself"
+            "train.use_gpu = true: there is no GPU, and none that the cluster says it may start; "
+            "set train.use_gpu=auto or false, join a cluster that has one (RAY_ADDRESS), or set "
+            "run.gpus=N if it starts them by itself"
         )
     room = cluster.gpus if gpu else max(1, cluster.cpus - 1)
     most = max(n for n in range(1, min(room, batch) + 1) if batch % n == 0)
@@ -369,16 +430,11 @@ def workers(
             return Workers(begun.number, gpu)
         return Workers(most if gpu else 1, gpu)
     if asked > room:
-        there = (
-            f"{room} GPU{'s' * (room > 1)}"
-            if gpu
-            else f"{cluster.cpus} CPUs, of which the driver needs one"
-        )
+        available = f"{cluster.cpus} CPUs, of which the driver needs one"
+        if gpu:
+            available = counted(room, "GPU")
         raise SetupError(
-            f"train.workers = {asked}: there are {there}; train.workers={most}, or auto, would do"
+            f"train.workers = {asked}: there are {available}; "
+            f"train.workers={most}, or auto, would do"
         )
     return Workers(asked, gpu)
-
-
-FALLBACK = {"dtype": "float16", "vae_dtype": "float32"}
-"""Precisions on a card that does not compute in bfloat16; some VAEs overflow in float16."""

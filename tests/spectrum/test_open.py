@@ -507,7 +507,6 @@ def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(
     prepared = lay_out(config, *ready)
     signs = generate(prepared, config)
     assert signs
-    assert signs[0].phase in ("idle", "working")
     assert signs[0].peak_bytes > 0
     rows = open_spectrum(store, config.filter, columns=["image", "attempt", "seed"]).to_pylist()
     short = {gid for gid, r in first.items() if np.float32(r["text_sim"]) <= np.float32(until)}
