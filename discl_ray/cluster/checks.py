@@ -1,7 +1,8 @@
-"""What a job refuses before it begins, one check after the other; the doctor runs the same ones and reports each.
+"""Checks that run before a job starts; `doctor` runs the same ones and reports each.
 
-A check returns what it found in a sentence, or raises a DisclError that names the key and the remedy. It reads a configuration and
-looks at this machine; no image is opened, no model loaded, nothing written that stays.
+A check returns what it found in a sentence, or raises a DisclError that names the key and the
+remedy. It reads a configuration and this machine; it opens no image, loads no model and leaves no
+file behind.
 """
 
 from __future__ import annotations
@@ -19,59 +20,69 @@ Check = Callable[[Config], str]
 
 
 def check_run_root(config: Config) -> str:
-    """Whether runs can be written where they are to lie."""
+    """Checks that runs can be written below `run.root`."""
     run_store(config.run.root, config.run.name, "")
     check_root(config.run.root)
     return f"{config.run.root}: can be written"
 
 
 def check_ray(_: Config) -> str:
-    """Whether Ray can be started or joined."""
+    """Checks that Ray can be started or joined."""
     set_environment()
     return check_ray_start()
 
 
 PLACES: tuple[tuple[str, Check], ...] = (("run root", check_run_root), ("Ray", check_ray))
-"""Of every job, before anything else."""
+"""The first checks of every job."""
 
 
 def cards_of(config: Config) -> dict[str, float]:
-    """Kinds of GPUs of the cluster that are known, with the gigabytes they have at least."""
-    return {name: CARDS[name].gigabytes for name in present(config.run).cards if name in CARDS}
+    """The cluster's known GPU models, and the gigabytes each has at least."""
+    return {name: CARDS[name].gigabytes for name in _known_cards(config)}
+
+
+def _known_cards(config: Config) -> list[str]:
+    cluster = present(config.run)
+    return [name for name in cluster.cards if name in CARDS]
 
 
 def settled(config: Config) -> tuple[Config, list[str]]:
-    """The configuration with the precision that the cluster's cards can compute in, and what was changed, in sentences.
+    """The configuration with a precision that the cluster's GPUs support, and what was changed.
 
-    Precision is part of what an image is: it is decided here, before anything is named by it, and not in a worker. The VAE goes to
-    float32, as some overflow in float16. Raises SetupError if some cards can and others cannot, or for training in bfloat16.
+    The changes are sentences. Precision is part of an image's identity, so it is decided here,
+    before anything is named by it, and not in a worker. The VAE gets float32, as some overflow in
+    float16.
+    Raises SetupError if some GPUs support bfloat16 and others do not, or for training in bfloat16.
     """
     generator, train = config.generator, config.train
     asked = [name for name in FALLBACK if getattr(generator, name) == "bfloat16"]
-    making, learning = (
-        bool(asked) and generator.num_gpus != 0,
-        train.precision == "bf16" and train.use_gpu is not False,
-    )
-    if not (making or learning):
+    makes_bf16 = bool(asked) and generator.num_gpus != 0
+    trains_bf16 = train.precision == "bf16" and train.use_gpu is not False
+    if not (makes_bf16 or trains_bf16):
         return config, []
-    cards = [name for name in present(config.run).cards if name in CARDS]
-    old = [name for name in cards if not CARDS[name].bf16]
-    if not old:
+    cards = _known_cards(config)
+    unable = [name for name in cards if not CARDS[name].bf16]
+    if not unable:
         return config, []
-    told = f"{', '.join(old)} computes in no bfloat16"
+    fact = f"{', '.join(unable)} does not support bfloat16"
     values = {name: FALLBACK[name] for name in asked}
     keys = " ".join(f"generator.{name}={value}" for name, value in values.items())
-    if making and len(old) < len(cards):
+    if makes_bf16 and len(unable) < len(cards):
         raise SetupError(
-            f"{told}, and other cards of the cluster do: images would differ; set {keys}, which all can"
+            f"{fact}, and other GPUs of the cluster do: images would differ; "
+            f"set {keys}, which all support"
         )
-    if learning:
-        raise SetupError(f"train.precision = bf16: {told}; set train.precision=fp32")
-    sentence = f"{told}: images are made with {keys}; say so too wherever this spectrum is to be found from a machine with other cards"
-    return config.model_copy(update={"generator": generator.model_copy(update=values)}), [sentence]
+    if trains_bf16:
+        raise SetupError(f"train.precision = bf16: {fact}; set train.precision=fp32")
+    change = (
+        f"{fact}: images are made with {keys}; "
+        "set the same where this spectrum is looked up from a machine with other GPUs"
+    )
+    settled_generator = generator.model_copy(update=values)
+    return config.model_copy(update={"generator": settled_generator}), [change]
 
 
 def refuse(config: Config, checks: Sequence[tuple[str, Check]]) -> None:
-    """Runs the checks; raises the DisclError of the first that finds something wrong."""
+    """Runs the checks in order; raises the DisclError of the first that fails."""
     for _, check in checks:
         check(config)

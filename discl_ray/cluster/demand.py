@@ -1,8 +1,8 @@
 """How many worker processes a job needs, and on which GPUs, computed from what the cluster has.
 
 Pure. `auto` uses the whole cluster: as many generators as the GPUs hold, generators first, with
-scorers in the space left; without a GPU, as many single-threaded processes as CPUs and memory allow.
-A number is used as given, or rejected together with one that fits.
+scorers in the space left; without a GPU, as many single-threaded processes as CPUs and memory
+allow. A number is used as given, or rejected together with one that fits.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _pack(sized: Sequence[_Sized], gpus: int, limit: int | None) -> _Packed:
 
 
 def _pack_both(sized: Sequence[_Sized], gpus: int, count: int, limit: int | None) -> _Packed | None:
-    """`count` processes of the first stage, and the second's beside them; None if they do not fit."""
+    """`count` processes of the first stage, the second's beside them; None if they do not fit."""
     first = sized[0]
     bins = _spread(count, gpus)
     if len(sized) == 1:
@@ -321,26 +321,25 @@ def _on_cpu(
     stage = of.stage
     if stage.actors != "auto":
         return stage.actors
-    if of is sized[0]:
-        count = min(left, cluster.rooms(stage.memory))
-    else:
-        count = _scorers(sized, cluster, left, counts)
+    count = min(left, cluster.rooms(stage.memory))
+    if of is not sized[0]:
+        count = min(count, _scorers(sized, left, counts))
     most = stage.at_most(limit)
     return max(1, count if most is None else min(count, most))
 
 
-def _scorers(sized: Sequence[_Sized], cluster: Cluster, left: int, counts: dict[str, int]) -> int:
+def _scorers(sized: Sequence[_Sized], left: int, counts: dict[str, int]) -> int:
     """Scorers on CPUs: one per generator on a GPU, or per PER_SCORER generators on CPUs.
 
     They use at most half of the CPUs that are left.
     """
-    first, second = (of.stage for of in sized)
+    first = sized[0].stage
     if first.name in counts:
         needed = counts[first.name]
     else:
         generators = left if first.actors == "auto" else first.actors
         needed = -(-generators // PER_SCORER)  # rounded up
-    return min(needed, max(1, left // 2), cluster.rooms(second.memory))
+    return min(needed, max(1, left // 2))
 
 
 # -- messages of what does not fit

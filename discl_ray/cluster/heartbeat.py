@@ -116,9 +116,9 @@ def _position(signs: WorkerSigns) -> tuple[Phase, int, int]:
 def report_loading(heartbeat: Any, worker: str, *, wait_s: float = REFUSAL_S) -> Iterator[None]:
     """Reports that a worker loads its model, and the reason if that fails with ModelError.
 
-    After a failure it waits `wait_s` seconds before raising: the driver ends the job with the reported reason, which
-    would otherwise arrive inside pages of Ray's tracebacks. `heartbeat` is the actor's handle, or
-    None for a worker without a driver to report to.
+    After a failure it waits `wait_s` seconds before raising: the driver ends the job with the
+    reported reason, which would otherwise arrive inside pages of Ray's tracebacks. `heartbeat` is
+    the actor's handle, or None for a worker without a driver to report to.
     """
     if heartbeat is not None:
         heartbeat.report.remote(worker, WorkerSigns(phase="loading"))

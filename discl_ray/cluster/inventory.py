@@ -1,7 +1,8 @@
-"""What the cluster is made of: its nodes, and those that it may still start. A local Ray is described without starting it.
+"""What a cluster consists of: its nodes, and those it may still start.
 
-Ray knows of nodes to come where the platform has told it (its cluster configuration), and on the head node of a cluster made by
-`ray up` from the file that made it. KubeRay tells it neither: there `run.gpus` says it.
+A local Ray is described without being started. Ray knows of nodes to come where the platform
+declared them (its cluster configuration), and on the head node of a cluster made by `ray up`, from
+the file it was made from. KubeRay declares neither: `run.gpus` does instead.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -24,14 +25,26 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves its file on the head node."""
 
 CARD = "accelerator_type:"
-"""Begins the resource by which Ray names a node's GPUs."""
+"""Prefix of the resource that names a node's GPU model."""
 
 GROUP = "ray.io/node-group"
-"""The label that names the type of a node."""
+"""The label that names a node's type."""
+
+MAX_WORKERS = 2
+"""`ray up`'s own default of `max_workers`."""
+
+
+class NodeType(NamedTuple):
+    """A type of nodes that the cluster may start."""
+
+    name: str
+    resources: Mapping[str, float]
+    most: int
+    """At most so many; -1 is any number."""
 
 
 def present(run: RunConfig) -> Cluster:
-    """The cluster that a job would run on; it is joined for a moment if it is not yet."""
+    """The cluster that a job would run on; joins it for a moment if it is not joined yet."""
     set_environment()
     import ray
 
@@ -47,68 +60,71 @@ def _local(num_cpus: int | None) -> Node:
     """This machine as Ray would describe it."""
     from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 
-    found: dict[str, Any] = (
-        ResourceAndLabelSpec(num_cpus=local_cpus(num_cpus)).resolve(is_head=True).to_resource_dict()
-    )
-    if importlib.metadata.version("torch").endswith("+cpu"):  # a build that cannot use a GPU
-        found.pop("GPU", None)
-    return node_of(found)
+    spec = ResourceAndLabelSpec(num_cpus=local_cpus(num_cpus)).resolve(is_head=True)
+    resources: dict[str, Any] = spec.to_resource_dict()
+    if importlib.metadata.version("torch").endswith("+cpu"):  # this build cannot use a GPU
+        resources.pop("GPU", None)
+    return node_of(resources)
 
 
 def node_of(resources: Mapping[str, float], count: int = 1) -> Node:
-    """A node from Ray's resources."""
-    card = next((name.removeprefix(CARD) for name in resources if name.startswith(CARD)), "")
-    amounts = {
-        name: float(resources.get(key, 0))
-        for name, key in (("cpus", "CPU"), ("gpus", "GPU"), ("memory", "memory"))
-    }
-    return Node(**amounts, card=card, count=count)
+    """A node, or `count` equal ones, from Ray's resources."""
+    cards = [name.removeprefix(CARD) for name in resources if name.startswith(CARD)]
+    return Node(
+        cpus=float(resources.get("CPU", 0)),
+        gpus=float(resources.get("GPU", 0)),
+        memory=float(resources.get("memory", 0)),
+        card=cards[0] if cards else "",
+        count=count,
+    )
 
 
 def _joined(run: RunConfig) -> Cluster:
+    """The cluster that this process has joined."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]
     nodes = [node_of(node["Resources"]) for node in alive]
-    groups = Counter(node.get("Labels", {}).get(GROUP, "") for node in alive)
-    nodes += to_come(_groups(), groups)
+    types_alive = Counter(node.get("Labels", {}).get(GROUP, "") for node in alive)
+    nodes += to_come(_declared_types(), types_alive)
     gpus = Cluster(tuple(nodes)).gpus
     if joining() and run.gpus is not None and run.gpus > gpus:
         nodes.append(Node(gpus=1.0, count=run.gpus - gpus))
     return Cluster(tuple(nodes))
 
 
-def to_come(
-    groups: Iterable[tuple[str, Mapping[str, float], int]], alive: Mapping[str, int]
-) -> list[Node]:
-    """Nodes that may still be started, of (type, resources, how many at most; -1 any number), beside those of each type alive."""
-    found = []
-    for name, resources, most in groups:
-        count = (UNBOUNDED if most < 0 else most) - alive.get(name, 0)
+def to_come(types: Iterable[NodeType], alive: Mapping[str, int]) -> list[Node]:
+    """Nodes that may still be started, with `alive` nodes of each type running already."""
+    found: list[Node] = []
+    for node_type in types:
+        most = UNBOUNDED if node_type.most < 0 else node_type.most
+        count = most - alive.get(node_type.name, 0)
         if count > 0:
-            found.append(node_of(resources, count))
+            found.append(node_of(node_type.resources, count))
     return found
 
 
-def _groups() -> list[tuple[str, Mapping[str, float], int]]:
+def _declared_types() -> list[NodeType]:
     import ray._private.state
 
     config: Any = ray._private.state.state.get_cluster_config()
     if config is not None and config.node_group_configs:
-        return [(g.name, dict(g.resources), g.max_count) for g in config.node_group_configs]
+        groups = config.node_group_configs
+        return [NodeType(of.name, dict(of.resources), of.max_count) for of in groups]
     file = BOOTSTRAP.expanduser()
     if not joining() or not os.access(file, os.R_OK):
         return []
     return read_node_types(yaml.safe_load(file.read_text()))
 
 
-def read_node_types(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float], int]]:
-    """Types of workers of a file for `ray up`: name, resources and how many there may be."""
-    most = config.get("max_workers", 2)
+def read_node_types(config: Mapping[str, Any]) -> list[NodeType]:
+    """The worker types in a file for `ray up`, as parsed from YAML."""
+    most = config.get("max_workers", MAX_WORKERS)
     head = config.get("head_node_type")
-    types = config.get("available_node_types") or {}
-    return [
-        (n, t.get("resources") or {}, min(t.get("max_workers", most), most))
-        for n, t in types.items()
-        if n != head
-    ]
+    found: list[NodeType] = []
+    for name, declared in (config.get("available_node_types") or {}).items():
+        if name == head:
+            continue
+        of_type = min(declared.get("max_workers", most), most)
+        found.append(NodeType(name, declared.get("resources") or {}, of_type))
+    return found

@@ -1,6 +1,7 @@
-"""One piece of work on every block of a table: few rows here, many by Ray Data. And a few long pieces, as Ray tasks.
+"""One function on every block of a table: small tables in this process, large ones by Ray Data.
 
-Inside a Ray task or actor blocks are always worked on here: waiting in a task for other tasks may wait for ever.
+And a few long calls, as Ray tasks. Inside a Ray task or actor, blocks are always processed in
+place: a task that waits for other tasks may wait forever.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from discl_ray.errors import DisclError
 from discl_ray.process.progress import Progress
 
 HEARING_S = 10.0
-"""A task that was ended is waited for no longer."""
+"""Seconds a canceled task is waited for."""
 
 SMALL = 5_000
 """Rows up to which starting Ray takes longer than reading their images."""
@@ -32,9 +33,10 @@ def map_blocks(
     *,
     weigh: str | None = None,
 ) -> Iterator[pa.Table]:
-    """`work` on every block, in any order. `weigh` names the column of the results that counts rows, if a result is not one each.
+    """Yields `work(block)` of every block, in any order; a block is never split.
 
-    A block is never divided. What `work` raises comes out as Ray wraps it, so what a user is meant to read is better returned.
+    `weigh` names the column of the results that counts rows, if a result has not one row per input
+    row. Ray wraps what `work` raises, so messages for users are better returned than raised.
     """
     total = sum(block.num_rows for block in blocks)
     if total <= SMALL or in_ray_worker():
@@ -52,26 +54,27 @@ def map_blocks(
         dataset = ray.data.from_arrow(blocks).map_batches(
             work, batch_size=None, batch_format="pyarrow"
         )
-        batches = cast(
-            "Iterable[pa.Table]", dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-        )
-        for done in batches:
+        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        for done in cast("Iterable[pa.Table]", batches):
             progress.advance(done.num_rows if weigh is None else sum(done[weigh].to_pylist()))
             yield done
         progress.close()
 
 
 def share(gpu: bool, cpus: int = 1) -> dict[str, Any]:
-    """Ray's keywords for a process: a GPU to itself, and then no CPU, so that it can never wait for one; or `cpus` of them."""
+    """Ray's resource arguments of a process: one GPU, or `cpus` CPUs.
+
+    A process with a GPU reserves no CPU, so that it never waits for one.
+    """
     return {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": cpus}
 
 
 def as_tasks(
     work: Callable[..., Any], arguments: Sequence[Sequence[Any]], *, gpu: bool, cpus: int = 1
 ) -> Iterator[tuple[int, Any]]:
-    """(number, result) of `work` on each of the arguments, in the order in which they are done: a Ray task each. Ray has to be there.
+    """Yields (index, result) of `work(*arguments[index])` as Ray tasks finish; Ray must be running.
 
-    Raises the DisclError that a task ends with.
+    Raises the DisclError that a task ended with; the other tasks are canceled.
     """
     import ray
     from ray.exceptions import RayTaskError
@@ -89,16 +92,16 @@ def as_tasks(
                 raise
             yield waiting.pop(done), result
     finally:
-        _drop(list(waiting))
+        _cancel(list(waiting))
 
 
-def _drop(tasks: Sequence[Any]) -> None:
-    """Ends what is left of tasks of which one failed, and hears their errors: Ray prints those that nobody has heard."""
+def _cancel(tasks: Sequence[Any]) -> None:
+    """Cancels tasks and collects their errors: Ray prints errors that nobody collects."""
     import ray
     from ray.exceptions import RayError
 
     for task in tasks:
-        # not by force: Ray 2.60 aborts the driver if a task it has killed turns out to have ended by itself
+        # not by force: Ray 2.60 aborts the driver if the task it kills has just ended by itself
         ray.cancel(task)
     for task in tasks:
         with suppress(RayError):
@@ -108,8 +111,6 @@ def _drop(tasks: Sequence[Any]) -> None:
 def in_ray_worker() -> bool:
     """Whether this process is a Ray task or actor."""
     ray = sys.modules.get("ray")
-    return (
-        ray is not None
-        and ray.is_initialized()
-        and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
-    )
+    if ray is None or not ray.is_initialized():
+        return False
+    return ray.get_runtime_context().worker.mode == ray.WORKER_MODE

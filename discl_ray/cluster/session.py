@@ -1,8 +1,8 @@
 """The one place that starts or joins Ray.
 
-Inside a submitted job, or with RAY_ADDRESS set, the cluster is joined; otherwise a local Ray is started, without a dashboard unless
-one is needed, and ended again. Resources are checked before anything is placed, so that a job is refused with numbers instead of
-waiting for ever.
+Inside a submitted job, or with RAY_ADDRESS set, the cluster is joined. Otherwise a local Ray is
+started, without a dashboard unless one is needed, and shut down again. Resources are checked before
+anything is placed: a job that does not fit fails with numbers instead of waiting forever.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,25 +27,33 @@ from discl_ray.process.stopping import hold, muted
 
 
 def check_versions(version_of: Callable[[str], str] = importlib.metadata.version) -> None:
-    """Raises SetupError unless torch and torchvision are a pair: torch 2.N goes with torchvision 0.(N+15), of one build."""
+    """Raises SetupError unless torch and torchvision belong together.
+
+    torch 2.N belongs with torchvision 0.(N+15), both of one build (the part after "+"). Others fail
+    later, with an operator that is missing.
+    """
     torch, vision = version_of("torch"), version_of("torchvision")
-    minor = lambda version: int(version.split(".")[1])  # noqa: E731
-    build = lambda version: version.partition("+")[2]  # noqa: E731
-    if minor(torch) + 15 != minor(vision) or build(torch) != build(vision):
+    minor = int(torch.split(".")[1])
+    same_release = minor + 15 == int(vision.split(".")[1])
+    same_build = torch.partition("+")[2] == vision.partition("+")[2]
+    if not (same_release and same_build):
+        install = f"pip install 'torch==2.{minor}.*' 'torchvision==0.{minor + 15}.*'"
         raise SetupError(
-            f"torch {torch} and torchvision {vision} are not a pair (2.N goes with 0.(N+15), both of one build); "
-            f"install both in one command: pip install 'torch==2.{minor(torch)}.*' 'torchvision==0.{minor(torch) + 15}.*'"
+            f"torch {torch} and torchvision {vision} are not a pair (2.N goes with 0.(N+15), both "
+            f"of one build); install both in one command: {install}"
         )
 
 
 def joining() -> bool:
-    """Whether a cluster is joined; else a local Ray is started."""
+    """Whether jobs join a cluster; otherwise they start a local Ray."""
     return cluster_address() is not None
 
 
 def local_cpus(num_cpus: int | None) -> int:
-    """Logical CPUs of a local Ray: beside as many generators as there are cores, the driver and a scorer, which wait for most of
-    the time.
+    """Logical CPUs of a local Ray.
+
+    Two more than there are cores: the driver and a scorer mostly wait, so that there can still be a
+    generator per core.
     """
     return num_cpus or max(4, (os.cpu_count() or 1) + 2)
 
@@ -54,9 +62,10 @@ def local_cpus(num_cpus: int | None) -> int:
 def ray_session(
     *, num_cpus: int | None, needs: dict[str, float], dashboard: bool = False
 ) -> Iterator[None]:
-    """Ray for the length of a job; `needs` is what the job places at once ({"CPU": 2, "GPU": 1}).
+    """Keeps Ray running during a job; one that already runs is used, and left running.
 
-    Raises SetupError if the cluster has less than that, or cannot be started or joined.
+    `needs` are the resources the job uses at once ({"CPU": 2, "GPU": 1}). Raises SetupError if the
+    cluster has less, or cannot be started or joined.
     """
     set_environment()
     import ray
@@ -66,21 +75,29 @@ def ray_session(
         check_ray_start()
         _start(num_cpus, dashboard)
     try:
-        have = ray.cluster_resources()
-        short = {k: (v, have.get(k, 0.0)) for k, v in needs.items() if v > have.get(k, 0.0)}
-        if short:
-            asked = ", ".join(f"{v:g} {k} asked for and {h:g} there" for k, (v, h) in short.items())
-            raise SetupError(
-                f"not enough resources: {asked}; lower actors, workers or num_gpus, or join a larger cluster"
-            )
+        check_resources(needs, ray.cluster_resources())
         yield
     finally:
         if not joined:
             ray.shutdown()
 
 
+def check_resources(needs: Mapping[str, float], available: Mapping[str, float]) -> None:
+    """Raises SetupError unless a cluster has the resources a job needs."""
+    short: list[str] = []
+    for name, amount in needs.items():
+        there = available.get(name, 0.0)
+        if amount > there:
+            short.append(f"{amount:g} {name} needed and {there:g} available")
+    if short:
+        raise SetupError(
+            f"not enough resources: {', '.join(short)}; "
+            "lower actors, workers or num_gpus, or join a larger cluster"
+        )
+
+
 def _start(num_cpus: int | None, dashboard: bool) -> None:
-    """Joins the cluster, or starts a local one; raises SetupError if neither can be."""
+    """Joins the cluster, or starts a local one; raises SetupError if that fails."""
     import ray
 
     address = cluster_address()
@@ -89,7 +106,7 @@ def _start(num_cpus: int | None, dashboard: bool) -> None:
         if address is not None:
             ray.init(**quiet)
         else:
-            with muted():  # Ray's dump, should a signal come before it is taken back
+            with muted():  # a signal before `hold` makes Ray's handler print a stack dump
                 cpus = local_cpus(num_cpus)
                 ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
                 hold()
@@ -98,17 +115,19 @@ def _start(num_cpus: int | None, dashboard: bool) -> None:
     hold()
     file = token_file()
     if file is not None and address is None and file.is_file():
-        file.chmod(0o600)  # Ray writes it readable for everyone on the machine
-    _hear_once()
+        file.chmod(0o600)  # Ray makes it readable for every user of the machine
+    _mute_restart_warning()
 
 
 class _Nothing:
     def __init__(self, _: Any) -> None: ...
 
 
-def _hear_once() -> None:
-    """Lets Ray say here, where nobody hears it, what it says once in a process: that arguments of an actor that is restarted must not
-    go away meanwhile. Ray Data, whose actors it means, holds on to them.
+def _mute_restart_warning() -> None:
+    """Makes Ray print a warning while output is muted that it prints once per process.
+
+    It warns that the arguments of an actor that may be restarted must stay alive. Ray Data, whose
+    actors it is about, keeps them alive.
     """
     import ray
 
@@ -118,7 +137,10 @@ def _hear_once() -> None:
 
 
 def start_beside_driver(kind: type) -> Any:
-    """An actor for the driver's own use, on the driver's node: on another one it could be lost and take the job with it."""
+    """An actor for the driver's own use, on the driver's node.
+
+    On another node it could be lost, and the job with it.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -128,12 +150,12 @@ def start_beside_driver(kind: type) -> Any:
 
 
 def _connection_advice(error: Exception) -> str:
+    """What went wrong when Ray was started or joined, and what to do."""
     text = " ".join(str(error).split())[:300]
     address = cluster_address()
     if address is None:
         return f"Ray could not be started: {text}"
+    named = f"RAY_ADDRESS = '{address}'"
     if "uthent" in text or "401" in text:
-        return (
-            f"RAY_ADDRESS = '{address}': Ray refused the connection: {text}; {TOKEN_ADVICE}; {OWN}"
-        )
-    return f"RAY_ADDRESS = '{address}': cannot be joined: {text}; start the cluster, correct the address, {OWN}"
+        return f"{named}: Ray refused the connection: {text}; {TOKEN_ADVICE}; {OWN}"
+    return f"{named}: cannot be joined: {text}; start the cluster, correct the address, {OWN}"

@@ -1,7 +1,7 @@
-"""What Ray needs before it can be started or joined, looked at before any work: variables, a folder for its sockets, a home for its
-token, an address that answers. Ray itself is not imported.
+"""Checks of what Ray needs to be started or joined, before any work, without importing Ray.
 
-Left to itself Ray waits for minutes at an address where nothing answers, and names neither variable nor remedy.
+Variables, a folder for its sockets, a home folder for its token, an address that answers. Ray by
+itself waits for minutes at an address where nothing answers, and names neither variable nor remedy.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from discl_ray.errors import SetupError
 
 ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # its reader starts 32 actors per execution
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report blocks until the controller polls; the default is 2 s
+    # a report blocks until the controller polls; the default is 2 s
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would copy the working directory
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we print our own
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # the package shows its own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""What Ray and the model libraries are told, unless the user's environment says otherwise."""
+"""Variables for Ray and the model libraries, unless the user has set them."""
 
 REQUIRED = {"RAY_TRAIN_V2_ENABLED": "1"}
-"""What they are told whatever the environment says: training is written for Ray Train V2, and other projects switch it off."""
+"""Variables that are always set: training needs Ray Train V2, which other projects switch off."""
 
 UNSAFE = ("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA")
 """Variables that let Ray unpickle what a Parquet file holds."""
 
 SOCKET = "ray/session_2000-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
-"""The longest path of a socket below Ray's temporary folder."""
+"""The longest path of a socket below Ray's temporary folder, with a date of fixed width."""
 
 SOCKET_LIMIT = 103 if sys.platform == "darwin" else 107
-"""Bytes the path of a socket may have."""
+"""Bytes that the system allows for a socket's path."""
 
 ROOM = 100e6
-"""Bytes that have to be free in Ray's temporary folder: logs, and objects that do not fit into memory."""
+"""Bytes that must be free in Ray's temporary folder, for logs and objects spilled from memory."""
 
 CONNECT_S, ANSWER_S = 5.0, 30.0
-"""Seconds within which a cluster has to take a connection, and to answer it."""
+"""Seconds within which a cluster has to accept a connection, and to answer a request."""
 
 OWN = "or unset RAY_ADDRESS, for a Ray of this job's own"
 
@@ -65,15 +66,15 @@ def set_environment() -> None:
 
 
 def cluster_address() -> str | None:
-    """Where the cluster to be joined is; None if a local Ray is to be started."""
+    """Address of the cluster to join; None to start a local Ray."""
     address = os.environ.get("RAY_ADDRESS", "").strip()
     return None if address in ("", "local") else address
 
 
 def check_ray_start() -> str:
-    """Where Ray will run, in words.
+    """Where Ray will run, in a sentence.
 
-    Raises SetupError, naming variable, value and remedy, if it can be neither started nor joined.
+    Raises SetupError with variable, value and remedy if Ray can be neither started nor joined.
     """
     address = cluster_address()
     if address is not None:
@@ -87,20 +88,18 @@ def check_ray_start() -> str:
 def check_temporary_folder() -> Path:
     """Ray's temporary folder.
 
-    Raises SetupError if paths in it would be too long for sockets, or if it cannot be written, or is full.
+    Raises SetupError if it cannot be written, is full, or makes paths too long for sockets.
     """
     variables = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
     variable = next((name for name in variables if name in os.environ), None)
     folder = os.environ[variable] if variable else "/tmp"
-    named = (
-        f"Ray's temporary folder, {variable} = '{folder}'"
-        if variable
-        else f"Ray's temporary folder, {folder}"
-    )
+    setting = f"{variable} = '{folder}'" if variable else folder
+    named = f"Ray's temporary folder, {setting}"
     remedy = (
         "set RAY_TMPDIR to a short folder on a local disk that you may write, e.g. RAY_TMPDIR=/tmp"
     )
-    over = len(os.fsencode(os.path.join(folder, SOCKET.format(pid=os.getpid())))) - SOCKET_LIMIT
+    socket_path = os.path.join(folder, SOCKET.format(pid=os.getpid()))
+    over = len(os.fsencode(socket_path)) - SOCKET_LIMIT
     if over > 0:
         raise SetupError(
             f"{named}: {over} characters too long for the paths of Ray's sockets; {remedy}"
@@ -112,19 +111,19 @@ def check_temporary_folder() -> Path:
         raise SetupError(f"{named}: cannot be written ({error.strerror}); {remedy}") from error
     if free < ROOM:
         raise SetupError(
-            f"{named}: {free / 1e6:.0f} MB free, at least {ROOM / 1e6:.0f} needed; make room, or {remedy}"
+            f"{named}: {free / 1e6:.0f} MB free, at least {ROOM / 1e6:.0f} needed; "
+            f"make room, or {remedy}"
         )
     return Path(folder)
 
 
 def token_file() -> Path | None:
-    """Where Ray keeps the token by which its processes know each other; None if it needs no file.
+    """File with the token by which Ray's processes authenticate; None if no file is needed.
 
-    Raises SetupError if nobody can say where the home folder is.
+    Raises SetupError if there is no home folder.
     """
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get(
-        "RAY_AUTH_TOKEN"
-    ):
+    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
+    if mode != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return None
     if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return Path(path)
@@ -142,7 +141,7 @@ _TOKEN_REMEDY = (
 
 
 def check_token() -> None:
-    """Raises SetupError if Ray can neither find nor write the token of a local cluster."""
+    """Raises SetupError if Ray can neither read nor write the token of a local cluster."""
     file = token_file()
     if file is None or os.access(file, os.R_OK):
         return
@@ -156,37 +155,48 @@ def check_token() -> None:
         probe(file.parent)
     except OSError as error:
         home = f"HOME = '{file.parent.parent}'"
-        text = f"Ray keeps its token in {file}, which cannot be written ({error.strerror}; {home}); {_TOKEN_REMEDY}"
-        raise SetupError(text) from error
+        raise SetupError(
+            f"Ray keeps its token in {file}, which cannot be written "
+            f"({error.strerror}; {home}); {_TOKEN_REMEDY}"
+        ) from error
 
 
 def check_address(address: str) -> None:
-    """Raises SetupError unless a Ray cluster answers at an address, and within a minute."""
+    """Raises SetupError unless a Ray cluster answers at an address within a minute."""
     named = f"RAY_ADDRESS = '{address}'"
+    _check_scheme(address, named)
+    if address != "auto":
+        _check_connection(address, named)
+    why = _answer(address)
+    if why is not None:
+        raise SetupError(f"{named}: {why}; {OWN}")
+
+
+def _check_scheme(address: str, named: str) -> None:
     scheme = address.partition("://")[0] if "://" in address else ""
     if scheme in ("http", "https"):
         submit = f"ray job submit --address {address} --working-dir . -- python jobs/..."
         raise SetupError(f"{named}: that is the dashboard's address: {submit}; {OWN}")
     if scheme:
-        advice = "name the head's host:port and call the job on a machine of the cluster, or use ray job submit"
         raise SetupError(
-            f"{named}: Ray Client and other {scheme}:// addresses are not joined; {advice}; {OWN}"
+            f"{named}: Ray Client and other {scheme}:// addresses are not joined; name the head's "
+            "host:port and call the job on a machine of the cluster, or use ray job submit; "
+            f"{OWN}"
         )
-    if address != "auto":
-        found = re.fullmatch(r"\[?([^\[\]\s/]+?)\]?:(\d{1,5})", address)
-        if found is None or not 0 < int(found[2]) < 65536:
-            raise SetupError(
-                f"{named}: is no address; needed is host:port, e.g. 10.0.0.1:6379, or auto; {OWN}"
-            )
-        try:
-            socket.create_connection((found[1], int(found[2])), CONNECT_S).close()
-        except OSError as error:
-            why = error.strerror or str(error)
-            start = "start the cluster (ray start --head --port=6379), correct the address"
-            raise SetupError(f"{named}: nothing answers there ({why}); {start}, {OWN}") from error
-    why = _answer(address)
-    if why is not None:
-        raise SetupError(f"{named}: {why}; {OWN}")
+
+
+def _check_connection(address: str, named: str) -> None:
+    found = re.fullmatch(r"\[?([^\[\]\s/]+?)\]?:(\d{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise SetupError(
+            f"{named}: is no address; needed is host:port, e.g. 10.0.0.1:6379, or auto; {OWN}"
+        )
+    try:
+        socket.create_connection((found[1], int(found[2])), CONNECT_S).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        start = "start the cluster (ray start --head --port=6379), correct the address"
+        raise SetupError(f"{named}: nothing answers there ({why}); {start}, {OWN}") from error
 
 
 PROBE = """
@@ -205,7 +215,9 @@ except Exception as error:
 else:
     print("answered")
 """
-"""Asks a cluster for nothing. In a process of its own: where nothing answers, Ray's C++ ends the process it is in, or hangs it."""
+"""Sends a request to a cluster, in a process of its own: where nothing answers, Ray's C++ code ends
+or hangs the process it is in.
+"""
 
 
 @functools.cache
@@ -222,18 +234,22 @@ def _answer(address: str) -> str | None:
             command, env={**os.environ, **quick}, capture_output=True, text=True, timeout=ANSWER_S
         )
     except subprocess.TimeoutExpired:
-        return f"what listens there does not answer as Ray does, for {ANSWER_S:g} s; correct the address or start the cluster"
-    said = " ".join(done.stdout.split())
-    if said == "answered":
+        return (
+            f"what listens there does not answer as Ray does, for {ANSWER_S:g} s; "
+            "correct the address or start the cluster"
+        )
+    output = " ".join(done.stdout.split())
+    if output == "answered":
         return None
-    if re.search("uthent|oken|401", said + done.stderr):
+    if re.search("uthent|oken|401", output + done.stderr):
         return f"the cluster refuses this job's token; {TOKEN_ADVICE}"
-    if address == "auto" and "ConnectionError" in said:
+    if address == "auto" and "ConnectionError" in output:
         return "no Ray runs on this machine; start one (ray start --head), name its host:port"
-    return f"the cluster does not answer ({said.removeprefix('refused ')[:200] or 'no Ray there'}); start it, correct the address"
+    why = output.removeprefix("refused ")[:200] or "no Ray there"
+    return f"the cluster does not answer ({why}); start it, correct the address"
 
 
 TOKEN_ADVICE = (
-    "export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
-    "(RAY_AUTH_MODE=disabled if it runs without)"
+    "export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token, RAY_AUTH_TOKEN or "
+    "RAY_AUTH_TOKEN_PATH (RAY_AUTH_MODE=disabled if it runs without)"
 )

@@ -1,4 +1,4 @@
-"""Stall detection: warns when a job makes no progress, names what it waits for, and ends it at a limit.
+"""Stall detection: warns when a job makes no progress, and ends it at a limit.
 
 Loading and compiling are told from a stall, and a worker that cannot load its model ends the job
 with the reason.
@@ -64,7 +64,7 @@ class SystemClock:
 
 
 class StallDetector:
-    """Compares one snapshot of a job with those before. Pure but for what it logs; knows no clock."""
+    """Compares a snapshot of a job with those before. Has no clock: times are arguments."""
 
     def __init__(self, now: float, *, warning_s: float, limit_s: float | None) -> None:
         self.warning_s = warning_s
@@ -73,7 +73,7 @@ class StallDetector:
         self._progressed_at = now
         self._warned_at = now
         self._counted_from = now
-        """From when on the limit counts: the last progress, or the last sign of a worker's preparing."""
+        """Start of the limit: the last progress, or the last snapshot with a preparing worker."""
         self._named: set[str] = set()
 
     def check(self, snapshot: Snapshot, now: float) -> DisclError | None:
@@ -102,10 +102,10 @@ class StallDetector:
 
 
 class Watchdog:
-    """Takes a snapshot of a job every second and ends the job if it stalls for longer than `limit_s`.
+    """Takes a snapshot of a job every second, and ends the job if it stalls.
 
-    Use as a context manager, in the main thread. Raises SetupError after `limit_s` without progress,
-    ModelError if a worker could not start.
+    Use as a context manager, in the main thread. Raises SetupError after `limit_s` seconds without
+    progress, ModelError if a worker could not start.
     """
 
     def __init__(

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.cluster import checks
 from discl_ray.cluster import inventory as cluster
 from discl_ray.cluster.demand import Cluster, Node, Stage, Workers, demand, workers
 from discl_ray.config import load_config
@@ -59,15 +58,14 @@ def test_without_a_gpu_there_are_as_many_generators_as_cores_and_a_preset_is_ref
 
 
 def test_a_gpu_that_may_be_started_counts():
-    soon = cluster.to_come([("gpu", {"CPU": 8, "GPU": 1}, 3), ("cpu", {"CPU": 8}, 4)], {"gpu": 1})
+    soon = cluster.to_come(
+        [cluster.NodeType("gpu", {"CPU": 8, "GPU": 1}, 3), cluster.NodeType("cpu", {"CPU": 8}, 4)],
+        {"gpu": 1},
+    )
     assert [(node.gpus, node.count) for node in soon] == [(1, 2), (0, 4)]
     found = demand(stages(), Cluster((Node(cpus=2), *soon)))
     assert found.gpus == ((1, 1),) * 2
     assert workers("auto", "auto", 32, Cluster((Node(cpus=2), *soon))) == Workers(2, gpu=True)
-    types = {"head": {}, "gpu": {"resources": {"GPU": 4}, "max_workers": 5}}
-    assert cluster.read_node_types(
-        {"max_workers": 3, "head_node_type": "head", "available_node_types": types}
-    ) == [("gpu", {"GPU": 4}, 3)]
 
 
 def test_a_whole_gpu_for_the_generator_leaves_an_open_scorer_to_the_cpu():
@@ -103,20 +101,6 @@ def test_a_run_goes_on_with_the_workers_it_was_begun_with_where_they_fit():
         workers(4, True, 32, on(2))
     with pytest.raises(SetupError, match="no GPU"):
         workers("auto", True, 32, on(0))
-
-
-def test_cards_without_bfloat16_get_float16_and_a_mixture_is_refused(monkeypatch):
-    config = load_config([CONF / "digits_lt.yaml", CONF / "sd15.yaml"])
-    monkeypatch.setattr(checks, "present", lambda run: on(1, card="T4"))
-    changed, (sentence,) = checks.settled(config)
-    assert (changed.generator.dtype, changed.generator.vae_dtype) == ("float16", "float32")
-    assert "T4" in sentence
-    mixed = Cluster((Node(gpus=1, card="T4"), Node(gpus=1, card="A100")))
-    monkeypatch.setattr(checks, "present", lambda run: mixed)
-    with pytest.raises(SetupError, match=r"generator\.dtype=float16"):
-        checks.settled(config)
-    monkeypatch.setattr(checks, "present", lambda run: on(1, card="A100"))
-    assert checks.settled(config) == (config, [])
 
 
 def test_counts_and_shares_are_auto_or_numbers_in_range():
