@@ -25,11 +25,28 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from discl_ray.core import outside
 from discl_ray.core.ids import stable_id
-from discl_ray.core.settings import Location, Settings, execution, identity, with_values_before
+from discl_ray.core.settings import (
+    RECORDED,
+    Location,
+    Settings,
+    execution,
+    identity,
+    with_values_before,
+)
+from discl_ray.curriculum.config import BUILTIN as STRATEGIES
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.data.config import DataConfig, DigitsLTConfig, FilesConfig
+from discl_ray.data.config import (
+    DATA_SETS,
+    OUTSIDE,
+    DataConfig,
+    DigitsLTConfig,
+    FilesConfig,
+    OutsideConfig,
+)
 from discl_ray.errors import ConfigError
 from discl_ray.experiments.config import TuneConfig
 from discl_ray.generate.config import GeneratorConfig
@@ -37,6 +54,7 @@ from discl_ray.plan.config import HardConfig, PlanConfig, PreviewConfig, PromptC
 from discl_ray.process.calls import Call
 from discl_ray.process.masking import masked
 from discl_ray.score.config import ScorerConfig
+from discl_ray.spectrum.config import BUILTIN as FILTERS
 from discl_ray.spectrum.config import FilterConfig, SpectrumConfig
 from discl_ray.train.config import TrainConfig
 
@@ -84,8 +102,15 @@ class Config(Settings):
 
     @field_validator("data", mode="before")
     @classmethod
-    def _default_data_set(cls, data: Any) -> Any:
-        return {"name": "digits_lt", **data} if isinstance(data, Mapping) else data
+    def _a_data_set(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        name = data.get("name", "digits_lt")
+        known = name in DATA_SETS or (isinstance(name, str) and outside.READERS.knows(name))
+        if not known and not info.context:
+            allowed = outside.unknown(tuple(DATA_SETS), outside.READERS)
+            raise PydanticCustomError("data_set", "{name}", {"name": name, "allowed": allowed})
+        return {**data, "name": name}
 
     @field_validator("prompts")
     @classmethod
@@ -108,7 +133,7 @@ class Config(Settings):
     @property
     def plumbing_test(self) -> bool:
         """Whether the embedded generator, which knows only digits, is let loose on something else: its images mean nothing."""
-        return self.generator.model == "embedded" and not self.data.name.startswith("digits")
+        return self.generator.model == "embedded" and not self.data.embedded
 
 
 PLUMBING = "PLUMBING TEST: the embedded generator knows only digits. Its images, and numbers that rest on them, mean nothing here."
@@ -122,9 +147,18 @@ PHASE_2 = ("seed", "filter", "curriculum", "train")
 
 
 def part_hash(config: Config, parts: Sequence[str], *before: str) -> str:
-    """Hash of the identity fields of some parts and of the hashes of the steps before."""
+    """Hash of the identity fields of some parts and of the hashes of the steps before.
+
+    The source of strategies and filters from outside is part of it, their name alone is not enough.
+    """
     plain = identity(config)
-    return stable_id({part: plain[part] for part in parts}, before)
+    sources: list[str] = []
+    if "curriculum" in parts and config.curriculum.strategy not in STRATEGIES:
+        sources.append(outside.STRATEGIES.fingerprint(config.curriculum.strategy))
+    if "filter" in parts and config.filter.mode not in FILTERS:
+        sources.append(outside.FILTERS.fingerprint(config.filter.mode))
+    decisive = ({part: plain[part] for part in parts}, before)
+    return stable_id(*decisive, sources) if sources else stable_id(*decisive)
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -133,6 +167,8 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     Raises pydantic's ValidationError for values that cannot be.
     """
     plain = config.model_dump()
+    if not any(key.startswith("data.") for key in values):
+        plain["data"] = config.data  # its reader may be one that is not installed here
     for key, value in values.items():
         *path, name = key.split(".")
         part = plain
@@ -141,6 +177,9 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
         part[name] = value
     return Config.model_validate(plain)
 
+
+TAGS = (*DATA_SETS, OUTSIDE)
+"""What stands in an error's location for the kind of data set."""
 
 ALIASES: dict[str, str] = {}
 """Dotted keys of earlier versions -> what they are called now; read in every configuration, and said in CHANGELOG."""
@@ -171,7 +210,7 @@ def recorded_config(text: str) -> Config:
     """
     plain = yaml.safe_load(text)
     recorded = renamed(plain, ALIASES) if isinstance(plain, Mapping) else {}
-    return Config.model_validate(with_values_before(Config, recorded))
+    return Config.model_validate(with_values_before(Config, recorded), context=RECORDED)
 
 
 def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -406,21 +445,14 @@ def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
         field = model.model_fields.get(str(part))
         kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
         models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if len(models) > 1:  # a union by name: the location's next part is the name
-            models = [kind for kind in models if kind.model_fields["name"].default in location]
+        if model is Config and part == "data":  # a union: the location's next part is the tag
+            models = [DATA_SETS.get(str(name), OutsideConfig) for name in location[1:2]]
         if not models:
-            if part in _tags():
+            if part in TAGS:
                 continue
             break
         model = models[0]
     return model
-
-
-def _tags() -> set[str]:
-    return {
-        kind.model_fields["name"].default
-        for kind in get_args(Config.model_fields["data"].annotation)
-    }
 
 
 def _place(error: Any) -> list[Any]:
@@ -429,15 +461,15 @@ def _place(error: Any) -> list[Any]:
     return [
         part
         for i, part in enumerate(location)
-        if not (i == 1 and location[0] == "data" and part in _tags())
+        if not (i == 1 and location[0] == "data" and part in TAGS)
     ]
 
 
 def _sentence(error: Any) -> str:
     location = error["loc"]
     path = ".".join(str(part) for part in _place(error)) or "(whole)"
-    if error["type"] == "union_tag_invalid":
-        return f"{path}.name = {error['ctx']['tag']!r}: no such data set; allowed: {', '.join(sorted(_tags()))}"
+    if error["type"] == "data_set":
+        return f"{path}.name = {error['ctx']['name']!r}: {error['ctx']['allowed']}"
     if (
         error["type"] == "extra_forbidden"
         and location[0] == "data"

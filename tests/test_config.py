@@ -204,9 +204,15 @@ def other(value):
     raise AssertionError(f"no other value for {value!r}")
 
 
+OTHER_NAMES = {"diverse_to_specific": "fixed", "rank": "quantile"}
+"""For those that name a function."""
+
+
 def with_other(settings, path):
     head, _, rest = path.partition(".")
     value = getattr(settings, head)
+    if isinstance(value, str) and value in OTHER_NAMES:
+        return settings.model_copy(update={head: OTHER_NAMES[value]})
     return settings.model_copy(update={head: with_other(value, rest) if rest else other(value)})
 
 

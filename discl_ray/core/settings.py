@@ -7,11 +7,22 @@ run may be continued with others. A field is identity unless it says otherwise.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticUndefined
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+)
+from pydantic_core import CoreSchema, PydanticUndefined, core_schema
+
+from discl_ray.core.outside import Group, unknown
 
 Location = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, a URI, or a name that may be a path as well. `~` at its beginning is the home folder."""
@@ -23,6 +34,36 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+RECORDED = {"recorded": True}
+"""Validation context of a recorded configuration: names that are not registered here are valid."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotation of a text: one of these names, or a function from outside."""
+
+    names: tuple[str, ...]
+    group: Group
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Lets pydantic check the name."""
+        return core_schema.with_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, name: str, info: ValidationInfo) -> str:
+        if name in self.names or self.group.knows(name) or info.context:
+            return name
+        raise ValueError(unknown(self.names, self.group))
+
+
+def check_options(options: dict[str, Any], name: object, builtin: Sequence[str]) -> dict[str, Any]:
+    """Options of a function from outside; raises ValueError where a builtin one is chosen."""
+    if options and name in builtin:
+        raise ValueError(f"has no effect with '{name}'; options are for a function of your own")
+    return options
 
 
 def execution(default: Any = PydanticUndefined, **constraints: Any) -> Any:
@@ -49,13 +90,14 @@ def with_values_before(kind: type[Settings], recorded: Mapping[str, Any]) -> dic
         if not isinstance(inner, Mapping):
             continue
         kinds = _settings_of(field.annotation)
-        if len(kinds) > 1:  # a union by name
-            kinds = [
-                part for part in kinds if part.model_fields["name"].default == inner.get("name")
-            ]
         if kinds:
-            known[name] = with_values_before(kinds[0], inner)
+            known[name] = with_values_before(named(kinds, inner.get("name")), inner)
     return known
+
+
+def named(kinds: Sequence[type[Settings]], name: object) -> type[Settings]:
+    """Of the configs of a union the one whose `name` it is; the last is the one for other names."""
+    return next((k for k in kinds[:-1] if k.model_fields["name"].default == name), kinds[-1])
 
 
 def _settings_of(annotation: Any) -> list[type[Settings]]:

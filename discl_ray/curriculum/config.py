@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from discl_ray.core import outside
 from discl_ray.core.lam import lam_to_pct
-from discl_ray.core.settings import Settings, execution
+from discl_ray.core.settings import OneOf, Settings, added, check_options, execution
 
-Strategy = Literal[
+BUILTIN = (
     "diverse_to_specific",
     "specific_to_diverse",
     "all_level",
@@ -20,13 +21,19 @@ Strategy = Literal[
     "adaptive",
     "duplicated",
     "real_only",
-]
+)
+"""Strategies of the package."""
+
+Strategy = Annotated[str, OneOf(BUILTIN, outside.STRATEGIES)]
 
 
 class CurriculumConfig(Settings):
     """Which level when, and how many of what (SCIENCE: strategies, mixing, adaptive)."""
 
     strategy: Strategy = "diverse_to_specific"
+    """Which level when: a name, or a function of your own as `module:function`."""
+    options: dict[str, Any] = added({}, before={})
+    """Values for a strategy of your own, which finds them in `situation.config.options`."""
     epochs: int = Field(default=30, ge=0)
     """E_CL: epochs under the curriculum; the remaining epochs of training see real images only."""
     levels: tuple[float, ...] | None = None
@@ -54,6 +61,11 @@ class CurriculumConfig(Settings):
     rule: Literal["margin", "strict"] = "margin"
     """adaptive: `strict` takes the level that progressed most (Algorithm 2); `margin` keeps the one before while the lead is less
     than one standard error, paired by source."""
+
+    @field_validator("options")
+    @classmethod
+    def _for_ones_own(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return check_options(options, info.data.get("strategy"), BUILTIN)
 
     @field_validator("levels")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.progress import Progress, from_metrics
-from discl_ray.curriculum.strategies import STRATEGIES, Choice, Situation
+from discl_ray.curriculum.strategies import Choice, Situation, strategy_of
 
 
 class Controller(Protocol):
@@ -60,7 +60,7 @@ class LocalController:
             past=from_metrics(before) or None,
             previous=round(before["lam"] * REAL) if "lam" in before else None,
         )
-        return STRATEGIES[self.config.strategy](situation)
+        return strategy_of(self.config)(situation)
 
     def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """See `Controller`."""

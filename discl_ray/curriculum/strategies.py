@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from discl_ray.core import outside
 from discl_ray.core.lam import REAL, lam_to_pct
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.progress import Progress, most_progressed
@@ -172,15 +173,45 @@ STRATEGIES: dict[str, Callable[[Situation], Choice]] = {
 """Strategies by name."""
 
 
+def strategy_of(config: CurriculumConfig) -> Callable[[Situation], Choice]:
+    """The configured strategy.
+
+    Raises ConfigError if one from outside cannot be found; what that returns is checked.
+    """
+    if (builtin := STRATEGIES.get(config.strategy)) is not None:
+        return builtin
+    own = outside.STRATEGIES.load(config.strategy)
+
+    def checked(at: Situation) -> Choice:
+        choice = own(at)
+        named = f"curriculum.strategy = '{config.strategy}', epoch {at.epoch}"
+        if not isinstance(choice, Choice):
+            raise ConfigError(
+                f"{named}: returned a {type(choice).__name__}; a discl_ray.Choice is needed"
+            )
+        if missing := [level for level in choice.levels if level not in at.levels]:
+            there = ", ".join(map(str, at.levels))
+            raise ConfigError(f"{named}: chose λ = {missing[0]} %; there are {there}")
+        if choice.explore and at.progress is not None:
+            raise ConfigError(f"{named}: asks to measure progress, which has been measured")
+        return choice
+
+    return checked
+
+
+def explores(config: CurriculumConfig, levels: tuple[int, ...], *, seed: int) -> bool:
+    """Whether the strategy measures progress before it chooses."""
+    at = Situation(epoch=1, levels=levels, config=config, seed=seed)
+    return strategy_of(config)(at).explore
+
+
 def stages(
     config: CurriculumConfig, levels: tuple[int, ...], *, seed: int, epochs: int
 ) -> list[Choice]:
     """What the epochs of a run may train on, each once; of an adaptive curriculum every level."""
-    if config.strategy == "adaptive":
-        return (
-            [Choice(levels=(level,), hard=False) for level in levels] if config.epochs else [AS_IS]
-        )
-    strategy = STRATEGIES[config.strategy]
+    if explores(config, levels, seed=seed):
+        return [Choice(levels=(level,), hard=False) for level in levels]
+    strategy = strategy_of(config)
     at = (
         Situation(epoch=epoch, levels=levels, config=config, seed=seed)
         for epoch in range(1, epochs + 1)

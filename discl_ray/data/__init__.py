@@ -21,6 +21,7 @@ from discl_ray.data.inaturalist import inaturalist
 from discl_ray.data.iwildcam import iwildcam
 from discl_ray.data.listing import Listing
 from discl_ray.data.manifest import manifest
+from discl_ray.data.outside import list_outside
 from discl_ray.data.parquet import parquet
 from discl_ray.data.samples import Samples, folder_name, summarize_samples
 from discl_ray.data.samples import read_samples as _read_samples
@@ -46,7 +47,8 @@ def list_dataset(config: AnyDataConfig, seed: int) -> Listing:
 
     Raises DataError if there is nothing, or not what the layout says.
     """
-    listing = READERS[config.name](config, seed)  # pyright: ignore[reportAttributeAccessIssue]
+    read = READERS.get(config.name)
+    listing = list_outside(config, seed) if read is None else read(config, seed)
     return settled(listing, links=not isinstance(config, FilesConfig) or config.allow_links_outside)
 
 

@@ -8,9 +8,10 @@ One class a data set: `data.name` chooses it, and a key that another data set ha
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from discl_ray.core.images import LARGEST
 from discl_ray.core.settings import Location, Settings, added, execution
@@ -33,6 +34,8 @@ class AnyDataConfig(Settings):
 
     template: ClassVar[str] = NEUTRAL
     """What a prompt says of a class, where the configuration names none; `{name}` is the class."""
+    embedded: ClassVar[bool] = False
+    """Whether it comes with the package, which has models that know it."""
 
     name: str = ""
     """The data set's reader."""
@@ -54,6 +57,7 @@ class DigitsLTConfig(AnyDataConfig):
     """The embedded long-tailed task: ten handwritten digits, split by writer."""
 
     template: ClassVar[str] = DIGIT
+    embedded: ClassVar[bool] = True
     name: Literal["digits_lt"] = "digits_lt"
     look: Literal["ochre", "sepia", "web"] = "ochre"
     """How the task's digits look: `sepia` narrows the gap to what the generator has seen, `web` closes it."""
@@ -75,6 +79,7 @@ class DigitsWildConfig(AnyDataConfig):
     """The embedded low-quality task: digits in the places of camera traps, and places without one."""
 
     template: ClassVar[str] = DIGIT
+    embedded: ClassVar[bool] = True
     name: Literal["digits_wild"] = "digits_wild"
     per_place: int = Field(default=32, ge=4, le=100)
     """Training images of a place on average; there are 24 places."""
@@ -212,17 +217,57 @@ class IWildCamConfig(FilesConfig):
     name: Literal["iwildcam"] = "iwildcam"
 
 
+class OutsideConfig(FilesConfig):
+    """A reader of your own: `data.name=module:function`, or the name of an entry point."""
+
+    name: str = ""
+    root: Location = execution(".", min_length=1)
+    """Folder or URI for the reader; what it lists is not read outside of it."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Values for the reader; they decide what it lists."""
+
+
+OUTSIDE = "outside"
+"""Tag of a reader of one's own in the union of data sets."""
+
+
+def tag_of(data: Any) -> str:
+    """Which config a `data` section is."""
+    name = data.get("name") if isinstance(data, Mapping) else getattr(data, "name", None)
+    return name if name in BUILTIN else OUTSIDE
+
+
 DataConfig = Annotated[
-    DigitsLTConfig
-    | DigitsWildConfig
-    | ImageFolderConfig
-    | ManifestConfig
-    | ParquetConfig
-    | HuggingFaceConfig
-    | ImageNetLTConfig
-    | Cifar100LTConfig
-    | INaturalistConfig
-    | IWildCamConfig,
-    Field(discriminator="name"),
+    Annotated[DigitsLTConfig, Tag("digits_lt")]
+    | Annotated[DigitsWildConfig, Tag("digits_wild")]
+    | Annotated[ImageFolderConfig, Tag("imagefolder")]
+    | Annotated[ManifestConfig, Tag("manifest")]
+    | Annotated[ParquetConfig, Tag("parquet")]
+    | Annotated[HuggingFaceConfig, Tag("huggingface")]
+    | Annotated[ImageNetLTConfig, Tag("imagenet_lt")]
+    | Annotated[Cifar100LTConfig, Tag("cifar100_lt")]
+    | Annotated[INaturalistConfig, Tag("inaturalist")]
+    | Annotated[IWildCamConfig, Tag("iwildcam")]
+    | Annotated[OutsideConfig, Tag(OUTSIDE)],
+    Discriminator(tag_of),
 ]
-"""The `data` section."""
+"""The `data` section; the last is for every other name."""
+
+DATA_SETS: dict[str, type[AnyDataConfig]] = {
+    str(kind.model_fields["name"].default): kind
+    for kind in (
+        DigitsLTConfig,
+        DigitsWildConfig,
+        ImageFolderConfig,
+        ManifestConfig,
+        ParquetConfig,
+        HuggingFaceConfig,
+        ImageNetLTConfig,
+        Cifar100LTConfig,
+        INaturalistConfig,
+        IWildCamConfig,
+    )
+}
+"""The package's data sets by name."""
+
+BUILTIN = tuple(DATA_SETS)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from discl_ray.config import Config, with_values
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.epoch_order import Pools, Supply, budget, explored_images, supply
-from discl_ray.curriculum.strategies import stages
+from discl_ray.curriculum.strategies import explores, stages
 from discl_ray.errors import ConfigError
 from discl_ray.experiments.rows import PlannedRun, plan_run
 from discl_ray.experiments.tune.space import Point, shown
@@ -47,11 +47,11 @@ def check_kept(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
 
 
 def _check_probes(planned: PlannedRun, spectrum: Spectrum) -> None:
-    config = planned.job.curriculum
-    if config.strategy != "adaptive" or not config.epochs or _table(planned, spectrum).probes:
+    job, config = planned.job, planned.job.curriculum
+    if not explores(config, job.levels, seed=job.seed) or _table(planned, spectrum).probes:
         return
     raise ConfigError(
-        f"curriculum.strategy = adaptive: there is no probe at any level to measure progress on (hard.probe_sources = "
+        f"curriculum.strategy = {config.strategy}: there is no probe at any level to measure progress on (hard.probe_sources = "
         f"{planned.config.hard.probe_sources}, and val may have no image of a hard class); raise hard.probe_sources and "
         f"{advice('generate')}, bring val images, or take another curriculum.strategy"
     )
@@ -114,7 +114,9 @@ def supplies(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
         return []
     pools = _table(planned, spectrum).pools
     explored = (
-        explored_images(pools, config, job.train.batch) if config.strategy == "adaptive" else 0
+        explored_images(pools, config, job.train.batch)
+        if explores(config, job.levels, seed=job.seed)
+        else 0
     )
     images = budget(pools, config, job.train.batch, 1) - explored
     return [supply(pools, choice, config, images) for choice in choices]
@@ -187,14 +189,15 @@ def _short(stage: Supply) -> str:
 
 
 def _nothing_kept(planned: PlannedRun, spectrum: Spectrum, short: Supply) -> str:
-    config, bar = planned.config.filter, BAR[planned.config.filter.mode]
+    config = planned.config.filter
+    bar = BAR.get(config.mode, "options")
     found = passed(spectrum, config, "train")
     kept = ", ".join(
         f"λ {level / REAL:g}: {passes} of {made}" for level, (passes, made) in found.items()
     )
     return (
         f"curriculum.strategy = {planned.job.curriculum.strategy}: {_stage(short)} has no synthetic image: the filter "
-        f"(filter.mode = {config.mode}, filter.{bar} = {getattr(config, bar):g}) kept {kept}. Another filter.{bar} or filter.mode "
+        f"(filter.mode = {config.mode}, filter.{bar} = {getattr(config, bar)}) kept {kept}. Another filter.{bar} or filter.mode "
         f"makes no image again; curriculum.levels leaves levels out; curriculum.allow_empty=true trains this stage all the same, "
         f"of its {short.asked} images an epoch {short.borrowed} from a higher level and {short.real} real ones"
     )

@@ -31,7 +31,7 @@ def rule_words(config: FilterConfig, mode: str) -> str:
         if config.rank == 1
         else f"own class among the first {config.rank}",
     }
-    return rules[mode]
+    return rules.get(mode, "a function of your own")
 
 
 def made_words(spectrum: pa.Table, *, made_now: bool) -> str:

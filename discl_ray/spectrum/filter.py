@@ -18,13 +18,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from discl_ray.core import outside
 from discl_ray.core.columns import rows_where
+from discl_ray.core.lam import REAL
 from discl_ray.core.schema import VERDICT
 from discl_ray.errors import DataError
 from discl_ray.spectrum.config import FilterConfig
 
 KEPT = ""
 """`reason` of a kept row."""
+
+
+OWN = "filter"
+"""`reason` of a row that a filter from outside rejects."""
 
 
 class Scores(NamedTuple):
@@ -99,6 +105,38 @@ MODES: dict[str, Mode] = {
 }
 
 
+def _passes(spectrum: pa.Table, config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+    """Verdict of the configured mode by row, shape (rows,).
+
+    Raises ConfigError if one from outside cannot be found, DataError if it gives something else.
+    """
+    if config.mode in MODES:
+        return MODES[config.mode].passes(config, scores)
+    found = np.asarray(outside.FILTERS.load(config.mode)(spectrum, config))
+    if found.shape != (spectrum.num_rows,) or found.dtype != np.bool_:
+        raise DataError(
+            f"filter.mode = '{config.mode}': returned {found.dtype} of shape {found.shape}; "
+            f"a bool for each of the {spectrum.num_rows} rows is needed"
+        )
+    return found
+
+
+def _as_rows(real: pa.Table) -> pa.Table:
+    """Real images, one a row, as a filter from outside sees made ones: at λ = 1, with their own scores."""
+    ones = np.ones(real.num_rows, np.float32)
+    own = {
+        "text_sim": real["source_text_sim_max"],
+        "text_rank": real["source_text_rank_max"],
+        "image_sim": pa.array(ones),
+        "lam_pct": pa.array((REAL * ones).astype(np.int32)),
+        "sample_id": real["sample_id"],
+        "label": real["label_max"],
+        "source_text_sim": real["source_text_sim_max"],
+        "source_text_rank": real["source_text_rank_max"],
+    }
+    return pa.table(own)
+
+
 def accepts_real(spectrum: pa.Table, config: FilterConfig) -> tuple[int, int] | None:
     """How many of the real training images of a spectrum the filter would accept, and of how many.
 
@@ -106,16 +144,17 @@ def accepts_real(spectrum: pa.Table, config: FilterConfig) -> tuple[int, int] | 
     """
     rows = rows_where(spectrum, role="train")
     real = rows.group_by("sample_id").aggregate(
-        [("source_text_sim", "max"), ("source_text_rank", "max")]
+        [("source_text_sim", "max"), ("source_text_rank", "max"), ("label", "max")]
     )
     sims = _column(real, "source_text_sim_max", missing=-np.inf)
     scores = Scores(
         sims, _column(real, "source_text_rank_max", missing=np.inf), sims[np.isfinite(sims)]
     )
-    known = np.isfinite(getattr(scores, MODES[config.mode].needs[0]))
+    needed = MODES[config.mode].needs[0] if config.mode in MODES else "text_sim"
+    known = np.isfinite(getattr(scores, needed))
     if not known.any():
         return None
-    return int((MODES[config.mode].passes(config, scores) & known).sum()), int(known.sum())
+    return int((_passes(_as_rows(real), config, scores) & known).sum()), int(known.sum())
 
 
 def _made(spectrum: pa.Table) -> NDArray[np.bool_]:
@@ -167,13 +206,14 @@ def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
     Reasons: the row's own error, `text_sim` or `rank` for a score below the bar, `attempt` for a try that another one beat.
     Raises DataError in mode `quantile` if no real training image has a score.
     """
-    ok, scores, mode = _made(spectrum), Scores.of(spectrum), MODES[config.mode]
-    passes = mode.passes(config, scores)
+    ok, scores = _made(spectrum), Scores.of(spectrum)
+    rejected = MODES[config.mode].reason if config.mode in MODES else OWN
+    passes = _passes(spectrum, config, scores)
     best = _best_of(spectrum, ok & passes, scores.text_sim)
     reasons = [
         (error or "error")
         if not ok[i]
-        else mode.reason
+        else rejected
         if not passes[i]
         else KEPT
         if best[i]

@@ -37,7 +37,7 @@ def open_spectrum(
 
     `file` among the columns names the file a row lies in. Without `image` among them no image is read.
     """
-    scores = ["text_sim", "text_rank", "source_text_sim", "source_text_rank"]
+    scores = ["text_sim", "text_rank", "image_sim", "source_text_sim", "source_text_rank"]
     needed = [
         "sample_id",
         "role",

@@ -1,0 +1,45 @@
+"""Readers from outside the package: what they list is checked before anything is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from discl_ray.core import outside
+from discl_ray.core.ids import stable_id
+from discl_ray.data.config import AnyDataConfig
+from discl_ray.data.listing import LISTING, Listing
+from discl_ray.data.wording import shown
+from discl_ray.errors import DataError
+
+
+def list_outside(config: AnyDataConfig, seed: int) -> Listing:
+    """The listing of a reader of the user's own: `(OutsideConfig, seed) -> Listing`.
+
+    Its stamp covers the file that the reader is in: an edited reader lists anew.
+    Raises ConfigError if there is no such reader, DataError if it does not give a Listing.
+    """
+    named = f"data.name = '{config.name}'"
+    found = outside.READERS.load(config.name)(config, seed)
+    if not isinstance(found, Listing):
+        raise DataError(
+            f"{named}: returned a {type(found).__name__}; a discl_ray.Listing is needed"
+        )
+    _check(found, named)
+    return replace(found, stamp=stable_id(found.stamp, outside.READERS.fingerprint(config.name)))
+
+
+def _check(listing: Listing, named: str) -> None:
+    """Raises DataError unless the table has the columns of LISTING, and ids and classes in all rows."""
+    for field in LISTING:
+        if field.name not in listing.table.column_names:
+            raise DataError(f"{named}: its table has no column '{field.name}'; see listing_table")
+        kind = listing.table.schema.field(field.name).type
+        if kind != field.type:
+            raise DataError(f"{named}: column '{field.name}' is {kind}; {field.type} is needed")
+    for column in ("sample_id", "class_key"):
+        if listing.table[column].null_count:
+            raise DataError(f"{named}: a row has no {column}")
+    (commonest,) = Counter(listing.table["sample_id"].to_pylist()).most_common(1) or [("", 0)]
+    if commonest[1] > 1:
+        raise DataError(f"{named}: sample_id '{shown(commonest[0])}' is duplicated")
