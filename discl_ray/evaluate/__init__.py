@@ -1,1 +1,1 @@
-"""Predictions become numbers here; `test_split` is the only code that opens the test images."""
+"""Predictions become numbers here; only `held_out` opens the test images."""

@@ -1,4 +1,4 @@
-"""Weight ensembling (Wortsman et al. 2022; FLYP's WE): (1 - α) θ_start + α θ, one α for all columns of a table, chosen on val."""
+"""Weight ensembling (Wortsman et al. 2022; WE in FLYP): (1 - α) θ_start + α θ, α chosen on val."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ ALPHAS = tuple(i / 10 for i in range(11))
 def ensembled(
     start: Mapping[str, Tensor], weights: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    """(1 - α) θ_start + α θ; whole numbers, such as batch counts, are those of θ."""
-    return {
-        name: (1 - alpha) * start[name] + alpha * value if value.is_floating_point() else value
-        for name, value in weights.items()
-    }
+    """(1 - α) θ_start + α θ; integer tensors, such as batch counts, are those of θ."""
+    mixed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if value.is_floating_point():
+            value = (1 - alpha) * start[name] + alpha * value
+        mixed[name] = value
+    return mixed
 
 
 def choose_alpha(
     job: TrainJob, start: Mapping[str, Tensor], weights: Mapping[str, Tensor], table: ImageTable
 ) -> float:
-    """The α of ALPHAS with the best main metric on the table's val images (OOD val where there is one); of equals the largest."""
-    rows = np.flatnonzero(table.role == "val")
-    best = (-np.inf, 1.0)
+    """The α of ALPHAS with the best main metric on a table's val images; of equals the largest.
+
+    One α serves all columns of a table: the metric is that of OOD val where there is one.
+    """
+    val = np.flatnonzero(table.role == "val")
+    images, label, domain = table.images[val], table.label[val], table.domain[val]
+    best_value, best_alpha = -np.inf, 1.0
     for alpha in ALPHAS:
         predict = predictor_of(job, ensembled(start, weights, alpha))
-        found = scores(
-            table.label[rows],
-            predict(table.images[rows]).argmax(1).numpy(),
-            job.groups,
-            table.domain[rows],
-        )
-        best = max(best, (found[main_metric(found)][0], alpha))
-    return best[1]
+        predicted = predict(images).argmax(1).numpy()
+        found = scores(label, predicted, job.groups, domain)
+        value, _ = found[main_metric(found)]
+        if value >= best_value:
+            best_value, best_alpha = value, alpha
+    return best_alpha

@@ -1,4 +1,4 @@
-"""The only code that opens the test images. Every opening is written into the run's ledger: when, by which commit, which config.
+"""The only code that opens the test images; each opening is a line in the run's ledger.
 
 Nothing is chosen here: weights, ensembling and adjustment are decided before.
 """
@@ -9,11 +9,12 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from torch import Tensor
 
 from discl_ray.core.metrics import Scores, adjusted, scores
@@ -31,11 +32,11 @@ PREDICTED = "test_predictions.parquet"
 SCORED = "metrics.parquet"
 
 CHUNK = 1024
-"""Images held decoded at once."""
+"""Images that are decoded at a time."""
 
 
 def commit() -> str:
-    """The commit this code is at, or what DISCL_COMMIT says where there is no repository."""
+    """The short hash of this code's commit: DISCL_COMMIT, else git's, else `unknown`."""
     if "DISCL_COMMIT" in os.environ:
         return os.environ["DISCL_COMMIT"]
     try:
@@ -58,43 +59,64 @@ def evaluate_test(
     post_hoc: float = 0.0,
     device: str | None = None,
 ) -> Scores:
-    """Scores on the test split; writes METRICS, what was predicted, and a line of the ledger into `run`.
+    """Scores on the test split; writes METRICS, predictions and a line of the ledger into `run`.
 
-    `post_hoc` is the τ of a logit adjustment by the training classes' frequencies; 0 adjusts nothing. `device` is what predicts, if
-    it is not what the job's process has reserved.
+    `post_hoc` is the τ of a logit adjustment by the training classes' frequencies; 0 adjusts
+    nothing. `device` is where to predict, by default what the job's process has reserved.
     """
     predict = predictor_of(job, weights, device)
     test = spectrum.split("test", ["image", "label", "domain"])
+    _note_opening(run, config_hash, images=test.num_rows)  # before an image is read
+    probabilities = _probabilities(predict, test["image"], job)
+    predicted = adjusted(probabilities, np.array(job.counts), post_hoc)
+    domain = np.array([name or "" for name in test["domain"].to_pylist()])
+    result = scores(test["label"].to_numpy(), predicted, job.groups, domain)
+    predictions = pa.table(
+        {"label": test["label"], "pred": pa.array(predicted), "domain": pa.array(domain)}
+    )
+    run.write_table(PREDICTED, predictions)
+    run.write_table(SCORED, _metrics(result, job, run.name))
+    return result
+
+
+def _note_opening(run: Store, config_hash: str, *, images: int) -> None:
+    """Appends a line to the ledger: when, by which commit, with which configuration, how many."""
     opening = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": commit(),
         "config": config_hash,
-        "images": test.num_rows,
+        "images": images,
     }
     earlier = run.read(LEDGER) if run.exists(LEDGER) else b""
     run.write(LEDGER, earlier + (json.dumps(opening) + "\n").encode())
-    parts = []
-    for begin in range(0, test.num_rows, CHUNK):
-        images = test["image"].slice(begin, CHUNK).to_pylist()
-        parts.append(
-            predict(
-                np.stack([load_pixels(image, job.train.image_size) for image in images])
-            ).numpy()
+
+
+def _probabilities(
+    predict: Callable[[NDArray[np.uint8]], Tensor], images: pa.ChunkedArray, job: TrainJob
+) -> NDArray[np.float64]:
+    """Class probabilities of stored images, shape (N, classes); CHUNK are decoded at a time."""
+    parts = [np.zeros((0, len(job.counts)), np.float32)]  # a test split may be empty
+    for begin in range(0, len(images), CHUNK):
+        chunk = images.slice(begin, CHUNK).to_pylist()
+        pixels = np.stack([load_pixels(image, job.train.image_size) for image in chunk])
+        parts.append(predict(pixels).numpy())
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _metrics(result: Scores, job: TrainJob, run: str) -> pa.Table:
+    """METRICS of one run's scores."""
+    rows = []
+    for (metric, group), (value, count) in result.items():
+        rows.append(
+            {
+                "run": run,
+                "seed": job.seed,
+                "epoch": job.train.epochs,
+                "split": "test",
+                "metric": metric,
+                "group": group,
+                "value": value,
+                "n": count,
+            }
         )
-    probabilities = np.concatenate([np.zeros((0, len(job.counts)), np.float32), *parts]).astype(
-        np.float64
-    )
-    predicted = adjusted(probabilities, np.array(job.counts), post_hoc)
-    domain = np.array([d or "" for d in test["domain"].to_pylist()])
-    result = scores(test["label"].to_numpy(), predicted, job.groups, domain)
-    rows = [
-        {"run": run.name, "seed": job.seed, "epoch": job.train.epochs, "split": "test"}
-        | {"metric": metric, "group": group, "value": value, "n": n}
-        for (metric, group), (value, n) in result.items()
-    ]
-    run.write_table(
-        PREDICTED,
-        pa.table({"label": test["label"], "pred": pa.array(predicted), "domain": pa.array(domain)}),
-    )
-    run.write_table(SCORED, pa.Table.from_pylist(rows, schema=METRICS))
-    return result
+    return pa.Table.from_pylist(rows, schema=METRICS)

@@ -1,12 +1,13 @@
-"""Out-of-fold predictions: each training image is judged by a classifier that saw neither it, nor its group, nor a copy of it.
+"""Out-of-fold predictions: each training image is judged by a classifier that never saw it.
 
-A classifier's confidence in its own training images says nothing. Folds are trained as Ray tasks, by the loop that everything is
-trained by; Ray Data decodes each image once and carries it to the models. Val images were trained on by none: they get the mean.
+Nor did the classifier see its group or a copy of it: a classifier's confidence in its own training
+images says nothing about how hard they are. Ray Data decodes each image once; folds are trained as
+Ray tasks, by the loop that trains everything else. Val images are in no fold: they get the mean.
 """
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,103 +15,103 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from discl_ray.cluster.map_blocks import as_tasks
+from discl_ray.cluster.inventory import present
+from discl_ray.cluster.map_blocks import as_tasks, share
+from discl_ray.cluster.predicting import (
+    ROWS,
+    collect_predictions,
+    predicted_rows,
+    stream_images,
+    watched,
+)
+from discl_ray.cluster.session import ray_session
+from discl_ray.cluster.watchdog import Snapshot
+from discl_ray.config import Config
+from discl_ray.core import columns
 from discl_ray.core.lam import REAL
 from discl_ray.core.predictions import predictions_of
 from discl_ray.curriculum.controller import LocalController
+from discl_ray.data import Samples
 from discl_ray.errors import ConfigError, DataError
+from discl_ray.evaluate.folds import NO_FOLD, Folds, fold_of, folds_of, unseen_labels
 from discl_ray.models.device import training_device
+from discl_ray.process.progress import Progress
 from discl_ray.train.config import TrainConfig
 from discl_ray.train.images.segments import load_pixels
 from discl_ray.train.images.table import ImageTable
 from discl_ray.train.job import START, start_epochs
 from discl_ray.train.learners.learner import TrainJob
 from discl_ray.train.loop import Report, loop, predictor_of
+from discl_ray.train.workers import each_alone
 
 if TYPE_CHECKING:
     from ray import ObjectRef
+    from ray.data import Dataset
 
-NO_FOLD = -1
-"""The fold of val images."""
+log = logging.getLogger(__name__)
 
-BUNDLES = 8
-"""Into how many times as many bundles as folds the rows that are tied to none are dealt."""
+CLASSES_NAMED = 8
+"""Classes that a message lists."""
 
 Weights = Mapping[str, Tensor]
-Folds = Mapping[str, int]
-"""Training image -> the fold it is held out in."""
-Strings = NDArray[np.object_]
 
 
-# -- folds
+def predict_out_of_fold(config: Config, samples: Samples, name: str) -> pa.Table:
+    """PREDICTIONS of all train and val images, block by block; `name` is their `scorer`.
 
-
-def assign_folds(
-    label: NDArray[np.int64], group: Strings, sha256: Strings, *, folds: int, seed: int
-) -> NDArray[np.int64]:
-    """The fold 0…folds-1 of every row: equal groups (null is none) and equal bytes in one fold, classes as even as that lets them.
-
-    Raises DataError if there are fewer inseparable parts than folds.
+    Raises ConfigError or DataError if no classifiers can be trained, DisclError if one diverged.
     """
-    part = _inseparable(group, sha256)
-    if (parts := int(part.max(initial=-1)) + 1) < folds:
-        raise DataError(
-            f"hard.folds = {folds}: the training images are {parts} parts that may not be divided (by group, or as copies); "
-            "lower hard.folds, or take hard.method=zero_shot"
-        )
-    rng = np.random.default_rng([seed, 0xF0])
-    # A million parts of one row are too many to weigh one by one: dealt out class by class, they make bundles that are alike.
-    single = rng.permutation(np.flatnonzero(np.bincount(part)[part] == 1))
-    part[single[np.argsort(label[single], kind="stable")]] = parts + np.arange(len(single)) % (
-        BUNDLES * folds
-    )
-    if np.bincount(label).max() < folds:  # too few of every class to be evened out
-        _, part = np.unique(part, return_inverse=True)
-        return rng.permutation(part.max() + 1)[part] % folds
-    fold = np.empty(len(label), np.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer rows than folds
-        split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32).split(
-            label, label, part
-        )
-        for number, (_, held_out) in enumerate(split):
-            fold[held_out] = number
-    return fold
+    train = each_alone(config).train
+    classes = samples.classes
+    job = fold_job(train, seed=config.seed, classes=len(classes))
+    rows = columns.rows_where(samples.table, split="train")
+    folds = folds_of(rows, folds=config.hard.folds, seed=config.seed)
+    cpus = max(2.0, 0 if train.on_gpu else train.threads)
+    with ray_session(num_cpus=config.run.num_cpus, needs={"CPU": cpus}):
+        _announce(config, rows, folds, classes, on_gpu=train.on_gpu)
+        decode = Decode(job.train.image_size)
+        images = stream_images(samples.store)
+        decoded = images.map_batches(decode, batch_size=ROWS, batch_format="pyarrow")
+        decoded, weights = _train_watched(config, job, decoded, folds)
+        actor = (job, weights, folds, name)
+        total = predicted_rows(samples.table).num_rows
+        return _judge(config, decoded, actor, on_gpu=train.on_gpu, total=total)
 
 
-def _inseparable(group: Strings, sha256: Strings) -> NDArray[np.int64]:
-    """Numbers the connected components of rows that share a group or bytes, shape (N,)."""
-    rows = np.arange(len(sha256))
-    grouped = np.flatnonzero([g is not None for g in group])
-    _, of_bytes = np.unique(sha256.astype(str), return_inverse=True)
-    _, of_group = np.unique(group[grouped].astype(str), return_inverse=True)
-    # a graph of rows, then groups, then bytes; each row is tied to its own
-    ends = np.concatenate([len(rows) + of_group, len(rows) + len(grouped) + of_bytes])
-    starts = np.concatenate([grouped, rows])
-    size = 2 * len(rows) + len(grouped)
-    _, part = connected_components(
-        coo_array((np.ones(len(ends), bool), (starts, ends)), shape=(size, size)), directed=False
+def _announce(
+    config: Config, train: pa.Table, folds: Folds, classes: Sequence[str], *, on_gpu: bool
+) -> None:
+    """Logs how many classifiers are trained, and which classes one of them never sees."""
+    log.info(
+        "%d training images in %d folds; a classifier for each, trained on the others%s",
+        len(folds),
+        config.hard.folds,
+        ", each on a GPU" if on_gpu else "",
     )
-    _, part = np.unique(part[: len(rows)], return_inverse=True)
-    return part.astype(np.int64)
+    unseen = [classes[label] for label in unseen_labels(train, folds)]
+    if unseen:
+        more = ", …" if len(unseen) > CLASSES_NAMED else ""
+        log.info(
+            "in one fold only, and so judged by a classifier that never saw the class: %s%s",
+            ", ".join(unseen[:CLASSES_NAMED]),
+            more,
+        )
 
 
 # -- the classifiers of the folds
 
 
 def fold_job(train: TrainConfig, *, seed: int, classes: int) -> TrainJob:
-    """Plain cross-entropy on real images, as the start of every training run.
+    """Plain cross-entropy on real images, like the start of every training run.
 
-    Raises ConfigError if that would be no training at all.
+    Raises ConfigError if it would not train at all.
     """
     if not train.start_steps:
         raise ConfigError(
-            "train.start_steps = 0: the classifiers of hard.method = out_of_fold would learn nothing; raise it"
+            "train.start_steps = 0: the classifiers of hard.method = out_of_fold would learn "
+            "nothing; raise it"
         )
     return TrainJob(
         seed=seed,
@@ -123,15 +124,19 @@ def fold_job(train: TrainConfig, *, seed: int, classes: int) -> TrainJob:
 
 
 class Decode:
-    """SAMPLES rows become `sample_id`, `label` and `raw`: pixels at the classifier's size, null if they cannot be read."""
+    """SAMPLES rows to `sample_id`, `label` and `raw`.
+
+    `raw` holds the bytes of uint8 pixels, shape (side, side, 3); null for an unreadable image.
+    """
 
     def __init__(self, side: int) -> None:
         self.side = side
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """As many rows as came."""
+        """Decodes a block; keeps all rows."""
         raw = [self._raw(image) for image in rows["image"].to_pylist()]
-        return rows.select(["sample_id", "label"]).append_column("raw", pa.array(raw, pa.binary()))
+        kept = rows.select(["sample_id", "label"])
+        return kept.append_column("raw", pa.array(raw, pa.binary()))
 
     def _raw(self, image: Mapping[str, Any]) -> bytes | None:
         try:
@@ -141,14 +146,15 @@ class Decode:
 
 
 def _stack(raw: pa.ChunkedArray, side: int) -> NDArray[np.uint8]:
-    """Pixels of rows that have them, shape (N, side, side, 3), read-only."""
-    return np.frombuffer(b"".join(raw.to_pylist()), np.uint8).reshape(-1, side, side, 3)
+    """Pixels of rows without nulls, shape (N, side, side, 3), read-only."""
+    pixels = np.frombuffer(b"".join(raw.to_pylist()), np.uint8)
+    return pixels.reshape(-1, side, side, 3)
 
 
 def train_fold(job: TrainJob, decoded: pa.Table) -> dict[str, Tensor]:
-    """The weights of one fold's classifier, from the decoded images of the others; their order does not matter.
+    """The weights of one fold's classifier, from the decoded images of the other folds.
 
-    Raises DisclError if the loss is not finite.
+    The order of the rows does not matter. Raises DisclError if the loss is not finite.
     """
     rows = decoded.filter(decoded["raw"].is_valid()).sort_by("sample_id")
     count = rows.num_rows
@@ -169,48 +175,76 @@ def _ignore(_report: Report) -> None:
 
 
 class FoldActor:
-    """Decoded rows in, PREDICTIONS out: each by its fold's classifier, rows of no fold by the mean over all."""
+    """Decoded rows to PREDICTIONS: by a row's own classifier, or the mean over all for no fold."""
 
     def __init__(
         self, job: TrainJob, weights: Sequence[Weights], folds: Folds, scorer: str
     ) -> None:
         torch.set_num_threads(1)
-        self.job, self.folds, self.scorer = job, folds, scorer
+        self.job = job
+        self.folds = folds
+        self.scorer = scorer
         self.models = [predictor_of(job, one) for one in weights]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """PREDICTIONS of the rows, in their order; nulls for images that cannot be read any more."""
+        """PREDICTIONS of the rows, in their order; nulls for images that could not be read."""
         fold = fold_of(rows, self.folds)
         read = rows["raw"].is_valid().to_numpy(zero_copy_only=False)
-        probabilities = np.zeros((rows.num_rows, len(self.job.counts)), np.float32)
-        for number, model in enumerate(self.models):
-            for mine, weight in ((fold == number, 1.0), (fold == NO_FOLD, 1 / len(self.models))):
-                if (mine & read).any():
-                    images = _stack(
-                        rows["raw"].filter(pa.array(mine & read)), self.job.train.image_size
-                    )
-                    probabilities[mine & read] += weight * model(images).numpy()
+        in_no_fold = read & (fold == NO_FOLD)
+        shape = (rows.num_rows, len(self.job.counts))
+        probabilities = np.zeros(shape, np.float32)
+        for number in range(len(self.models)):
+            own = read & (fold == number)
+            if own.any():
+                probabilities[own] = self._predict(number, rows, own)
+            if in_no_fold.any():
+                share_of_mean = self._predict(number, rows, in_no_fold) / len(self.models)
+                probabilities[in_no_fold] += share_of_mean
+        probabilities = probabilities.clip(max=1)  # a mean of float32 may exceed 1 by rounding
         return predictions_of(
-            rows, probabilities.clip(max=1), read, fold=fold.astype(np.int32), scorer=self.scorer
+            rows, probabilities, read, fold=fold.astype(np.int32), scorer=self.scorer
         )
 
-
-def fold_of(rows: pa.Table, folds: Folds) -> NDArray[np.int64]:
-    """The fold of each row, shape (N,); NO_FOLD for those that are in none."""
-    return np.array(
-        [folds.get(sample_id, NO_FOLD) for sample_id in rows["sample_id"].to_pylist()], np.int64
-    )
+    def _predict(
+        self, number: int, rows: pa.Table, chosen: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Class probabilities of the chosen rows by one classifier, shape (chosen, classes)."""
+        raw = rows["raw"].filter(pa.array(chosen))
+        images = _stack(raw, self.job.train.image_size)
+        return self.models[number](images).numpy()
 
 
 # -- the Ray edge
 
 
+def _train_watched(
+    config: Config, job: TrainJob, decoded: Dataset, folds: Folds
+) -> tuple[Dataset, list[Weights]]:
+    """The images, decoded once and held in the object store, and the classifiers by fold."""
+    count = config.hard.folds
+    trained: dict[int, Weights] = {}
+    progress = Progress(count, "folds trained")
+
+    def look(_: Progress) -> Snapshot:
+        waiting_for = "the images to be decoded and the folds to be trained"
+        return Snapshot(token=len(trained), waiting_for=waiting_for, preparing=True)
+
+    with watched(progress, look, config.run):
+        decoded = decoded.materialize()
+        blocks: list[Any] = decoded.to_arrow_refs()
+        for number, weights in train_folds(job, blocks, folds, count):
+            trained[number] = weights
+            progress.advance(1)
+    return decoded, [trained[number] for number in range(count)]
+
+
 def train_folds(
     job: TrainJob, blocks: Sequence[ObjectRef[pa.Table]], folds: Folds, count: int
 ) -> Iterator[tuple[int, Weights]]:
-    """(fold, weights) in the order in which they are done; a Ray task each, which leaves out the images of its fold.
+    """(fold, weights) as they are done: a Ray task each, which leaves out the images of its fold.
 
-    Raises DisclError if a fold's loss is not finite, ModelError if the job has reserved GPUs that cannot be used.
+    Raises DisclError if a fold's loss is not finite, ModelError if the job has reserved GPUs that
+    cannot be used.
     """
     import ray
 
@@ -224,11 +258,37 @@ def _train_without(
 ) -> Weights:
     import ray
 
-    training_device(job.train.on_gpu, job.train.precision)  # before anything is fetched
+    training_device(job.train.on_gpu, job.train.precision)  # fails before anything is fetched
     torch.set_num_threads(job.train.threads)
     parts = []
-    for block in blocks:  # one at a time: only what is kept is copied
+    for block in blocks:  # one at a time, so that only the rows that are kept are copied
         rows = ray.get(block)
         fold = fold_of(rows, folds)
-        parts.append(rows.filter(pa.array((fold != number) & (fold != NO_FOLD))))
+        others = (fold != number) & (fold != NO_FOLD)
+        parts.append(rows.filter(pa.array(others)))
     return train_fold(job, pa.concat_tables(parts))
+
+
+def _judge(
+    config: Config, decoded: Dataset, actor: tuple[Any, ...], *, on_gpu: bool, total: int
+) -> pa.Table:
+    """PREDICTIONS of the decoded images by FoldActors built from `actor`, their arguments."""
+    from ray.data import ActorPoolStrategy
+
+    folds = config.hard.folds
+    most = folds
+    if on_gpu:
+        most = min(folds, present(config.run).gpus)
+    predicted = decoded.map_batches(
+        FoldActor,
+        fn_constructor_args=actor,
+        compute=ActorPoolStrategy(min_size=1, max_size=most),
+        batch_size=ROWS,
+        batch_format="pyarrow",
+        **share(on_gpu),
+    )
+
+    def look(judged: Progress) -> Snapshot:
+        return Snapshot(token=judged.done, waiting_for="the classifiers to judge")
+
+    return collect_predictions(predicted, total, look, config.run)

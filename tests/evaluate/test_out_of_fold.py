@@ -1,23 +1,16 @@
-from collections import Counter, defaultdict
+"""Classifiers of folds: each row is judged by the one that did not see it, whatever Ray does."""
+
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import PREDICTIONS, SAMPLES
-from discl_ray.errors import ConfigError, DataError, DisclError
-from discl_ray.evaluate.out_of_fold import (
-    Decode,
-    FoldActor,
-    assign_folds,
-    fold_job,
-    train_fold,
-    train_folds,
-)
+from discl_ray.errors import ConfigError, DisclError
+from discl_ray.evaluate.out_of_fold import Decode, FoldActor, fold_job, train_fold, train_folds
 from discl_ray.train.augment.config import AugmentConfig
 from discl_ray.train.config import TrainConfig
 from discl_ray.train.loop import predictor_of
@@ -37,88 +30,6 @@ SMALL = TrainConfig(
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
-
-
-# -- folds
-
-
-def parts_of(group, sha256):
-    """Rows that may not be divided, found the slow way."""
-    part = list(range(len(group)))
-    for _ in part:
-        for i in range(len(part)):
-            for j in range(len(part)):
-                if sha256[i] == sha256[j] or (group[i] is not None and group[i] == group[j]):
-                    part[i] = part[j] = min(part[i], part[j])
-    return part
-
-
-@settings(max_examples=80)
-@given(
-    rows=st.lists(
-        st.tuples(
-            st.integers(0, 3), st.sampled_from([None, None, "g", "h", "i", "j"]), st.integers(0, 12)
-        ),
-        min_size=1,
-        max_size=24,
-    ),
-    folds=st.integers(2, 5),
-    seed=st.integers(0, 3),
-)
-def test_what_belongs_together_is_in_one_fold_and_no_fold_is_empty(rows, folds, seed):
-    label = np.array([c for c, _, _ in rows])
-    group = np.array([g for _, g, _ in rows], object)
-    sha256 = np.array([f"hash {h}" for _, _, h in rows], object)
-    part = parts_of(group, sha256)
-    if len(set(part)) < folds:
-        with pytest.raises(DataError, match=rf"are {len(set(part))} parts that may not be divided"):
-            assign_folds(label, group, sha256, folds=folds, seed=seed)
-        return
-    fold = assign_folds(label, group, sha256, folds=folds, seed=seed)
-    assert set(fold.tolist()) == set(range(folds))
-    together = defaultdict(set)
-    for p, f in zip(part, fold.tolist(), strict=True):
-        together[p].add(f)
-    assert all(len(f) == 1 for f in together.values())
-    np.testing.assert_array_equal(fold, assign_folds(label, group, sha256, folds=folds, seed=seed))
-
-
-def test_a_group_that_is_called_like_a_hash_ties_nothing():
-    group = np.array(["a", "b", None, None], object)
-    fold = assign_folds(
-        np.zeros(4, int), group, np.array(["w", "x", "a", "b"], object), folds=4, seed=0
-    )
-    assert sorted(fold.tolist()) == [0, 1, 2, 3]
-
-
-def test_classes_are_even_over_folds_without_groups_and_nearly_so_with_them():
-    rng = np.random.default_rng(0)
-    label = np.repeat(np.arange(6), (200, 100, 50, 25, 11, 3))
-    sha256 = np.array([f"{i}" for i in range(len(label))], object)
-    alone = assign_folds(label, np.full(len(label), None), sha256, folds=5, seed=1)
-    for c in range(6):
-        counts = np.bincount(alone[label == c], minlength=5)
-        assert counts.max() - counts.min() <= 2
-    group = np.array([f"{c}-{rng.integers(20)}" for c in label], object)
-    grouped = assign_folds(label, group, sha256, folds=5, seed=1)
-    for c in range(3):
-        share = np.bincount(grouped[label == c], minlength=5) / (label == c).sum()
-        assert share.max() < 0.3
-    other = assign_folds(label, np.full(len(label), None), sha256, folds=5, seed=2)
-    assert (other != alone).any()
-
-
-def test_a_hundred_thousand_rows_are_folded_in_seconds():
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 1000, 100_000)
-    group = np.array([None] * 99_000 + [f"{i // 4}" for i in range(1000)], object)
-    fold = assign_folds(
-        label, group, np.array([f"{i}" for i in range(len(label))], object), folds=5, seed=0
-    )
-    assert np.ptp(np.bincount(fold)) < 2000
-
-
-# -- classifiers
 
 
 def colours(count=24):
