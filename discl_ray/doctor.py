@@ -88,11 +88,10 @@ class Subject:
 
         Raises DataError if the user's names do not fit the classes.
         """
-        from discl_ray.data.samples import _names
+        from discl_ray.data.names import class_names
 
-        listing = self.listing
-        keys = list(listing.classes or sorted(set(listing.table["class_key"].to_pylist())))
-        return dict(zip(keys, _names(self.config.data, listing, keys), strict=True))
+        names = class_names(self.config.data, self.listing)
+        return dict(zip(self.listing.keys, names, strict=True))
 
 
 def check_python(_: Subject) -> str:

@@ -126,7 +126,7 @@ def test_an_empty_or_wrong_folder_ends_the_job_before_anything_is_started_or_wri
     with promptly():
         for root, found in (
             ("void", "the folder is empty"),
-            ("docs", r"found 1 files \(1 \.txt\)"),
+            ("docs", r"found 1 file \(1 \.txt\)"),
             ("none", "no such folder"),
         ):
             overrides = [

@@ -1,7 +1,8 @@
 """Data sets become SAMPLES here: one reader a data set, one signature, one dict.
 
-A reader lists images and opens none. What follows is the same for all: `scan` reads, hashes and decodes each image once, `splits`
-says who is in train, val and test, `samples` writes the tables. Only `discl_ray.evaluate` opens the test rows' images.
+A reader lists images and opens none. What follows is the same for all: `scan` reads, hashes and
+decodes each image once, `verdicts` decides which are used and in which split, `samples` writes the
+tables. Only `discl_ray.evaluate` opens the images of the test split.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from discl_ray.data.listing import Listing
 from discl_ray.data.manifest import manifest
 from discl_ray.data.outside import list_outside
 from discl_ray.data.parquet import parquet
-from discl_ray.data.samples import Samples, folder_name, summarize_samples
+from discl_ray.data.samples import Samples, folder_name
 from discl_ray.data.samples import read_samples as _read_samples
 from discl_ray.data.settle import settled
+from discl_ray.data.summary import summarize_samples
 
 READERS: dict[str, Callable[[Any, int], Listing]] = {
     "digits_lt": digits_lt,

@@ -1,7 +1,7 @@
-"""CIFAR-100-LT: torchvision's `cifar-100-python/{train,test,meta}`, made long-tailed by the standard exponential profile.
+"""CIFAR-100-LT: torchvision's `cifar-100-python/{train,test,meta}`, made long-tailed.
 
-The files are pickles, which are programs. They are read only if they are byte for byte the published ones, and then by an unpickler
-that knows arrays, text and numbers and nothing else.
+The files are pickles, which are programs. They are read only if they are byte for byte the
+published ones, and then by an unpickler that allows arrays, text and numbers and nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.config import Cifar100LTConfig, LongTail
 from discl_ray.data.file_lists import read_required
-from discl_ray.data.listing import LISTING, Listing
+from discl_ray.data.listing import LISTING, Listing, set_column
 from discl_ray.data.root import open_root
 from discl_ray.data.splits import long_tail_sizes, order_of
 from discl_ray.errors import DataError, ImageError
@@ -36,56 +36,57 @@ CHECKSUMS = {
 }
 """MD5 of the published files."""
 
+Integers = NDArray[np.int64]
+
 LAYOUT = f"{FOLDER}/ with train, test and meta, as cifar-100-python.tar.gz is unpacked"
 
+_reconstruct = np.empty(0).__reduce__()[0]
+"""numpy's own function for that, whose module depends on numpy's version."""
+
 _GLOBALS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): codecs.encode,
 }
 """All that these pickles may name."""
 
-_LOADED: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
-"""What this process has read: path -> (size and date, content)."""
+Version = tuple[int, int]
+"""Size and date of a file."""
+
+_LOADED: dict[str, tuple[Version, dict[str, Any]]] = {}
+"""What this process has read, by path."""
 
 
 def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     """Train, val and test rows; labels are the fine ones.
 
-    Class i (in the order of labels) keeps int(n_0 (1 / imbalance)^(i / 99)) training images. Which ones, the seed draws, so that a
-    longer tail is a part of a shorter one. Up to `val_per_class` of those a class leaves out are val; the rest is not listed.
-    Without a long tail all are train.
+    Class i (in the order of labels) keeps int(n_0 (1 / imbalance)^(i / 99)) training images. The
+    seed draws which ones, so that a longer tail is a part of a shorter one. Up to `val_per_class`
+    of those a class leaves out are val; the rest is not listed. Without a long tail all are train.
 
     Raises DataError if a file is missing or is not the published one.
     """
     root = open_root(config.root)
-    files = {
-        name: load(root, f"{FOLDER}/{name}", links=config.allow_links_outside) for name in CHECKSUMS
-    }
-    names = files["meta"]["fine_label_names"]
-    train, test = (np.array(files[name]["fine_labels"], np.int64) for name in ("train", "test"))
+    links = config.allow_links_outside
+    files = {name: load(root, f"{FOLDER}/{name}", links=links) for name in CHECKSUMS}
+    names: list[str] = files["meta"]["fine_label_names"]
+    train = np.array(files["train"]["fine_labels"], np.int64)
+    test = np.array(files["test"]["fine_labels"], np.int64)
     split = np.full(len(train), "train", object)
     if config.long_tail is not None:
         split = _long_tailed(train, len(names), config.long_tail, config.val_per_class, seed)
     listed = np.flatnonzero(split != "")
-    keys = [*(names[c] for c in train[listed]), *(names[c] for c in test)]
-    blank = pa.nulls(len(keys), pa.string())
-    columns = {
-        "sample_id": [
-            *(f"train/{i:05d}" for i in listed),
-            *(f"test/{i:05d}" for i in range(len(test))),
-        ],
-        "path": [f"{FOLDER}/train"] * len(listed) + [f"{FOLDER}/test"] * len(test),
-        "row": [*listed.tolist(), *range(len(test))],
-        "class_key": keys,
-        "split": [*split[listed].tolist(), *["test"] * len(test)],
-        "domain": blank,
-        "group": blank,
-    }
+    splits = [*split[listed].tolist(), *["test"] * len(test)]
+    table = pa.concat_tables(
+        [
+            _rows("train", listed, train[listed], names),
+            _rows("test", np.arange(len(test)), test, names),
+        ]
+    ).combine_chunks()
     return Listing(
-        table=pa.table(columns, schema=LISTING),
+        table=set_column(table, "split", pa.array(splits, pa.string())),
         root=root,
         read=read_cifar,
         stamp=stable_id(CHECKSUMS),
@@ -95,15 +96,29 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     )
 
 
+def _rows(file: str, rows: Integers, label: Integers, names: list[str]) -> pa.Table:
+    """LISTING of some rows of a file, still without splits."""
+    columns = {
+        "sample_id": [f"{file}/{row:05d}" for row in rows],
+        "path": [f"{FOLDER}/{file}"] * len(rows),
+        "row": rows,
+        "class_key": [names[c] for c in label],
+    }
+    blank = pa.nulls(len(rows), pa.string())
+    columns |= dict.fromkeys(("split", "domain", "group"), blank)
+    return pa.table(columns, schema=LISTING)
+
+
 def _long_tailed(
-    label: NDArray[np.int64], classes: int, tail: LongTail, val_per_class: int, seed: int
+    label: Integers, classes: int, tail: LongTail, val_per_class: int, seed: int
 ) -> NDArray[np.object_]:
     """train, val or an empty word for each training image, shape (N,)."""
     largest = int(np.bincount(label).max())
     head = min(tail.head or largest, largest)
-    order = order_of([f"train/{i:05d}" for i in range(len(label))], seed)
+    sizes = long_tail_sizes(head, tail.imbalance, classes)
+    order = order_of([f"train/{row:05d}" for row in range(len(label))], seed)
     split = np.full(len(label), "", object)
-    for c, size in enumerate(long_tail_sizes(head, tail.imbalance, classes)):
+    for c, size in enumerate(sizes):
         members = order[label[order] == c]
         kept = max(size, 1)
         split[members[:kept]] = "train"
@@ -112,30 +127,34 @@ def _long_tailed(
 
 
 def read_cifar(root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
-    """Each row's image as PNG, 32x32; a file is read once a process, as long as its size and date stay."""
-    for path, row in zip(rows["path"].to_pylist(), rows["row"].to_pylist(), strict=True):
+    """Each row's image as PNG, 32x32; a file is read again only if its size or date changes."""
+    paths = rows["path"].to_pylist()
+    numbers = rows["row"].to_pylist()
+    for path, number in zip(paths, numbers, strict=True):
         try:
-            data = load(root, path, links=True)["data"]  # it was looked at when it was listed
+            content = load(root, path, links=True)  # links were checked when it was listed
         except (DataError, OSError) as error:
             yield ImageError("unreadable", str(error))
-        else:
-            yield encode_image(
-                np.ascontiguousarray(data[row].reshape(3, 32, 32).transpose(1, 2, 0)), "png"
-            )
+            continue
+        planes = content["data"][number].reshape(3, 32, 32)
+        pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
+        yield encode_image(pixels, "png")
 
 
 def load(root: Store, path: str, *, links: bool) -> dict[str, Any]:
-    """One of the three files. Raises DataError if it is not there or not the published one."""
+    """One of the three files. Raises DataError if it is missing or not the published one."""
     info = root.filesystem.get_file_info(root.path(path))
     version = (info.size or 0, info.mtime_ns or 0)
-    known = _LOADED.get(root.path(path))
-    if known is not None and known[0] == version:
-        return known[1]
+    loaded, content = _LOADED.get(root.path(path), (None, {}))
+    if loaded == version:
+        return content
     data = read_required(root, path, LAYOUT, links=links)
     wanted = CHECKSUMS[path.rsplit("/", 1)[-1]]
-    if (found := hashlib.md5(data, usedforsecurity=False).hexdigest()) != wanted:
+    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if found != wanted:
         raise DataError(
-            f"{path}: has MD5 {found}, the published file has {wanted}; unpack cifar-100-python.tar.gz again"
+            f"{path}: has MD5 {found}, the published file has {wanted}; "
+            "unpack cifar-100-python.tar.gz again"
         )
     content = unpickled(path, data)
     _LOADED[root.path(path)] = (version, content)
@@ -143,11 +162,16 @@ def load(root: Store, path: str, *, links: bool) -> dict[str, Any]:
 
 
 def unpickled(path: str, data: bytes) -> Any:
-    """What a pickle of arrays, text and numbers holds. Raises DataError naming the first other thing it asks for."""
+    """The content of a pickle of arrays, text and numbers.
+
+    Raises DataError naming the first other thing it asks for.
+    """
     return _Arrays(path, data).load()
 
 
 class _Arrays(pickle.Unpickler):
+    """Finds the names in `_GLOBALS` and no other."""
+
     def __init__(self, path: str, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
         self._path = path
@@ -156,6 +180,5 @@ class _Arrays(pickle.Unpickler):
         try:
             return _GLOBALS[module, name]
         except KeyError as error:
-            raise DataError(
-                f"{self._path}: the pickle asks for {module}.{name}; only arrays of numbers are read"
-            ) from error
+            asked = f"the pickle asks for {module}.{name}"
+            raise DataError(f"{self._path}: {asked}; only arrays of numbers are read") from error

@@ -1,11 +1,14 @@
 """`digits_lt`: the embedded long-tailed task, split by writer.
 
-Six blocks of writers are the task's; a seed draws which three train and which three test, which digits are rare, and which
-images a rare class keeps. Class sizes fall exponentially, n_i = head * (tail / head)^(i / 9). The dev block is the val split:
-everything that is tuned or probed. Val and test are balanced.
+Six blocks of writers belong to the task. The seed draws which three train and which three test,
+which digits are rare, and which images a rare class keeps. Class sizes fall exponentially,
+n_i = head * (tail / head)^(i / 9). The dev block is the val split, on which everything is tuned
+and probed. Val and test are balanced.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,45 +19,61 @@ from discl_ray.data.listing import Listing, inline
 from discl_ray.embedded.digits import DEV_BLOCK, NAMES, TASK_BLOCKS, Scan, render, scans_of
 
 
-def class_sizes(head: int, tail: int, classes: int) -> list[int]:
-    """Exponentially falling sizes from `head` to `tail`."""
-    return [round(head * (tail / head) ** (i / (classes - 1))) for i in range(classes)]
-
-
-def _balanced(pool: list[Scan], rng: np.random.Generator) -> list[Scan]:
-    by_class = [[s for s in pool if s.label == c] for c in range(len(NAMES))]
-    smallest = min(map(len, by_class))
-    return [s for members in by_class for s in _draw(members, smallest, rng)]
-
-
-def _draw(members: list[Scan], count: int, rng: np.random.Generator) -> list[Scan]:
-    return [members[i] for i in sorted(rng.choice(len(members), size=count, replace=False))]
-
-
 def digits_lt(config: DigitsLTConfig, seed: int) -> Listing:
     """The task of one seed."""
     rng = np.random.default_rng([seed, 0x1D])
-    blocks = rng.permutation(TASK_BLOCKS)
-    train_blocks, test_blocks = tuple(map(int, blocks[:3])), tuple(map(int, blocks[3:]))
-    order = rng.permutation(len(NAMES))
-    sizes = dict(
-        zip(order.tolist(), class_sizes(config.head, config.tail, len(NAMES)), strict=True)
-    )
-    train_pool = scans_of(train_blocks)
+    train_blocks, test_blocks = draw_blocks(rng)
+    sizes = np.zeros(len(NAMES), np.int64)
+    # the largest size goes to the first class of a random order
+    sizes[rng.permutation(len(NAMES))] = class_sizes(config.head, config.tail, len(NAMES))
     splits = {
-        "train": [
-            s
-            for c in range(10)
-            for s in _draw([p for p in train_pool if p.label == c], sizes[c], rng)
-        ],
-        "val": _balanced(scans_of((DEV_BLOCK,)), rng),
-        "test": _balanced(scans_of(test_blocks), rng),
+        "train": _draw(scans_of(train_blocks), sizes.tolist(), rng),
+        "val": _draw_balanced(scans_of((DEV_BLOCK,)), rng),
+        "test": _draw_balanced(scans_of(test_blocks), rng),
     }
-    rows = [_row(scan, split, config.look) for split, members in splits.items() for scan in members]
+    rows: list[dict[str, object]] = []
+    for split, scans in splits.items():
+        rows += [_row(scan, split, config.look) for scan in scans]
     return inline(rows, Store.at("."), NAMES)
 
 
+def draw_blocks(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The blocks of writers of train and of test: a random half of the task's each."""
+    blocks = [int(block) for block in rng.permutation(TASK_BLOCKS)]
+    return tuple(blocks[:3]), tuple(blocks[3:])
+
+
+def class_sizes(head: int, tail: int, classes: int) -> list[int]:
+    """Exponentially falling sizes from `head` to `tail`."""
+    shares = [i / (classes - 1) for i in range(classes)]
+    return [round(head * (tail / head) ** share) for share in shares]
+
+
+def by_digit(pool: Sequence[Scan]) -> list[list[Scan]]:
+    """The scans of each class, by label."""
+    classes: list[list[Scan]] = [[] for _ in NAMES]
+    for scan in pool:
+        classes[scan.label].append(scan)
+    return classes
+
+
+def _draw_balanced(pool: Sequence[Scan], rng: np.random.Generator) -> list[Scan]:
+    """As many random scans of every class as the smallest class has."""
+    smallest = min(map(len, by_digit(pool)))
+    return _draw(pool, [smallest] * len(NAMES), rng)
+
+
+def _draw(pool: Sequence[Scan], sizes: Sequence[int], rng: np.random.Generator) -> list[Scan]:
+    """`sizes[label]` random scans of each class, class by class, each class in its own order."""
+    drawn: list[Scan] = []
+    for members, size in zip(by_digit(pool), sizes, strict=True):
+        chosen = rng.choice(len(members), size=size, replace=False)
+        drawn += [members[i] for i in sorted(chosen)]
+    return drawn
+
+
 def _row(scan: Scan, split: str, look: str) -> dict[str, object]:
+    """A LISTING row with the rendered image."""
     return {
         "sample_id": f"digit-{scan.index:04d}",
         "class_key": NAMES[scan.label],

@@ -1,12 +1,16 @@
 """`digits_wild`: the embedded low-quality task, split by writer first and by place second.
 
-Ten digits and `empty`, seen by cameras that do not move: dark, uneven, blurred, noisy, half hidden. Six blocks of writers are
-the task's; a seed draws which three train and which three test, the dev block is val. Every place has a class mix of its own.
-Each val and test digit is seen twice, at a place that is trained in (domain `id`) and at one that is not (`ood`), so the two
-are paired. An image is a function of its scan and its place; the seed decides which of them there are.
+Ten digits and `empty`, seen by cameras that do not move: dark, uneven, blurred, noisy, half
+hidden. Six blocks of writers belong to the task; the seed draws which three train and which three
+test, the dev block is val. Every place has a class mix of its own. Each val and test digit is seen
+twice, at a place that is trained in (domain `id`) and at one that is not (`ood`), so the two are
+paired. An image is a function of its scan and its place; the seed decides which of them exist.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,43 +18,51 @@ from numpy.typing import NDArray
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.config import DigitsWildConfig
+from discl_ray.data.digits_lt import by_digit, draw_blocks
 from discl_ray.data.listing import Listing, inline
-from discl_ray.embedded.digits import (
-    DEV_BLOCK,
-    NAMES,
-    PLACES,
-    TASK_BLOCKS,
-    Scan,
-    place,
-    place_look,
-    scans_of,
-)
+from discl_ray.embedded.digits import DEV_BLOCK, NAMES, PLACES, Scan, place, place_look, scans_of
 
 EMPTY = "empty"
 CLASSES = (*NAMES, EMPTY)
 """Class keys by label."""
 
 IMBALANCE = 6.0
-"""How much commoner the commonest digit is than the rarest, over all places together."""
+"""How many times as common the commonest digit is as the rarest, over all places together."""
 
 SKEW = 0.8
-"""Concentration of a place's mix around that of all places: the smaller, the fewer digits a place shows."""
+"""Dirichlet concentration of a place's mix: the smaller, the fewer kinds of digits it shows."""
 
 EMPTIES = 0.2
-"""Empty images for each image in all: of val and test, and of the training places on average."""
+"""Share of empty images: of val and test, and of the training places on average."""
+
+Mixes = Mapping[int, NDArray[np.float64]]
+"""Number of a place -> how often each class is seen there, shape (11,), sum 1."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a camera sees: a digit, or nothing."""
+
+    name: str
+    label: int
+    pixels: NDArray[np.float64] | None
+    """Ink in [0, 1], shape (8, 8); None for an empty image."""
+    stream: tuple[int, ...]
+    """Seeds its look at a place, with the place's number."""
 
 
 def digits_wild(config: DigitsWildConfig, seed: int) -> Listing:
     """The task of one seed."""
     rng = np.random.default_rng([seed, 0x3D])
-    blocks = [int(b) for b in rng.permutation(TASK_BLOCKS)]
-    common = rng.permutation(IMBALANCE ** (-np.arange(len(NAMES)) / (len(NAMES) - 1)))
-    mixes = {
-        number: _mix(common, seed, number) for numbers in PLACES.values() for number in numbers
-    }
-    rows = _train(config, scans_of(tuple(blocks[:3])), mixes, rng)
-    for split, pool in (("val", scans_of((DEV_BLOCK,))), ("test", scans_of(tuple(blocks[3:])))):
-        rows += _paired(split, pool, mixes, rng)
+    train_blocks, test_blocks = draw_blocks(rng)
+    ranks = np.arange(len(NAMES)) / (len(NAMES) - 1)
+    common = rng.permutation(IMBALANCE**-ranks)
+    mixes: dict[int, NDArray[np.float64]] = {}
+    for numbers in PLACES.values():
+        mixes |= {number: _mix(common, seed, number) for number in numbers}
+    rows = _train(config, scans_of(train_blocks), mixes, rng)
+    rows += _paired("val", scans_of((DEV_BLOCK,)), mixes, rng)
+    rows += _paired("test", scans_of(test_blocks), mixes, rng)
     return inline(rows, Store.at("."), CLASSES)
 
 
@@ -63,54 +75,67 @@ def _mix(common: NDArray[np.float64], seed: int, number: int) -> NDArray[np.floa
 
 
 def _train(
-    config: DigitsWildConfig,
-    pool: list[Scan],
-    mixes: dict[int, NDArray[np.float64]],
-    rng: np.random.Generator,
+    config: DigitsWildConfig, pool: Sequence[Scan], mixes: Mixes, rng: np.random.Generator
 ) -> list[dict[str, object]]:
-    """Training rows: at each place as many of each class as its mix says, each scan at most once at a place."""
-    by_class = [[scan for scan in pool if scan.label == c] for c in range(len(NAMES))]
+    """Training rows: at each place as many of each class as its mix says, no scan twice."""
+    by_class = by_digit(pool)
     rows: list[dict[str, object]] = []
     for number in PLACES["train"]:
-        counts = rng.multinomial(round(config.per_place * rng.uniform(0.6, 1.4)), mixes[number])
-        for members, count in zip(by_class, counts[:-1], strict=True):
-            chosen = rng.choice(len(members), size=min(int(count), len(members)), replace=False)
-            rows += [_row(members[i], 0, "train", "id", number) for i in sorted(chosen)]
-        rows += [_row(None, i, "train", "id", number) for i in range(int(counts[-1]))]
+        total = round(config.per_place * rng.uniform(0.6, 1.4))
+        *digits, empties = (int(count) for count in rng.multinomial(total, mixes[number]))
+        subjects: list[_Subject] = []
+        for members, count in zip(by_class, digits, strict=True):
+            size = min(count, len(members))
+            chosen = rng.choice(len(members), size=size, replace=False)
+            subjects += [_digit(members[i]) for i in sorted(chosen)]
+        subjects += [_empty("train", i) for i in range(empties)]
+        rows += [_row(subject, "train", "id", number) for subject in subjects]
     return rows
 
 
 def _paired(
-    split: str, pool: list[Scan], mixes: dict[int, NDArray[np.float64]], rng: np.random.Generator
+    split: str, pool: Sequence[Scan], mixes: Mixes, rng: np.random.Generator
 ) -> list[dict[str, object]]:
-    """Each digit, and as many empties as belong to them, at one place of either domain; commoner where its class is common."""
+    """Each digit and a share of empty images, at one random place of either domain.
+
+    A place is likelier the commoner the class is there.
+    """
     empties = round(len(pool) * EMPTIES / (1 - EMPTIES))
-    subjects = [*((scan, 0) for scan in pool), *((None, i) for i in range(empties))]
+    subjects = [_digit(scan) for scan in pool] + [_empty(split, i) for i in range(empties)]
     rows: list[dict[str, object]] = []
     for domain, numbers in (("id", PLACES["train"]), ("ood", PLACES[split])):
-        often = np.array([mixes[number] for number in numbers])
-        often = often / often.sum(0)
-        for scan, i in subjects:
-            label = len(NAMES) if scan is None else scan.label
-            number = numbers[int(rng.choice(len(numbers), p=often[:, label]))]
-            rows.append(_row(scan, i, split, domain, number))
+        likely = np.array([mixes[number] for number in numbers])  # (places, classes)
+        likely = likely / likely.sum(0)
+        for subject in subjects:
+            at = rng.choice(len(numbers), p=likely[:, subject.label])
+            rows.append(_row(subject, split, domain, numbers[int(at)]))
     return rows
 
 
-def _row(scan: Scan | None, i: int, split: str, domain: str, number: int) -> dict[str, object]:
-    """One image: a scan, or the i-th empty of its split (at a training place: of that place)."""
-    if scan is None:
-        name, stream, pixels = (
-            f"{EMPTY}-{split}-{i:03d}",
-            [("train", "val", "test").index(split), i, 1],
-            None,
-        )
-    else:
-        name, stream, pixels = f"digit-{scan.index:04d}", [scan.index, 0], scan.pixels
-    image = place_look(pixels, place(number), np.random.default_rng([*stream, number]))
+def _digit(scan: Scan) -> _Subject:
+    return _Subject(
+        name=f"digit-{scan.index:04d}", label=scan.label, pixels=scan.pixels, stream=(scan.index, 0)
+    )
+
+
+def _empty(split: str, i: int) -> _Subject:
+    """The i-th empty image of its split; in training, of its place."""
+    number = ("train", "val", "test").index(split)
+    return _Subject(
+        name=f"{EMPTY}-{split}-{i:03d}",
+        label=CLASSES.index(EMPTY),
+        pixels=None,
+        stream=(number, i, 1),
+    )
+
+
+def _row(subject: _Subject, split: str, domain: str, number: int) -> dict[str, object]:
+    """A LISTING row with the image of a subject at a place."""
+    rng = np.random.default_rng([*subject.stream, number])
+    image = place_look(subject.pixels, place(number), rng)
     return {
-        "sample_id": f"{name}-place-{number:02d}",
-        "class_key": EMPTY if scan is None else NAMES[scan.label],
+        "sample_id": f"{subject.name}-place-{number:02d}",
+        "class_key": CLASSES[subject.label],
         "split": split,
         "domain": domain,
         "group": f"place-{number:02d}",

@@ -1,105 +1,155 @@
-"""A folder of class folders: `root/<class>/**/<image>`, or the same below `train`, `val` and `test`."""
+"""A folder of class folders: `root/<class>/**/<image>`, or the same below train, val and test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from discl_ray.core.storage import Store
 from discl_ray.data.config import ImageFolderConfig
-from discl_ray.data.files import SPLIT_WORDS, LeftOut, folders_in, pick_images, split_of, stamp_of
+from discl_ray.data.files import ALL_SPLIT_WORDS, File, folders_in, pick_images, split_of, stamp_of
+from discl_ray.data.left_out import LeftOut
 from discl_ray.data.listing import LISTING, Listing, read_files, refused_files
 from discl_ray.data.root import LINK_OUT, open_root
-from discl_ray.data.wording import shown
+from discl_ray.data.wording import counted, first_few, shown
 from discl_ray.errors import DataError
+
+QUOTE = "'"
 
 LAYOUT = "root/<class>/<image> or root/{train,val,test}/<class>/<image>"
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Which parts of the images' paths are splits and classes."""
+
+    splits: Mapping[str, str]
+    """Folder at the top -> split; empty if the folders at the top are the classes."""
+
+    @property
+    def depth(self) -> int:
+        """Folders above the class folder."""
+        return 1 if self.splits else 0
+
+    def class_of(self, path: str) -> str:
+        """The class folder of an image."""
+        return path.split("/")[self.depth]
+
+    def split_of(self, path: str) -> str | None:
+        """The split of an image; None where it is to be drawn."""
+        return self.splits.get(path.split("/")[0])
+
+    def class_folders(self, root: Store) -> set[str]:
+        """Names of all folders in the place of classes, with images or without."""
+        names: set[str] = set()
+        for top in self.splits or ("",):
+            names.update(folders_in(root, top))
+        return names
+
+
 def imagefolder(config: ImageFolderConfig, _seed: int) -> Listing:
-    """Every image under a class folder; classes by sorted name, as torchvision's ImageFolder has them.
+    """Every image under a class folder; classes by sorted name, as in torchvision's ImageFolder.
 
-    The folders at the top are splits if all of them that hold images are called so. Folders without an image are no classes.
-    Files are images by their suffix, or by their first bytes if they have none; what is left out is in the notes.
+    The folders at the top are splits if all of them that hold images are called so. Folders without
+    an image are not classes. Files are images by their suffix, or by their first bytes if they have
+    none; the notes say what is left out.
 
-    Raises DataError if there is no image, if one lies in no class folder, or if only some folders at the top are splits.
+    Raises DataError if there is no image, if one is in no class folder, or if only some folders at
+    the top are splits.
     """
     root = open_root(config.root)
     left = LeftOut()
     images, closed = pick_images(
         root, f"images as {LAYOUT}", links=config.allow_links_outside, left=left
     )
-    parts = [f.path.split("/") for f in images]
-    tops = sorted({part[0] for part in parts if len(part) > 1})
-    splits = {top: split for top in tops if (split := split_of(top.strip()))}
-    depth = 1 if splits else 0
-    where = f"data.root = '{shown(config.root)}'"
-    if splits and len(splits) < len(tops):
-        raise DataError(
-            f"{where}: of the folders at the top, {_some(list(splits))} are splits and "
-            f"{_some([top for top in tops if top not in splits])} are not; needed: {LAYOUT}. Take away what is no split, "
-            "or rename what is a class"
-        )
-    if loose := [f.path for f in images if f.path.count("/") <= depth]:
-        raise DataError(
-            f"{where}: {len(loose)} images lie in no class folder: {_some(loose)}; needed: {LAYOUT}{_words(depth)}"
-        )
-    classes = {part[depth] for part in parts}
-    if (
-        len(classes) == 1
-        and not splits
-        and len(inner := {part[1] for part in parts if len(part) > 2}) > 1
-    ):
-        raise DataError(
-            f"{where}: all images lie in one folder, '{shown(tops[0])}', and there in {_some(sorted(inner))}; "
-            f"if these are the classes or splits, the root is '{shown(config.root.rstrip('/'))}/{shown(tops[0])}'"
-        )
-    paths = pa.array([f.path for f in images], pa.string())
-    blank = pa.nulls(len(images), pa.string())
-    table = pa.table(
-        {
-            "sample_id": paths,
-            "path": paths,
-            "row": pa.nulls(len(images), pa.int64()),
-            "class_key": pa.array([part[depth] for part in parts], pa.string()),
-            "split": pa.array([splits[part[0]] for part in parts], pa.string())
-            if splits
-            else blank,
-            "domain": blank,
-            "group": blank,
-        },
-        schema=LISTING,
-    )
-    empty = sorted(
-        _class_folders(root, splits) - classes - {path.rsplit("/", 1)[-1] for path in closed}
-    )
-    notes = [f"no class, for no image in it is read: {_some(empty)}"] if empty else []
+    layout = _layout(config, images)
+    classes = {layout.class_of(file.path) for file in images}
+    linked = {path.rsplit("/", 1)[-1] for path in closed}
+    empty = sorted(layout.class_folders(root) - classes - linked)
+    notes = left.sentences()
+    if empty:
+        names = first_few(empty, quote=QUOTE)
+        notes.append(f"folders without a readable image are not classes: {names}")
     return Listing(
-        table=table,
+        table=_table(images, layout),
         root=root,
         read=read_files,
         stamp=stamp_of(images, *closed),
         refused=refused_files(closed, [None] * len(closed), LINK_OUT),
-        notes=(*left.sentences(), *notes),
+        notes=tuple(notes),
     )
 
 
-def _class_folders(root: Store, splits: Iterable[str]) -> set[str]:
-    """Names of all folders at the place of classes."""
-    return {name for top in list(splits) or [""] for name in folders_in(root, top)}
+def _layout(config: ImageFolderConfig, images: Sequence[File]) -> _Layout:
+    """Where splits and classes are.
+
+    Raises DataError if the images' paths do not fit either layout.
+    """
+    where = f"data.root = '{shown(config.root)}'"
+    tops = sorted({file.path.split("/")[0] for file in images if "/" in file.path})
+    splits: dict[str, str] = {}
+    for top in tops:
+        split = split_of(top.strip())
+        if split is not None:
+            splits[top] = split
+    others = [top for top in tops if top not in splits]
+    if splits and others:
+        raise DataError(
+            f"{where}: of the folders at the top, {first_few(list(splits), quote=QUOTE)} are "
+            f"splits and {first_few(others, quote=QUOTE)} are not; needed: {LAYOUT}. Remove what "
+            "is not a split, or rename what is a class"
+        )
+    layout = _Layout(splits)
+    _check_class_folders(where, layout, images)
+    if len(tops) == 1 and not splits:
+        _check_one_class(config, where, tops[0], images)
+    return layout
 
 
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(f"'{shown(name, 60)}'" for name in names[:limit]) + (
-        ", …" if len(names) > limit else ""
+def _check_class_folders(where: str, layout: _Layout, images: Sequence[File]) -> None:
+    """Raises DataError if images lie above the class folders."""
+    loose = [file.path for file in images if file.path.count("/") <= layout.depth]
+    if not loose:
+        return
+    why = f" ({', '.join(ALL_SPLIT_WORDS)} are splits)" if layout.splits else ""
+    lie = "lies" if len(loose) == 1 else "lie"
+    raise DataError(
+        f"{where}: {counted(len(loose), 'image')} {lie} in no class folder: "
+        f"{first_few(loose, quote=QUOTE)}; needed: {LAYOUT}{why}"
     )
 
 
-def _words(depth: int) -> str:
-    """Why a folder was taken for a split."""
-    return (
-        f" ({', '.join(word for words in SPLIT_WORDS.values() for word in words)} are splits)"
-        if depth
-        else ""
+def _check_one_class(
+    config: ImageFolderConfig, where: str, only: str, images: Sequence[File]
+) -> None:
+    """Raises DataError if the only class folder holds several, so that it seems to be the root."""
+    inner: set[str] = set()
+    for file in images:
+        _, *folders, _ = file.path.split("/")
+        inner.update(folders[:1])
+    if len(inner) < 2:
+        return
+    root = f"{shown(config.root.rstrip('/'))}/{shown(only)}"
+    raise DataError(
+        f"{where}: all images lie in one folder, '{shown(only)}', and there in "
+        f"{first_few(sorted(inner), quote=QUOTE)}; "
+        f"if these are the classes or splits, the root is '{root}'"
     )
+
+
+def _table(images: Sequence[File], layout: _Layout) -> pa.Table:
+    """LISTING of images, whose ids are their paths."""
+    paths = pa.array([file.path for file in images], pa.string())
+    blank = pa.nulls(len(images), pa.string())
+    columns = {
+        "sample_id": paths,
+        "path": paths,
+        "row": pa.nulls(len(images), pa.int64()),
+        "class_key": pa.array([layout.class_of(file.path) for file in images], pa.string()),
+        "split": pa.array([layout.split_of(file.path) for file in images], pa.string()),
+        "domain": blank,
+        "group": blank,
+    }
+    return pa.table(columns, schema=LISTING)

@@ -3,13 +3,12 @@
     path,label                  required; paths are relative to the root
     split,sample_id,domain,group  optional; an empty cell is the same as no column
 
-Everything in it is text as it is written: label `0123` stays `0123`, in JSON as well. All that is wrong is told at once.
+Every cell is text as it is written: label `0123` stays `0123`, in JSON as well. All problems are
+reported at once.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import posixpath
 import unicodedata
@@ -20,54 +19,59 @@ import pyarrow as pa
 
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
+from discl_ray.data.columns import choose_columns
 from discl_ray.data.config import ManifestConfig
-from discl_ray.data.files import (
-    SPLIT_WORDS,
-    Problems,
-    choose_columns,
-    split_of,
-    stamp_of,
-    stat_files,
-)
+from discl_ray.data.files import ALL_SPLIT_WORDS, split_of, stamp_of, stat_files
 from discl_ray.data.listing import LISTING, Listing, read_files
 from discl_ray.data.root import guard, open_root, same_name
+from discl_ray.data.text_files import Problems, csv_rows, decode_text
 from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("split", "sample_id", "domain", "group")
 
+OTHERS = 6
+"""Manifests that an error names where the one asked for is missing."""
+
 Row = tuple[int, Mapping[str, str]]
 """A line's number and its cells by their column."""
 
+Cells = dict[str, list[str | None]]
+"""The manifest by our columns."""
+
 
 def manifest(config: ManifestConfig, _seed: int) -> Listing:
-    """The manifest's rows, in its order. A file it names that is not there is a row all the same; reading it says so.
+    """The manifest's rows, in its order; a missing image is a row, too, and reading reports it.
 
-    Raises DataError naming the lines: columns missing or twice, a path that is refused, no label, an unknown split, one
-    sample_id or one path with two labels, a row of another length, a line that is no JSON; or if the file is not there,
-    is not UTF-8, or holds no row.
+    Raises DataError naming the lines: missing or duplicated columns, a refused path, no label, an
+    unknown split, a duplicated sample_id, a path with two labels, a row of another length, a line
+    that is not JSON; or if the file is missing, not UTF-8 or empty.
     """
     root = open_root(config.root)
     name, data = _read(root, config)
+    text = decode_text(name, data)
+    if not text.strip():
+        raise DataError(f"{name}: is empty")
     problems = Problems(name)
-    text = _decoded(name, data)
-    found, rows = (
-        _jsonl(text, problems) if name.lower().endswith(".jsonl") else _csv(name, text, problems)
-    )
+    parse = _jsonl if name.lower().endswith(".jsonl") else _csv
+    found, rows = parse(name, text, problems)
     columns = choose_columns(
         config.columns, found, required=REQUIRED, optional=OPTIONAL, where=name
     )
-    cells = _columns(root, rows, columns, problems)
+    cells = _Checks(root, problems).cells(rows, columns)
     problems.check()
     if not cells["path"]:
         raise DataError(f"{name}: has no row")
     files = stat_files(root, [path for path in cells["path"] if path])
     cells["path"] = [file.path for file in files]
-    listed = {column: pa.array(values, pa.string()) for column, values in cells.items()}
-    listed |= {"class_key": listed.pop("label"), "row": pa.nulls(len(cells["path"]), pa.int64())}
+    cells["class_key"] = cells.pop("label")
+    cells["row"] = [None] * len(files)
+    arrays = [pa.array(cells[field.name], field.type) for field in LISTING]
     return Listing(
-        table=pa.table({column: listed[column] for column in LISTING.names}, schema=LISTING),
+        table=pa.table(arrays, schema=LISTING),
         root=root,
         read=read_files,
         stamp=stamp_of(files, sha256(data)),
@@ -75,6 +79,7 @@ def manifest(config: ManifestConfig, _seed: int) -> Listing:
 
 
 def _read(root: Store, config: ManifestConfig) -> tuple[str, bytes]:
+    """The manifest's name under the root, and its content."""
     where = f"data.file = '{shown(config.file)}'"
     try:
         name = guard(root, config.file, links=config.allow_links_outside)
@@ -82,166 +87,187 @@ def _read(root: Store, config: ManifestConfig) -> tuple[str, bytes]:
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     except FileNotFoundError as error:
-        folder = posixpath.dirname(config.file)
-        others = [n for n in root.list(folder) if n.lower().endswith((".csv", ".tsv", ".jsonl"))]
-        there = (
-            f"there are {', '.join(map(shown, others[:6]))}"
-            if others
-            else "there is no *.csv, *.tsv or *.jsonl"
-        )
-        raise DataError(
-            f"{where}: no such file in data.root = '{shown(config.root)}'; {there}"
-        ) from error
+        place = f"data.root = '{shown(config.root)}'"
+        others = _others(root, config.file)
+        raise DataError(f"{where}: no such file in {place}; {others}") from error
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error}") from error
 
 
-def _decoded(name: str, data: bytes) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        what = (
-            "UTF-16"
-            if data[:2] in (b"\xff\xfe", b"\xfe\xff")
-            else f"byte 0x{data[error.start]:02x}"
-        )
-        raise DataError(f"{name}: line {line}: is not UTF-8 ({what}); save it as UTF-8") from error
-    if not text.strip():
-        raise DataError(f"{name}: is empty")
-    return text
+def _others(root: Store, file: str) -> str:
+    """Which manifests there are where one is missing."""
+    names = root.list(posixpath.dirname(file))
+    others = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if not others:
+        return "there is no *.csv, *.tsv or *.jsonl"
+    return "there are " + ", ".join(shown(name) for name in others[:OTHERS])
 
 
 def _csv(name: str, text: str, problems: Problems) -> tuple[list[str], Iterator[Row]]:
     """Column names, and the rows."""
     delimiter = "\t" if name.lower().endswith(".tsv") else ","
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=delimiter,
-        strict=True,
-        skipinitialspace=delimiter == ",",
-    )
-    try:
-        header = next(cells for cells in reader if any(cells))
-    except (csv.Error, StopIteration) as error:
-        raise DataError(f"{name}: line 1: {str(error) or 'there is no header'}") from error
+    rows = csv_rows(text, problems, delimiter=delimiter, trim=delimiter == ",")
+    header = next((cells for _, cells in rows if any(cells)), None)
+    if header is None:
+        problems.check()
+        raise DataError(f"{name}: line 1: there is no header")
     columns = [cell.strip() for cell in header]
-    if len(columns) == 1 and (other := next((c for c in ";\t,|" if c in columns[0]), None)):
-        needed = "tabs" if delimiter == "\t" else "commas"
-        raise DataError(
-            f"{name}: line 1: columns are divided by {other!r}; needed: {needed} (a *.csv has commas, a *.tsv tabs)"
-        )
-    return columns, _csv_rows(reader, columns, problems)
+    if len(columns) == 1:
+        _check_delimiter(name, columns[0], delimiter)
+    return columns, _csv_rows(rows, columns, problems)
 
 
-def _csv_rows(reader: Any, columns: list[str], problems: Problems) -> Iterator[Row]:
-    line = reader.line_num + 1
-    try:
-        for cells in reader:
-            first, line = line, reader.line_num + 1
-            if not any(cells):
-                continue
-            if len(cells) == len(columns):
-                yield first, dict(zip(columns, cells, strict=True))
-            else:
-                problems.add(
-                    f"line {first}", f"has {len(cells)} fields, the header has {len(columns)}"
-                )
-    except csv.Error as error:
-        problems.add(f"line {line}", f"{error}; is a quote not closed?")
+def _check_delimiter(name: str, column: str, delimiter: str) -> None:
+    """Raises DataError if the only column's name holds what seems to be the delimiter."""
+    for other in ";\t,|":
+        if other in column:
+            needed = "tabs" if delimiter == "\t" else "commas"
+            raise DataError(
+                f"{name}: line 1: columns are separated by {other!r}; "
+                f"needed: {needed} (a *.csv has commas, a *.tsv tabs)"
+            )
 
 
-def _jsonl(text: str, problems: Problems) -> tuple[list[str], Iterator[Row]]:
+def _csv_rows(
+    rows: Iterator[tuple[int, list[str]]], columns: list[str], problems: Problems
+) -> Iterator[Row]:
+    """The rows below the header that are not blank."""
+    for line, cells in rows:
+        if not any(cells):
+            continue
+        if len(cells) == len(columns):
+            yield line, dict(zip(columns, cells, strict=True))
+        else:
+            fields = f"has {len(cells)} fields, the header has {len(columns)}"
+            problems.add(f"line {line}", fields)
+
+
+def _jsonl(_name: str, text: str, problems: Problems) -> tuple[list[str], Iterator[Row]]:
     """Column names, of all objects, and the rows."""
     rows: list[Row] = []
-    for line, words in enumerate(text.split("\n"), 1):
+    columns: dict[str, None] = {}
+    for line, words in enumerate(text.split("\n"), start=1):
         if not words.strip():
             continue
         try:
-            value = json.loads(
-                words,
-                object_pairs_hook=_without_twice,
-                parse_int=str,
-                parse_float=str,
-                parse_constant=str,
-            )
-        except json.JSONDecodeError as error:
-            problems.add(
-                f"line {line}",
-                f"is no JSON: {error.msg} at character {error.colno}; one object a line is needed",
-            )
-        except (ValueError, RecursionError) as error:
+            value = _parse_object(words)
+        except ValueError as error:
             problems.add(f"line {line}", str(error))
-        else:
-            if isinstance(value, dict):
-                rows.append((line, {key: cell for key, cell in value.items() if cell is not None}))
-            else:
-                problems.add(f"line {line}", "is no object; one object a line is needed")
+            continue
+        row = {key: cell for key, cell in value.items() if cell is not None}
+        rows.append((line, row))
+        columns |= dict.fromkeys(row)
     if not rows:
         problems.check()
-    return list(dict.fromkeys(key for _, row in rows for key in row)), iter(rows)
+    return list(columns), iter(rows)
 
 
-def _without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _parse_object(words: str) -> dict[str, Any]:
+    """One line of JSON, whose numbers stay text; raises ValueError with the rule it breaks."""
+    try:
+        value = json.loads(
+            words,
+            object_pairs_hook=_unique_keys,
+            parse_int=str,
+            parse_float=str,
+            parse_constant=str,
+        )
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at character {error.colno}"
+        raise ValueError(f"is no JSON: {where}; one object a line is needed") from error
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ValueError("is no object; one object a line is needed")
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; raises ValueError if a key is duplicated, which a dict would hide."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key is duplicated")
     return found
 
 
-def _columns(
-    root: Store, rows: Iterator[Row], columns: Mapping[str, str], problems: Problems
-) -> dict[str, list[str | None]]:
-    """The rows that are right by column; what is wrong with the others goes to `problems`."""
-    cells: dict[str, list[str | None]] = {name: [] for name in (*REQUIRED, *OPTIONAL)}
-    ids: dict[str, int] = {}
-    labels: dict[str, tuple[str, int]] = {}
-    for line, row in rows:
+class _Checks:
+    """Checks rows one after the other; what is wrong with them goes to `problems`."""
+
+    def __init__(self, root: Store, problems: Problems) -> None:
+        self._root = root
+        self._problems = problems
+        self._line_of: dict[str, int] = {}
+        """By sample_id."""
+        self._label_of: dict[str, tuple[str, int]] = {}
+        """By path, and the line of it."""
+
+    def cells(self, rows: Iterator[Row], columns: Mapping[str, str]) -> Cells:
+        """The rows that are right, by column."""
+        cells: Cells = {name: [] for name in (*REQUIRED, *OPTIONAL)}
+        for line, row in rows:
+            values = {ours: row.get(theirs, "") for ours, theirs in columns.items()}
+            checked = self._checked(line, values)
+            if checked is None:
+                continue
+            for name, column in cells.items():
+                column.append(checked.get(name) or None)
+        return cells
+
+    def _checked(self, line: int, values: Mapping[str, str]) -> Mapping[str, str | None] | None:
+        """A row with its path guarded and its split in our word; None if it cannot be used."""
         where = f"line {line}"
-        values = {ours: row.get(theirs, "") for ours, theirs in columns.items()}
-        if wrong := next((ours for ours, value in values.items() if not _is_text(value)), None):
-            problems.add(
-                where, f"{wrong} = {shown(ascii(values[wrong]))}: text or a number is needed"
-            )
-            continue
-        label, split, given = values["label"], values.get("split", ""), values["path"]
-        if rule := _broken_label(label):
-            problems.add(where, f"label '{shown(label)}' {rule}")
-        if split and split_of(split) is None:
-            allowed = ", ".join(word for words in SPLIT_WORDS.values() for word in words)
-            problems.add(where, f"split '{shown(split)}' is none of {allowed}")
+        for name, value in values.items():
+            if not _is_text(value):
+                found = shown(ascii(value))
+                self._problems.add(where, f"{name} = {found}: text or a number is needed")
+                return None
+        self._check_label(where, values["label"])
+        word = values.get("split", "")
+        split = split_of(word)
+        if word and split is None:
+            allowed = ", ".join(ALL_SPLIT_WORDS)
+            self._problems.add(where, f"split '{shown(word)}' is none of {allowed}")
         try:
-            path = guard(root, given, links=True)
+            path = guard(self._root, values["path"], links=True)
         except ValueError as error:
-            problems.add(where, f"path '{shown(given)}' {error}")
-            continue
+            self._problems.add(where, f"path '{shown(values['path'])}' {error}")
+            return None
         sample_id = values.get("sample_id") or path
-        if ids.setdefault(sample_id, line) != line:
-            problems.add(
-                where, f"sample_id '{shown(sample_id)}' stands in line {ids[sample_id]} already"
-            )
-        other, first = labels.setdefault(path, (label, line))
+        self._check_unique(line, sample_id, path, values["label"])
+        return {**values, "path": path, "sample_id": sample_id, "split": split}
+
+    def _check_label(self, where: str, label: str) -> None:
+        rule = _broken_label(label)
+        if rule:
+            self._problems.add(where, f"label '{shown(label)}' {rule}")
+
+    def _check_unique(self, line: int, sample_id: str, path: str, label: str) -> None:
+        """One sample_id a row, and one label a path."""
+        where = f"line {line}"
+        first = self._line_of.setdefault(sample_id, line)
+        if first != line:
+            self._problems.add(where, f"sample_id '{shown(sample_id)}' is already in line {first}")
+        other, first = self._label_of.setdefault(path, (label, line))
         if same_name(other) != same_name(label):
-            problems.add(
-                where,
-                f"'{shown(path)}' is '{shown(label)}' here and '{shown(other)}' in line {first}",
-            )
-        mended = {**values, "path": path, "sample_id": sample_id, "split": split_of(split)}
-        for name, column in cells.items():
-            column.append(mended.get(name) or None)
-    return cells
+            both = f"'{shown(label)}' here and '{shown(other)}' in line {first}"
+            self._problems.add(where, f"'{shown(path)}' is {both}")
 
 
 def _is_text(value: Any) -> bool:
-    """A JSON line may hold lists, truth values, and halves of characters, which are no text."""
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    """Whether a cell is valid text.
+
+    JSON may hold lists, truth values and unpaired surrogates instead.
+    """
+    if not isinstance(value, str):
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _broken_label(label: str) -> str | None:
-    if not label.strip():
+    """What is wrong with a label."""
+    plain = label.strip()
+    if not plain:
         return "is empty"
-    return (
-        "holds a control character"
-        if any(unicodedata.category(c) == "Cc" for c in label.strip())
-        else None
-    )
+    if any(unicodedata.category(character) == "Cc" for character in plain):
+        return "holds a control character"
+    return None

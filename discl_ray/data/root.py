@@ -1,6 +1,7 @@
-"""The root of a data set: nothing outside it is opened, and names are found however their accents are encoded.
+"""The root of a data set: nothing outside it is opened, and names match in any Unicode form.
 
-A path that leaves the root, by `..`, by being absolute or by a symbolic link, is refused before anything is opened.
+A path that leaves the root, by `..`, by being absolute or by a symbolic link, is refused before
+anything is opened.
 """
 
 from __future__ import annotations
@@ -21,44 +22,79 @@ from discl_ray.errors import DataError
 
 LINK_OUT = "is a symbolic link out of data.root; data.allow_links_outside=true follows it"
 
-
 LONGEST = 4096
 """Characters of a path; more is a mistake in a manifest."""
 
+NEIGHBOURS = 8
+"""Folders beside a missing root that an error names."""
+
 
 def open_root(root: str) -> Store:
-    """The data set's folder; `~` is the home folder.
+    """The data set's folder or URI; `~` is the home folder.
 
-    Raises DataError if there is none, naming what lies beside it.
+    Raises DataError if it does not exist, naming its neighbours.
     """
-    place = root if "://" in root else os.path.expanduser(root)
+    where = f"data.root = '{shown(root)}'"
     try:
-        if (
-            "://" not in root and ".." in Path(place).parts
-        ):  # so that absolute paths in a manifest begin with it
-            place = os.path.realpath(place)
-        store = Store.at(place)
+        store = Store.at(_absolute(root))
         kind = store.filesystem.get_file_info(store.base).type
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
-        raise DataError(f"data.root = '{shown(root)}': cannot be opened: {error}") from error
+        raise DataError(f"{where}: cannot be opened: {error}") from error
     if kind == pafs.FileType.Directory:
         return store
     if kind == pafs.FileType.File:
-        raise DataError(f"data.root = '{shown(root)}': is a file; name the folder it lies in")
-    beside = ""
-    if store.local is not None and store.local.parent.is_dir():
-        names = sorted(p.name for p in store.local.parent.iterdir() if p.is_dir())[:8]
-        beside = f"; {store.local.parent} holds {', '.join(map(shown, names)) or 'no folder'}"
-    raise DataError(f"data.root = '{shown(root)}': no such folder{beside}")
+        raise DataError(f"{where}: is a file; name the folder it lies in")
+    raise DataError(f"{where}: no such folder{_neighbours(store)}")
+
+
+def _absolute(root: str) -> str:
+    """A root without `~` and `..`, so that absolute paths in a manifest begin with it."""
+    if "://" in root:
+        return root
+    expanded = os.path.expanduser(root)
+    if ".." in Path(expanded).parts:
+        return os.path.realpath(expanded)
+    return expanded
+
+
+def _neighbours(store: Store) -> str:
+    """What is beside a root that does not exist; empty if that cannot be looked at."""
+    if store.local is None or not store.local.parent.is_dir():
+        return ""
+    folders = sorted(path.name for path in store.local.parent.iterdir() if path.is_dir())
+    names = ", ".join(shown(name) for name in folders[:NEIGHBOURS])
+    return f"; {store.local.parent} holds {names or 'no folder'}"
 
 
 def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None) -> str:
-    """A path a manifest names, relative to the root and in its plain form; absolute ones are taken if they lie under the root.
-    Blanks at its ends belong to it only where there is such a file.
+    """A path from a manifest, relative to the root and normalised.
 
-    Raises ValueError with the rule that is broken. `links` allows symbolic links out of the root. Nothing is opened. `known`
-    is a set that a caller with many paths keeps for one root: folders that were looked at before.
+    Absolute paths are accepted if they lie under the root. Blanks at the ends are dropped unless
+    there is a file of that name. `links` allows symbolic links out of the root. `known` is a set
+    that a caller with many paths keeps for one root: folders that were checked before. Nothing is
+    opened.
+
+    Raises ValueError with the rule that is broken.
     """
+    given = _checked_text(root, path)
+    plain = posixpath.normpath(given.replace("\\", "/"))
+    if posixpath.isabs(plain):
+        plain = _relative(root, plain)
+    if plain in ("..", ".") or plain.startswith("../"):
+        raise ValueError("leaves data.root")
+    if root.local is None:
+        return plain
+    inside = set() if known is None else known
+    if not links and escapes(root.local, plain, inside):
+        raise ValueError(LINK_OUT)
+    plain = _as_spelt(root.local, plain)
+    if is_special(root.local / plain):
+        raise ValueError(SPECIAL)
+    return plain
+
+
+def _checked_text(root: Store, path: str) -> str:
+    """A path that can be one; raises ValueError with the rule that is broken."""
     if not path.strip():
         raise ValueError("is empty")
     if "\0" in path or len(path) > LONGEST:
@@ -69,27 +105,21 @@ def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None)
         raise ValueError("is a URI; paths under data.root are allowed")
     if path.endswith(("/", "\\")):
         raise ValueError("names a folder")
-    plain = posixpath.normpath(path.replace("\\", "/"))
-    if posixpath.isabs(plain):
-        plain = _relative(root, plain)
-    if plain == ".." or plain.startswith("../") or plain == ".":
-        raise ValueError("leaves data.root")
-    if root.local is not None:
-        if not links and escapes(root.local, plain, set() if known is None else known):
-            raise ValueError(LINK_OUT)
-        plain = _as_spelt(root.local, plain)
-        if is_special(root.local / plain):
-            raise ValueError(SPECIAL)
-    return plain
+    return path
 
 
 def in_nfc(text: str) -> str:
-    """A path or a name with its accents composed, by which they are compared: macOS, zips and tables spell them differently."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    """A path or name with composed accents, the form in which they are compared.
+
+    macOS, zip files and tables spell them differently.
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", text)
 
 
 def same_name(name: str) -> str:
-    """A class as it is called and compared: in NFC, without blanks at its ends."""
+    """A class name in the form in which it is shown and compared: NFC, no blanks at the ends."""
     return in_nfc(name).strip() or name
 
 
@@ -99,14 +129,16 @@ def _as_spelt(root: Path, path: str) -> str:
         return path
     spelt = ""
     for part in path.split("/"):
-        here = f"{spelt}{part}"
+        here = posixpath.join(spelt, part)
         if not os.path.lexists(root / here):
-            here = f"{spelt}{_names_by_nfc(root / spelt).get(in_nfc(part), part)}"
-        spelt = f"{here}/"
-    return spelt.rstrip("/")
+            names = _names_by_nfc(root / spelt)
+            here = posixpath.join(spelt, names.get(in_nfc(part), part))
+        spelt = here
+    return spelt
 
 
 def _names_by_nfc(folder: Path) -> Mapping[str, str]:
+    """NFC -> name on disk, of everything in a folder; empty if it cannot be listed."""
     try:
         return _listed_by_nfc(str(folder), os.stat(folder).st_mtime_ns)
     except OSError:
@@ -115,33 +147,50 @@ def _names_by_nfc(folder: Path) -> Mapping[str, str]:
 
 @lru_cache(maxsize=64)
 def _listed_by_nfc(folder: str, _mtime_ns: int) -> Mapping[str, str]:
+    """Cached by the folder's date, so that a changed folder is listed again."""
     return {in_nfc(name): name for name in sorted(os.listdir(folder))}
 
 
 def leads_out(root: Store, path: str, known: set[str]) -> bool:
-    """Whether a path that `guard` let pass leaves the root by a symbolic link. `known` as for `guard`."""
+    """Whether a path that `guard` accepted leaves the root by a symbolic link.
+
+    `known` as for `guard`.
+    """
     return root.local is not None and escapes(root.local, path, known)
 
 
 def _relative(root: Store, path: str) -> str:
-    """An absolute path as one relative to the root, by either name of the root if that is a symbolic link."""
-    for home in (root.base, os.path.realpath(root.base)) if root.local is not None else ():
+    """An absolute path relative to the root, which may itself be a symbolic link."""
+    homes: list[str] = []
+    if root.local is not None:
+        homes = [root.base, os.path.realpath(root.base)]
+    for home in homes:
         if path.startswith(f"{home.rstrip('/')}/"):
             return posixpath.relpath(path, home)
     raise ValueError("is absolute and not under data.root")
 
 
 def escapes(root: Path, path: str, known: set[str]) -> bool:
-    """Whether symbolic links on the way lead out; `path` has no `..`, so without a link it cannot."""
+    """Whether a path without `..` leaves the root by a symbolic link on the way.
+
+    Folders that do not are added to `known` and not checked again.
+    """
     end = -1
     while end != len(path):
         end = path.find("/", end + 1)
-        end = len(path) if end < 0 else end
-        if path[:end] in known:
+        if end < 0:
+            end = len(path)
+        part = path[:end]
+        if part in known:
             continue
-        if os.path.islink(root / path[:end]):
-            real, home = os.path.realpath(root / path), os.path.realpath(root)
-            return os.path.commonpath([real, home]) != home
-        if end < len(path):
-            known.add(path[:end])
+        if os.path.islink(root / part):
+            return _is_outside(root, path)
+        if part != path:
+            known.add(part)
     return False
+
+
+def _is_outside(root: Path, path: str) -> bool:
+    real = os.path.realpath(root / path)
+    home = os.path.realpath(root)
+    return os.path.commonpath([real, home]) != home

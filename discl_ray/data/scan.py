@@ -1,4 +1,4 @@
-"""Every listed image read, hashed and decoded once: its upright size, or why it cannot be used. Pure: rows in, as many rows out."""
+"""Every listed image read, hashed and decoded once: its upright size, or why it cannot be used."""
 
 from __future__ import annotations
 
@@ -21,17 +21,28 @@ SCANNED = pa.schema(
     ]
 )
 
+LONGEST_DETAIL = 300
+"""Characters of a detail; what a decoder says may hold a whole header."""
+
 
 def scan(rows: pa.Table, root: Store, read: Read, *, limit: int = MAX_PIXELS) -> pa.Table:
-    """SCANNED of LISTING rows, in their order; one bad image becomes a row with a reason. `limit` as for `decode_image`."""
+    """SCANNED of LISTING rows, one row each, in their order; a bad image is a row with a reason.
+
+    `limit` is the number of pixels as for `decode_image`.
+    """
+    ids = rows["sample_id"].to_pylist()
     found: list[dict[str, object]] = []
-    for sample_id, data in zip(rows["sample_id"].to_pylist(), read(root, rows), strict=True):
-        try:
-            if isinstance(data, ImageError):
-                raise data
-            height, width, _ = decode_image(data, limit=limit).shape
-            row = {"width": width, "height": height, "sha256": sha256(data)}
-        except ImageError as error:
-            row = {"reason": error.reason, "detail": str(error)[:300]}
-        found.append({"sample_id": sample_id, **row})
+    for sample_id, data in zip(ids, read(root, rows), strict=True):
+        found.append({"sample_id": sample_id, **_measure(data, limit)})
     return pa.Table.from_pylist(found, schema=SCANNED)
+
+
+def _measure(data: bytes | ImageError, limit: int) -> dict[str, object]:
+    """Size and hash of an encoded image, or the reason why it has none."""
+    try:
+        if isinstance(data, ImageError):
+            raise data
+        height, width, _ = decode_image(data, limit=limit).shape
+    except ImageError as error:
+        return {"reason": error.reason, "detail": str(error)[:LONGEST_DETAIL]}
+    return {"width": width, "height": height, "sha256": sha256(data)}

@@ -1,53 +1,41 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""Tables with images in them: what Parquet and other formats of columns share.
+"""Tables with a row an image: what Parquet and other columnar formats share.
 
-An image is a cell of bytes, of {bytes, path} as Hugging Face has it, or the path of a file under the root. Labels are text or
-whole numbers. Listing reads every column but the bytes; these are read by row group and in small batches, so that a file may be
-larger than memory. Columns of extension types are refused by their name alone: some hold pickled objects, which are programs.
+Listing reads every column but the images. Labels are text or whole numbers.
 """
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 from discl_ray.core.storage import Store
-from discl_ray.data.files import (
-    SPLIT_WORDS,
-    File,
-    Problems,
-    choose_columns,
-    split_of,
-    stamp_of,
-    stat_files,
+from discl_ray.data.columns import choose_columns
+from discl_ray.data.files import ALL_SPLIT_WORDS, File, split_of, stamp_of, stat_files
+from discl_ray.data.image_cells import (
+    BROKEN,
+    Cell,
+    Kind,
+    extension_of,
+    image_kind,
+    is_text,
+    value_type,
 )
-from discl_ray.data.listing import LISTING, Listing, read_files
+from discl_ray.data.listing import LISTING, Listing, read_files, set_column
 from discl_ray.data.root import guard
-from discl_ray.data.wording import shown
-from discl_ray.errors import DataError, ImageError
+from discl_ray.data.text_files import Problems
+from discl_ray.data.wording import counted, shown
+from discl_ray.errors import DataError
 
+REQUIRED = ("image", "label")
 OPTIONAL = ("split", "sample_id", "domain", "group")
-
-
-BATCH = 16
-"""Images decoded from a file at once."""
-
-
-BROKEN = (pa.ArrowException, OSError, ValueError)
-"""What pyarrow raises at bytes that are not what they should be."""
-
-
-Kind = Literal["bytes", "struct", "path"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,33 +45,26 @@ class Source:
     path: str
     schema: pa.Schema
     split: str | None
-    """Of all rows, where no column says it."""
+    """Of all rows, where no column tells it."""
     read: Callable[[list[str]], pa.Table]
     """Some of the columns, of all rows."""
 
 
-def is_parquet(path: str) -> bool:
-    """Whether a file is Parquet by its name."""
-    return path.lower().endswith(".parquet")
+class _Form(NamedTuple):
+    """What all files of a data set have in common."""
 
-
-def open_parquet(root: Store, path: str) -> Source:
-    """A Parquet file by its footer; raises DataError if that is broken."""
-    try:
-        with _file(root, path) as file:
-            schema = file.schema_arrow
-    except BROKEN as error:
-        raise unreadable(path, "a Parquet file", error) from error
-    return Source(
-        path=path, schema=schema, split=split_of_path(path), read=partial(_read_columns, root, path)
-    )
+    kind: Kind
+    """How they hold images."""
+    numbered: bool
+    """Labels are numbers, not text."""
+    image: str
+    """Name of the image column."""
 
 
 def unreadable(path: str, what: str, error: Exception) -> DataError:
     """The error of a file that is broken as a whole."""
-    return DataError(
-        f"{shown(path)}: cannot be read as {what}: {shown(str(error))}; take it away or get it again"
-    )
+    broken = f"cannot be read as {what}: {shown(str(error))}"
+    return DataError(f"{shown(path)}: {broken}; remove it or download it again")
 
 
 def list_sources(
@@ -93,345 +74,261 @@ def list_sources(
     *,
     optional: Sequence[str],
     files: Sequence[File],
-    read: Callable[..., Iterator[bytes | ImageError]],
+    read: Callable[..., Iterator[Cell]],
     links: bool,
     names: Sequence[str] | None = None,
-    mend: str = "data.columns",
+    remedy: str = "data.columns",
 ) -> Listing:
     """A listing of files with a row an image.
 
-    `given` names columns that are not called as ours, by the keys `mend` of the configuration; `optional` are those that may
-    lack, `names` are what whole numbers stand for. A split none of whose rows has a label (null, or -1 where numbers have
-    names) is of no use here and left out.
+    `given` names columns that are called differently in the files, by the keys `remedy` of the
+    configuration; `optional` are those that may be missing; `names` are the classes of labels 0, 1,
+    … A split none of whose rows has a label (null, or -1 where there are names) is left out.
     """
     tables: list[pa.Table] = []
-    kinds: dict[tuple[Kind, bool, str], str] = {}
+    forms: dict[_Form, str] = {}
     for source in sources:
         columns = choose_columns(
             given,
             source.schema.names,
-            required=("image", "label"),
+            required=REQUIRED,
             optional=optional,
             where=shown(source.path),
-            mend=mend,
+            remedy=remedy,
         )
-        fields = {ours: source.schema.field(theirs) for ours, theirs in columns.items()}
-        for field in fields.values():
-            _check_plain(source.path, field)
-        kind = image_kind(fields["image"].type)
-        if kind is None:
-            raise DataError(
-                f"{shown(source.path)}: image column '{shown(columns['image'])}' is of type {shown(str(fields['image'].type))}; "
-                "needed: encoded images (binary), {bytes, path}, or paths (string)"
-            )
-        kinds.setdefault((kind, _numbered(fields["label"].type), columns["image"]), source.path)
-        if len(kinds) > 1:
-            one, other = kinds.values()
-            raise DataError(
-                f"{shown(one)} and {shown(other)} have images or labels of different types; make them the same"
-            )
-        table = _columns(source, columns, kind, names)
-        tables.append(_with_files(root, source.path, table) if kind == "path" else table)
-    table = _labelled(pa.concat_tables(tables).combine_chunks(), [file.path for file in files])
+        form = _form(source, columns)
+        forms.setdefault(form, source.path)
+        _check_same(forms)
+        tables.append(_list_rows(root, source, columns, form.kind, names))
+    (form,) = forms
+    table = pa.concat_tables(tables).combine_chunks()
+    table = _labelled(table, [file.path for file in files])
     _check_unique(table["sample_id"])
-    (kind, numbered, image), *_ = kinds
-    in_files = kind == "path"
-    images = stat_files(root, table["path"].to_pylist()) if in_files else []
-    if in_files:
-        spelt = pa.array([image.path for image in images], pa.string())
-        table = table.set_column(table.column_names.index("path"), LISTING.field("path"), spelt)
+    classes = names
+    if form.numbered and not names:
+        classes = sorted(table["class_key"].unique().to_pylist(), key=int)
+    if form.kind == "path":
+        return _listing_of_paths(root, table, files, classes)
     return Listing(
         table=table,
         root=root,
-        read=read_files if in_files else partial(read, column=image, links=links),
-        stamp=stamp_of([*files, *images]),
-        in_files=in_files,
-        classes=names
-        or (sorted(set(table["class_key"].to_pylist()), key=int) if numbered else None),
+        read=partial(read, column=form.image, links=links),
+        stamp=stamp_of(files),
+        in_files=False,
+        classes=classes,
     )
 
 
-def image_kind(dtype: pa.DataType) -> Kind | None:
-    """How a column of this type holds images, or null if it does not."""
-    if pat.is_dictionary(dtype):
-        dtype = dtype.value_type
-    if pat.is_struct(dtype):
-        cells = {dtype.field(i).name: dtype.field(i) for i in range(dtype.num_fields)}
-        held = (
-            "bytes" in cells and _is_bytes(cells["bytes"].type) and not _extension(cells["bytes"])
+def _listing_of_paths(
+    root: Store, table: pa.Table, files: Sequence[File], classes: Sequence[str] | None
+) -> Listing:
+    """A listing of images that are files of their own; `files` are those of the table."""
+    images = stat_files(root, table["path"].to_pylist())
+    spelt = pa.array([image.path for image in images], pa.string())
+    return Listing(
+        table=set_column(table, "path", spelt),
+        root=root,
+        read=read_files,
+        stamp=stamp_of([*files, *images]),
+        classes=classes,
+    )
+
+
+def _form(source: Source, columns: Mapping[str, str]) -> _Form:
+    """How a file holds images and labels. Raises DataError if they cannot be used."""
+    for theirs in columns.values():
+        _check_plain(source.path, source.schema.field(theirs))
+    name = columns["image"]
+    dtype = source.schema.field(name).type
+    kind = image_kind(dtype)
+    if kind is None:
+        column = f"image column '{shown(name)}' is of type {shown(str(dtype))}"
+        raise DataError(
+            f"{shown(source.path)}: {column}; "
+            "needed: encoded images (binary), {bytes, path}, or paths (string)"
         )
-        # a column of nulls, as Python's own lists give it, is no path either
-        path = cells["path"].type if "path" in cells else pa.null()
-        return "struct" if held and (pat.is_null(path) or _is_string(path)) else None
-    if _is_bytes(dtype):
-        return "bytes"
-    return "path" if _is_string(dtype) else None
-
-
-def _is_bytes(dtype: pa.DataType) -> bool:
-    return pat.is_binary(dtype) or pat.is_large_binary(dtype) or pat.is_binary_view(dtype)
-
-
-def _is_string(dtype: pa.DataType) -> bool:
-    return pat.is_string(dtype) or pat.is_large_string(dtype) or pat.is_string_view(dtype)
-
-
-def _extension(field: pa.Field) -> str | None:
-    """The name of a field's extension type, whether this process knows it or not."""
-    if isinstance(field.type, pa.BaseExtensionType):
-        return field.type.extension_name
-    name = (field.metadata or {}).get(b"ARROW:extension:name")
-    return None if name is None else name.decode("utf-8", "replace")
+    label = source.schema.field(columns["label"])
+    return _Form(kind=kind, numbered=_is_number(label.type), image=name)
 
 
 def _check_plain(file: str, field: pa.Field) -> None:
-    if name := _extension(field):
-        raise DataError(
-            f"{shown(file)}: column '{shown(field.name)}' is of the extension type {shown(name)}, which is not loaded: such "
-            "columns may hold pickled objects. Write encoded images (PNG, JPEG) as binary, labels as text or whole numbers"
-        )
-
-
-def _numbered(dtype: pa.DataType) -> bool:
-    return pat.is_integer(dtype.value_type if pat.is_dictionary(dtype) else dtype)
-
-
-def _columns(
-    source: Source, columns: Mapping[str, str], kind: Kind, names: Sequence[str] | None
-) -> pa.Table:
-    """LISTING of a file; where images are paths, `path` is what the file says."""
-    wanted = [theirs for ours, theirs in columns.items() if ours != "image" or kind == "path"]
-    try:
-        table = source.read(list(dict.fromkeys(wanted)))
-    except BROKEN as error:
-        raise unreadable(source.path, "a table", error) from error
-    count, where = table.num_rows, shown(source.path)
-    found = {
-        ours: table[theirs].combine_chunks()
-        for ours, theirs in columns.items()
-        if theirs in table.column_names
-    }
-    texts = {
-        ours: _texts(where, ours, column)
-        for ours, column in found.items()
-        if ours not in ("image", "label")
-    }
-    numbers = pa.array(range(count), pa.int64())
-    own = pc.binary_join_element_wise(pa.scalar(source.path), pc.cast(numbers, pa.string()), "#")
-    if "sample_id" in texts and texts["sample_id"].null_count:
-        raise DataError(
-            f"{where}: row {_first(texts['sample_id'].is_null())} has no '{shown(columns['sample_id'])}'"
-        )
-    blank = pa.nulls(count, pa.string())
-    in_files = kind == "path"
-    return pa.table(
-        {
-            "sample_id": texts.get("sample_id", own),
-            "path": _texts(where, "image", found["image"])
-            if in_files
-            else pa.array([source.path] * count, pa.string()),
-            "row": pa.nulls(count, pa.int64()) if in_files else numbers,
-            "class_key": _keys(where, found["label"], names),
-            "split": _splits(where, texts["split"])
-            if "split" in texts
-            else pa.array([source.split] * count, pa.string()),
-            "domain": texts.get("domain", blank),
-            "group": texts.get("group", blank),
-        },
-        schema=LISTING,
+    """Raises DataError if a column is of an extension type."""
+    name = extension_of(field)
+    if name is None:
+        return
+    raise DataError(
+        f"{shown(file)}: column '{shown(field.name)}' is of the extension type {shown(name)}, "
+        "which is not loaded: such columns may hold pickled objects. "
+        "Write encoded images (PNG, JPEG) as binary, labels as text or whole numbers"
     )
 
 
+def _is_number(dtype: pa.DataType) -> bool:
+    return pat.is_integer(value_type(dtype))
+
+
+def _check_same(forms: Mapping[_Form, str]) -> None:
+    """Raises DataError if there is more than one form."""
+    if len(forms) > 1:
+        first, other = forms.values()
+        raise DataError(
+            f"{shown(first)} and {shown(other)} have images or labels of different types; "
+            "make them the same"
+        )
+
+
+def _list_rows(
+    root: Store, source: Source, columns: Mapping[str, str], kind: Kind, names: Sequence[str] | None
+) -> pa.Table:
+    """LISTING of a file."""
+    where = shown(source.path)
+    found = _read(source, columns, kind)
+    label = found.pop("label")
+    path = found.pop("image", None)
+    texts = {ours: _texts(where, ours, column) for ours, column in found.items()}
+    count = len(label)
+    numbers = pa.array(range(count), pa.int64())
+    ids = texts.get("sample_id")
+    if ids is None:
+        ids = _numbered_ids(source.path, numbers)
+    elif ids.null_count:
+        missing = _first(ids.is_null())
+        raise DataError(f"{where}: row {missing} has no '{shown(columns['sample_id'])}'")
+    split = pa.array([source.split] * count, pa.string())
+    if "split" in texts:
+        split = _splits(where, texts["split"])
+    blank = pa.nulls(count, pa.string())
+    listed = {
+        "sample_id": ids,
+        "path": pa.array([source.path] * count, pa.string()),
+        "row": numbers,
+        "class_key": _class_keys(where, label, names),
+        "split": split,
+        "domain": texts.get("domain", blank),
+        "group": texts.get("group", blank),
+    }
+    if kind == "path":
+        listed["path"] = _guarded(root, where, _texts(where, "image", path))
+        listed["row"] = pa.nulls(count, pa.int64())
+    return pa.table(listed, schema=LISTING)
+
+
+def _read(source: Source, columns: Mapping[str, str], kind: Kind) -> dict[str, pa.Array]:
+    """A file's columns by our names, without images unless they are paths."""
+    chosen = dict(columns)
+    if kind != "path":
+        del chosen["image"]
+    distinct = list(dict.fromkeys(chosen.values()))
+    try:
+        table = source.read(distinct)
+    except BROKEN as error:
+        raise unreadable(source.path, "a table", error) from error
+    return {ours: table[theirs].combine_chunks() for ours, theirs in chosen.items()}
+
+
+def _numbered_ids(path: str, numbers: pa.Array) -> pa.Array:
+    """`a.parquet#0`, `a.parquet#1`, …"""
+    words = pc.cast(numbers, pa.string())
+    return pc.binary_join_element_wise(pa.scalar(path), words, "#")
+
+
 def _first(mask: Any) -> int:
+    """The place of the first true value; -1 if there is none."""
     return pc.index(mask, pa.scalar(True)).as_py()
 
 
-def _texts(where: str, name: str, column: pa.Array) -> pa.Array:
-    """A column of text or of whole numbers as text."""
+def _texts(where: str, name: str, column: Any) -> pa.Array:
+    """A column of text, or of whole numbers as text."""
     if pat.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if not (_is_string(column.type) or pat.is_integer(column.type) or pat.is_null(column.type)):
-        raise DataError(
-            f"{where}: the column for {name} is of type {shown(str(column.type))}; needed: text or whole numbers"
-        )
+    dtype = column.type
+    if not (is_text(dtype) or pat.is_integer(dtype) or pat.is_null(dtype)):
+        found = f"the column for {name} is of type {shown(str(dtype))}"
+        raise DataError(f"{where}: {found}; needed: text or whole numbers")
     try:
         texts = pc.cast(column, pa.string())
-        texts.validate(full=True)  # Parquet says it is text; nobody has looked
+        texts.validate(full=True)  # Parquet's text is not checked when it is read
     except pa.ArrowException as error:
         raise DataError(f"{where}: the column for {name} holds text that is not UTF-8") from error
     return texts
 
 
-def _keys(where: str, column: pa.Array, names: Sequence[str] | None) -> pa.Array:
+def _class_keys(where: str, column: pa.Array, names: Sequence[str] | None) -> pa.Array:
     """Labels as class keys; null where there is none."""
     texts = _texts(where, "label", column)
-    if names is not None and _numbered(column.type):
-        known = {str(i): name for i, name in enumerate(names)} | {"-1": None}
-        if unknown := [
-            key for key in texts.unique().to_pylist() if key is not None and key not in known
-        ]:
-            raise DataError(
-                f"{where}: label {unknown[0]} has no name; the {len(names)} names are of labels 0 to {len(names) - 1}"
-            )
-        return pa.array([known.get(key) for key in texts.to_pylist()], pa.string())
-    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), False)
-    if (at := _first(empty)) >= 0:
-        raise DataError(f"{where}: row {at}: label '{shown(texts[at].as_py())}' is empty")
+    if names is not None and _is_number(column.type):
+        return _named_labels(where, texts, names)
+    empty = pc.equal(pc.utf8_trim_whitespace(texts), "")
+    row = _first(pc.fill_null(empty, False))
+    if row >= 0:
+        raise DataError(f"{where}: row {row}: label '{shown(texts[row].as_py())}' is empty")
     return texts
 
 
+def _named_labels(where: str, texts: pa.Array, names: Sequence[str]) -> pa.Array:
+    """The class names of numbers; null for -1, as `datasets` writes rows without a label."""
+    name_of: dict[str | None, str | None] = {None: None, "-1": None}
+    name_of |= {str(label): name for label, name in enumerate(names)}
+    for key in texts.unique().to_pylist():
+        if key not in name_of:
+            known = f"the {len(names)} names are of labels 0 to {len(names) - 1}"
+            raise DataError(f"{where}: label {key} has no name; {known}")
+    return pa.array([name_of[key] for key in texts.to_pylist()], pa.string())
+
+
 def _splits(where: str, words: pa.Array) -> pa.Array:
-    known = {word: split_of(word) if word else None for word in words.unique().to_pylist()}
-    if unknown := [word for word, split in known.items() if word and split is None]:
-        allowed = ", ".join(word for words in SPLIT_WORDS.values() for word in words)
-        raise DataError(f"{where}: split '{shown(unknown[0])}' is none of {allowed}")
-    return pa.array([known[word] for word in words.to_pylist()], pa.string())
+    """The splits of a column's words; null where it is empty."""
+    splits: dict[str | None, str | None] = {}
+    for word in words.unique().to_pylist():
+        splits[word] = split_of(word) if word else None
+        if word and splits[word] is None:
+            allowed = ", ".join(ALL_SPLIT_WORDS)
+            raise DataError(f"{where}: split '{shown(word)}' is none of {allowed}")
+    return pa.array([splits[word] for word in words.to_pylist()], pa.string())
 
 
-def _with_files(root: Store, file: str, table: pa.Table) -> pa.Table:
-    """A listing whose paths are guarded."""
-    problems = Problems(shown(file))
+def _guarded(root: Store, file: str, given: pa.Array) -> pa.Array:
+    """Paths under the root. Raises DataError naming the rows of those that are refused."""
+    problems = Problems(file)
     paths: list[str] = []
-    for row, path in enumerate(table["path"].to_pylist()):
+    for row, path in enumerate(given.to_pylist()):
         try:
             paths.append(guard(root, path or "", links=True))
         except ValueError as error:
             problems.add(f"row {row}", f"path '{shown(path or '')}' {error}")
     problems.check()
-    return table.set_column(
-        table.column_names.index("path"), LISTING.field("path"), pa.array(paths, pa.string())
-    )
+    return pa.array(paths, pa.string())
 
 
 def _labelled(table: pa.Table, files: Sequence[str]) -> pa.Table:
-    """A listing without splits that have no labels at all, as published test splits have not."""
+    """A listing without splits that have no labels at all, such as published test splits."""
+    where = shown(", ".join(files))
     if not table.num_rows:
-        raise DataError(f"{shown(', '.join(files))}: no row in {len(files)} files")
+        raise DataError(f"{where}: no row in {counted(len(files), 'file')}")
     blank = table["class_key"].is_null()
     for split in table["split"].unique().to_pylist():
-        inside = (
-            table["split"].is_null()
-            if split is None
-            else pc.fill_null(pc.equal(table["split"], split), False)
-        )
+        inside = _equal(table["split"], split)
         lacking = pc.and_(inside, blank)
-        if (at := _first(lacking)) >= 0 and pc.sum(lacking).as_py() < pc.sum(inside).as_py():
-            raise DataError(
-                f"'{shown(table['sample_id'][at].as_py())}' has no label, but others of its split have; take it away"
-            )
+        row = _first(lacking)
+        if row >= 0 and pc.sum(lacking).as_py() < pc.sum(inside).as_py():
+            sample_id = shown(table["sample_id"][row].as_py())
+            raise DataError(f"'{sample_id}' has no label, but others of its split have; remove it")
     if pc.all(blank).as_py():
-        raise DataError(f"{shown(', '.join(files))}: no row has a label")
+        raise DataError(f"{where}: no row has a label")
     return table.filter(pc.invert(blank)).combine_chunks()
 
 
+def _equal(column: pa.ChunkedArray, value: str | None) -> Any:
+    """Which cells hold a value, where null is one as well."""
+    if value is None:
+        return column.is_null()
+    return pc.fill_null(pc.equal(column, value), False)
+
+
 def _check_unique(ids: pa.ChunkedArray) -> None:
+    """Raises DataError naming a sample_id that is duplicated."""
     counts = pc.value_counts(ids)
     if len(counts) < len(ids):
-        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise DataError(
-            f"sample_id '{shown(twice[0].as_py())}' stands in several rows; each row needs one of its own"
-        )
-
-
-def read_parquet(
-    root: Store, rows: pa.Table, *, column: str, links: bool
-) -> Iterator[bytes | ImageError]:
-    """The images of LISTING rows from Parquet files: only the row groups they lie in, and of these only the image column."""
-    for path, wanted in runs(rows):
-        done = 0
-        try:
-            with _file(root, path) as file:
-                start = 0
-                for number in range(file.num_row_groups):
-                    size = file.metadata.row_group(number).num_rows
-                    here = wanted[bisect_left(wanted, start) : bisect_left(wanted, start + size)]
-                    if here:
-                        batches = file.iter_batches(BATCH, row_groups=[number], columns=[column])
-                        for item in cells(root, batches, start, here, links=links):
-                            yield item
-                            done += 1
-                    start += size
-            error = ImageError("missing", f"{path} has no such row")
-        except BROKEN as broken:
-            error = ImageError("unreadable", f"{path}: {broken}")
-        yield from [error] * (len(wanted) - done)
-
-
-def runs(rows: pa.Table) -> Iterator[tuple[str, list[int]]]:
-    """Files and ascending row numbers, in the order of a listing's rows."""
-    path: str | None = None
-    wanted: list[int] = []
-    for at, row in zip(rows["path"].to_pylist(), rows["row"].to_pylist(), strict=True):
-        if path is not None and (at != path or row <= wanted[-1]):
-            yield path, wanted
-            wanted = []
-        path = at
-        wanted.append(row)
-    if path is not None:
-        yield path, wanted
-
-
-def cells(
-    root: Store,
-    batches: Iterator[pa.RecordBatch],
-    start: int,
-    wanted: Sequence[int],
-    *,
-    links: bool,
-) -> Iterator[bytes | ImageError]:
-    """The images of some rows, ascending, from record batches that begin at row `start`; one for each, whatever is broken."""
-    done = 0
-    try:
-        while done < len(wanted):
-            batch = next(batches)
-            if _extension(batch.schema.field(0)) or image_kind(batch.schema.field(0).type) is None:
-                raise ValueError("the column is no longer what it was when it was listed")
-            column, end = batch.column(0), start + batch.num_rows
-            while done < len(wanted) and wanted[done] < end:
-                # counted before it is handed out: what the reader of this does is no fault of the batch
-                value, done = column[wanted[done] - start].as_py(), done + 1
-                yield _image(root, value, links)
-            start = end
-        return
-    except StopIteration:
-        error = ImageError("missing", "the file has fewer rows than when it was listed")
-    except BROKEN as broken:
-        error = ImageError("unreadable", str(broken))
-    yield from [error] * (len(wanted) - done)
-
-
-def _image(root: Store, value: Any, links: bool) -> bytes | ImageError:
-    if isinstance(value, Mapping):
-        if value["bytes"] is None and value.get("path"):
-            return _linked(root, value["path"], links)
-        value = value["bytes"]
-    return ImageError("missing", "the cell is empty") if value is None else value
-
-
-def _linked(root: Store, path: str, links: bool) -> bytes | ImageError:
-    """A file that a cell names instead of holding it."""
-    try:
-        plain = guard(root, path, links=links)
-    except ValueError as error:
-        return ImageError("refused", f"path '{shown(path)}' {error}")
-    return next(read_files(root, pa.table({"path": pa.array([plain])})))
-
-
-def _file(root: Store, path: str) -> pq.ParquetFile:
-    # buffered, or a row group's whole column would be read to see its first images
-    return pq.ParquetFile(
-        root.path(path), filesystem=root.filesystem, buffer_size=2**20, pre_buffer=False
-    )
-
-
-def _read_columns(root: Store, path: str, columns: list[str]) -> pa.Table:
-    with _file(root, path) as file:
-        return file.read(columns)
-
-
-def split_of_path(path: str) -> str | None:
-    """The split a file's name begins with, else that of the innermost folder that is called like one."""
-    *folders, name = path.split("/")
-    first = re.match(r"[A-Za-z]+", name)
-    words = [first[0] if first else "", *reversed(folders)]
-    return next((split for word in words if (split := split_of(word))), None)
+        repeated = pc.greater(counts.field("counts"), 1)
+        first = counts.field("values").filter(repeated)[0].as_py()
+        raise DataError(f"sample_id '{shown(first)}' is duplicated; sample_id must be unique")

@@ -1,17 +1,39 @@
-"""How paths and names that come from a data set are shown in a sentence."""
+"""How paths, names and counts that come from a data set are written in a message."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from discl_ray.process.masking import masked
 
 
 def readable(path: str) -> str:
-    """A path as valid text: bytes that are no UTF-8 are written as escapes."""
+    """A path as valid text: bytes that are not UTF-8 become escapes such as `\\xe9`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def shown(text: str, limit: int = 120) -> str:
-    """Text from a data set as an error may print it: on one line, without control characters, and not endless."""
+    """Text from a data set for one line of a message: no control characters, no secrets, short."""
     text = masked(text)
-    plain = "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text[:limit])
-    return plain if len(text) <= limit else f"{plain}… ({len(text)} characters)"
+    plain = "".join(_printable(character) for character in text[:limit])
+    if len(text) <= limit:
+        return plain
+    return f"{plain}… ({len(text)} characters)"
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return ascii(character)[1:-1]
+
+
+def first_few(names: Sequence[str], limit: int = 5, width: int = 60, quote: str = "") -> str:
+    """The first names, separated by commas, and an ellipsis if there are more than `limit`."""
+    words = [f"{quote}{shown(name, width)}{quote}" for name in names[:limit]]
+    ellipsis = ", …" if len(names) > limit else ""
+    return ", ".join(words) + ellipsis
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 image`, `2 images`; the default plural adds an s."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

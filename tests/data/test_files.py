@@ -10,12 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discl_ray.data.columns import choose_columns
 from discl_ray.data.files import (
-    TOLD,
     File,
-    LeftOut,
-    Problems,
-    choose_columns,
     found_instead,
     is_image,
     pick,
@@ -24,9 +21,11 @@ from discl_ray.data.files import (
     stat_files,
     walk,
 )
+from discl_ray.data.left_out import LeftOut
 from discl_ray.data.listing import read_files
 from discl_ray.data.names import load_names
 from discl_ray.data.root import LONGEST, guard, open_root
+from discl_ray.data.text_files import MOST_PROBLEMS, Problems
 from discl_ray.data.wording import readable, shown
 from discl_ray.errors import ConfigError, DataError
 from discl_ray.plan.config import PromptConfig
@@ -380,11 +379,11 @@ def test_problems_are_told_together_and_not_endlessly():
     problems.add("line 9", "is even")
     with pytest.raises(DataError, match=r"x.csv: .*\n  line 2: is odd\n  line 9: is even"):
         problems.check()
-    for line in range(TOLD - 3):
+    for line in range(MOST_PROBLEMS - 3):
         problems.add(f"line {line}", "is odd")
     with pytest.raises(DataError, match="there may be more") as caught:
         problems.add("line 99", "is odd")
-    assert str(caught.value).count("line ") == TOLD
+    assert str(caught.value).count("line ") == MOST_PROBLEMS
 
 
 @pytest.mark.parametrize("word", ["train", "TRAIN", "Training"])

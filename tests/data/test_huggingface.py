@@ -348,7 +348,7 @@ def test_wrong_folders_are_told_at_once(tmp_path):
         promptly(),
         pytest.raises(
             DataError,
-            match=r"looked for dataset_dict\.json or state\.json .*, or \*\.parquet .*; found 1 files",
+            match=r"looked for dataset_dict\.json or state\.json .*, or \*\.parquet .*; found 1 file",
         ),
     ):
         listed(tmp_path)

@@ -115,12 +115,12 @@ def test_images_in_no_class_folder_are_named(tmp_path):
     lay(tmp_path, "a/1.png", "loose.png", "b/1.png")
     with pytest.raises(
         DataError,
-        match=r"1 images lie in no class folder: 'loose.png'; needed: root/<class>/<image>",
+        match=r"1 image lies in no class folder: 'loose.png'; needed: root/<class>/<image>",
     ):
         listed(tmp_path)
     lay(tmp_path / "split", "train/1.png", "train/a/1.png")
     with pytest.raises(
-        DataError, match=r"1 images lie in no class folder: 'train/1.png'.*\(train, training, val"
+        DataError, match=r"1 image lies in no class folder: 'train/1.png'.*\(train, training, val"
     ):
         listed(tmp_path / "split")
     lay(tmp_path / "flat", "1.png", "2.png")
@@ -253,8 +253,8 @@ def test_what_is_read_and_what_is_left_out_by_suffix(tmp_path, monkeypatch):
     said = "\n".join(listing.notes)
     for words in (
         "left out 5 files that are no images: 2 .mp4, 1 .gz, 1 .heic, 1 without suffix",
-        "1 file of telephones (HEIC) can be read after pip install 'discl-ray[heic]'",
-        "no class, for no image in it is read: 'c', 'void'",
+        "1 HEIC photo can be read after pip install 'discl-ray[heic]'",
+        "folders without a readable image are not classes: 'c', 'void'",
     ):
         assert words in said
     monkeypatch.setattr("discl_ray.data.files.can_heic", lambda: True)
@@ -282,7 +282,7 @@ def test_what_systems_and_nas_make_is_left_out_at_any_depth_and_said(tmp_path, r
     listing = listed(f"memory://nas{tmp_path.name}" if remote else lay(tmp_path, *paths))
     assert listing.table["path"].to_pylist() == ["a/1.png", "a/deep/2.png", "b/3.png"]
     said = "\n".join(listing.notes)
-    assert "left out what systems and NAS make: " in said
+    assert "left out files of systems and NAS: " in said
     assert "3 @eaDir" in said
     assert "4 hidden files and folders: ._3.png, .thumbnails" in said
 

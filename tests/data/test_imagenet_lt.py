@@ -175,7 +175,7 @@ def test_names_are_wordnets_or_those_of_a_list(tmp_path):
             "train/n01440764/x.JPEG 4",
             "n01440764 has label 4 here and 0 in ImageNet_LT_train.txt line 1",
         ),
-        ("train/n01440764/n01440764_1.JPEG 0", "stands in ImageNet_LT_train.txt line 1 already"),
+        ("train/n01440764/n01440764_1.JPEG 0", "is already in ImageNet_LT_train.txt line 1"),
         ("../n01440764/x.JPEG 0", "leaves data.root"),
         ("/etc/passwd 0", "is absolute and not under data.root"),
         ("s3://bucket/n01440764/x.JPEG 0", "is a URI"),
@@ -207,7 +207,7 @@ def test_the_second_list_may_not_contradict_the_first(tmp_path):
 def test_what_one_image_is_in_two_splits_is_told(tmp_path):
     lines = lists_of()
     lines["val"][0] = lines["train"][0]
-    assert "stands in ImageNet_LT_train.txt line 1 already" in refused(lay(tmp_path, lines))
+    assert "is already in ImageNet_LT_train.txt line 1" in refused(lay(tmp_path, lines))
 
 
 def test_labels_have_no_gaps_and_all_have_an_id(tmp_path):

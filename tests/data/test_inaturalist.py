@@ -160,8 +160,8 @@ IMAGE = published()["train2018.json"]["images"][0]
         ({"images__3__id": True}, "images[3].id: is true; a whole number is needed"),
         ({"images__3__file_name": None}, "images[3].file_name: is missing; text is needed"),
         ({"images__3__file_name": ["x"] * 99}, "images[3].file_name: is ["),
-        ({"images__3__id": 1}, "images[3]: id 1 stands in images[1] already"),
-        ({"images__3__file_name": IMAGE["file_name"]}, "stands twice"),
+        ({"images__3__id": 1}, "images[3]: id 1 is already in images[1]"),
+        ({"images__3__file_name": IMAGE["file_name"]}, "is duplicated"),
         (
             {"images__3__file_name": "../secret.jpg"},
             "images[3].file_name: '../secret.jpg' leaves data.root",
@@ -180,7 +180,7 @@ IMAGE = published()["train2018.json"]["images"][0]
             {"annotations": published()["train2018.json"]["annotations"][1:]},
             "images[7]: image 7 has no annotation",
         ),
-        ({"categories__1__id": 0}, "categories[3]: id 0 stands twice"),
+        ({"categories__1__id": 0}, "categories[3]: id 0 is duplicated"),
         ({"categories__1__name": None}, "categories[1].name: is missing; text is needed"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_wrong_folder_is_told_at_once(tmp_path):
             "looked for train2018.json, val2018.json and train_val2018/; there is no 'train2018.json'"
             in message
         )
-        assert "found 1 files (1 .json) in train2017.json" in message
+        assert "found 1 file (1 .json) in train2017.json" in message
         lay(tmp_path, images=False)
         assert "the images of train2018.json; there is none of its 3 folders" in refused(tmp_path)
 

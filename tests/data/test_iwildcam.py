@@ -161,7 +161,7 @@ def test_columns_may_stand_in_any_order_among_others(tmp_path):
         ({"filename": ""}, "filename '' names a folder"),
         ({"filename": "../metadata.csv/../../x.jpg"}, "leaves data.root"),
         ({"filename": "a\x00.jpg"}, "NUL"),
-        ({"filename": rows_of()[0]["filename"]}, "stands in line 2 already"),
+        ({"filename": rows_of()[0]["filename"]}, "is already in line 2"),
     ],
 )
 def test_a_line_that_cannot_be_is_named(tmp_path, change, rule):

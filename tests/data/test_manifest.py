@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from discl_ray.config import load_config
 from discl_ray.data.config import ManifestConfig
-from discl_ray.data.files import TOLD
 from discl_ray.data.manifest import manifest
 from discl_ray.data.settle import settled
+from discl_ray.data.text_files import MOST_PROBLEMS
 from discl_ray.errors import ConfigError, DataError
 from tests.conftest import promptly
 
@@ -180,11 +180,8 @@ def test_any_label_comes_back(tmp_path_factory, labels):
         ("path,label\na,cat \n\na, dog\n", "line 4: 'a' is 'dog' here and 'cat ' in line 2"),
         ('path,label\na,"cat\nb,dog"\n', r"line 2: label 'cat\\nb,dog' holds a control character"),
         ("path,label\na,cat\n\na,dog\n", "line 4: 'a' is 'dog' here and 'cat' in line 2"),
-        ("path,label\na,cat\n./a,cat\n", "line 3: sample_id 'a' stands in line 2 already"),
-        (
-            "path,label,sample_id\na,cat,1\nb,cat,1\n",
-            "line 3: sample_id '1' stands in line 2 already",
-        ),
+        ("path,label\na,cat\n./a,cat\n", "line 3: sample_id 'a' is already in line 2"),
+        ("path,label,sample_id\na,cat,1\nb,cat,1\n", "line 3: sample_id '1' is already in line 2"),
         (
             "path,label,sample_id\na,cat,1\na,dog,2\n",
             "line 3: 'a' is 'dog' here and 'cat' in line 2",
@@ -211,7 +208,7 @@ def test_any_label_comes_back(tmp_path_factory, labels):
             r"no column 'label' \(did you mean 'lable'\?\); its columns are path, lable",
         ),
         ("path,label,label\na,cat,cat\n", "2 columns are called 'label'"),
-        ("path;label\na;cat\n", "line 1: columns are divided by ';'; needed: commas"),
+        ("path;label\na;cat\n", "line 1: columns are separated by ';'; needed: commas"),
         ("path,label\n", "has no row"),
         ("", "is empty"),
         (" \n\n", "is empty"),
@@ -241,7 +238,7 @@ def test_what_is_wrong_in_a_table_is_told_by_line_and_rule(read, content, messag
             '{"path": "a", "label": "cat"}\n5\nnull\n',
             r"(?s)line 2: is no object.*line 3: is no object",
         ),
-        ('{"path": "a", "path": "b", "label": "cat"}', "line 1: a key stands twice"),
+        ('{"path": "a", "path": "b", "label": "cat"}', "line 1: a key is duplicated"),
         ('{"path": "a", "label": true}', "line 1: label = True: text or a number is needed"),
         ('{"path": ["a"], "label": "cat"}', "line 1: path = ..a..: text or a number is needed"),
         (
@@ -280,7 +277,7 @@ def test_problems_are_told_together_up_to_a_number(read):
     ]
     with pytest.raises(DataError, match="there may be more") as caught:
         read("path,label\n" + "../x,cat\n" * 100_000)
-    assert str(caught.value).count("line ") == TOLD
+    assert str(caught.value).count("line ") == MOST_PROBLEMS
 
 
 def test_links_out_of_the_root_are_refused(read, tmp_path, tmp_path_factory):

@@ -52,7 +52,7 @@ def test_json_comes_back(tmp_path_factory, names):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "class,name\na,b\n\na,c\n", r"line 4: class 'a' stands in line 2 already"),
+        ("a.csv", "class,name\na,b\n\na,c\n", r"line 4: class 'a' is already in line 2"),
         ("a.csv", "class,name\na,\n", r"line 2: name of class 'a' is empty"),
         ("a.csv", "class,name\na,b,c\n", "line 2: has 3 fields, the header has 2"),
         ("a.csv", "key,label\na,b\n", "line 1: columns are key, label; needed: class,name"),
@@ -62,7 +62,7 @@ def test_json_comes_back(tmp_path_factory, names):
         ("a.csv", "class,name\n", "holds no name"),
         ("a.csv", "", "holds no name"),
         ("a.csv", b"class,name\na,caf\xe9\n", "line 2: is not UTF-8"),
-        ("a.json", '{"a": "b", "a": "c"}', r"entry 2: class 'a' stands in entry 1 already"),
+        ("a.json", '{"a": "b", "a": "c"}', r"entry 2: class 'a' is already in entry 1"),
         ("a.json", '{\n"a": "b",\n}', "line 3: "),
         ("a.json", '["a"]', "an object is needed"),
         ("a.json", '{"a": ["b"]}', "entry 1: the name of class 'a' is no text"),
@@ -75,7 +75,7 @@ def test_json_comes_back(tmp_path_factory, names):
         ("a.json", "[" * 100_000, "an object is needed"),
         ("a.json", "", "line 1"),
         ("a.txt", "a b\nc\n", r"line 2: 'c' has no name"),
-        ("a.txt", "a b\na c\n", r"line 2: class 'a' stands in line 1"),
+        ("a.txt", "a b\na c\n", r"line 2: class 'a' is already in line 1"),
         ("a.txt", "a b\x1bc\n", "holds a control character"),
     ],
 )

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from discl_ray.config import load_config
 from discl_ray.data.config import ParquetConfig
 from discl_ray.data.parquet import parquet
+from discl_ray.data.parquet_files import split_of_path
 from discl_ray.data.settle import settled
-from discl_ray.data.tabular import split_of_path
 from discl_ray.errors import ConfigError, DataError, ImageError
 from tests.conftest import promptly
 
@@ -356,7 +356,7 @@ def test_a_file_damaged_anywhere_ends_in_a_dataerror_or_rows(tmp_path):
         ({"image": [b"x"], "label": [1], "split": [3]}, "split '3' is none of train"),
         (
             {"image": [b"x", b"y"], "label": [1, 1], "sample_id": ["a", "a"]},
-            "sample_id 'a' stands in several rows",
+            "sample_id 'a' is duplicated",
         ),
         (
             {"image": [b"x", b"y"], "label": [1, 1], "sample_id": ["a", None]},
@@ -369,7 +369,7 @@ def test_a_file_damaged_anywhere_ends_in_a_dataerror_or_rows(tmp_path):
         ),
         (
             {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())},
-            "no row in 1 files",
+            "no row in 1 file",
         ),
     ],
 )
@@ -414,7 +414,7 @@ def test_files_that_do_not_belong_together_are_named(tmp_path):
     with pytest.raises(DataError, match="different types"):
         listed(tmp_path)
     write(tmp_path / "b.parquet", image=[b"x"], label=[1], sample_id=["a.parquet#0"])
-    with pytest.raises(DataError, match=r"'a\.parquet#0' stands in several rows"):
+    with pytest.raises(DataError, match=r"'a\.parquet#0' is duplicated"):
         listed(tmp_path)
 
 
@@ -499,7 +499,7 @@ def test_wrong_folders_are_told_at_once(tmp_path):
     with (
         promptly(),
         pytest.raises(
-            DataError, match=r"looked for \*\.parquet; found 1 files \(1 \.csv\) in x\.csv"
+            DataError, match=r"looked for \*\.parquet; found 1 file \(1 \.csv\) in x\.csv"
         ),
     ):
         listed(tmp_path)

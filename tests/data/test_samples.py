@@ -18,7 +18,8 @@ from discl_ray.data.config import AnyDataConfig, ImageFolderConfig, LongTail
 from discl_ray.data.files import stamp_of, walk
 from discl_ray.data.listing import Listing, inline, listing_table, read_files
 from discl_ray.data.root import open_root
-from discl_ray.data.samples import read_samples, summarize_samples
+from discl_ray.data.samples import read_samples
+from discl_ray.data.summary import summarize_samples
 from discl_ray.errors import DataError
 
 
