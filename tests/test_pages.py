@@ -167,6 +167,24 @@ def test_every_page_is_linked_from_readme():
     assert [page.name for page in PAGES if page not in linked and page.name != "README.md"] == []
 
 
+def _defined(path: Path) -> set[str]:
+    """The names a module defines at its top."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        found.update(target.id for target in targets if isinstance(target, ast.Name))
+    return found
+
+
+@current_page
+def test_names_that_a_page_places_in_a_file_are_defined_there(page):
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    placed = re.findall(r"`(\w+)` in `(discl_ray/[\w/]+\.py)`", text)
+    assert [name for name, file in placed if name not in _defined(ROOT / file)] == []
+
+
 def test_readmes_test_command_is_what_the_checks_call():
     timed = re.findall(r"^timed (.+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
