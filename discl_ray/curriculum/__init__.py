@@ -1,1 +1,1 @@
-"""Which images does a stage train on? Strategies (pure), mixing into an epoch's order, and the controller."""
+"""What a stage trains on: strategies (pure), the order of an epoch, and the controller."""

@@ -1,7 +1,8 @@
-"""The controller as a named, async Ray actor, `curriculum-{run}`, and the proxy by which a worker talks to it.
+"""The controller as a named, async Ray actor, `curriculum-{run}`, and a worker's proxy for it.
 
-The actor keeps nothing on disk. If it dies, Ray restarts it empty; it then refuses to record or to choose, and the proxy loads it
-from the state the worker last saw, which is what the checkpoint holds.
+The actor keeps nothing on disk. If it dies, Ray restarts it empty; it then refuses to record or to
+choose, and the proxy loads it from the state the worker saw last, which is what the checkpoint
+holds.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from discl_ray.curriculum.strategies import Choice
 from discl_ray.errors import IntegrityError
 
 TRIES = 20
-"""How often a question is put to an actor that is down; it is back within a second or two."""
+"""How often an actor that is down is asked again; it is back within a second or two."""
+
+LONGEST_WAIT_S = 1.0
+"""Between two tries."""
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class ControllerActor:
-    """A `LocalController` on Ray. Async, so that somebody who looks at it (`state`) never waits for the run, nor the run for him."""
+    """A `LocalController` on Ray. Async: `state()` does not block training, nor wait for it."""
 
     def __init__(self, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> None:
         self._controller = LocalController(config, levels, seed)
@@ -48,14 +51,16 @@ class ControllerActor:
 
 
 def actor_name(run: str) -> str:
-    """Under which `ray.get_actor` finds a run's controller."""
+    """The name by which `ray.get_actor` finds a run's controller."""
     return f"curriculum-{run}"
 
 
 def start_controller(run: str, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> Any:
-    """Creates the run's controller, or finds it; returns the actor's handle, which keeps it alive."""
-    actor: Any = ControllerActor
-    return actor.options(name=actor_name(run), get_if_exists=True).remote(config, levels, seed)
+    """Creates the run's controller, or finds it; the actor lives as long as the returned handle."""
+    # Ray's decorator hides the class's signature from type checkers; as a call it stays a class
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ControllerActor)
+    options = actor.options(name=actor_name(run), get_if_exists=True)
+    return options.remote(config, levels, seed)
 
 
 class ActorController:
@@ -63,21 +68,26 @@ class ActorController:
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
-        self.seen: dict[str, Any] = {"history": {}}
+        self.last_state: dict[str, Any] = {"history": {}}
+        """What the actor is known to have recorded; it is loaded from this after a restart."""
 
     def _ask(self, method: str, *args: object) -> Any:
+        """The actor's answer, after it has been loaded again if it was restarted.
+
+        Raises IntegrityError if it is not back, or still has no answer, after TRIES.
+        """
         for number in range(TRIES):
             try:
-                answer = ray.get(getattr(self.handle, method).remote(*args))
+                answer: Any = ray.get(getattr(self.handle, method).remote(*args))
                 if answer is not None and answer is not False:
                     return answer
-                ray.get(
-                    self.handle.load.remote(self.seen)
-                )  # it was restarted and has lost its past
+                # a restarted actor has no history, and so no answer
+                ray.get(self.handle.load.remote(self.last_state))
             except RayActorError:
-                time.sleep(min(0.1 * number, 1.0))
+                _wait(number)
         raise IntegrityError(
-            f"the curriculum's actor did not answer {method}{args} after being loaded from the checkpoint"
+            f"the curriculum's actor did not answer {method}{args} "
+            "after being loaded from the checkpoint"
         )
 
     def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
@@ -87,20 +97,27 @@ class ActorController:
     def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """See `Controller`."""
         self._ask("record", epoch, dict(metrics))
-        past = {e: m for e, m in self.seen["history"].items() if int(e) < epoch}
-        self.seen = {"history": past | {str(epoch): dict(metrics)}}
+        history = self.last_state["history"]
+        earlier = {e: record for e, record in history.items() if int(e) < epoch}
+        self.last_state = {"history": earlier | {str(epoch): dict(metrics)}}
         return True
 
     def state(self) -> dict[str, Any]:
-        """What this worker last saw."""
-        return self.seen
+        """The state as this worker saw it last."""
+        return self.last_state
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """See `Controller`."""
-        self.seen = dict(state)
+        """See `Controller`; raises IntegrityError if the actor is not back after TRIES."""
+        self.last_state = dict(state)
         for number in range(TRIES):
             try:
-                return ray.get(self.handle.load.remote(self.seen))
+                ray.get(self.handle.load.remote(self.last_state))
+                return
             except RayActorError:
-                time.sleep(min(0.1 * number, 1.0))
+                _wait(number)
         raise IntegrityError("the curriculum's actor cannot be loaded from the checkpoint")
+
+
+def _wait(number: int) -> None:
+    """Waits before the next try, longer each time."""
+    time.sleep(min(0.1 * number, LONGEST_WAIT_S))

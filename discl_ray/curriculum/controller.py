@@ -1,8 +1,8 @@
 """The controller: it chooses each epoch's levels and remembers what was measured.
 
-`Controller` is the protocol the training loop knows; `LocalController` is the thing itself, in process; `actor.py` puts it into a
-named Ray actor. The checkpoint is the only durable truth: a controller that lost its past refuses to record and is loaded from
-it again.
+`Controller` is the protocol the training loop knows; `LocalController` implements it in process,
+and `actor.py` puts that into a named Ray actor. The checkpoint is the only durable truth: a
+controller that lost its history refuses to record and is loaded from the checkpoint again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from discl_ray.core.lam import REAL
+from discl_ray.core.lam import lam_to_pct
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.progress import Progress, from_metrics
 from discl_ray.curriculum.strategies import Choice, Situation, strategy_of
@@ -22,12 +22,16 @@ class Controller(Protocol):
     def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
         """What an epoch (from 1) trains on, or None if an earlier epoch is not recorded.
 
-        If the answer says `explore`, progress is to be measured first and the question asked again with it.
+        If the answer says `explore`, progress is to be measured first and the question asked again
+        with it.
         """
         ...
 
     def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
-        """Notes an epoch's metrics; False, and nothing noted, if an earlier epoch is missing. Later epochs are forgotten."""
+        """Stores an epoch's metrics and forgets later epochs.
+
+        False, and nothing is stored, if an earlier epoch is missing.
+        """
         ...
 
     def state(self) -> dict[str, Any]:
@@ -35,15 +39,17 @@ class Controller(Protocol):
         ...
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes back (or forward) to a state."""
+        """Replaces the history by that of a state."""
         ...
 
 
 class LocalController:
-    """The curriculum of one training run."""
+    """The curriculum of one training run; `levels` are λ in percent, ascending, 100 last."""
 
     def __init__(self, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> None:
-        self.config, self.levels, self.seed = config, levels, seed
+        self.config = config
+        self.levels = levels
+        self.seed = seed
         self.history: dict[int, dict[str, Any]] = {}
 
     def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
@@ -58,21 +64,34 @@ class LocalController:
             seed=self.seed,
             progress=progress,
             past=from_metrics(before) or None,
-            previous=round(before["lam"] * REAL) if "lam" in before else None,
+            previous=_recorded_level(before),
         )
         return strategy_of(self.config)(situation)
 
     def record(self, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """See `Controller`."""
-        if any(e not in self.history for e in range(1, epoch)):
+        earlier = range(1, epoch)
+        if any(e not in self.history for e in earlier):
             return False
-        self.history = {e: m for e, m in self.history.items() if e < epoch} | {epoch: dict(metrics)}
+        self.history = {e: self.history[e] for e in earlier}
+        self.history[epoch] = dict(metrics)
         return True
 
     def state(self) -> dict[str, Any]:
         """See `Controller`."""
-        return {"history": {str(e): m for e, m in self.history.items()}}
+        history = {str(epoch): metrics for epoch, metrics in self.history.items()}
+        return {"history": history}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """See `Controller`."""
-        self.history = {int(e): dict(m) for e, m in state["history"].items()}
+        history = state["history"]
+        self.history = {int(epoch): dict(metrics) for epoch, metrics in history.items()}
+
+
+def _recorded_level(record: Mapping[str, Any]) -> int | None:
+    """The level that an epoch trained on, in percent; None if its record names none."""
+    if "lam_pct" in record:
+        return record["lam_pct"]
+    if "lam" in record:  # the record of an earlier version
+        return lam_to_pct(round(record["lam"], 2))
+    return None

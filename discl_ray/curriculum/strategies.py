@@ -1,16 +1,17 @@
-"""Strategies: what does each epoch train on? Pure functions of a situation, one signature, one dict.
+"""Strategies: what does each epoch train on? Pure functions of one signature, in a dict.
 
-S_λ are kept synthetic images, D_h hard and D_nh non-hard real ones, D_all both; L ascending levels end with λ = 1, and S_1 = D_h.
-During E_CL curriculum epochs, and after them:
+S_λ are kept synthetic images, D_h hard and D_nh non-hard real ones, D_all both; the L ascending
+levels end with λ = 1, and S_1 = D_h. A level is λ as an integer percent. During E_CL curriculum
+epochs, and after them:
 
     diverse_to_specific, specific_to_diverse    S_λ ∪ D_nh ∪ D_h                     D_nh ∪ D_h
     all_level                                   ∪ S_λ, as many images, ∪ D_nh ∪ D_h  D_nh ∪ D_h
     adaptive, random, easy_to_hard              S_λ ∪ D_nh                           D_all
-    text_only (λ = 0), fixed                    S_λ ∪ D_nh, all the time: never D_h (paper §4.1)
-    duplicated                                  D_nh ∪ D_h, all the time
-    real_only                                   D_all, all the time
+    text_only (λ = 0), fixed                    S_λ ∪ D_nh throughout: never D_h (paper §4.1)
+    duplicated                                  D_nh ∪ D_h throughout
+    real_only                                   D_all throughout
 
-Wherever D_h stands without synthetic images it is repeated to the size that a synthetic stage has.
+Where D_h is used without synthetic images it is repeated to the size of a synthetic stage.
 """
 
 from __future__ import annotations
@@ -21,53 +22,59 @@ from dataclasses import dataclass
 import numpy as np
 
 from discl_ray.core import outside
-from discl_ray.core.lam import REAL, lam_to_pct
+from discl_ray.core.lam import REAL, lam_to_pct, pct_to_lam
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.progress import Progress, most_progressed
 from discl_ray.errors import ConfigError, IntegrityError
 from discl_ray.process.calls import advice
+
+Levels = tuple[int, ...]
+"""λ in percent, ascending."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """What one epoch trains on besides D_nh."""
 
-    levels: tuple[int, ...]
-    """Levels drawn from, evenly; (100,) is D_h itself, repeated; () is D_all as it is, nothing synthetic and nothing repeated."""
+    levels: Levels
+    """λ in percent, drawn from evenly; (100,) is D_h itself, repeated; () is D_all as it is, with
+    nothing synthetic and nothing repeated."""
     hard: bool = True
-    """D_h stands beside the synthetic images."""
+    """Whether D_h is added to the synthetic images."""
     explore: bool = False
     """Not decided yet: measure progress over a round of real images first, then ask again."""
     lead: float | None = None
-    """adaptive: by how many standard errors the level that progressed most leads the second."""
+    """adaptive: lead of the level with the most progress over the second, in standard errors."""
 
     @property
-    def synthetic(self) -> tuple[int, ...]:
+    def synthetic(self) -> Levels:
         """The levels that are not the real image."""
         return tuple(level for level in self.levels if level != REAL)
 
     @property
-    def lam(self) -> float:
-        """The mean level, for records and plots; 1 without synthetic images."""
-        return float(np.mean(self.levels)) / REAL if self.levels else 1.0
+    def lam_pct(self) -> int:
+        """The mean level in whole percent, for records and plots; 100 without synthetic images."""
+        if not self.levels:
+            return REAL
+        return round(sum(self.levels) / len(self.levels))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """All that a strategy may look at."""
+    """Everything a strategy may base its choice on."""
 
     epoch: int
     """From 1."""
-    levels: tuple[int, ...]
+    levels: Levels
     """Ascending, 100 last."""
     config: CurriculumConfig
     seed: int
     progress: Mapping[int, Progress] | None = None
-    """What this epoch's round of real images did, by level; None before it."""
+    """Measured over this epoch's round of real images, by level; None before that round."""
     past: Mapping[int, Progress] | None = None
-    """The same of the epoch before; None if there was none."""
+    """The previous epoch's progress; None if it measured none."""
     previous: int | None = None
-    """The level of the epoch before."""
+    """The previous epoch's level."""
 
     @property
     def over(self) -> bool:
@@ -85,22 +92,30 @@ EXPLORE = Choice(levels=(), explore=True)
 
 
 def _ascending(at: Situation) -> int:
-    """Algorithm 1: equal time for each level; at epoch e = 1...E_CL level min(⌊(e-1) L / E_CL⌋, L-1)."""
-    return min((at.epoch - 1) * len(at.levels) // at.config.epochs, len(at.levels) - 1)
+    """Algorithm 1: equal time for each level; at epoch e = 1...E_CL number ⌊(e-1) L / E_CL⌋."""
+    count = len(at.levels)
+    number = (at.epoch - 1) * count // at.config.epochs
+    return min(number, count - 1)
 
 
 def diverse_to_specific(at: Situation) -> Choice:
     """Algorithm 1: from text-typical to real."""
-    return REAL_STAGE if at.over else Choice(levels=(at.levels[_ascending(at)],))
+    if at.over:
+        return REAL_STAGE
+    level = at.levels[_ascending(at)]
+    return Choice(levels=(level,))
 
 
 def specific_to_diverse(at: Situation) -> Choice:
     """Algorithm 1 backwards."""
-    return REAL_STAGE if at.over else Choice(levels=(at.levels[-1 - _ascending(at)],))
+    if at.over:
+        return REAL_STAGE
+    level = at.levels[-1 - _ascending(at)]
+    return Choice(levels=(level,))
 
 
 def all_level(at: Situation) -> Choice:
-    """No curriculum: every synthetic level at once, the same number of images as one level would give."""
+    """No curriculum: every synthetic level at once, as many images as one level would give."""
     return REAL_STAGE if at.over else Choice(levels=at.levels)
 
 
@@ -115,14 +130,20 @@ def fixed(at: Situation) -> Choice:
 
 
 def easy_to_hard(at: Situation) -> Choice:
-    """The order of Diverse-to-Specific for the low-quality task, where what is closer to the hard images is harder."""
-    return AS_IS if at.over else Choice(levels=(at.levels[_ascending(at)],), hard=False)
+    """Diverse-to-Specific for the low-quality task: there, closer to the hard images is harder."""
+    if at.over:
+        return AS_IS
+    level = at.levels[_ascending(at)]
+    return Choice(levels=(level,), hard=False)
 
 
 def random(at: Situation) -> Choice:
     """A level drawn for each epoch."""
-    drawn = np.random.default_rng([at.seed, at.epoch, 0x5A]).integers(len(at.levels))
-    return AS_IS if at.over else Choice(levels=(at.levels[int(drawn)],), hard=False)
+    if at.over:
+        return AS_IS
+    rng = np.random.default_rng([at.seed, at.epoch, 0x5A])
+    drawn = int(rng.integers(len(at.levels)))
+    return Choice(levels=(at.levels[drawn],), hard=False)
 
 
 def adaptive(at: Situation) -> Choice:
@@ -137,24 +158,24 @@ def adaptive(at: Situation) -> Choice:
         return EXPLORE
     if not at.progress:
         raise IntegrityError(
-            "adaptive: there is no probe at any level; hard.probe_sources leaves none, or val has no hard image"
+            "adaptive: there is no probe at any level; "
+            "hard.probe_sources leaves none, or val has no hard image"
         )
-    decides = at.progress if at.config.apply == "same" else at.past
-    if not decides:
+    measured = at.progress if at.config.apply == "same" else at.past
+    if not measured:
         return Choice(levels=(REAL,), hard=False)
-    level, lead = most_progressed(
-        decides, previous=at.previous if at.config.rule == "margin" else None
-    )
+    previous = at.previous if at.config.rule == "margin" else None
+    level, lead = most_progressed(measured, previous=previous)
     return Choice(levels=(level,), hard=False, lead=lead)
 
 
 def duplicated(at: Situation) -> Choice:
-    """The control that repeats the hard real images as often as others see synthetic ones."""
+    """The control: the hard real images, repeated as often as others see synthetic ones."""
     return REAL_STAGE
 
 
 def real_only(at: Situation) -> Choice:
-    """The baseline: every real image alike, as many of them per epoch as the other strategies see images."""
+    """The baseline: all real images alike, as many per epoch as the other strategies use."""
     return AS_IS
 
 
@@ -178,68 +199,86 @@ def strategy_of(config: CurriculumConfig) -> Callable[[Situation], Choice]:
 
     Raises ConfigError if one from outside cannot be found; what that returns is checked.
     """
-    if (builtin := STRATEGIES.get(config.strategy)) is not None:
+    builtin = STRATEGIES.get(config.strategy)
+    if builtin is not None:
         return builtin
     own = outside.STRATEGIES.load(config.strategy)
 
     def checked(at: Situation) -> Choice:
         choice = own(at)
-        named = f"curriculum.strategy = '{config.strategy}', epoch {at.epoch}"
-        if not isinstance(choice, Choice):
-            raise ConfigError(
-                f"{named}: returned a {type(choice).__name__}; a discl_ray.Choice is needed"
-            )
-        if missing := [level for level in choice.levels if level not in at.levels]:
-            there = ", ".join(map(str, at.levels))
-            raise ConfigError(f"{named}: chose λ = {missing[0]} %; there are {there}")
-        if choice.explore and at.progress is not None:
-            raise ConfigError(f"{named}: asks to measure progress, which has been measured")
+        problem = _problem_of(choice, at)
+        if problem:
+            name = f"curriculum.strategy = '{config.strategy}', epoch {at.epoch}"
+            raise ConfigError(f"{name}: {problem}")
         return choice
 
     return checked
 
 
-def explores(config: CurriculumConfig, levels: tuple[int, ...], *, seed: int) -> bool:
+def _problem_of(choice: object, at: Situation) -> str:
+    """What is wrong with the choice of a strategy from outside; empty if nothing is."""
+    if not isinstance(choice, Choice):
+        return f"returned a {type(choice).__name__}; a discl_ray.Choice is needed"
+    for level in choice.levels:
+        if level not in at.levels:
+            made = ", ".join(map(str, at.levels))
+            return f"chose λ = {level} %; there are {made}"
+    if choice.explore and at.progress is not None:
+        return "asks to measure progress, which has been measured"
+    return ""
+
+
+def explores(config: CurriculumConfig, levels: Levels, *, seed: int) -> bool:
     """Whether the strategy measures progress before it chooses."""
-    at = Situation(epoch=1, levels=levels, config=config, seed=seed)
-    return strategy_of(config)(at).explore
+    first = Situation(epoch=1, levels=levels, config=config, seed=seed)
+    return strategy_of(config)(first).explore
 
 
-def stages(
-    config: CurriculumConfig, levels: tuple[int, ...], *, seed: int, epochs: int
-) -> list[Choice]:
+def stages(config: CurriculumConfig, levels: Levels, *, seed: int, epochs: int) -> list[Choice]:
     """What the epochs of a run may train on, each once; of an adaptive curriculum every level."""
     if explores(config, levels, seed=seed):
         return [Choice(levels=(level,), hard=False) for level in levels]
     strategy = strategy_of(config)
-    at = (
-        Situation(epoch=epoch, levels=levels, config=config, seed=seed)
-        for epoch in range(1, epochs + 1)
-    )
-    return list(dict.fromkeys(map(strategy, at)))
+    choices: dict[Choice, None] = {}  # a set that keeps the order of the epochs
+    for epoch in range(1, epochs + 1):
+        situation = Situation(epoch=epoch, levels=levels, config=config, seed=seed)
+        choices[strategy(situation)] = None
+    return list(choices)
 
 
-def curriculum_levels(config: CurriculumConfig, spectrum: tuple[int, ...]) -> tuple[int, ...]:
-    """The levels a curriculum goes through, ascending, 100 last; `spectrum` are those that were made, without 100.
+def curriculum_levels(config: CurriculumConfig, spectrum: Levels) -> Levels:
+    """The levels a curriculum goes through, in percent, ascending, 100 last.
 
-    Raises ConfigError for a level that the spectrum does not have.
+    `spectrum` are those that were made, without 100. Raises ConfigError for a level that is not
+    among them.
     """
-    wanted = (
-        spectrum
-        if config.levels is None
-        else tuple(sorted({lam_to_pct(lam) for lam in config.levels} - {REAL}))
-    )
+    wanted = spectrum
+    if config.levels is not None:
+        named = {lam_to_pct(lam) for lam in config.levels}
+        wanted = tuple(sorted(named - {REAL}))
+    for key, levels in _levels_by_key(config, wanted).items():
+        for level in levels:
+            if level not in spectrum:
+                raise _not_made(key, level, spectrum)
+    return (*wanted, REAL)
+
+
+def _levels_by_key(config: CurriculumConfig, wanted: Levels) -> dict[str, Levels]:
+    """The synthetic levels a strategy needs, by the configuration key that asks for them."""
+    if config.strategy in ("real_only", "duplicated"):
+        return {}
     named = {"curriculum.levels": wanted}
     if config.strategy == "text_only":
         named["curriculum.strategy = text_only"] = (0,)
     if config.strategy == "fixed":
         named["curriculum.fixed_lam"] = (lam_to_pct(config.fixed_lam),)
-    if config.strategy not in ("real_only", "duplicated"):
-        for key, levels in named.items():
-            if missing := [level for level in levels if level not in spectrum]:
-                there = ", ".join(f"{level / REAL:g}" for level in spectrum) or "none"
-                raise ConfigError(
-                    f"{key}: no image was made at λ = {missing[0] / REAL:g}; there are {there}. Add it to plan.lams and "
-                    f"{advice('generate')}, which makes only what is new"
-                )
-    return (*wanted, REAL)
+    return named
+
+
+def _not_made(key: str, level: int, spectrum: Levels) -> ConfigError:
+    lam = pct_to_lam(level)
+    made = ", ".join(f"{pct_to_lam(other):g}" for other in spectrum)
+    return ConfigError(
+        f"{key}: no image was made at λ = {lam:g}; there are {made or 'none'}. "
+        f"Add it to plan.lams and {advice('generate')}, which makes only what is new"
+    )

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from discl_ray.core.lam import REAL
+from discl_ray.core.lam import REAL, pct_to_lam
 from discl_ray.core.metrics import main_metric, scores
 from discl_ray.curriculum.controller import Controller
 from discl_ray.curriculum.epoch_order import (
@@ -203,7 +203,8 @@ class _Run:
         loss = self._pass(order, epoch, choice, before=before, total=total)
         return {
             "loss": loss,
-            "lam": choice.lam,
+            "lam": pct_to_lam(choice.lam_pct),
+            "lam_pct": choice.lam_pct,
             "synthetic": order.synthetic,
             "hard": order.hard,
             "borrowed": order.borrowed,
@@ -385,7 +386,7 @@ class _Run:
             f"{self.table.sample_id[r]} (λ {self.table.lam_pct[r] / REAL:g})" for r in rows[:NAMED]
         )
         raise DisclError(
-            f"epoch {epoch}, step {step + 1} of {len(batches)}, stage λ {choice.lam:g}: the loss is {float(losses[step])}; "
+            f"epoch {epoch}, step {step + 1} of {len(batches)}, stage λ {pct_to_lam(choice.lam_pct):g}: the loss is {float(losses[step])}; "
             f"lower train.learning_rate = {self.job.train.learning_rate} (of a start: train.start_learning_rate). "
             f"The batch held {named}, …; the last checkpoint is intact"
         )
