@@ -23,37 +23,36 @@ from discl_ray.report.card import write_card, write_verdicts
 from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
 from discl_ray.spectrum.read import open_spectrum, with_images
 from discl_ray.synthesize.checks import MAKING, crew
-from discl_ray.synthesize.layout import draft, prepare, write_layout
+from discl_ray.synthesize.layout import lay_out
 from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.run import prepare
 from discl_ray.synthesize.summary import describe, summarize, warnings
 
 
 def job(config: Config) -> None:
-    ready = prepare(config)
-    store, samples = ready.store, ready.samples
+    run = prepare(config)
+    store, samples = run.store, run.samples
     finished = store.exists(MANIFEST)
     if not finished:  # a finished run needs no room: it is looked at, on whatever machine
         refuse(config, MAKING)
     print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
-    prepared = draft(config, *ready)
     with locked(store):
-        write_layout(prepared, config)
+        lay_out(run)
         print(
-            f"plan · {store.base}\n{describe(prepared, config, None if finished else crew(config))}",
-            flush=True,
+            f"plan · {store.base}\n{describe(run, None if finished else crew(config))}", flush=True
         )
-        for warning in warnings(prepared, config):
+        for warning in warnings(run):
             print(f"  warning: {warning}", flush=True)
         note = PLUMBING if config.plumbing_test else ""
         write_card(store, config, samples.classes, note)
-        made_now = bool(generate(prepared, config))
+        made_now = bool(generate(run))
         spectrum = open_spectrum(store, config.filter, [FILE.name])
         write_card(store, config, samples.classes, note)
         write_verdicts(store, spectrum)
-        shown = pick_shown(prepared.hard)
+        shown = pick_shown(run.hard)
         cells = with_images(store, made_from(spectrum, shown))
         store.write("contact_sheet.png", contact_sheet(cells, shown, note=note))
-        print(f"spectrum · filter {config.filter.mode}\n{summarize(prepared, config)}")
+        print(f"spectrum · filter {config.filter.mode}\n{summarize(run)}")
         print(real_words(spectrum, config.filter))
         if note:
             print(f"  {note}")

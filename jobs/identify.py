@@ -32,7 +32,7 @@ from discl_ray.report.hardest import (
     tail_rows,
     tail_sheet,
 )
-from discl_ray.synthesize.layout import predictions_store
+from discl_ray.synthesize.run import predictions_store
 
 SHEET = "hardest.png"
 

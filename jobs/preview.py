@@ -26,8 +26,9 @@ from discl_ray.report.preview import preview_figures, preview_sheet, preview_wor
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.synthesize.checks import MAKING, crew
 from discl_ray.synthesize.graph import staffed
-from discl_ray.synthesize.layout import draft, draft_preview, prepare, write_layout
+from discl_ray.synthesize.layout import lay_out
 from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.run import prepare, preview_of
 from discl_ray.synthesize.summary import describe, warnings
 
 FIGURES, SHEET = "preview.json", "preview.png"
@@ -48,16 +49,16 @@ def speed_before(store: Store) -> Speed | None:
 
 
 def job(config: Config) -> None:
-    full = draft(config, *prepare(config, MAKING))
+    full = prepare(config, MAKING)
     hands = crew(config)
-    prepared, small = draft_preview(full, config)
-    store = prepared.store
+    small = preview_of(full)
+    store = small.store
     with locked(store):
-        write_layout(prepared, small)
-        print(f"preview · {store.base}\n{describe(prepared, small, hands)}", flush=True)
-        for warning in warnings(full, config):
+        lay_out(small)
+        print(f"preview · {store.base}\n{describe(small, hands)}", flush=True)
+        for warning in warnings(full):
             print(f"  warning: {warning}", flush=True)
-        speed = Speed.of(generate(prepared, small))
+        speed = Speed.of(generate(small))
         if speed is None:  # nothing was made now: what was measured when it was
             speed = speed_before(store)
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
@@ -65,9 +66,9 @@ def job(config: Config) -> None:
             spectrum, config.filter, full.plan, generators=hands.parts[0].actors, speed=speed
         )
         note = PLUMBING if config.plumbing_test else ""
-        write_card(store, small, full.samples.classes, note)
+        write_card(store, small.config, full.samples.classes, note)
         write_verdicts(store, spectrum)
-        store.write(SHEET, preview_sheet(spectrum, prepared.hard, config.filter, note))
+        store.write(SHEET, preview_sheet(spectrum, small.hard, config.filter, note))
         store.write_json(FIGURES, preview_figures(seen))
     print(preview_words(seen, staffed(config, hands)) + (f"\n  {note}" if note else ""))
     print(real_words(spectrum, config.filter))

@@ -58,12 +58,12 @@ def ray_local() -> Iterator[None]:
 def spectrum_run(ray_local, tmp_path_factory):
     """(config, prepared) of a complete tiny generate run; treat its directory as read-only."""
     from discl_ray.core.run_directory import locked
-    from discl_ray.synthesize.layout import lay_out, prepare
+    from discl_ray.synthesize.layout import lay_out
     from discl_ray.synthesize.rounds import generate
+    from discl_ray.synthesize.run import prepare
 
     config = tiny_config(tmp_path_factory.mktemp("spectrum"))
-    ready = prepare(config)
-    with locked(ready.store):
-        prepared = lay_out(config, *ready)
-        generate(prepared, config)
-    return config, prepared
+    run = prepare(config)
+    with locked(run.store):
+        generate(lay_out(run))
+    return config, run

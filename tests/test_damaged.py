@@ -19,8 +19,9 @@ from discl_ray.spectrum.commit import CONFIG
 from discl_ray.spectrum.find import find_spectrum
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.read import open_spectrum
-from discl_ray.synthesize.layout import Ready, lay_out, prepare
+from discl_ray.synthesize.layout import lay_out
 from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.run import prepare
 from discl_ray.train.images.table import build_table, open_table
 from discl_ray.train.job import make_job
 from tests.golden.test_golden import GENERATED, OLD, VERSIONS
@@ -66,10 +67,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]
 
 def made(config: Config) -> int:
     """What `make generate` does, as far as it gets without Ray."""
-    ready: Ready = prepare(config)
-    with locked(ready.store):
-        generate(lay_out(config, *ready), config)
-        return sum(open_spectrum(ready.store, config.filter)["kept"].to_pylist())
+    run = prepare(config)
+    with locked(run.store):
+        generate(lay_out(run))
+        return sum(open_spectrum(run.store, config.filter)["kept"].to_pylist())
 
 
 def trained(config: Config) -> int:

@@ -21,7 +21,8 @@ from discl_ray.report.sheet import contact_sheet, fitted, font_of
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.spectrum.samples import samples_of
-from discl_ray.synthesize.layout import lay_out, prepare
+from discl_ray.synthesize.layout import lay_out
+from discl_ray.synthesize.run import prepare
 from discl_ray.train.images.table import build_table, open_table
 from tests.support.runs import ROOT, promptly
 
@@ -153,7 +154,7 @@ def test_any_class_name_is_safe_in_paths_ids_tables_and_sheets(tmp_path):
             "prompts.force=true",
         ]
         config = load_config(ROOT / "conf" / "manifest.yaml", [*overrides, "plan.replicas=1"])
-        return config, lay_out(config, *prepare(config))
+        return config, lay_out(prepare(config))
 
     config, prepared = planned(tmp_path / "runs")
     assert prepared.plan.equals(planned(tmp_path / "elsewhere")[1].plan)

@@ -41,8 +41,9 @@ from discl_ray.report.history import synthetic_seen, within_one_se
 from discl_ray.report.tables import count
 from discl_ray.spectrum.find import complete_matches
 from discl_ray.spectrum.open import Spectrum
-from discl_ray.synthesize.layout import lay_out, prepare
+from discl_ray.synthesize.layout import lay_out
 from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.run import prepare
 from discl_ray.train.workers import each_alone
 
 GAPS = {"none": "web", "medium": "sepia", "large": "ochre"}
@@ -101,10 +102,10 @@ def _make(config: Config) -> None:
         run = run_store(config.run.root, config.run.name, "")
         samples = read_samples(config.data, config.seed, run, num_cpus=config.run.num_cpus)
         identify(config, samples, load_prompts(config.prompts))
-    ready = prepare(config)
-    with locked(ready.store):
-        print(f"spectrum of seed {config.seed} · {ready.store.base}", flush=True)
-        generate(lay_out(config, *ready), config)
+    run = prepare(config)
+    with locked(run.store):
+        print(f"spectrum of seed {config.seed} · {run.store.base}", flush=True)
+        generate(lay_out(run))
 
 
 def cells_of(config: Config, table: Table, seeds: int) -> Computed:

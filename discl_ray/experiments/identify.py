@@ -18,7 +18,7 @@ from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.data import Samples
 from discl_ray.plan.hardness import PREDICTIONS_FILE, read_predictions
 from discl_ray.plan.prompts import Prompts
-from discl_ray.synthesize.layout import predictions_store
+from discl_ray.synthesize.run import predictions_store
 
 
 def identify(config: Config, samples: Samples, prompts: Prompts) -> pa.Table:

@@ -2,7 +2,7 @@
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
 """A look before a long job: few sources at more levels, and what they say about the whole plan.
 
-Everything here is pure. `pipeline.draft_preview` puts the small run together, `jobs/preview.py` makes and shows it.
+Everything here is pure. `synthesize.run.preview_of` puts the small run together, `jobs/preview.py` makes and shows it.
 """
 
 from __future__ import annotations

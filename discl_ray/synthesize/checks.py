@@ -1,4 +1,4 @@
-"""What a job that makes images, or needs their models, refuses before it begins."""
+"""What is checked before a job that makes images, or needs their models, begins."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from discl_ray.plan.prompts import load_prompts
 from discl_ray.score.model_folder import check_scorer, scorer_warnings
 
 PROCESS_BYTES = 0.7e9
-"""Memory of a worker process beside its model's weights: PyTorch and diffusers, and what a small UNet works on.
+"""Memory of a worker process beside its model's weights: PyTorch, diffusers, and a small UNet's
+activations.
 
-Measured during `make generate ARGS="plan.replicas=6 generator.actors=1"` by `grep -E 'Rss|Private' /proc/PID/smaps_rollup` for the PID
-of ray::MapWorker(MapBatches(GenerateStage)): .65 GB private at most, 1.11 resident; ScoreStage: .60 and 1.05. What is resident and
-not private are the libraries' pages, which all processes of a node share.
+Measured by `grep -E 'Rss|Private' /proc/PID/smaps_rollup` during `make generate
+ARGS="plan.replicas=6 generator.actors=1"`. For ray::MapWorker(MapBatches(GenerateStage)): at most
+0.65 GB private, 1.11 GB resident; for ScoreStage 0.60 and 1.05. Resident pages that are not
+private are the libraries', which all processes of a node share.
 """
 
 
@@ -36,21 +38,19 @@ def check_prompts(config: Config) -> str:
 
 
 def check_plumbing(config: Config) -> str:
-    """Whether the embedded generator is let loose on what it does not know, and was allowed to be."""
+    """Raises ModelError if the digits-only generator is to make other images and may not."""
     if config.plumbing_test and not config.generator.allow_embedded:
         raise ModelError(
-            f"generator.model = embedded knows only digits, data.name = {config.data.name}: name a generator, "
-            "or test the plumbing with generator.allow_embedded=true"
+            f"generator.model = embedded knows only digits, data.name = {config.data.name}: "
+            "name a generator, or test the plumbing with generator.allow_embedded=true"
         )
-    return (
-        "a test of the plumbing: the images mean nothing"
-        if config.plumbing_test
-        else "fits the data set"
-    )
+    if config.plumbing_test:
+        return "a test of the plumbing: the images mean nothing"
+    return "fits the data set"
 
 
 def check_diffusion(config: Config) -> str:
-    """Whether the diffusion model is here, complete and fit for the plan's steps; what its sampler does not follow."""
+    """Checks that the diffusion model is complete and fits the plan's steps; scheduler notes."""
     folder = check_generator(config.generator, config.plan.num_steps, config.plan.levels)
     return "\n".join([config.generator.model, *scheduler_notes(config.generator, folder)])
 
@@ -67,7 +67,7 @@ MODELS: tuple[tuple[str, Check], ...] = (
     ("generator", check_diffusion),
     ("scorer", check_clip),
 )
-"""Of every job that makes a spectrum or needs its name; in the order in which a later one needs an earlier one."""
+"""Checks of every job that makes a spectrum or needs its name; later ones rely on earlier ones."""
 
 
 def stages(config: Config) -> tuple[Stage, Stage]:
@@ -101,7 +101,7 @@ def scoring(config: Config) -> Stage:
 
 
 def crew(config: Config, limit: int | None = None) -> Demand:
-    """The generators and scorers of a job on the cluster there is; at most `limit` of those whose number is left open.
+    """Generators and scorers of a job on the present cluster; at most `limit` where it is `auto`.
 
     Raises SetupError if what is asked for does not fit.
     """
@@ -114,10 +114,9 @@ def judging_crew(config: Config) -> Demand:
     Raises SetupError if what is asked for does not fit.
     """
     stage = scoring(config)
-    one_each = replace(
-        stage, most=min(stage.most or UNBOUNDED * WHOLE, max(1, present(config.run).gpus))
-    )
-    return demand([one_each], present(config.run))
+    cluster = present(config.run)
+    one_each = min(stage.most or UNBOUNDED * WHOLE, max(1, cluster.gpus))
+    return demand([replace(stage, most=one_each)], cluster)
 
 
 def check_crew(config: Config) -> str:
@@ -126,15 +125,13 @@ def check_crew(config: Config) -> str:
 
 
 def weights_gb(config: Config) -> float:
-    """What the generator's weights take on a card; of a published model also before it is downloaded."""
+    """Size of the generator's weights in GB; of a published model also before it is downloaded."""
     generator = config.generator
     if generator.model in PUBLISHED_GB and not Path(generator.model).is_dir():
         return PUBLISHED_GB[generator.model]
-    return (
-        weight_bytes(generator, find_model(generator.model, generator.revision, generator.variant))
-        / 1e9
-    )
+    folder = find_model(generator.model, generator.revision, generator.variant)
+    return weight_bytes(generator, folder) / 1e9
 
 
 MAKING: tuple[tuple[str, Check], ...] = (("generating", check_crew),)
-"""Of a job that makes images."""
+"""Checks of a job that makes images."""

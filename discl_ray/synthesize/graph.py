@@ -1,6 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""Phase 1 as one Ray Data graph: PLAN shards -> generator actors -> scorer actors -> committed Parquet."""
+"""Phase 1 as one Ray Data graph: PLAN shards → generators → scorers → committed Parquet."""
 
 from __future__ import annotations
 
@@ -8,48 +6,55 @@ import logging
 import uuid
 import warnings as warnings_
 from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from discl_ray.cluster.demand import Demand
-from discl_ray.cluster.heartbeat import GeneratorSigns, Heartbeat, observe
+from discl_ray.cluster.heartbeat import GeneratorSigns, Heartbeat, Report, observe
 from discl_ray.cluster.placement import Placement, placed
 from discl_ray.cluster.session import start_beside_driver
 from discl_ray.cluster.watchdog import Snapshot, Watchdog
 from discl_ray.config import Config
+from discl_ray.core.columns import rows_where
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.journal import Life
 from discl_ray.process.progress import Progress
 from discl_ray.spectrum.commit import write_shard
-from discl_ray.synthesize.layout import Prepared
+from discl_ray.synthesize.run import Run
+
+log = logging.getLogger(__name__)
 
 
-def staffed(config: Config, hands: Demand) -> Config:
-    """The configuration with numbers where it leaves open how many processes there are, and on what."""
-    generator, scorer = ({"actors": part.actors, "num_gpus": part.num_gpus} for part in hands.parts)
+def staffed(config: Config, demand: Demand) -> Config:
+    """The configuration with numbers for `auto`: how many processes there are, and on what."""
+    generator, scorer = demand.parts
     parts = {
-        "generator": config.generator.model_copy(update=generator),
-        "scorer": config.scorer.model_copy(update=scorer),
+        "generator": config.generator.model_copy(
+            update={"actors": generator.actors, "num_gpus": generator.num_gpus}
+        ),
+        "scorer": config.scorer.model_copy(
+            update={"actors": scorer.actors, "num_gpus": scorer.num_gpus}
+        ),
     }
     return config.model_copy(update=parts)
 
 
 def _node_lives(node: str) -> bool:
-    """Whether Ray still counts on a node."""
+    """Whether Ray has a node of this id that is alive."""
     import ray
 
     return any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
 
 
 class GenerateStage:
-    """The generator in its worker, which imports PyTorch and diffusers; the driver, which would wait seconds for them, does not."""
+    """Lazy wrapper of the generator: torch and diffusers are imported on the worker only."""
 
     def __init__(
-        self, config: GeneratorConfig, num_steps: int, run: Store, session: str, pulse: Any
+        self, config: GeneratorConfig, num_steps: int, run: Store, session: str, heartbeat: Any
     ) -> None:
         import ray
 
@@ -58,7 +63,7 @@ class GenerateStage:
         life = Life(
             session=session, node=ray.get_runtime_context().get_node_id(), node_lives=_node_lives
         )
-        self.actor = GenerateActor(config, num_steps, run, life, pulse)
+        self.actor = GenerateActor(config, num_steps, run, life, heartbeat)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A packed shard with images."""
@@ -66,7 +71,7 @@ class GenerateStage:
 
 
 class ScoreStage:
-    """The scorer in its worker, likewise."""
+    """Lazy wrapper of the scorer: torch and open_clip are imported on the worker only."""
 
     def __init__(self, *arguments: Any) -> None:
         from discl_ray.score.actor import ScoreActor
@@ -79,7 +84,7 @@ class ScoreStage:
 
 
 class Step(NamedTuple):
-    """A class that Ray Data makes actors of, and what it is made with."""
+    """A class that Ray Data makes actors of, and its constructor's arguments."""
 
     kind: Any
     arguments: tuple[Any, ...]
@@ -94,11 +99,12 @@ def spectrum_graph(
     in_flight: int,
     placement: Placement,
 ) -> Any:
-    """The Ray Data graph over packed shards: generators, scorers, and what writes; each process on its place."""
+    """The Ray Data graph over packed shards: generators, scorers, and the task that commits."""
     import ray
     from ray.data import ActorPoolStrategy
 
     generators, scorers = placement.demand.parts
+    # Two calls at once on one generator: a shard's drain overlaps the next one's start.
     making = ActorPoolStrategy(
         min_size=generators.actors,
         max_size=generators.actors,
@@ -107,93 +113,108 @@ def spectrum_graph(
         enable_true_multi_threading=True,
     )
     scoring = ActorPoolStrategy(min_size=scorers.actors, max_size=scorers.actors)
-    # said of the places of each actor; Ray 2.60 has nothing in its stead
+    # `placement` gives each actor its place by this argument. Ray 2.60 calls it deprecated and has
+    # no replacement.
     warnings_.filterwarnings("ignore", message=".*ray_remote_args_fn.*")
     shards: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    return (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            make.kind,
-            fn_constructor_args=make.arguments,
-            compute=making,
-            **shards,
-            **placement.resources(0),
-        )
-        .map_batches(
-            score.kind,
-            fn_constructor_args=score.arguments,
-            compute=scoring,
-            **shards,
-            **placement.resources(1),
-        )
-        .map_batches(commit, **shards, num_cpus=0.5)
+    packed = ray.data.from_arrow(blocks)
+    made = packed.map_batches(
+        make.kind,
+        fn_constructor_args=make.arguments,
+        compute=making,
+        **shards,
+        **placement.resources(0),
     )
+    scored = made.map_batches(
+        score.kind,
+        fn_constructor_args=score.arguments,
+        compute=scoring,
+        **shards,
+        **placement.resources(1),
+    )
+    return scored.map_batches(commit, **shards, num_cpus=0.5)
 
 
-def run_graph(
-    prepared: Prepared, todo: pa.Table, config: Config, hands: Demand
-) -> list[GeneratorSigns]:
+def run_graph(run: Run, todo: pa.Table, demand: Demand) -> list[GeneratorSigns]:
     """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
+
+    _quiet_ray_data()
+    config = staffed(run.config, demand)
+    stall = config.run
+    heartbeat = start_beside_driver(Heartbeat)
+    progress = Progress(todo.num_rows, "images")
+
+    def look() -> Snapshot:
+        return observe(heartbeat, progress.done, stall.stall_warning_s)
+
+    make = (config.generator, config.plan.num_steps, run.store, uuid.uuid4().hex, heartbeat)
+    score = (config.scorer, run.class_prompts, run.store, heartbeat)
+    watchdog = Watchdog(look, warning_s=stall.stall_warning_s, limit_s=stall.stall_limit_s)
+    try:
+        with placed(demand) as placement, watchdog:
+            graph = spectrum_graph(
+                _packed_shards(todo),
+                make=Step(GenerateStage, make),
+                score=Step(ScoreStage, score),
+                commit=_committer(run.store, run.samples.classes),
+                in_flight=config.generator.shards_in_flight,
+                placement=placement,
+            )
+            _follow(graph, progress, config.generator.micro_batch)
+    finally:
+        progress.close()
+    reports: Mapping[str, Report] = cast(Any, ray.get(heartbeat.read.remote()))
+    signs = [report.signs for report in reports.values()]
+    return [of_one for of_one in signs if isinstance(of_one, GeneratorSigns)]
+
+
+def _quiet_ray_data() -> None:
+    """Turns off Ray Data's own bars and log; errors are raised all the same."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises is raised
-    context.execution_options.preserve_order = False
-    store, generator, scorer = prepared.store, config.generator, config.scorer
-    shards = [
-        (s, todo.filter(pc.equal(todo["shard_id"], s)))
-        for s in todo["shard_id"].unique().to_pylist()
-    ]
-    heartbeat, session = start_beside_driver(Heartbeat), uuid.uuid4().hex
+    context.execution_options.preserve_order = False  # a slow shard must not hold back others
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
-    classes = prepared.samples.classes
+
+def _packed_shards(todo: pa.Table) -> list[pa.Table]:
+    """The shards of a plan, one row each."""
+    shard_ids = todo["shard_id"].unique().to_pylist()
+    return [pack(shard_id, rows_where(todo, shard_id=shard_id)) for shard_id in shard_ids]
+
+
+def _committer(store: Store, classes: tuple[str, ...]) -> Callable[[pa.Table], pa.Table]:
+    """The task that writes a scored shard.
+
+    It returns one row: `rows`, `failed`, `micro_batch` (the smallest that was needed).
+    """
 
     def commit(batch: pa.Table) -> pa.Table:
         shard_id, table = unpack(batch)
         write_shard(store, shard_id, table, classes)
         status = Counter(table["status"].to_pylist())
-        smallest = min(table["micro_batch"].to_pylist())
         return pa.table(
             {
                 "rows": [table.num_rows],
                 "failed": [table.num_rows - status["ok"]],
-                "micro_batch": [smallest],
+                "micro_batch": [min(table["micro_batch"].to_pylist())],
             }
         )
 
-    progress, batch = Progress(todo.num_rows, "images"), generator.micro_batch
+    return commit
 
-    def look() -> Snapshot:
-        return observe(heartbeat, progress.done, config.run.stall_warning_s)
 
-    make = Step(GenerateStage, (generator, config.plan.num_steps, store, session, heartbeat))
-    score = Step(ScoreStage, (scorer, prepared.class_prompts, store, heartbeat))
-    blocks = [pack(shard_id, table) for shard_id, table in shards]
-    try:
-        with (
-            placed(hands) as placement,
-            Watchdog(look, warning_s=config.run.stall_warning_s, limit_s=config.run.stall_limit_s),
-        ):
-            in_flight = generator.shards_in_flight
-            dataset = spectrum_graph(
-                blocks,
-                make=make,
-                score=score,
-                commit=commit,
-                in_flight=in_flight,
-                placement=placement,
+def _follow(graph: Any, progress: Progress, micro_batch: int) -> None:
+    """Runs a graph to its end and shows progress; logs each smaller micro-batch that was needed."""
+    for row in graph.iter_rows():
+        if row["micro_batch"] < micro_batch:
+            micro_batch = row["micro_batch"]
+            log.info(
+                "out of memory: some images were made at generator.micro_batch=%d; "
+                "set it and save the retries",
+                micro_batch,
             )
-            for row in dataset.iter_rows():
-                if row["micro_batch"] < batch:
-                    batch = row["micro_batch"]
-                    print(
-                        f"  out of memory: some images were made at generator.micro_batch={batch}; set it and save the retries"
-                    )
-                progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")
-    finally:
-        progress.close()
-    signs = [report.signs for report in ray.get(heartbeat.read.remote()).values()]
-    return [of_one for of_one in signs if isinstance(of_one, GeneratorSigns)]
+        progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")

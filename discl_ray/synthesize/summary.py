@@ -1,17 +1,16 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""A run of phase 1 in words: what is planned, what is worth knowing before, what was made and kept."""
+"""A run of phase 1 in words: the plan, warnings before it starts, what was made and kept."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from discl_ray.cluster.demand import Demand
 from discl_ray.config import Config
+from discl_ray.core.columns import rows_where
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.generate.model_folder import (
     cut_prompts,
@@ -24,124 +23,132 @@ from discl_ray.plan.grid import PlanSize, without_shards
 from discl_ray.score.model_folder import scorer_warnings
 from discl_ray.spectrum.commit import committed_ids
 from discl_ray.spectrum.read import count_verdicts, open_spectrum
-from discl_ray.synthesize.layout import Prepared
 from discl_ray.synthesize.rates import rate_key, read_rates
-
-
-def describe(prepared: Prepared, config: Config, hands: Demand | None = None) -> str:
-    """The plan in words: rows by role, and of what is not made yet the steps and the time with so many generators; disk."""
-    size = PlanSize.of(prepared.plan)
-    generator = config.generator
-    height, width = working_size(
-        generator, find_model(generator.model, generator.revision, generator.variant)
-    )
-    megabytes = (
-        size.rows * height * width * 3 / 1e6
-    )  # an upper bound: margins are cut off, and pixels are compressed
-    levels = ", ".join(f"{pct_to_lam(p):g}" for p in config.plan.levels)
-    return (
-        f"  {size.rows} images of {size.sources} real ones at λ = {levels} in {size.shards} shards: {_roles(prepared.plan)}\n"
-        f"  {_work(prepared, config, hands)} · at most {megabytes:.1f} MB of pixels on disk"
-    )
-
-
-def warnings(prepared: Prepared, config: Config) -> list[str]:
-    """What is allowed but worth knowing before a long job, in sentences."""
-    folder = find_model(config.generator.model, config.generator.revision, config.generator.variant)
-    side = native_side(folder) or min(working_size(config.generator, folder))
-    shorter = [
-        min(w, h)
-        for w, h in zip(*(prepared.hard[c].to_pylist() for c in ("width", "height")), strict=True)
-    ]
-    found = [*scheduler_notes(config.generator, folder), *scorer_warnings(config.scorer)]
-    if small := sum(s < side / 2 for s in shorter):
-        found.append(
-            f"{small} of {len(shorter)} sources are smaller than half the generator's native side of {side} pixels"
-        )
-    return [*found, *_long_prompts(prepared, folder)]
-
-
-def summarize(prepared: Prepared, config: Config) -> str:
-    """Made, kept and rejected by λ of what may be trained on, and the number of probes, from what is committed."""
-    spectrum = open_spectrum(prepared.store, config.filter, columns=[])
-    trains, probes = (
-        count_verdicts(spectrum.filter(pc.equal(spectrum["role"], role)))
-        for role in ("train", "probe")
-    )
-    lines = [
-        "  images to train on; probes only measure progress, are not filtered and never trained on",
-        f"  {'λ':>4} {'made':>6} {'kept':>6} {'kept %':>7} {'probes':>7}  rejected",
-    ]
-    for lam_pct in sorted({*trains, *probes}):
-        count, beside = trains.get(lam_pct, Counter()), probes.get(lam_pct, Counter())
-        made, kept = count.total(), count["kept"]
-        share = f"{100 * kept / made:.1f}%" if made else "–"
-        rejected = (
-            ", ".join(f"{reason} {n}" for reason, n in sorted(count.items()) if reason != "kept")
-            or "–"
-        )
-        lines.append(
-            f"  {pct_to_lam(lam_pct):>4g} {made:>6} {kept:>6} {share:>7} {beside.total():>7}  {rejected}"
-        )
-    return "\n".join(lines)
-
+from discl_ray.synthesize.run import Run
 
 NAMED = 3
 """Prompts that are too long which a warning names."""
-
-
 BEGINNING = 60
 """Characters of each that it shows."""
 
 
-def _roles(plan: pa.Table) -> str:
-    """What a plan's images are for, and of how many real ones they are made."""
-    trains, probes = (
-        PlanSize.of(plan.filter(pc.equal(plan["role"], role))) for role in ("train", "probe")
-    )
-    words = f"{trains.rows} of {trains.sources} train images to train on"
+def describe(run: Run, demand: Demand | None = None) -> str:
+    """The plan in words: images by role, disk; of what is not made yet, steps and estimated time.
+
+    Without `demand`, the number of generators, no time is estimated.
+    """
+    size = PlanSize.of(run.plan)
+    height, width = working_size(run.config.generator, _model_folder(run.config))
+    # An upper bound: margins are cut off, and pixels are compressed.
+    megabytes = size.rows * height * width * 3 / 1e6
+    levels = ", ".join(f"{pct_to_lam(p):g}" for p in run.config.plan.levels)
+    images = f"{size.rows} images of {size.sources} real ones at λ = {levels}"
     return (
-        f"{words}, {probes.rows} of {probes.sources} val images as probes"
-        if probes.rows
-        else f"{words}, no probes"
+        f"  {images} in {size.shards} shards: {_roles(run.plan)}\n"
+        f"  {_work(run, demand)} · at most {megabytes:.1f} MB of pixels on disk"
     )
 
 
-def _work(prepared: Prepared, config: Config, hands: Demand | None) -> str:
+def warnings(run: Run) -> list[str]:
+    """What is allowed but worth knowing before a long job, in sentences."""
+    config = run.config
+    folder = _model_folder(config)
+    found = [*scheduler_notes(config.generator, folder), *scorer_warnings(config.scorer)]
+    side = native_side(folder) or min(working_size(config.generator, folder))
+    shorter = np.minimum(run.hard["width"].to_numpy(), run.hard["height"].to_numpy())
+    small = int((shorter < side / 2).sum())
+    if small:
+        found.append(
+            f"{small} of {len(shorter)} sources are smaller than half the generator's native side "
+            f"of {side} pixels"
+        )
+    return [*found, *_long_prompts(run, folder)]
+
+
+def summarize(run: Run) -> str:
+    """A table of committed images by λ: made, kept and rejected to train on; number of probes."""
+    spectrum = open_spectrum(run.store, run.config.filter, columns=[])
+    trains = count_verdicts(rows_where(spectrum, role="train"))
+    probes = count_verdicts(rows_where(spectrum, role="probe"))
+    lines = [
+        "  images to train on; probes only measure progress, are not filtered and never trained on",
+        "     λ   made   kept  kept %  probes  rejected",
+    ]
+    for lam_pct in sorted({*trains, *probes}):
+        count = trains.get(lam_pct, Counter())
+        lines.append(_verdicts_line(lam_pct, count, probes.get(lam_pct, Counter()).total()))
+    return "\n".join(lines)
+
+
+def _verdicts_line(lam_pct: int, count: Counter[str], probes: int) -> str:
+    """A line of the table that `summarize` makes."""
+    made, kept = count.total(), count["kept"]
+    share = f"{100 * kept / made:.1f}%" if made else "–"
+    reasons = [f"{reason} {n}" for reason, n in sorted(count.items()) if reason != "kept"]
+    rejected = ", ".join(reasons) or "–"
+    figures = f"{made:>6} {kept:>6} {share:>7} {probes:>7}"
+    return f"  {pct_to_lam(lam_pct):>4g} {figures}  {rejected}"
+
+
+def _model_folder(config: Config) -> Path:
+    generator = config.generator
+    return find_model(generator.model, generator.revision, generator.variant)
+
+
+def _roles(plan: pa.Table) -> str:
+    """How many images a plan has for training and as probes, and of how many real ones."""
+    trains = PlanSize.of(rows_where(plan, role="train"))
+    probes = PlanSize.of(rows_where(plan, role="probe"))
+    words = f"{trains.rows} of {trains.sources} train images to train on"
+    if not probes.rows:
+        return f"{words}, no probes"
+    return f"{words}, {probes.rows} of {probes.sources} val images as probes"
+
+
+def _work(run: Run, demand: Demand | None) -> str:
     """What of a plan is left to make, and how long that takes."""
-    size = PlanSize.of(prepared.plan)
-    left = PlanSize.of(without_shards(prepared.plan, committed_ids(prepared.store)))
+    size = PlanSize.of(run.plan)
+    left = PlanSize.of(without_shards(run.plan, committed_ids(run.store)))
     steps = f"{size.unet_steps} guided UNet steps"
     if not left.rows:
         return f"{steps} · all of them are made"
     if left.rows < size.rows:
         steps = f"{steps}, {left.unet_steps} of them left"
-    rate = read_rates(config).get(rate_key(prepared, config, hands)) if hands else None
-    if rate:
-        return f"{steps} · about {left.unet_steps / rate:.0f} s at {rate:.0f} steps/s, measured here before with these settings"
-    return f"{steps} · time: the first shard will tell (not measured here yet with these settings)"
+    rate = read_rates(run.config).get(rate_key(run, demand)) if demand else None
+    if not rate:
+        unknown = "not measured here yet with these settings"
+        return f"{steps} · time: the first shard will tell ({unknown})"
+    seconds = left.unet_steps / rate
+    measured = f"at {rate:.0f} steps/s, measured here before with these settings"
+    return f"{steps} · about {seconds:.0f} s {measured}"
 
 
-def _long_prompts(prepared: Prepared, folder: Path) -> list[str]:
+def _long_prompts(run: Run, folder: Path) -> list[str]:
     """Which prompts the generator's tokenizer cuts, in a sentence; none if it cuts none."""
-    of_class: dict[str, str] = {}
-    for row in (
-        prepared.plan.group_by(["prompt", "label"], use_threads=False).aggregate([]).to_pylist()
-    ):
-        of_class.setdefault(row["prompt"], f"class '{prepared.samples.classes[row['label']]}'")
-    for negative in prepared.plan["negative_prompt"].unique().to_pylist():
-        of_class.setdefault(negative, "prompts.negative")
-    long, limit = cut_prompts(folder, of_class)
+    used_by = _prompts_by_use(run)
+    long, limit = cut_prompts(folder, used_by)
     if not long:
         return []
     several = len(long) > 1
     count = f"{len(long)} prompts are" if several else "1 prompt is"
-    named = "; ".join(f"{of_class[text]}, '{_beginning(text)}'" for text in long[:NAMED])
-    more = f"; and {len(long) - NAMED} more" if len(long) > NAMED else ""
     rest = "the rest of each" if several else "its rest"
+    named = "; ".join(f"{used_by[text]}, '{_beginning(text)}'" for text in long[:NAMED])
+    more = f"; and {len(long) - NAMED} more" if len(long) > NAMED else ""
     return [
-        f"{count} longer than the {limit} tokens the generator takes, and {rest} is ignored: {named}{more}"
+        f"{count} longer than the {limit} tokens the generator takes, and {rest} is ignored: "
+        f"{named}{more}"
     ]
+
+
+def _prompts_by_use(run: Run) -> dict[str, str]:
+    """Every prompt of a plan, with the first class or the key that it belongs to."""
+    used_by: dict[str, str] = {}
+    pairs = run.plan.group_by(["prompt", "label"], use_threads=False).aggregate([])
+    for row in pairs.to_pylist():
+        used_by.setdefault(row["prompt"], f"class '{run.samples.classes[row['label']]}'")
+    for negative in run.plan["negative_prompt"].unique().to_pylist():
+        used_by.setdefault(negative, "prompts.negative")
+    return used_by
 
 
 def _beginning(text: str) -> str:

@@ -19,8 +19,9 @@ from discl_ray.spectrum.commit import committed, committed_files
 from discl_ray.spectrum.open import Spectrum, check_complete
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.spectrum.reuse import FILE, Reuse
-from discl_ray.synthesize.layout import find_reusable, lay_out, prepare
+from discl_ray.synthesize.layout import find_reusable, lay_out
 from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.run import prepare
 from discl_ray.train.checkpoint import load_checkpoint
 from discl_ray.train.images.table import build_table, open_table
 from discl_ray.train.job import make_job
@@ -77,10 +78,10 @@ def test_the_old_spectrum_is_found_and_is_complete(old_run, monkeypatch):
         "discl_ray.synthesize.rounds.ray_session",
         lambda **_: pytest.fail("started Ray: images were missing"),
     )
-    ready = prepare(config)
-    assert ready.store.base == store.base
-    check_complete(ready.store)
-    assert generate(lay_out(config, *ready), config) == []
+    run = prepare(config)
+    assert run.store.base == store.base
+    check_complete(run.store)
+    assert generate(lay_out(run)) == []
     spectrum = open_spectrum(store, config.filter)
     assert (spectrum.num_rows, sum(spectrum["kept"].to_pylist())) == (28, 25)
 
@@ -97,9 +98,9 @@ def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_pat
     store.delete(f"commits/{shard}.json")
     store.delete("MANIFEST.json")
     assert committed_files(store) != store.list("spectrum", ".parquet")
-    prepared = lay_out(config, *prepare(config))
-    assert prepared.store.base == store.base
-    generate(prepared, config)
+    run = lay_out(prepare(config))
+    assert run.store.base == store.base
+    generate(run)
     check_complete(store)
     assert store.list("spectrum", ".parquet") == [f"spectrum/{shard}.parquet"]
     gone = {file["name"] for file in record["files"]}
@@ -116,7 +117,7 @@ def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_pat
         # the CPU that made the old run may have rounded otherwise
         pixels = [decode_image(data).astype(int) for data in images]
         assert abs(pixels[0] - pixels[1]).max() <= 1
-    found = find_reusable(replace(prepared, store=store.within("../another")))
+    found = find_reusable(replace(run, store=store.within("../another")))
     assert set(found["gid"].to_pylist()) == set(before)
     shutil.copytree(store.base, tmp_path / "runs" / "digits_lt" / "another")
     other = Store.at(tmp_path / "runs" / "digits_lt" / "another")

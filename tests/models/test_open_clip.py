@@ -24,7 +24,7 @@ from discl_ray.score.model_folder import (
     scorer_fingerprint,
     scorer_warnings,
 )
-from discl_ray.synthesize.layout import prepare
+from discl_ray.synthesize.run import prepare
 from discl_ray.train.learners.flyp import check_student
 from tests.conftest import ROOT
 
@@ -132,8 +132,8 @@ def test_a_presets_own_path_passes_the_checks(clip_file, monkeypatch, tmp_path, 
         f"run.root={tmp_path / 'runs'}",
         f"generator.model={model}",
     ]
-    ready = prepare(preset_config(preset, *places))
-    assert ready.samples.table.num_rows == 12
+    run = prepare(preset_config(preset, *places))
+    assert run.samples.table.num_rows == 12
 
 
 @pytest.mark.parametrize(

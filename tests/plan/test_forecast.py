@@ -22,7 +22,7 @@ from discl_ray.report.preview import preview_sheet, preview_words
 from discl_ray.report.sheet import thumbnail
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import judge
-from discl_ray.synthesize.layout import draft, draft_preview, prepare
+from discl_ray.synthesize.run import prepare, preview_of
 from tests.conftest import ROOT
 
 
@@ -99,12 +99,10 @@ def test_wrong_levels_are_reported_with_every_other_problem():
 
 
 def test_the_directory_is_the_previews_own_and_changes_with_what_it_shows(small):
-    config = small("plan.num_steps=5")
-    drafted = draft(config, *prepare(config))
-
     def directories(*overrides):
         config = small("plan.num_steps=5", *overrides)
-        return prepare(config)[0].base, draft_preview(drafted, config)[0].store.base
+        run = prepare(config)
+        return run.store.base, preview_of(run).store.base
 
     full, preview = directories()
     assert Path(preview).name.startswith("preview-")
@@ -126,7 +124,7 @@ def test_the_directory_is_the_previews_own_and_changes_with_what_it_shows(small)
 def test_without_a_hard_class_there_is_nothing_to_preview(small):
     config = small("hard.below=1")
     with pytest.raises(DataError, match="no class has fewer"):
-        draft(config, *prepare(config))
+        preview_of(prepare(config))
 
 
 def test_values_are_interpolated_between_levels_and_hold_beyond_them():
@@ -262,13 +260,13 @@ def test_a_preview_is_made_once_and_leaves_the_full_run_alone(
         "plan.num_steps=5",
     )
     config = small(*asked)
-    full = draft(config, *prepare(config))
+    full = prepare(config)
     job(config)
     first = capsys.readouterr().out
     (folder,) = Path(config.run.root).glob(
         "digits_lt/[!s]*"
     )  # nothing but the samples: the full run was not touched
-    store = draft_preview(full, config)[0].store
+    store = preview_of(full).store
     assert str(folder) == store.base
     made = store.read_table("plan.parquet", ["lam_pct"])["lam_pct"].unique().to_pylist()
     assert made == [0, 10, 30, 50, 70]  # 0.9 leaves no step of 5

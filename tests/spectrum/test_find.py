@@ -26,7 +26,7 @@ from discl_ray.spectrum.made_with import (
     write_made_with,
 )
 from discl_ray.spectrum.open import Spectrum
-from discl_ray.synthesize.layout import prepare
+from discl_ray.synthesize.run import prepare
 from discl_ray.train.images.table import build_table, open_table, table_rows
 from discl_ray.train.job import make_job
 from discl_ray.train.loop import loop

@@ -1,0 +1,81 @@
+"""Images of earlier runs are taken over."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from discl_ray.core.images import encode_image
+from discl_ray.core.storage import Store
+from discl_ray.data import READERS
+from discl_ray.data.digits_lt import digits_lt
+from discl_ray.data.listing import inline
+from discl_ray.spectrum.commit import committed_files
+from discl_ray.spectrum.read import open_spectrum
+from discl_ray.synthesize.layout import find_reusable, lay_out
+from discl_ray.synthesize.rounds import generate
+from discl_ray.synthesize.run import prepare
+from tests.support.runs import tiny_config
+from tests.support.spectra import LAX
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(
+    tmp_path, ray_local, capsys, monkeypatch
+):
+    """One source edited, one gone, one level more: equal gids keep their images, nothing else is made but what is new."""
+    from discl_ray.spectrum.reuse import FILE, Reuse
+
+    config = tiny_config(tmp_path)
+    first = lay_out(prepare(config))
+    generate(first)
+    images = {
+        r["gid"]: r["image"] for r in open_spectrum(first.store, LAX, columns=["image"]).to_pylist()
+    }
+
+    def edited(seed, *_):
+        listing = digits_lt(config.data, seed)
+        rows = [row for row in listing.table.to_pylist() if row["sample_id"] != gone]
+        next(r for r in rows if r["sample_id"] == other)["bytes"] = encode_image(
+            np.full((32, 32, 3), 90, np.uint8), "png"
+        )
+        return inline(rows, listing.root, listing.classes)
+
+    sources = sorted(set(first.plan["sample_id"].to_pylist()))
+    gone, other = sources[0], sources[1]
+    monkeypatch.setitem(READERS, "digits_lt", lambda _config, seed: edited(seed))
+    more = tiny_config(tmp_path, "plan.lams=[0,0.25,0.5]")
+    second = lay_out(prepare(more))
+    kept = {r["gid"] for r in first.plan.to_pylist() if r["sample_id"] not in (gone, other)}
+    assert set(second.plan["gid"].to_pylist()) & set(images) == kept
+    assert set(second.store.read_table(FILE)["gid"].to_pylist()) == kept
+    assert second.store.base != first.store.base
+    signs = generate(second)
+    # said once a second: the last may be missing
+    assert 0 < sum(s.images for s in signs) <= second.plan.num_rows - len(kept)
+    assert (
+        f"{len(kept)} of {second.plan.num_rows} images were made by earlier runs"
+        in capsys.readouterr().out
+    )
+    rows = open_spectrum(second.store, LAX, columns=["image", "text_sim", "status"]).to_pylist()
+    assert {r["gid"]: r["image"] for r in rows if r["gid"] in kept} == {
+        gid: images[gid] for gid in kept
+    }
+    assert all(r["status"] == "ok" and r["text_sim"] is not None for r in rows)
+    shutil.rmtree(first.store.base)
+    assert Reuse.open(second.store).take(kept) == {}  # deleted since: made again
+
+
+def test_a_damaged_run_beside_it_lends_what_is_whole_and_stops_nothing(spectrum_run, tmp_path):
+    run = spectrum_run[1]
+    lender = Store.at(shutil.copytree(run.store.base, tmp_path / "generate-lender"))
+    here = replace(run, store=Store.at(tmp_path / "generate-here"))
+    assert find_reusable(here)["gid"].to_pylist() == sorted(run.plan["gid"].to_pylist())
+    cut, gone, *whole = committed_files(lender)
+    lender.write(cut, lender.read(cut)[:-9])
+    lender.delete(gone)
+    assert set(find_reusable(here)["file"].to_pylist()) == set(whole)
+    lender.write(lender.list("commits")[0], b"{")
+    assert find_reusable(here).num_rows == 0

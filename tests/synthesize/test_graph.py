@@ -1,0 +1,44 @@
+"""A shard on its way through generator and scorer."""
+
+import pyarrow as pa
+import pytest
+
+from discl_ray.core.schema import SCORED
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectrum_run):
+    from discl_ray.core.shards import pack, unpack
+    from discl_ray.generate.actor import GenerateActor
+    from discl_ray.score.actor import ScoreActor
+
+    config, run = spectrum_run
+    sources = copy.read_table("sources.parquet")
+    rows = sources.to_pylist()
+    rows[0]["image"]["bytes"] = rows[0]["image"]["bytes"][:300]
+    rows[1]["image"]["bytes"] = b"no image"
+    copy.write_table("sources.parquet", pa.Table.from_pylist(rows, schema=sources.schema))
+    plan = run.plan.filter(pa.compute.is_in(run.plan["sample_id"], sources["sample_id"][:3]))
+    generator = config.generator.model_copy(update={"micro_batch": 4, "threads": 1})
+    made = GenerateActor(generator, config.plan.num_steps, copy)(pack("s", plan))
+    whole = GenerateActor(generator, config.plan.num_steps, run.store)(pack("s", plan))
+    shard_id, table = unpack(ScoreActor(config.scorer, run.class_prompts, copy)(made))
+    assert shard_id == "s"
+    assert table.schema.equals(SCORED)
+    expected = dict(
+        zip(sources["sample_id"].to_pylist(), ["truncated", "not_an_image", None], strict=False)
+    )
+    for row in table.to_pylist():
+        reason = expected[row["sample_id"]]
+        assert (row["status"], row["error"]) == (("error", reason) if reason else ("ok", None))
+        values = (row["image"]["bytes"], row["text_sim"], row["image_sim"], row["source_text_sim"])
+        assert [value is None for value in values] == [reason is not None] * 4
+    good = [row["gid"] for row in table.to_pylist() if row["status"] == "ok"]
+    with_broken, without = (
+        {r["gid"]: r["image"]["bytes"] for r in unpack(m)[1].to_pylist()} for m in (made, whole)
+    )
+    assert good
+    assert all(
+        with_broken[gid] == without[gid] for gid in good
+    )  # the neighbours of a broken image are as they were
