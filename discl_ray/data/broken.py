@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Images that cannot be used: what a user is told, and when that ends the job."""
 
 from __future__ import annotations
@@ -7,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import not_equal, rows_where
 from discl_ray.core.storage import Store
 from discl_ray.data.config import AnyDataConfig, FilesConfig
 from discl_ray.data.listing import REJECTS, Listing
@@ -96,7 +94,7 @@ def check_left(
     else:
         return
     lines = [f"data.name = {config.name}: {wrong}", *conflicts]
-    others = rejects.filter(pc.not_equal(rejects["reason"], TWO_LABELS))
+    others = rejects.filter(not_equal(rejects["reason"], TWO_LABELS))
     if others.num_rows:
         lines += broken_lines(others, store)
     raise DataError("\n".join(lines))
@@ -104,7 +102,7 @@ def check_left(
 
 def conflict_lines(rejects: pa.Table, store: Store) -> list[str]:
     """Which files have the same bytes under two classes, with some examples; empty if none."""
-    rows = rejects.filter(pc.equal(rejects["reason"], TWO_LABELS))
+    rows = rows_where(rejects, reason=TWO_LABELS)
     if not rows.num_rows:
         return []
     same = "have the same bytes under two classes and are left out of every split"

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
-from discl_ray.data.columns import choose_columns
+from discl_ray.data.column_names import choose_columns
 from discl_ray.data.config import ManifestConfig
 from discl_ray.data.files import ALL_SPLIT_WORDS, split_of, stamp_of, stat_files
 from discl_ray.data.listing import LISTING, Listing, read_files

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """A data set becomes SAMPLES on disk: listed, read in parallel, split, written.
 
     <run>/samples-<hash8>/{train,val,test}/part-*.parquet    SAMPLES: a path for images in files,
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discl_ray.cluster.map_blocks import map_blocks
+from discl_ray.core.columns import places_in, rows_where
 from discl_ray.core.ids import stable_id
 from discl_ray.core.images import MAX_PIXELS, can_heic
 from discl_ray.core.run_directory import MANIFEST
@@ -79,7 +78,7 @@ class Samples:
         if not rows.num_rows or _paths(rows).null_count == 0:
             return rows
         ids = rows["sample_id"]
-        wanted = pc.is_in(pc.field("sample_id"), ids.combine_chunks())
+        wanted = pc.field("sample_id").isin(ids.combine_chunks())
         remedy = f"delete {self.store.base} and {AGAIN}, which reads the data again"
         there = set(rows["split"].unique().to_pylist())
         parts: list[pa.Table] = []
@@ -89,7 +88,7 @@ class Samples:
             with self.store.reading(split, remedy):
                 parts.append(self.store.dataset(split).to_table(filter=wanted))
         found = pa.concat_tables(parts)
-        places = pc.index_in(ids, found["sample_id"].combine_chunks())
+        places = places_in(ids, found["sample_id"].combine_chunks())
         return found.take(places).cast(SAMPLES)
 
 
@@ -304,7 +303,7 @@ def _write(store: Store, table: pa.Table, listing: Listing, num_cpus: int | None
 def _parts(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(name, rows) of each part file."""
     for split in SPLITS:
-        rows = table.filter(pc.equal(table["split"], split))
+        rows = rows_where(table, split=split)
         for number, block in enumerate(_blocks(rows)):
             yield f"{split}/part-{number:05d}.parquet", block
 
@@ -324,7 +323,7 @@ class _WriteParts:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         for name in rows["part"].unique().to_pylist():
-            part = rows.filter(pc.equal(rows["part"], name))
+            part = rows_where(rows, part=name)
             images = pa.array(self._images(name, part), IMAGE.type)
             whole = part.set_column(part.column_names.index("image"), IMAGE, images)
             self.store.write_table(name, _samples_of(whole))

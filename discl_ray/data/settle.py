@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """What holds for every listing: names are compared in NFC, and no link leads out of the root.
 
 Two classes whose names are the same in NFC and without blanks at their ends become one, and a note
@@ -14,8 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import (
+    all_true,
+    any_true,
+    choose,
+    composed,
+    duplicates,
+    is_ascii,
+    is_in,
+    negate,
+    places_in,
+)
 from discl_ray.data.listing import Listing, refused_files, set_column
 from discl_ray.data.root import LINK_OUT, leads_out, same_name
 from discl_ray.data.wording import first_few, shown
@@ -37,14 +45,11 @@ def settled(listing: Listing, *, links: bool) -> Listing:
 def _with_nfc_ids(listing: Listing) -> Listing:
     """sample_id in NFC; those that would become equal stay as they are."""
     ids = listing.table["sample_id"]
-    all_ascii = pc.all(pc.string_is_ascii(ids)).as_py()
-    if all_ascii is not False:
+    if all_true(is_ascii(ids)):
         return listing
-    composed = pc.utf8_normalize(ids, "NFC").combine_chunks()
-    counts = pc.value_counts(composed)
-    repeated = pc.greater(counts.field("counts"), 1)
-    clashing = pc.is_in(composed, counts.field("values").filter(repeated))
-    chosen = pc.if_else(clashing, ids.combine_chunks(), composed)
+    in_nfc = composed(ids)
+    clashing = is_in(in_nfc, duplicates(in_nfc))
+    chosen = choose(clashing, ids, in_nfc)
     return replace(listing, table=set_column(listing.table, "sample_id", chosen))
 
 
@@ -56,7 +61,7 @@ def _with_one_name_each(listing: Listing) -> Listing:
     names = {name_of[key]: same_name(name) for key, name in listing.names.items()}
     if all(key == name for key, name in name_of.items()):
         return replace(listing, names=names)
-    places = pc.index_in(keys, pa.array(list(name_of), pa.string()))
+    places = places_in(keys, list(name_of))
     renamed = pa.array(list(name_of.values()), pa.string()).take(places)
     classes = listing.classes
     if classes:
@@ -117,13 +122,13 @@ def _without_links(listing: Listing) -> Listing:
     known: set[str] = set()
     paths = listing.table["path"].to_pylist()
     out = pa.array([leads_out(listing.root, path, known) for path in paths], pa.bool_())
-    if not pc.any(out).as_py():
+    if not any_true(out):
         return listing
     links = listing.table.filter(out)
     ids = links["sample_id"].to_pylist()
     refused = refused_files(ids, links["split"].to_pylist(), LINK_OUT)
     return replace(
         listing,
-        table=listing.table.filter(pc.invert(out)),
+        table=listing.table.filter(negate(out)),
         refused=pa.concat_tables([listing.refused, refused]),
     )

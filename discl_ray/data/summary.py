@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """What a data set holds, in words."""
 
 from __future__ import annotations
@@ -7,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import either, equal, negate, rows_where, starts_with, total
 from discl_ray.core.splits import SPLITS, USES, no_image
 from discl_ray.data.broken import CLASSES, REJECTED, broken_lines, conflict_lines
 from discl_ray.data.samples import Samples
@@ -39,22 +37,22 @@ def summarize_samples(samples: Samples) -> str:
 
 def _images_by_label(table: pa.Table, split: str) -> Counter[int]:
     """How many images of a split each label has."""
-    rows = table.filter(pc.equal(table["split"], split))
+    rows = rows_where(table, split=split)
     return Counter(rows["label"].to_pylist())
 
 
 def _rejected(samples: Samples) -> list[str]:
     """What is not used, by kind: broken images, those with two labels, copies."""
     reasons = samples.rejects["reason"]
-    copied = pc.starts_with(reasons, ALSO_IN)
-    others = pc.or_(copied, pc.equal(reasons, TWO_LABELS))
-    broken = samples.rejects.filter(pc.invert(others))
+    copied = starts_with(reasons, ALSO_IN)
+    others = either(copied, equal(reasons, TWO_LABELS))
+    broken = samples.rejects.filter(negate(others))
     lines: list[str] = []
     if broken.num_rows:
         lines.append(f"  {counted(broken.num_rows, 'image')} cannot be used:")
         lines += broken_lines(broken, samples.store)
     lines += conflict_lines(samples.rejects, samples.store)
-    copies = pc.sum(copied).as_py()
+    copies = total(copied)
     if copies:
         why = "left out because the same bytes are in another split"
         lines.append(f"  {counted(copies, 'image')} {why} ({REJECTED})")

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Tables with a row an image: what Parquet and other columnar formats share.
 
 Listing reads every column but the images. Labels are text or whole numbers.
@@ -13,11 +11,24 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from discl_ray.core.columns import (
+    Column,
+    Mask,
+    all_true,
+    both,
+    duplicates,
+    equal,
+    fill_null,
+    is_null,
+    joined,
+    negate,
+    stripped,
+    total,
+)
 from discl_ray.core.storage import Store
-from discl_ray.data.columns import choose_columns
+from discl_ray.data.column_names import choose_columns
 from discl_ray.data.files import ALL_SPLIT_WORDS, File, split_of, stamp_of, stat_files
 from discl_ray.data.image_cells import (
     BROKEN,
@@ -226,15 +237,14 @@ def _read(source: Source, columns: Mapping[str, str], kind: Kind) -> dict[str, p
     return {ours: table[theirs].combine_chunks() for ours, theirs in chosen.items()}
 
 
-def _numbered_ids(path: str, numbers: pa.Array) -> pa.Array:
+def _numbered_ids(path: str, numbers: pa.Array) -> Column:
     """`a.parquet#0`, `a.parquet#1`, …"""
-    words = pc.cast(numbers, pa.string())
-    return pc.binary_join_element_wise(pa.scalar(path), words, "#")
+    return joined([path, numbers.cast(pa.string())], "#")
 
 
-def _first(mask: Any) -> int:
-    """The place of the first true value; -1 if there is none."""
-    return pc.index(mask, pa.scalar(True)).as_py()
+def _first(mask: Mask) -> int:
+    """The row number of the first true value; -1 if there is none."""
+    return mask.index(True).as_py()
 
 
 def _texts(where: str, name: str, column: Any) -> pa.Array:
@@ -246,7 +256,7 @@ def _texts(where: str, name: str, column: Any) -> pa.Array:
         found = f"the column for {name} is of type {shown(str(dtype))}"
         raise DataError(f"{where}: {found}; needed: text or whole numbers")
     try:
-        texts = pc.cast(column, pa.string())
+        texts = column.cast(pa.string())
         texts.validate(full=True)  # Parquet's text is not checked when it is read
     except pa.ArrowException as error:
         raise DataError(f"{where}: the column for {name} holds text that is not UTF-8") from error
@@ -258,8 +268,7 @@ def _class_keys(where: str, column: pa.Array, names: Sequence[str] | None) -> pa
     texts = _texts(where, "label", column)
     if names is not None and _is_number(column.type):
         return _named_labels(where, texts, names)
-    empty = pc.equal(pc.utf8_trim_whitespace(texts), "")
-    row = _first(pc.fill_null(empty, False))
+    row = _first(equal(stripped(texts), ""))
     if row >= 0:
         raise DataError(f"{where}: row {row}: label '{shown(texts[row].as_py())}' is empty")
     return texts
@@ -308,27 +317,26 @@ def _labelled(table: pa.Table, files: Sequence[str]) -> pa.Table:
     blank = table["class_key"].is_null()
     for split in table["split"].unique().to_pylist():
         inside = _equal(table["split"], split)
-        lacking = pc.and_(inside, blank)
+        lacking = both(inside, blank)
         row = _first(lacking)
-        if row >= 0 and pc.sum(lacking).as_py() < pc.sum(inside).as_py():
+        if row >= 0 and total(lacking) < total(inside):
             sample_id = shown(table["sample_id"][row].as_py())
             raise DataError(f"'{sample_id}' has no label, but others of its split have; remove it")
-    if pc.all(blank).as_py():
+    if all_true(blank):
         raise DataError(f"{where}: no row has a label")
-    return table.filter(pc.invert(blank)).combine_chunks()
+    return table.filter(negate(blank)).combine_chunks()
 
 
-def _equal(column: pa.ChunkedArray, value: str | None) -> Any:
+def _equal(column: Column, value: str | None) -> Mask:
     """Which cells hold a value, where null is one as well."""
     if value is None:
-        return column.is_null()
-    return pc.fill_null(pc.equal(column, value), False)
+        return is_null(column)
+    return fill_null(equal(column, value), False)
 
 
 def _check_unique(ids: pa.ChunkedArray) -> None:
     """Raises DataError naming a sample_id that is duplicated."""
-    counts = pc.value_counts(ids)
-    if len(counts) < len(ids):
-        repeated = pc.greater(counts.field("counts"), 1)
-        first = counts.field("values").filter(repeated)[0].as_py()
-        raise DataError(f"sample_id '{shown(first)}' is duplicated; sample_id must be unique")
+    repeated = duplicates(ids)
+    if len(repeated):
+        first = shown(repeated[0].as_py())
+        raise DataError(f"sample_id '{first}' is duplicated; sample_id must be unique")

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Which images are used, and in which split.
 
 Broken ones are rejected first, then those with two labels, then copies in other splits; last the
@@ -13,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import places_in
 from discl_ray.data.config import AnyDataConfig, FilesConfig, LongTail
 from discl_ray.data.listing import REJECTS, Listing
 from discl_ray.data.splits import (
@@ -72,8 +70,7 @@ def judge_rows(
 
     `found` is SCANNED of the listing, `names` are the class names by label.
     """
-    keys = pa.array(listing.keys, pa.string())
-    label = pc.index_in(listing.table["class_key"], keys)
+    label = places_in(listing.table["class_key"], listing.keys)
     verdicts = Verdicts(
         label=label.to_numpy(zero_copy_only=False),
         split=_strings(listing.table["split"]),

@@ -15,6 +15,8 @@ from discl_ray.errors import ConfigError, DataError
 from tests.conftest import promptly
 
 PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
+
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -285,37 +287,6 @@ def test_what_systems_and_nas_make_is_left_out_at_any_depth_and_said(tmp_path, r
     assert "left out files of systems and NAS: " in said
     assert "3 @eaDir" in said
     assert "4 hidden files and folders: ._3.png, .thumbnails" in said
-
-
-def test_names_compare_in_nfc_and_files_are_found_as_they_are_spelt(tmp_path):
-    composed, apart = "caf\u00e9", "cafe\u0301"
-    lay(
-        tmp_path,
-        f"{composed}/1.png",
-        f"{apart}/2.png",
-        f"{apart}/{apart}.png",
-        "red fox /3.png",
-        "red fox/4.png",
-        "b/5.png",
-    )
-    lay(tmp_path, f"b/{composed}.png", f"b/{apart}.png")
-    listing = settled(listed(tmp_path), links=False)
-    assert set(listing.table["class_key"].to_pylist()) == {composed, "red fox", "b"}
-    assert list(listing.read(listing.root, listing.table)) == [PNG] * 8
-    ids = listing.table["sample_id"].to_pylist()
-    assert {f"{composed}/2.png", f"{composed}/{composed}.png"} < set(ids)
-    assert len(set(ids)) == 8  # two that are the same in NFC stay as they are
-    assert "'red fox' and 'red fox ' are 'red fox'" in listing.notes[-1]
-
-
-def test_classes_that_differ_by_case_alone_stay_apart_and_are_said(tmp_path):
-    listing = settled(
-        listed(lay(tmp_path, "Fox/1.png", "fox/2.png", "FOX/3.png", "otter/4.png")), links=False
-    )
-    assert set(listing.table["class_key"].to_pylist()) == {"Fox", "fox", "FOX", "otter"}
-    (note,) = listing.notes
-    assert "differ by case alone: 'FOX' and 'Fox' and 'fox'" in note
-    assert "otter" not in note
 
 
 def test_a_folder_of_links_alone_lists_them_all_as_refused(tmp_path):

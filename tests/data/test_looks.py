@@ -4,12 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter, ValidationError
 
-from discl_ray.core.images import decode_image
-from discl_ray.core.settings import identity
-from discl_ray.data.config import DataConfig, DigitsLTConfig
-from discl_ray.data.digits_lt import digits_lt
 from discl_ray.embedded import digits
 from discl_ray.embedded.judge import load_judge, read
 
@@ -48,32 +43,3 @@ def test_sepia_lies_between_web_and_ochre_for_a_reader_of_the_web() -> None:
     }
     assert right["web"] - right["sepia"] > 0.02
     assert right["sepia"] - right["ochre"] > 0.4
-
-
-def test_the_task_takes_every_look_and_shows_the_same_scans_in_it() -> None:
-    tables = {
-        look: digits_lt(DigitsLTConfig(look=look), 0).table.to_pylist()
-        for look in ("ochre", "sepia", "web")
-    }
-    for look, rows in tables.items():
-        assert {row["domain"] for row in rows} == {look}
-        assert [(r["sample_id"], r["split"]) for r in rows] == [
-            (r["sample_id"], r["split"]) for r in tables["ochre"]
-        ]
-        scan = digits.scans()[int(str(rows[0]["sample_id"])[6:])]
-        assert np.array_equal(decode_image(rows[0]["bytes"]), digits.render(scan, look))
-    assert set(digits.LOOKS) == set(tables)
-    with pytest.raises(ValidationError):
-        TypeAdapter(DataConfig).validate_python({"name": "digits_lt", "look": "moss"})
-
-
-def test_one_more_look_changes_no_runs_identity() -> None:
-    expected = {
-        "name": "digits_lt",
-        "look": "ochre",
-        "head": 36,
-        "tail": 2,
-        "few_below": 6,
-        "many_above": 15,
-    }
-    assert identity(DigitsLTConfig()) == expected

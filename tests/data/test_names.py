@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.data.names import code_like, load_names
+from discl_ray.core.storage import Store
+from discl_ray.data.config import AnyDataConfig, ImageFolderConfig
+from discl_ray.data.listing import inline
+from discl_ray.data.names import class_names, code_like, load_names
 from discl_ray.data.root import same_name
 from discl_ray.errors import DataError
 
@@ -151,3 +154,20 @@ def test_words_without_digits_are_never_codes(name):
 @given(st.integers(), st.sampled_from(["", "0", "sp_", "class ", "C"]))
 def test_numbers_are_always_codes(number, before):
     assert code_like(f"{before}{abs(number)}")
+
+
+def test_names_are_the_users_or_the_data_sets_or_the_keys(tmp_path):
+    rows = [{"sample_id": key, "class_key": key, "bytes": b""} for key in ("a", "b", "c")]
+    listing = inline(rows, Store.at("."))
+    listing.names["b"] = "bee"
+    assert class_names(AnyDataConfig(), listing) == ["a", "bee", "c"]
+    file = tmp_path / "names.txt"
+    file.write_text("a ant\nbee honey bee\n")
+    config = ImageFolderConfig(root=".", names=str(file))
+    assert class_names(config, listing) == ["ant", "honey bee", "c"]
+    file.write_text("d dog\n")
+    with pytest.raises(DataError, match=r"no class 'd'; classes are a, b, c, …"):
+        class_names(config, listing)
+    file.write_text("a c\n")
+    with pytest.raises(DataError, match="two classes are both called 'c'"):
+        class_names(config, listing)
