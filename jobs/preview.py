@@ -22,7 +22,8 @@ from discl_ray.plan.forecast import Speed, forecast
 from discl_ray.process.calls import next_command
 from discl_ray.report.acceptance import nothing_kept_words, real_words
 from discl_ray.report.card import write_card, write_verdicts
-from discl_ray.report.preview import preview_figures, preview_sheet, preview_words
+from discl_ray.report.forecast import preview_figures, preview_words
+from discl_ray.report.preview import preview_sheet
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.synthesize.checks import MAKING, crew
 from discl_ray.synthesize.graph import staffed

@@ -16,8 +16,9 @@ from discl_ray.core.storage import Store
 from discl_ray.data import read_samples, summarize_samples
 from discl_ray.errors import DataError
 from discl_ray.plan.hardness import hardness
+from discl_ray.report.canvas import fitted, font_of
 from discl_ray.report.hardest import class_table, tail_rows, tail_sheet
-from discl_ray.report.sheet import contact_sheet, fitted, font_of
+from discl_ray.report.sheet import contact_sheet
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.spectrum.samples import samples_of

@@ -35,7 +35,7 @@ from discl_ray.embedded.digits import DEV_BLOCK, PLACES, SIDE, place, place_look
 from discl_ray.evaluate.held_out import commit
 from discl_ray.experiments.cells import fresh
 from discl_ray.experiments.statistics import over_seeds
-from discl_ray.report.sheet import FAINT, INK, PAPER, font_of, png_of
+from discl_ray.report.canvas import FAINT, INK, PAPER, font_of, png_of
 from discl_ray.train.config import TrainConfig
 from discl_ray.train.images.table import ImageTable
 from discl_ray.train.learners.learner import TrainJob

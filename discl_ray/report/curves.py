@@ -2,51 +2,75 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from discl_ray.report.figure import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Figure,
+    finish_epochs,
+    hide_spines,
+    png_of_figure,
+    score_and_lam,
+)
 
 SCORES = (("val_macro_f1_id", "val_macro_f1_ood"), ("val_top1_few", "val_top1_overall"))
-"""What is drawn: the first pair that was measured."""
+"""Pairs of scores; the first that was measured is drawn."""
 
-COLOURS = ("#8a8a8a", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
+STYLES = (":", "-")
+"""Line styles of a pair."""
+COLOURS = (GREY, ORANGE, BLUE, "#15803d", "#7e22ce")
+"""Of the runs."""
+
+Histories = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Records of a run's epochs, by the run's name."""
 
 
-def curves(histories: dict[str, list[dict[str, Any]]], *, note: str = "") -> bytes:
-    """A PNG: scores on val over epochs, and below them λ; one colour a run, dotted for the first score. `note` stands above."""
-    keys = {key for rows in histories.values() for row in rows for key in row}
-    shown = next(pair for pair in SCORES if pair[1] in keys or pair is SCORES[-1])
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(7, 5.2), sharex=True, height_ratios=(3, 1), layout="constrained"
-    )
+def curves(histories: Histories, *, note: str = "") -> bytes:
+    """`curves_figure` as PNG."""
+    return png_of_figure(curves_figure(histories, note=note))
+
+
+def curves_figure(histories: Histories, *, note: str = "") -> Figure:
+    """Scores on val over epochs, and λ below them: a colour per run, dotted for the first score.
+
+    `note` is written in red above the figure.
+    """
+    shown = _scores_of(histories)
+    figure, top, bottom = score_and_lam(5.2)
     for (label, rows), colour in zip(histories.items(), COLOURS, strict=False):
-        for key, style in zip(shown, (":", "-"), strict=True):
-            points = [(r["epoch"], r[key]) for r in rows if key in r]
-            if points:
-                name = key.removeprefix("val_").replace("top1_", "").replace("_", " ")
-                top.plot(
-                    *zip(*points, strict=True),
-                    style,
-                    color=colour,
-                    marker="o",
-                    ms=3,
-                    label=f"{label}, {name}",
-                )
-        bottom.step([r["epoch"] for r in rows], [r["lam"] for r in rows], where="mid", color=colour)
+        for key, style in zip(shown, STYLES, strict=True):
+            measured = [row for row in rows if key in row]
+            if not measured:
+                continue
+            epochs = [row["epoch"] for row in measured]
+            scores = [row[key] for row in measured]
+            name = f"{label}, {_name_of(key)}"
+            top.plot(epochs, scores, style, color=colour, marker="o", ms=3, label=name)
+        lams = [row["lam"] for row in rows]
+        bottom.step([row["epoch"] for row in rows], lams, where="mid", color=colour)
     top.set_ylabel("macro F1 on val [%]" if "f1" in shown[0] else "top-1 on val [%]")
     if top.lines:
         top.legend(frameon=False, fontsize=8)
-    bottom.set(xlabel="epoch", ylabel="λ", ylim=(-0.05, 1.05))
-    bottom.xaxis.get_major_locator().set_params(integer=True)
-    for axis in (top, bottom):
-        axis.spines[["top", "right"]].set_visible(False)
+    finish_epochs(bottom, "λ")
+    hide_spines((top, bottom))
     if note:
         figure.suptitle(note, fontsize=8, color="#b91c1c", wrap=True)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110)
-    plt.close(figure)
-    return out.getvalue()
+    return figure
+
+
+def _scores_of(histories: Histories) -> tuple[str, str]:
+    """The pair of scores that was measured; the last if none was."""
+    measured: set[str] = set()
+    for rows in histories.values():
+        measured.update(*rows)
+    for pair in SCORES:
+        if pair[1] in measured:
+            return pair
+    return SCORES[-1]
+
+
+def _name_of(key: str) -> str:
+    return key.removeprefix("val_").replace("top1_", "").replace("_", " ")

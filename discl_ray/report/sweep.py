@@ -2,85 +2,106 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
-COLOURS = {"finished": "#1d4ed8", "stopped": "#8a8a8a", "failed": "#b91c1c"}
+from discl_ray.report.figure import BLUE, GREY, ORANGE, RED, Figure, hide_spines, png_of_figure
+
+COLOURS = {"finished": BLUE, "stopped": GREY, "failed": RED}
+
+COLUMNS = 4
+"""Small panels in a row, at most."""
+LOG_FROM = 20
+"""Ratio of the largest to the smallest value from which on the axis is logarithmic."""
+
+Trial = tuple[str, Sequence[tuple[int, float]]]
+"""A trial's status, and its metric by epoch."""
+Swept = Mapping[str, Sequence[tuple[Any, float]]]
+"""By key: (value, metric) of the finished trials."""
 
 
 def sweep_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Markdown; `rows` are texts by column, all with the same columns."""
     heads = list(rows[0])
-    cell = lambda value: value.replace("|", "\\|").replace("\n", " ")  # noqa: E731
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    return "\n".join(
-        [*lines, *(f"| {' | '.join(cell(row[head]) for head in heads)} |" for row in rows)]
-    )
+    lines = [_line(heads), f"|{'---|' * len(heads)}"]
+    lines += [_line(_cell(row[head]) for head in heads) for row in rows]
+    return "\n".join(lines)
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def sweep_picture(
-    trials: Sequence[tuple[str, Sequence[tuple[int, float]]]],
-    best: int | None,
-    swept: Mapping[str, Sequence[tuple[Any, float]]],
-    *,
-    metric: str,
-    title: str,
+    trials: Sequence[Trial], best: int | None, swept: Swept, *, metric: str, title: str
 ) -> bytes:
-    """A PNG. Above: the metric over epochs, a line a trial (status, points), the best thick; below: its last value by each key.
+    """`sweep_figure` as PNG."""
+    return png_of_figure(sweep_figure(trials, best, swept, metric=metric, title=title))
 
-    `swept` is, by key, the (value, metric) of the finished trials; values that are no numbers stand side by side.
+
+def sweep_figure(
+    trials: Sequence[Trial], best: int | None, swept: Swept, *, metric: str, title: str
+) -> Figure:
+    """The metric over epochs, a line per trial, the best (by its index) thick; below it by each key.
+
+    The small panels show the last metric of the finished trials.
     """
-    columns = max(1, min(4, len(swept)))
+    columns = max(1, min(COLUMNS, len(swept)))
     lower = -(-len(swept) // columns)
     figure = plt.figure(figsize=(3.1 * max(columns, 2), 3.4 + 2.3 * lower), layout="constrained")
     grid = figure.add_gridspec(1 + lower, columns, height_ratios=[1.5, *[1] * lower])
     top = figure.add_subplot(grid[0, :])
-    labelled = set[str]()
-    for number, (status, points) in enumerate(trials):
-        if points and number != best:
-            label = None if status in labelled else status
-            labelled.add(status)
-            top.plot(
-                *zip(*points, strict=True),
-                color=COLOURS[status],
-                lw=1,
-                alpha=0.55,
-                marker="o",
-                ms=2,
-                label=label,
-            )
-    if best is not None:
-        top.plot(
-            *zip(*trials[best][1], strict=True),
-            color="#c2410c",
-            lw=2.5,
-            marker="o",
-            ms=4,
-            label="best",
-        )
+    _plot_trials(top, trials, best)
     top.set(xlabel="epoch", ylabel=f"{metric} on val [%]", title=title)
-    top.legend(frameon=False, fontsize=8, loc="lower right")
+    if top.lines:
+        top.legend(frameon=False, fontsize=8, loc="lower right")
     for number, (key, points) in enumerate(swept.items()):
-        axis = figure.add_subplot(grid[1 + number // columns, number % columns])
-        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v, _ in points)
-        names = [] if numeric else sorted({str(v) for v, _ in points})
-        at = [v if numeric else names.index(str(v)) for v, _ in points]
-        axis.scatter(at, [m for _, m in points], s=14, color=COLOURS["finished"])
-        if not numeric:
-            axis.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize=6)
-        elif min(at, default=1) > 0 and max(at, default=1) > 20 * min(at, default=1):
-            axis.set_xscale("log")
+        line, column = divmod(number, columns)
+        axis = figure.add_subplot(grid[1 + line, column])
+        _plot_key(axis, points)
         axis.set_xlabel(key, fontsize=8)
         axis.tick_params(labelsize=7)
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110)
-    plt.close(figure)
-    return out.getvalue()
+    hide_spines(figure.axes)
+    return figure
+
+
+def _plot_trials(axis: Axes, trials: Sequence[Trial], best: int | None) -> None:
+    """Draws a line per trial; the legend names every status once."""
+    labelled: set[str] = set()
+    for number, (status, points) in enumerate(trials):
+        if not points or number == best:
+            continue
+        label = None if status in labelled else status
+        labelled.add(status)
+        epochs, scores = zip(*points, strict=True)
+        colour = COLOURS[status]
+        axis.plot(epochs, scores, color=colour, lw=1, alpha=0.55, marker="o", ms=2, label=label)
+    if best is not None:
+        epochs, scores = zip(*trials[best][1], strict=True)
+        axis.plot(epochs, scores, color=ORANGE, lw=2.5, marker="o", ms=4, label="best")
+
+
+def _plot_key(axis: Axes, points: Sequence[tuple[Any, float]]) -> None:
+    """Draws the metric by a key's value; values that are no numbers are side by side."""
+    values = [value for value, _ in points]
+    scores = [score for _, score in points]
+    if all(_is_number(value) for value in values):
+        axis.scatter(values, scores, s=14, color=BLUE)
+        least, largest = min(values, default=1), max(values, default=1)
+        if least > 0 and largest > LOG_FROM * least:
+            axis.set_xscale("log")
+        return
+    names = sorted({str(value) for value in values})
+    axis.scatter([names.index(str(value)) for value in values], scores, s=14, color=BLUE)
+    axis.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize=6)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

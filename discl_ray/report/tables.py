@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from discl_ray.core.metrics import GROUPS, Scores
 
@@ -13,12 +13,12 @@ LONG_TAIL = tuple(("top1", group) for group in GROUPS)
 
 
 def percent(value: float, form: str = ".1f") -> str:
-    """One decimal, or a dash where there is nothing to measure."""
+    """A percentage with one decimal; a dash for NaN."""
     return "–" if math.isnan(value) else f"{value:{form}}"
 
 
 def count(number: float | None) -> str:
-    """A whole number, or a dash where it is not known."""
+    """A whole number; a dash if it is unknown."""
     return "–" if number is None else f"{number:,.0f}"
 
 
@@ -28,29 +28,28 @@ def score_table(
     seen: Mapping[str, int | None],
     difference: tuple[str, str] | None = None,
 ) -> str:
-    """Scores in percent, a line a row: by group of classes, or by domain where there are two; last the synthetic images `seen`.
+    """Scores in percent, a line per row: by group of classes, or by domain if there are two.
 
-    `difference` (a, b) adds the line b - a.
+    The last column is how many synthetic images the row saw. `difference` (a, b) adds the line
+    b − a.
     """
     first = next(iter(rows.values()))
     columns = LOW_QUALITY if LOW_QUALITY[0] in first else LONG_TAIL
-    heads = [
-        f"{metric.replace('_', ' ')} {name} (n={first[metric, name][1]})"
-        for metric, name in columns
-    ]
-    lines = [
-        "  "
-        + f"{'on test [%]':<30}"
-        + "".join(f"{head:>22}" for head in [*heads, "synthetic seen"])
-    ]
+    heads = [_head(metric, group, first[metric, group][1]) for metric, group in columns]
+    lines = [_line("on test [%]", [*heads, "synthetic seen"])]
     for label, row in rows.items():
-        cells = [*(percent(row[c][0]) for c in columns), count(seen[label])]
-        lines.append("  " + f"{label:<30}" + "".join(f"{cell:>22}" for cell in cells))
+        cells = [percent(row[column][0]) for column in columns]
+        lines.append(_line(label, [*cells, count(seen[label])]))
     if difference is not None:
-        base, other = (rows[label] for label in difference)
-        lines.append(
-            "  "
-            + f"{'difference':<30}"
-            + "".join(f"{percent(other[c][0] - base[c][0], '+.1f'):>22}" for c in columns)
-        )
+        base, other = rows[difference[0]], rows[difference[1]]
+        gains = [other[column][0] - base[column][0] for column in columns]
+        lines.append(_line("difference", [percent(gain, "+.1f") for gain in gains]))
     return "\n".join(lines)
+
+
+def _head(metric: str, group: str, images: int) -> str:
+    return f"{metric.replace('_', ' ')} {group} (n={images})"
+
+
+def _line(label: str, cells: Iterable[str]) -> str:
+    return f"  {label:<30}" + "".join(f"{cell:>22}" for cell in cells)

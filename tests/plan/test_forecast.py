@@ -18,8 +18,9 @@ from discl_ray.core.schema import SAMPLES, SPECTRUM
 from discl_ray.errors import ConfigError, DataError
 from discl_ray.plan.config import PlanConfig, PreviewConfig
 from discl_ray.plan.forecast import Speed, at_levels, forecast, pick_sources, preview_plan, wilson
-from discl_ray.report.preview import preview_sheet, preview_words
-from discl_ray.report.sheet import thumbnail
+from discl_ray.report.canvas import thumbnail
+from discl_ray.report.forecast import preview_words
+from discl_ray.report.preview import preview_sheet
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import judge
 from discl_ray.synthesize.run import prepare, preview_of

@@ -1,0 +1,116 @@
+"""A sheet of paper to put images and words on, and the PNG it becomes."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from textwrap import wrap
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from discl_ray.core.images import LARGEST, decode_image
+
+Colour = tuple[int, int, int]
+Point = tuple[int, int]
+"""Pixels from the left and from the top."""
+
+PAPER: Colour = (250, 249, 246)
+INK: Colour = (40, 40, 40)
+FAINT: Colour = (120, 120, 120)
+RED: Colour = (200, 30, 40)
+
+NOTE_LINE = 18
+"""Height of a line of a note, in pixels."""
+NOTE_LETTER = 8
+"""Width of a letter of a note or a title, in pixels, roughly."""
+
+
+class Canvas:
+    """An empty sheet of a size in pixels."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.image = Image.new("RGB", (width, height), PAPER)
+        self._draw = ImageDraw.Draw(self.image)
+
+    def text(
+        self, at: Point, words: str, size: int, *, ink: Colour = INK, anchor: str = "lm"
+    ) -> None:
+        """Writes words; `anchor` is Pillow's: "lm" starts at the point, "rm" ends there, "mm" is
+        centered on it.
+        """
+        align = "right" if anchor.startswith("r") else "left"
+        self._draw.text(at, words, ink, font=font_of(size), anchor=anchor, align=align)
+
+    def paste(self, image: Image.Image, at: Point) -> None:
+        """Puts an image with its top left corner at a point."""
+        self.image.paste(image, at)
+
+    def square(
+        self,
+        at: Point,
+        side: int,
+        *,
+        outline: Colour | None = None,
+        fill: Colour | None = None,
+        width: int = 1,
+    ) -> None:
+        """Draws a square with its top left corner at a point."""
+        self._draw.rectangle((*at, *_far_corner(at, side)), fill=fill, outline=outline, width=width)
+
+    def cross_out(self, at: Point, side: int) -> None:
+        """Frames a square in red and draws a line across it."""
+        self.square(at, side, outline=RED, width=3)
+        self._draw.line((*at, *_far_corner(at, side)), RED, width=3)
+
+    def png(self, note: str = "") -> bytes:
+        """The sheet as PNG, with a red note above it; equal sheets give equal bytes."""
+        return png_of(with_note(self.image, note))
+
+
+def _far_corner(at: Point, side: int) -> Point:
+    return at[0] + side - 1, at[1] + side - 1
+
+
+def with_note(sheet: Image.Image, note: str) -> Image.Image:
+    """A sheet with red words above it, wrapped to its width."""
+    if not note:
+        return sheet
+    lines = wrap(note, max(20, sheet.width // NOTE_LETTER))
+    canvas = Canvas(sheet.width, sheet.height + NOTE_LINE * len(lines) + 8)
+    canvas.paste(sheet, (0, canvas.image.height - sheet.height))
+    for number, line in enumerate(lines):
+        canvas.text((8, 14 + NOTE_LINE * number), line, 13, ink=RED)
+    return canvas.image
+
+
+def png_of(sheet: Image.Image) -> bytes:
+    """A picture as PNG; equal pictures give equal bytes."""
+    out = io.BytesIO()
+    sheet.save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own font, which is always installed and has Greek letters."""
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Words that are at most `width` pixels wide: longer ones are cut and end in "…"."""
+    if font.getlength(words) <= width:
+        return words
+    while words and font.getlength(words + "…") > width:
+        words = words[:-1].rstrip()
+    return words + "…"
+
+
+def thumbnail(data: bytes, side: int) -> Image.Image:
+    """Encoded bytes as a square picture that keeps the proportions; small images keep their pixels.
+
+    Raises ImageError if the bytes cannot be decoded.
+    """
+    image = Image.fromarray(decode_image(data, limit=LARGEST))
+    method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.LANCZOS
+    return ImageOps.pad(image, (side, side), method, color=PAPER)
