@@ -2,6 +2,5 @@
 
 import logging
 
-logging.getLogger("matplotlib").setLevel(
-    logging.ERROR
-)  # without a home it says at length where its cache is
+# without a home folder it logs at length where its cache is
+logging.getLogger("matplotlib").setLevel(logging.ERROR)

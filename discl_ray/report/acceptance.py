@@ -1,6 +1,7 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""What a filter means for a spectrum, in words: its rule, how many real images it would accept, and what else to set."""
+"""What a filter does to a spectrum, in words.
+
+Its rule, how many real images it would accept, and which other settings to try.
+"""
 
 from __future__ import annotations
 
@@ -8,119 +9,146 @@ import math
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import rows_where, total
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.schema import VERDICT
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import accepts_real, best_attempts, judge
 
 DOUBTFUL = 0.5
-"""Below this share of accepted real images the filter's fault is likelier than theirs."""
+"""A filter that accepts a smaller share of the real images is probably wrong about them."""
 
 SHARES = (0.1, 0.5, 0.9)
-"""Of the made images, to be kept by another setting."""
+"""Shares of the made images that other settings should keep."""
 
 
 def rule_words(config: FilterConfig, mode: str) -> str:
-    """What a mode asks of an image."""
-    rules = {
-        "absolute": f"text_sim ≥ {config.threshold:g}",
-        "quantile": f"text_sim as that of all but {100 * config.quantile:g} % of the real images",
-        "rank": "own class first"
-        if config.rank == 1
-        else f"own class among the first {config.rank}",
-    }
-    return rules.get(mode, "a function of your own")
+    """What a filter mode requires of an image."""
+    if mode == "absolute":
+        return f"text_sim ≥ {config.threshold:g}"
+    if mode == "quantile":
+        return f"text_sim as that of all but {100 * config.quantile:g} % of the real images"
+    if mode != "rank":
+        return "a function of your own"
+    if config.rank == 1:
+        return "own class first"
+    return f"own class among the first {config.rank}"
+
+
+def _configured(config: FilterConfig) -> str:
+    return f"{config.mode}: {rule_words(config, config.mode)}"
 
 
 def made_words(spectrum: pa.Table, *, made_now: bool) -> str:
-    """How many images an opened spectrum holds by what they are for, and whether this start made any of them."""
-    trains = spectrum.filter(pc.equal(spectrum["role"], "train"))
-    kept = pc.sum(trains["kept"]).as_py() or 0
-    words = f"{trains.num_rows} images to train on, {kept} of them kept, and {spectrum.num_rows - trains.num_rows} probes"
+    """How many images an opened spectrum holds by role, and whether this run made any of them."""
+    trains = rows_where(spectrum, role="train")
+    probes = spectrum.num_rows - trains.num_rows
+    kept = total(trains["kept"])
+    words = f"{trains.num_rows} images to train on, {kept} of them kept, and {probes} probes"
     return f"made {words}" if made_now else f"nothing was left to make: {words}"
 
 
 def real_words(spectrum: pa.Table, config: FilterConfig) -> str:
-    """How many of the real images the filter would accept, from the scores of an opened spectrum, and what to do if too few."""
-    said = f"  of your real images this filter ({config.mode}: {rule_words(config, config.mode)}) would accept"
+    """How many real images the filter would accept, from an opened spectrum, and what to try."""
+    words = f"  of your real images this filter ({_configured(config)}) would accept"
     found = accepts_real(spectrum, config)
     if found is None:
-        return f"{said}: unknown, none has the score it goes by"
-    accepted, n = found
-    said += f" {100 * accepted / n:.0f} % ({accepted} of {n} train images)"
-    return said if accepted >= DOUBTFUL * n else f"{said}\n{_few_real_words(spectrum, config)}"
+        return f"{words}: unknown, none has the score that it uses"
+    accepted, count = found
+    share = 100 * accepted / count
+    words += f" {share:.0f} % ({accepted} of {count} train images)"
+    if accepted >= DOUBTFUL * count:
+        return words
+    return f"{words}\n{_few_real_words(spectrum, config)}"
 
 
 def _few_real_words(spectrum: pa.Table, config: FilterConfig) -> str:
-    """What it may mean that a filter accepts few real images, by what it keeps of the most text-typical ones that were made.
+    """What it may mean that a filter accepts few real images.
 
-    If it keeps few of those either, the CLIP does not know what the prompts say. If it keeps most of them it does, and it is the
-    real images that are not what it knows by these prompts.
+    That depends on how many it keeps of the most text-typical images that were made. If few, the
+    CLIP does not know what the prompts say. If most, it does, and the real images do not look like
+    what it knows by these prompts.
     """
     other = "a smaller filter.quantile" if config.mode == "quantile" else "filter.mode=quantile"
     tries = f"try {other}, another CLIP (scorer.model) or another prompt (prompts.filter)"
-    found = _kept_by_level(spectrum)
+    found = _kept_by_lam(spectrum)
     if not found:
         return f"  warning: fewer than half; {tries}"
-    first, *_, last = found if len(found) > 1 else [*found, *found]
-    if found[first] < DOUBTFUL:
+    lowest, highest = min(found), max(found)
+    if found[lowest] < DOUBTFUL:
         return (
-            f"  warning: fewer than half, and of those made at λ = {pct_to_lam(first):g} it keeps {100 * found[first]:.0f} %: "
-            f"this CLIP hardly knows the classes by these prompts; {tries}"
+            f"  warning: fewer than half, and of those made at λ = {pct_to_lam(lowest):g} it keeps "
+            f"{100 * found[lowest]:.0f} %: this CLIP hardly knows the classes by these prompts; "
+            f"{tries}"
         )
-    kept = " and ".join(
-        f"{100 * found[level]:.0f} % at λ = {pct_to_lam(level):g}"
-        for level in dict.fromkeys((first, last))
-    )
+    shares = [
+        f"{100 * found[lam_pct]:.0f} % at λ = {pct_to_lam(lam_pct):g}"
+        for lam_pct in dict.fromkeys((lowest, highest))
+    ]
     return (
-        f"  note: fewer than half, but of those made it keeps {kept}: this CLIP knows the prompts, and the real images look unlike "
-        f"what it knows by them (the sheet shows whether the class names fit)\n"
+        f"  note: fewer than half, but of those made it keeps {' and '.join(shares)}: this CLIP "
+        "knows the prompts, and the real images look unlike what it knows by them "
+        "(the sheet shows whether the class names fit)\n"
         f"  if too few are kept near λ = 1, {tries}"
     )
 
 
-def _kept_by_level(spectrum: pa.Table) -> dict[int, float]:
-    """`lam_pct` -> the share of its images to train on that is kept, ascending; levels without an image are left out."""
-    rows = spectrum.filter(pc.equal(spectrum["role"], "train"))
-    level, kept = (rows[name].to_numpy(zero_copy_only=False) for name in ("lam_pct", "kept"))
+def _kept_by_lam(spectrum: pa.Table) -> dict[int, float]:
+    """By λ in percent, ascending: the share of its images to train on that is kept."""
+    rows = rows_where(spectrum, role="train")
     images = best_attempts(rows)
-    levels = np.unique(level[images]).tolist()
-    return {
-        lam_pct: kept[level == lam_pct].sum() / images[level == lam_pct].sum() for lam_pct in levels
-    }
+    lam_pct = rows["lam_pct"].to_numpy()
+    kept = rows["kept"].to_numpy(zero_copy_only=False)
+    found: dict[int, float] = {}
+    for lam in np.unique(lam_pct[images]).tolist():
+        at_lam = lam_pct == lam
+        found[lam] = kept[at_lam].sum() / images[at_lam].sum()
+    return found
 
 
 def nothing_kept_words(spectrum: pa.Table, config: FilterConfig) -> str:
-    """Which settings of the filter would keep how many, if it keeps no image to train on; else nothing."""
-    rows = spectrum.filter(pc.equal(spectrum["role"], "train"))
-    if not rows.num_rows or pc.any(rows["kept"]).as_py():
+    """If no image to train on is kept: which settings would keep how many; otherwise nothing."""
+    rows = rows_where(spectrum, role="train")
+    if not rows.num_rows or total(rows["kept"]):
         return ""
     others = other_settings(rows, config)
     if not others:
         return f"  warning: none of {rows.num_rows} images has a score; the table above says why"
     settings = ", ".join(f"{setting} would keep {kept}" for setting, kept in others.items())
-    rule = f"{config.mode}: {rule_words(config, config.mode)}"
-    return f"  warning: the filter ({rule}) keeps none of {rows.num_rows} images; {settings}, and makes nothing again"
+    return (
+        f"  warning: the filter ({_configured(config)}) keeps none of {rows.num_rows} images; "
+        f"{settings}, and makes nothing again"
+    )
 
 
 def other_settings(rows: pa.Table, config: FilterConfig) -> dict[str, int]:
-    """Settings that would keep about SHARES of the rows with a score -> how many each would keep; none if there is no score."""
+    """Settings that would keep about SHARES of the rows with a score, and how many each would keep.
+
+    Empty if there is no score.
+    """
     rows = rows.drop_columns(VERDICT.names)
     column = "text_rank" if config.mode == "rank" else "text_sim"
     scores = rows[column].drop_null().to_numpy().astype(np.float64)
     found: dict[str, int] = {}
-    for share in SHARES if len(scores) else ():
+    if not len(scores):
+        return found
+    for share in SHARES:
         if config.mode == "rank":
             rank = int(np.quantile(scores, share, method="higher"))
-            setting, update = f"filter.rank={rank}", {"rank": rank}
+            update: dict[str, object] = {"rank": rank}
         else:
+            # rounded down to two digits, which people can type, so that a few more are kept
             threshold = math.floor(100 * np.quantile(scores, 1 - share, method="lower")) / 100
-            mode = "" if config.mode == "absolute" else "filter.mode=absolute "
-            setting, update = (
-                f"{mode}filter.threshold={threshold:g}",
-                {"mode": "absolute", "threshold": threshold},
-            )
-        found[setting] = pc.sum(judge(rows, config.model_copy(update=update))["kept"]).as_py()
+            update = {"mode": "absolute", "threshold": threshold}
+        judged = judge(rows, config.model_copy(update=update))
+        found[_setting_words(config, update)] = total(judged["kept"])
     return found
+
+
+def _setting_words(config: FilterConfig, update: dict[str, object]) -> str:
+    """The overrides of the keys that differ from the configuration's; the score's key always."""
+    if "rank" in update:
+        return f"filter.rank={update['rank']}"
+    threshold = f"filter.threshold={update['threshold']:g}"
+    return threshold if config.mode == "absolute" else f"filter.mode=absolute {threshold}"

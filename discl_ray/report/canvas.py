@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import cache
 from textwrap import wrap
+from typing import NamedTuple
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -24,6 +25,43 @@ NOTE_LINE = 18
 """Height of a line of a note, in pixels."""
 NOTE_LETTER = 8
 """Width of a letter of a note or a title, in pixels, roughly."""
+
+
+class Box(NamedTuple):
+    """A square of a canvas, by its top left corner and its side."""
+
+    x: int
+    y: int
+    side: int
+
+    @property
+    def at(self) -> Point:
+        """The top left corner."""
+        return self.x, self.y
+
+    @property
+    def center(self) -> Point:
+        """The middle."""
+        half = self.side // 2
+        return self.x + half, self.y + half
+
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """The top left and the bottom right pixel, both inside."""
+        last = self.side - 1
+        return self.x, self.y, self.x + last, self.y + last
+
+    def above(self, y: int) -> Point:
+        """The point over the middle that is `y` from the top of the canvas."""
+        return self.center[0], y
+
+    def beside(self, distance: int, down: int = 0) -> Point:
+        """The point left of the middle, and `down` below it."""
+        return self.x - distance, self.center[1] + down
+
+    def under(self, distance: int) -> Point:
+        """The point under the bottom left corner."""
+        return self.x, self.y + self.side + distance
 
 
 class Canvas:
@@ -46,30 +84,22 @@ class Canvas:
         """Puts an image with its top left corner at a point."""
         self.image.paste(image, at)
 
-    def square(
-        self,
-        at: Point,
-        side: int,
-        *,
-        outline: Colour | None = None,
-        fill: Colour | None = None,
-        width: int = 1,
-    ) -> None:
-        """Draws a square with its top left corner at a point."""
-        self._draw.rectangle((*at, *_far_corner(at, side)), fill=fill, outline=outline, width=width)
+    def frame(self, box: Box, colour: Colour, width: int = 1) -> None:
+        """Draws the edge of a box."""
+        self._draw.rectangle(box.corners, outline=colour, width=width)
 
-    def cross_out(self, at: Point, side: int) -> None:
-        """Frames a square in red and draws a line across it."""
-        self.square(at, side, outline=RED, width=3)
-        self._draw.line((*at, *_far_corner(at, side)), RED, width=3)
+    def fill(self, box: Box, colour: Colour) -> None:
+        """Fills a box."""
+        self._draw.rectangle(box.corners, fill=colour)
+
+    def cross_out(self, box: Box) -> None:
+        """Frames a box in red and draws a line across it."""
+        self.frame(box, RED, width=3)
+        self._draw.line(box.corners, RED, width=3)
 
     def png(self, note: str = "") -> bytes:
         """The sheet as PNG, with a red note above it; equal sheets give equal bytes."""
         return png_of(with_note(self.image, note))
-
-
-def _far_corner(at: Point, side: int) -> Point:
-    return at[0] + side - 1, at[1] + side - 1
 
 
 def with_note(sheet: Image.Image, note: str) -> Image.Image:
@@ -77,8 +107,9 @@ def with_note(sheet: Image.Image, note: str) -> Image.Image:
     if not note:
         return sheet
     lines = wrap(note, max(20, sheet.width // NOTE_LETTER))
-    canvas = Canvas(sheet.width, sheet.height + NOTE_LINE * len(lines) + 8)
-    canvas.paste(sheet, (0, canvas.image.height - sheet.height))
+    above = NOTE_LINE * len(lines) + 8
+    canvas = Canvas(sheet.width, above + sheet.height)
+    canvas.paste(sheet, (0, above))
     for number, line in enumerate(lines):
         canvas.text((8, 14 + NOTE_LINE * number), line, 13, ink=RED)
     return canvas.image

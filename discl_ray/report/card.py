@@ -1,10 +1,12 @@
-"""What lies beside a spectrum for those who open it without us: a dataset card, and the filter's verdicts.
+"""What is beside a spectrum for other tools: a dataset card, and the filter's verdicts.
 
-    README.md          what it is and how it is opened; its front matter tells `datasets` the files, the columns and the class names
+    README.md          what it is and how to open it; its front matter tells `datasets` the files,
+                       the columns and the class names
     verdicts.parquet   gid, kept, reason
 
-Both are written anew by every `make generate`, if they say something new. They stand above `spectrum/`: in it they would be taken
-for data, and in the footer of every Parquet file 8,142 class names would cost .6 MB.
+`make generate` writes both again when they change. They are above `spectrum/`: inside it they would
+be read as data. Class names are in the card alone, as 8,142 of them would add .6 MB to the footer
+of every Parquet file.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ COLUMNS = {
     "class_name": "the class by name",
     "role": "`train`, or `probe`: made from a validation image, never to be trained on",
     "lam_pct": "level λ in percent: 0 follows the prompt alone, 100 would be the real image",
-    "replica": "which of several images made from one real image at one level; those of a replica share their noise",
+    "replica": "which of several images made from one real image at one level; "
+    "those of a replica share their noise",
     "attempt": "which try at that image",
     "prompt": "what the generator was given",
     "negative_prompt": "what it was led away from",
@@ -63,19 +66,21 @@ table = pyarrow.parquet.read_table("spectrum", columns=["gid", "label", "lam_pct
 lazy = polars.scan_parquet("spectrum/*.parquet")
 blocks = ray.data.read_parquet(f"{here}/spectrum")
 kept = duckdb.sql(
-    "select * from 'spectrum/*.parquet' join 'verdicts.parquet' using (gid) where kept and role = 'train'"
+    "select * from 'spectrum/*.parquet' join 'verdicts.parquet' using (gid) "
+    "where kept and role = 'train'"
 )
 ```"""
 
 OLDER = (
-    "This run, or a part of it, was made by a version that laid files into a folder for each level. There pandas and pyarrow need "
-    '`partitioning=None`, and the others `spectrum/**/*.parquet`, polars with `missing_columns="insert"`. What it made has neither '
-    "`class_name` nor `source_text_rank`.\n"
+    "This run, or a part of it, was made by a version that wrote a folder for each level. There "
+    "pandas and pyarrow need `partitioning=None`, and the others `spectrum/**/*.parquet`, polars "
+    'with `missing_columns="insert"`. What it made has neither `class_name` nor '
+    "`source_text_rank`.\n"
 )
 
 
 class _Quoted(str):
-    """A string that YAML writes in double quotes, where whatever is no plain character is escaped."""
+    """A string that YAML writes in double quotes, which escape every special character."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -89,7 +94,10 @@ _Dumper.add_representer(
 
 
 def write_card(run: Store, config: Config, classes: Sequence[str], note: str = "") -> None:
-    """Writes the card of a run, complete or not; `classes` are the names by label, a `note` stands above everything."""
+    """Writes the card of a run, complete or not.
+
+    `classes` are the names by label; a `note` is shown above everything.
+    """
     patterns = sorted(f"{folder}/*.parquet" for folder in data_files(run) or (DATA,))
     _write(run, CARD, card(config, classes, patterns, note).encode())
 
@@ -105,23 +113,29 @@ def _write(run: Store, name: str, data: bytes) -> None:
 
 
 def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: str = "") -> str:
-    """The dataset card: front matter for `datasets`, then words. `patterns` are the data files', relative to the card."""
-    scorer = config.scorer.model + (
-        f" ({config.scorer.pretrained})" if config.scorer.pretrained else ""
-    )
+    """The dataset card: front matter for `datasets`, then text.
+
+    `patterns` match the data files, relative to the card.
+    """
+    scorer = config.scorer.model
+    if config.scorer.pretrained:
+        scorer += f" ({config.scorer.pretrained})"
     rule = f"`{config.filter.mode}` ({rule_words(config.filter, config.filter.mode)})"
     columns = "\n".join(f"| `{name}` | {COLUMNS[name]} |" for name in SPECTRUM.names)
     parts = [
         f"---\n{front_matter(classes, patterns)}---\n\n# Spectrum of {config.data.name}\n",
         f"**{note}**\n" if note else "",
-        "Synthetic images made by discl-ray ([Diffusion Curriculum](https://arxiv.org/abs/2410.13674)) from the hard images of "
-        f"`{config.data.name}`, each at several levels λ between what the prompt alone gives and the real image itself. "
-        f"Generator: `{config.generator.model}`. CLIP that scored them: `{scorer}`.\n",
-        "Rejected images are in it. `verdicts.parquet` (`gid`, `kept`, `reason`) says which ones the filter keeps, here "
-        f"{rule}; it is written anew by `make generate`, with another filter too, and nothing is made again. "
+        "Synthetic images made by discl-ray "
+        "([Diffusion Curriculum](https://arxiv.org/abs/2410.13674)) from the hard images of "
+        f"`{config.data.name}`, each at several levels λ between what the prompt alone gives and "
+        f"the real image itself. Generator: `{config.generator.model}`. CLIP that scored them: "
+        f"`{scorer}`.\n",
+        "Rejected images are included. `verdicts.parquet` (`gid`, `kept`, `reason`) says which "
+        f"ones the filter keeps, here {rule}; `make generate` with another filter writes it again, "
+        "and makes no image again. "
         "Rows of role `probe` come from validation images: do not train on them.\n",
-        "While `MANIFEST.json` is not there the images are still being made: each file in `spectrum/` is whole, but there are more "
-        "to come, and `verdicts.parquet` is missing or older.\n",
+        "While there is no `MANIFEST.json` the images are still being made: each file in "
+        "`spectrum/` is whole, but more will come, and `verdicts.parquet` is missing or older.\n",
         f"## Open it\n\n{OPEN}\n",
         OLDER if any("=" in pattern for pattern in patterns) else "",
         f"## Columns\n\n| column | |\n|---|---|\n{columns}\n",
@@ -130,7 +144,7 @@ def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: 
 
 
 def front_matter(classes: Sequence[str], patterns: Sequence[str]) -> str:
-    """YAML by which `datasets.load_dataset` on the folder finds the spectrum alone, with class names and images."""
+    """YAML for `datasets.load_dataset` on the folder: the spectrum's files, class names, images."""
     names = {str(label): _Quoted(name) for label, name in enumerate(classes)}
     kinds: dict[str, Any] = {"image": "image", "label": {"class_label": {"names": names}}}
     features = [{"name": f.name, "dtype": kinds.get(f.name, hf_dtype(f.type))} for f in SPECTRUM]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 
@@ -11,9 +12,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Figure  # for the modules that make one
 
-Figure = Figure
 DPI = 110
 
 BLUE, ORANGE, GREY, RED = "#1d4ed8", "#c2410c", "#8a8a8a", "#b91c1c"
@@ -22,7 +22,7 @@ SLATE = "#94a3b8"
 
 
 def score_and_lam(height: float) -> tuple[Figure, Axes, Axes]:
-    """A figure with a panel for scores, and a low one for the curriculum's λ, over the same epochs."""
+    """A figure with a panel for scores, and below it a low one for λ, over the same epochs."""
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(7, height), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
@@ -32,7 +32,8 @@ def score_and_lam(height: float) -> tuple[Figure, Axes, Axes]:
 def finish_epochs(bottom: Axes, label: str) -> None:
     """Labels the panel of λ; epochs are whole numbers."""
     bottom.set(xlabel="epoch", ylabel=label, ylim=(-0.05, 1.05))
-    bottom.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = bottom.xaxis.get_major_locator()
+    locator.set_params(integer=True)
 
 
 def hide_spines(axes: Sequence[Axes], *sides: str) -> None:

@@ -92,7 +92,7 @@ def _duration(hours: float) -> str:
 
 
 def preview_figures(forecast: Forecast) -> dict[str, Any]:
-    """The forecast as plain values, for preview.json; a rerun that makes nothing reads `speed` back."""
+    """The forecast as plain values, for preview.json, from which a rerun reads `speed` back."""
     figures = asdict(forecast)
     names = ("kept", "gigabytes", "seconds_per_image", "hours")
     return figures | {name: getattr(forecast, name) for name in names}

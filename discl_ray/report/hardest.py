@@ -1,6 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""Hard samples to look at: a table by class, a sheet of the hardest images or the rarest classes."""
+"""Hard samples to look at: a table by class, and a sheet of the hardest or of the rarest ones."""
 
 from __future__ import annotations
 
@@ -10,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import both, equal, is_valid, mean, negate, rows_where
 from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
 from discl_ray.plan.hardness import class_counts
@@ -20,6 +18,7 @@ from discl_ray.report.canvas import (
     INK,
     NOTE_LETTER,
     RED,
+    Box,
     Canvas,
     Colour,
     Point,
@@ -63,8 +62,16 @@ class _Count(NamedTuple):
     suspect: int
 
     def __str__(self) -> str:
-        name = self.name if len(self.name) <= NAME else self.name[: NAME - 1] + "…"
-        return f"  {name:<{NAME}} {self.train:>8} {self.hard:>8} {self.suspect:>8}"
+        name = self.name
+        if len(name) > NAME:
+            name = name[: NAME - 1] + "…"
+        return _line(name, self.train, self.hard, self.suspect)
+
+
+def _line(name: str, *numbers: object) -> str:
+    """A line of the table: a name and right-aligned numbers."""
+    cells = [f"{number!s:>8}" for number in numbers]
+    return " ".join([f"  {name:<{NAME}}", *cells])
 
 
 def class_table(judged: pa.Table) -> str:
@@ -77,10 +84,10 @@ def class_table(judged: pa.Table) -> str:
     if len(counts) > CLASSES:
         by_hard = sorted(counts, key=lambda of_class: -of_class.hard)
         shown, rest = by_hard[:CLASSES], by_hard[CLASSES:]
-    lines = [f"  {'class':<{NAME}} {'train':>8} {'hard':>8} {'suspect':>8}"]
-    lines += map(str, shown)
+    lines = [_line("class", "train", "hard", "suspect"), *map(str, shown)]
     if rest:
-        lines.append(str(_total(f"{len(rest)} other classes", rest)))
+        others = _total(f"{len(rest)} other classes", rest)
+        lines.append(str(others))
     if counts:
         lines.append(str(_total("all", counts)))
     return "\n".join(lines)
@@ -88,7 +95,7 @@ def class_table(judged: pa.Table) -> str:
 
 def _counts(judged: pa.Table) -> list[_Count]:
     """Counts by class, in the order of the labels."""
-    train = judged.filter(pc.equal(judged["split"], "train"))
+    train = rows_where(judged, split="train")
     sums = train.group_by(["label", "class_name"]).aggregate(
         [("hard", "count"), ("hard", "sum"), ("suspect", "sum")]
     )
@@ -110,9 +117,10 @@ def agreement(judged: pa.Table) -> str:
     """
     shares: list[str] = []
     for split in ("train", "val"):
-        rows = judged.filter(pc.and_(pc.equal(judged["split"], split), judged["pred"].is_valid()))
-        if rows.num_rows:
-            share = pc.mean(pc.equal(rows["pred"], rows["label"])).as_py()
+        rows = rows_where(judged, split=split)
+        predicted = rows.filter(is_valid(rows["pred"]))
+        share = mean(equal(predicted["pred"], predicted["label"]))
+        if share is not None:
             shares.append(f"{100 * share:.1f} % of {split}")
     return f"the classifier agrees with the labels of {', '.join(shares)}"
 
@@ -122,22 +130,25 @@ def hardest_rows(judged: pa.Table) -> pa.Table:
 
     A suspect is sure if the classifier gives another class a high probability.
     """
-    train = judged.filter(pc.equal(judged["split"], "train"))
-    hard = train.filter(train["hard"]).sort_by("rank").slice(0, HARD_ROWS * COLUMNS)
-    suspects = train.filter(pc.and_not(train["suspect"], train["hard"]))
+    train = rows_where(judged, split="train")
+    hard = train.filter(train["hard"]).sort_by("rank")
+    suspects = train.filter(both(train["suspect"], negate(train["hard"])))
     suspects = suspects.sort_by([("prob_pred", "descending"), ("rank", "ascending")])
-    return pa.concat_tables([hard, suspects.slice(0, SUSPECT_ROWS * COLUMNS)])
+    hardest = hard.slice(0, HARD_ROWS * COLUMNS)
+    surest = suspects.slice(0, SUSPECT_ROWS * COLUMNS)
+    return pa.concat_tables([hardest, surest])
 
 
 def tail_rows(judged: pa.Table) -> pa.Table:
-    """The HARDNESS rows of a sheet of rare classes: a row's images of each of the rarest, in order."""
-    hard = judged.filter(pc.and_(pc.equal(judged["split"], "train"), judged["hard"]))
-    hard = hard.sort_by("rank")
+    """The HARDNESS rows of a sheet of rare classes: up to COLUMNS of each of the rarest."""
+    hard = rows_where(judged, split="train", hard=True).sort_by("rank")
     label = hard["label"].to_numpy()
     _, first = np.unique(label, return_index=True)
     rarest = label[np.sort(first)][:TAIL_ROWS]
-    rows = [np.flatnonzero(label == of_class)[:COLUMNS] for of_class in rarest]
-    return hard.take(pa.array(np.concatenate([np.empty(0, np.int64), *rows])))
+    rows = [np.empty(0, np.int64)]
+    for of_class in rarest:
+        rows.append(np.flatnonzero(label == of_class)[:COLUMNS])
+    return hard.take(pa.array(np.concatenate(rows)))
 
 
 def hardest_sheet(
@@ -150,16 +161,17 @@ def hardest_sheet(
     """
     images = _images(samples)
     sections = _sections(shown)
-    height = sum(TOP + _lines(rows) * ROW for rows in sections.values())
-    canvas, top = _titled(2 * MARGIN + COLUMNS * COLUMN, height, title)
-    for words, rows in sections.items():
+    heights = [TOP + _lines(rows) * ROW for rows in sections.values()]
+    width = 2 * MARGIN + COLUMNS * COLUMN
+    canvas, top = _titled(width, sum(heights), title)
+    for (words, rows), height in zip(sections.items(), heights, strict=True):
         canvas.text((MARGIN, top + TOP // 2), words, 14)
         for number, row in enumerate(rows):
             line, column = divmod(number, COLUMNS)
-            at = MARGIN + column * COLUMN, top + TOP + line * ROW
-            _put_image(canvas, at, images[row["sample_id"]])
-            _put_prediction(canvas, at, row, classes)
-        top += TOP + _lines(rows) * ROW
+            box = Box(MARGIN + column * COLUMN, top + TOP + line * ROW, SIDE)
+            _put_image(canvas, box, images[row["sample_id"]])
+            _put_prediction(canvas, box, row, classes)
+        top += height
     return canvas.png(note)
 
 
@@ -181,20 +193,20 @@ def _lines(rows: Sequence[object]) -> int:
 
 
 def _put_prediction(
-    canvas: Canvas, at: Point, row: Mapping[str, Any], classes: Sequence[str]
+    canvas: Canvas, box: Box, row: Mapping[str, Any], classes: Sequence[str]
 ) -> None:
     """Writes the class and the predicted class under an image; a suspect gets a red frame."""
     ink = INK
     if row["suspect"]:
         ink = RED
-        canvas.square(at, SIDE, outline=RED, width=3)
-    x, y = at[0], at[1] + SIDE
-    _put_line(canvas, (x, y + 12), str(row["class_name"]), f" {row['prob_true']:.3f}", ink)
+        canvas.frame(box, RED, width=3)
+    name = str(row["class_name"])
+    _put_line(canvas, box.under(12), name, row["prob_true"], ink)
     if row["pred"] == row["label"]:
-        _put_line(canvas, (x, y + 28), "predicted correctly", "", FAINT)
+        canvas.text(box.under(28), "predicted correctly", 12, ink=FAINT)
     else:
         predicted = f"→ {classes[row['pred']]}"
-        _put_line(canvas, (x, y + 28), predicted, f" {row['prob_pred']:.3f}", ink)
+        _put_line(canvas, box.under(28), predicted, row["prob_pred"], ink)
 
 
 def tail_sheet(
@@ -205,29 +217,35 @@ def tail_sheet(
     `samples` are the same rows of SAMPLES with their images. A `note` is written in red above the
     sheet.
     """
-    images, counts = _images(samples), class_counts(judged)
+    images = _images(samples)
+    counts = class_counts(judged)
     by_class: dict[int, list[dict[str, Any]]] = {}
     for row in shown.to_pylist():
         by_class.setdefault(row["label"], []).append(row)
     columns = max([TAIL_COLUMNS, *map(len, by_class.values())])
     width = TAIL_LEFT + columns * TAIL_PITCH + MARGIN
-    canvas, top = _titled(width, MARGIN + len(by_class) * TAIL_PITCH, title)
+    height = MARGIN + len(by_class) * TAIL_PITCH
+    canvas, top = _titled(width, height, title)
     for line, (label, rows) in enumerate(by_class.items()):
-        y = top + MARGIN + line * TAIL_PITCH
-        right = TAIL_LEFT - 14
-        name = fitted(str(rows[0]["class_name"]), font_of(13), right - MARGIN)
-        canvas.text((right, y + SIDE // 2 - 9), name, 13, anchor="rm")
-        count = f"{counts[label]} for training"
-        canvas.text((right, y + SIDE // 2 + 9), count, 12, ink=FAINT, anchor="rm")
+        first = Box(TAIL_LEFT, top + MARGIN + line * TAIL_PITCH, SIDE)
+        _put_class(canvas, first, str(rows[0]["class_name"]), counts[label])
         for column, row in enumerate(rows):
-            _put_image(canvas, (TAIL_LEFT + column * TAIL_PITCH, y), images[row["sample_id"]])
+            box = first._replace(x=TAIL_LEFT + column * TAIL_PITCH)
+            _put_image(canvas, box, images[row["sample_id"]])
     return canvas.png(note)
+
+
+def _put_class(canvas: Canvas, first: Box, name: str, count: int) -> None:
+    """Writes a class's name, cut if it is long, and its number of images left of the first one."""
+    words = fitted(name, font_of(13), first.x - 14 - MARGIN)
+    canvas.text(first.beside(14, down=-9), words, 13, anchor="rm")
+    number = f"{count} for training"
+    canvas.text(first.beside(14, down=9), number, 12, ink=FAINT, anchor="rm")
 
 
 def _images(samples: pa.Table) -> dict[str, dict[str, Any]]:
     """`image` by sample_id."""
-    ids, images = samples["sample_id"].to_pylist(), samples["image"].to_pylist()
-    return dict(zip(ids, images, strict=True))
+    return {row["sample_id"]: row["image"] for row in samples.to_pylist()}
 
 
 def _titled(width: int, height: int, title: str) -> tuple[Canvas, int]:
@@ -236,19 +254,22 @@ def _titled(width: int, height: int, title: str) -> tuple[Canvas, int]:
     top = MARGIN + TITLE_LINE * len(lines)
     canvas = Canvas(width, top + height)
     for number, line in enumerate(lines):
-        canvas.text((MARGIN, MARGIN + 4 + TITLE_LINE * number), line, 12, ink=FAINT)
+        y = MARGIN + 4 + TITLE_LINE * number
+        canvas.text((MARGIN, y), line, 12, ink=FAINT)
     return canvas, top
 
 
-def _put_image(canvas: Canvas, at: Point, image: Mapping[str, Any]) -> None:
-    """Puts an image, or an empty frame if it can no longer be read."""
+def _put_image(canvas: Canvas, box: Box, image: Mapping[str, Any]) -> None:
+    """Puts an image into its box, or an empty frame if it can no longer be read."""
     try:
-        canvas.paste(thumbnail(image_bytes(image), SIDE), at)
+        canvas.paste(thumbnail(image_bytes(image), SIDE), box.at)
     except (OSError, ImageError):
-        canvas.square(at, SIDE, outline=FAINT)
+        canvas.frame(box, FAINT)
 
 
-def _put_line(canvas: Canvas, at: Point, name: str, end: str, ink: Colour) -> None:
-    """Writes a line under an image; a long name is cut, its end is not."""
-    room = COLUMN - 6 - font_of(12).getlength(end)
-    canvas.text(at, fitted(name, font_of(12), room) + end, 12, ink=ink)
+def _put_line(canvas: Canvas, at: Point, name: str, probability: float, ink: Colour) -> None:
+    """Writes a name, cut if it is long, and a probability."""
+    font = font_of(12)
+    end = f" {probability:.3f}"
+    room = COLUMN - 6 - font.getlength(end)
+    canvas.text(at, fitted(name, font, room) + end, 12, ink=ink)

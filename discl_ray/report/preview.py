@@ -17,7 +17,7 @@ from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
 from discl_ray.plan.forecast import passed
 from discl_ray.report.acceptance import rule_words
-from discl_ray.report.canvas import FAINT, INK, PAPER, RED, Canvas, Colour, Point, thumbnail
+from discl_ray.report.canvas import FAINT, PAPER, RED, Box, Canvas, Colour, thumbnail
 from discl_ray.report.sheet import column_names
 from discl_ray.spectrum.config import FilterConfig
 
@@ -72,14 +72,22 @@ class _Grid:
         """Height of a source's rows."""
         return len(self.replicas) * ROW + BETWEEN
 
-    @property
-    def right(self) -> int:
-        """Left edge of the real images."""
-        return LEFT + len(self.levels) * COLUMN
-
     def canvas(self, sources: int) -> Canvas:
         """An empty sheet for a number of sources."""
-        return Canvas(max(WIDTH, self.right + COLUMN + 8), TOP + sources * self.block)
+        columns = len(self.levels) + 1
+        width = LEFT + columns * COLUMN + 8
+        return Canvas(max(WIDTH, width), TOP + sources * self.block)
+
+    def box(self, source: int, line: int, column: int) -> Box:
+        """Where a source's image of a replica (`line`) and a λ (`column`) is."""
+        top = TOP + source * self.block
+        return Box(LEFT + column * COLUMN, top + line * ROW, SIDE)
+
+    def real(self, source: int) -> Box:
+        """Where a source's own image is: last in its rows, half way down."""
+        first = self.box(source, 0, len(self.levels))
+        down = (len(self.replicas) - 1) * ROW // 2
+        return Box(first.x, first.y + down, SIDE)
 
 
 def preview_sheet(
@@ -99,14 +107,14 @@ def preview_sheet(
     canvas = grid.canvas(len(shown))
     _put_legend(canvas, config, list(verdicts))
     for column, name in enumerate(column_names(levels)):
-        canvas.text((LEFT + column * COLUMN + SIDE // 2, TOP - 14), name, 14, anchor="mm")
+        canvas.text(grid.box(0, 0, column).above(TOP - 14), name, 14, anchor="mm")
     for number, source in enumerate(shown):
-        top = TOP + number * grid.block
-        _put_source(canvas, grid, top, source, _real_score(cells, source["sample_id"]))
+        sample_id = source["sample_id"]
+        _put_source(canvas, grid.real(number), source, _real_score(cells, sample_id))
         for line, replica in enumerate(replicas):
             for column, lam_pct in enumerate(levels):
-                at = LEFT + column * COLUMN, top + line * ROW
-                _put_cell(canvas, at, cells[source["sample_id"], replica, lam_pct], config.mode)
+                cell = cells[sample_id, replica, lam_pct]
+                _put_cell(canvas, grid.box(number, line, column), cell, config.mode)
     return canvas.png(note)
 
 
@@ -118,7 +126,8 @@ def _cells(spectrum: pa.Table, verdicts: Verdicts) -> _Cells:
     cells: dict[tuple[str, int, int], _Cell] = {}
     for number, row in enumerate(spectrum.select(COLUMNS).to_pylist()):
         passes = {mode: bool(of_mode[number]) for mode, of_mode in verdicts.items()}
-        cells[row["sample_id"], row["replica"], row["lam_pct"]] = _Cell(row, passes)
+        key = row["sample_id"], row["replica"], row["lam_pct"]
+        cells[key] = _Cell(row, passes)
     return cells
 
 
@@ -130,38 +139,37 @@ def _real_score(cells: _Cells, sample_id: str) -> float | None:
     return None
 
 
-def _put_source(
-    canvas: Canvas, grid: _Grid, top: int, source: Mapping[str, Any], score: float | None
-) -> None:
-    """Puts a class's name and a real image beside the rows made from it, in their middle."""
-    middle = top + (len(grid.replicas) - 1) * ROW // 2
+def _put_source(canvas: Canvas, box: Box, source: Mapping[str, Any], score: float | None) -> None:
+    """Puts a real image into its box, and its class's name left of the rows made from it."""
     name = fill(str(source["class_name"]), 12)
-    canvas.text((LEFT - 14, middle + SIDE // 2), name, 13, anchor="rm")
-    _put_image(canvas, (grid.right, middle), _bytes_of(source["image"]), "unreadable")
-    _put_score(canvas, (grid.right, middle), score, None)
+    beside = LEFT - 14, box.center[1]
+    canvas.text(beside, name, 13, anchor="rm")
+    _put_image(canvas, box, _bytes_of(source["image"]), "unreadable")
+    _put_score(canvas, box, score, None)
 
 
-def _put_cell(canvas: Canvas, at: Point, cell: _Cell, configured: str) -> None:
-    """Puts a made image, its scores, and a mark per filter mode."""
+def _put_cell(canvas: Canvas, box: Box, cell: _Cell, configured: str) -> None:
+    """Puts a made image into its box, and its scores and a mark per filter mode under it."""
     row = cell.row
-    _put_image(canvas, at, row["image"]["bytes"], row["error"] or "no image")
-    _put_score(canvas, at, row["text_sim"], row["text_rank"])
-    right = at[0] + SIDE
+    _put_image(canvas, box, row["image"]["bytes"], row["error"] or "no image")
+    _put_score(canvas, box, row["text_sim"], row["text_rank"])
+    right = box.x + SIDE
+    _, middle = box.under(10)
     for mode in reversed(list(cell.passes)):
         mark = _mark(cell.passes[mode], mode == configured)
         right -= mark.width
-        canvas.paste(mark, (right, at[1] + SIDE + 10 - mark.height // 2))
+        canvas.paste(mark, (right, middle - mark.height // 2))
         right -= 3
 
 
-def _put_image(canvas: Canvas, at: Point, data: bytes | None, reason: str) -> None:
-    """Puts an image, or an empty square with the reason why there is none."""
+def _put_image(canvas: Canvas, box: Box, data: bytes | None, reason: str) -> None:
+    """Puts an image into its box, or the reason why there is none."""
     try:
-        canvas.paste(thumbnail(data or b"", SIDE), at)
+        canvas.paste(thumbnail(data or b"", SIDE), box.at)
     except ImageError:
-        canvas.square(at, SIDE, fill=PALE)
-        center = at[0] + SIDE // 2, at[1] + SIDE // 2
-        canvas.text(center, reason.replace("_", "\n"), 11, ink=FAINT, anchor="mm")
+        canvas.fill(box, PALE)
+        words = reason.replace("_", "\n")
+        canvas.text(box.center, words, 11, ink=FAINT, anchor="mm")
 
 
 def _bytes_of(image: Mapping[str, Any]) -> bytes | None:
@@ -172,12 +180,14 @@ def _bytes_of(image: Mapping[str, Any]) -> bytes | None:
         return None
 
 
-def _put_score(canvas: Canvas, at: Point, text_sim: float | None, rank: int | None) -> None:
+def _put_score(canvas: Canvas, box: Box, text_sim: float | None, rank: int | None) -> None:
     """Writes text_sim, and the rank if there is one, under an image."""
     if text_sim is None:
         return
-    words = f"{text_sim:.2f}" if rank is None else f"{text_sim:.2f} · {rank}"
-    canvas.text((at[0], at[1] + SIDE + 10), words, 11)
+    words = f"{text_sim:.2f}"
+    if rank is not None:
+        words += f" · {rank}"
+    canvas.text(box.under(10), words, 11)
 
 
 @cache
@@ -216,7 +226,10 @@ def _put_legend(canvas: Canvas, config: FilterConfig, modes: Sequence[str]) -> N
         y = 40 + 18 * line
         for column, ok in enumerate((True, False)):
             mark = _mark(ok, configured)
-            x = MARGIN + 8 + 18 * column
-            canvas.paste(mark, (x - mark.width // 2, y - mark.height // 2))
-        words = f"{mode}: {rule_words(config, mode)}{' (configured)' if configured else ''}"
-        canvas.text((MARGIN + 44, y), words, 12, ink=INK if configured else FAINT)
+            half = mark.width // 2
+            canvas.paste(mark, (MARGIN + 8 + 18 * column - half, y - half))
+        words = f"{mode}: {rule_words(config, mode)}"
+        if configured:
+            canvas.text((MARGIN + 44, y), f"{words} (configured)", 12)
+        else:
+            canvas.text((MARGIN + 44, y), words, 12, ink=FAINT)

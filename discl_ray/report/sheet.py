@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The contact sheet of a spectrum: a row per real image, a column per λ from text-typical to real.
 
 Rejected images are crossed out.
@@ -13,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import as_numpy, equal, rows_in
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
-from discl_ray.report.canvas import FAINT, Canvas, fitted, font_of, thumbnail
+from discl_ray.report.canvas import FAINT, Box, Canvas, fitted, font_of, thumbnail
 from discl_ray.spectrum.filter import KEPT
 
 CELL = 72
 """Side of an image, in pixels."""
-PITCH = CELL + 4
+GAP = 4
+PITCH = CELL + GAP
 """From an image to the next."""
 LEFT, TOP = 92, 34
 """Where the first image is."""
@@ -47,31 +46,38 @@ def contact_sheet(
     levels = sorted(set(spectrum["lam_pct"].to_pylist()))
     cells = _first_replicas(spectrum)
     shown = pick_shown(sources, max_rows).to_pylist()
-    canvas = Canvas(
-        width=LEFT + (len(levels) + 1) * PITCH + PITCH - CELL,
-        height=TOP + len(shown) * PITCH + BOTTOM,
-    )
-    for column, name in enumerate(column_names(levels)):
-        canvas.text((LEFT + column * PITCH + CELL // 2, TOP // 2), name, 13, anchor="mm")
+    names = column_names(levels)
+    canvas = Canvas(LEFT + len(names) * PITCH + GAP, TOP + len(shown) * PITCH + BOTTOM)
+    for column, name in enumerate(names):
+        canvas.text(_box(0, column).above(TOP // 2), name, 13, anchor="mm")
     for line, sample in enumerate(shown):
-        y = TOP + line * PITCH
-        name = fitted(str(sample["class_name"]), font_of(13), LEFT - 16)
-        canvas.text((LEFT - 10, y + CELL // 2), name, 13, anchor="rm")
+        _put_name(canvas, line, str(sample["class_name"]))
         for column, lam_pct in enumerate(levels):
             cell = cells.get((sample["sample_id"], lam_pct))
             if cell is not None:
-                _put_made(canvas, (LEFT + column * PITCH, y), cell)
+                _put_made(canvas, _box(line, column), cell)
         with suppress(OSError, ImageError):  # a file that is gone leaves its place empty
             real = thumbnail(image_bytes(sample["image"]), CELL)
-            canvas.paste(real, (LEFT + len(levels) * PITCH, y))
+            canvas.paste(real, _box(line, len(levels)).at)
     bottom = canvas.image.height - BOTTOM // 2
     canvas.text((LEFT, bottom), "crossed out: rejected by the filter", 11, ink=FAINT)
     return canvas.png(note)
 
 
+def _box(line: int, column: int) -> Box:
+    return Box(LEFT + column * PITCH, TOP + line * PITCH, CELL)
+
+
+def _put_name(canvas: Canvas, line: int, name: str) -> None:
+    """Writes a class's name, cut if it is long, left of its row."""
+    words = fitted(name, font_of(13), LEFT - 16)
+    canvas.text(_box(line, 0).beside(10), words, 13, anchor="rm")
+
+
 def column_names(levels: list[int]) -> list[str]:
     """Names of the columns of λ, in percent, and of the real image's."""
-    return [*(f"λ = {pct_to_lam(lam_pct):g}" for lam_pct in levels), "real"]
+    names = [f"λ = {pct_to_lam(lam_pct):g}" for lam_pct in levels]
+    return [*names, "real"]
 
 
 def _first_replicas(spectrum: pa.Table) -> dict[tuple[str, int], Cell]:
@@ -86,27 +92,28 @@ def _first_replicas(spectrum: pa.Table) -> dict[tuple[str, int], Cell]:
     return cells
 
 
-def _put_made(canvas: Canvas, at: tuple[int, int], cell: Cell) -> None:
-    """Puts a made image at its place; nothing if there is none."""
+def _put_made(canvas: Canvas, box: Box, cell: Cell) -> None:
+    """Puts a made image into its box; nothing if there is none."""
     data = cell["image"]["bytes"]
     if data is None:
         return
-    canvas.paste(thumbnail(data, CELL), at)
+    canvas.paste(thumbnail(data, CELL), box.at)
     if cell["reason"] != KEPT:
-        canvas.cross_out(at, CELL)
+        canvas.cross_out(box)
 
 
 def pick_shown(sources: pa.Table, max_rows: int = MAX_ROWS) -> pa.Table:
     """Up to `max_rows` training images of SAMPLES, evenly over the classes, ordered by class."""
-    train = np.flatnonzero(pc.equal(sources["split"], "train").to_numpy())
+    train = np.flatnonzero(as_numpy(equal(sources["split"], "train")))
     labels = sources["label"].to_numpy()[train]
     order = train[np.argsort(labels, kind="stable")]
     count = min(len(order), max_rows)
-    rows = [int(order[i * len(order) // count]) for i in range(count)]
+    rows = [int(order[number * len(order) // count]) for number in range(count)]
     # slices share the images' memory; `take` would copy it
-    return pa.concat_tables([sources.slice(0, 0), *(sources.slice(row, 1) for row in rows)])
+    slices = [sources.slice(row, 1) for row in rows]
+    return pa.concat_tables([sources.slice(0, 0), *slices])
 
 
 def made_from(spectrum: pa.Table, sources: pa.Table) -> pa.Table:
     """The rows of a spectrum that were made from the real images `sources` (SAMPLES)."""
-    return spectrum.filter(pc.is_in(spectrum["sample_id"], sources["sample_id"].combine_chunks()))
+    return rows_in(spectrum, "sample_id", sources["sample_id"].combine_chunks())

@@ -27,11 +27,12 @@ def sweep_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Markdown; `rows` are texts by column, all with the same columns."""
     heads = list(rows[0])
     lines = [_line(heads), f"|{'---|' * len(heads)}"]
-    lines += [_line(_cell(row[head]) for head in heads) for row in rows]
+    for row in rows:
+        lines.append(_line([_cell(row[head]) for head in heads]))
     return "\n".join(lines)
 
 
-def _line(cells: Any) -> str:
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -49,9 +50,9 @@ def sweep_picture(
 def sweep_figure(
     trials: Sequence[Trial], best: int | None, swept: Swept, *, metric: str, title: str
 ) -> Figure:
-    """The metric over epochs, a line per trial, the best (by its index) thick; below it by each key.
+    """The metric over epochs, a line per trial; the best one, given by its index, is thick.
 
-    The small panels show the last metric of the finished trials.
+    The small panels below, one per key, show the last metric of the finished trials.
     """
     columns = max(1, min(COLUMNS, len(swept)))
     lower = -(-len(swept) // columns)

@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import SAMPLES, SPECTRUM, VERDICT
+from discl_ray.spectrum.filter import KEPT
 
 
 def encoded(colour, side=8):
@@ -44,7 +45,7 @@ def spectrum(rows):
             "source_text_sim": 0.3,
             "source_text_rank": 1,
             "kept": True,
-            "reason": "kept",
+            "reason": KEPT,
             "status": "ok",
         }
         given = {name: value for name, value in row.items() if name != "colour"}
