@@ -1,6 +1,7 @@
-"""Are this machine and this data set fit for the job? One check after the other, each with a finding, or a problem and its remedy.
+"""Checks whether this machine and data set can be used for a job.
 
-Nothing is started, written or downloaded. Imports stand inside the checks: what cannot be imported is a finding too.
+Each check gives a finding, or a problem and its remedy. Nothing is started, written or downloaded.
+Imports are inside the checks: a failed import is a finding too.
 """
 
 from __future__ import annotations
@@ -30,33 +31,33 @@ if TYPE_CHECKING:
 Check = Callable[["Subject"], str]
 
 LIBRARIES = ("torch", "torchvision", "diffusers", "open_clip", "ray")
-"""What the jobs import late, and what most often fails to."""
+"""Libraries that the jobs import late, and that most often fail to import."""
 
 MINIMUM = (3, 11)
 """Oldest Python."""
 
 DISK_GB = 1.0
-"""Less free disk than this under the run root is a problem."""
+"""Free disk under the run root that a job needs at least."""
 
 CLASSES, IMAGES = 200, 3
-"""Classes whose names are tried on the scorer at most, and training images of each."""
+"""Classes whose names are tried on the scorer, and training images of each, at most."""
 
 SECONDS = 30.0
-"""After this long no further image is tried: a large scorer on a CPU takes a second for each."""
+"""Seconds after which no further image is tried: a large scorer on a CPU takes a second each."""
 
-SKIPPED = "not looked at: see above"
+SKIPPED = "not checked: see above"
 
 SHOWN = 10
 """Classes a finding names."""
 
 
 class Problem(Exception):
-    """A finding that has to be mended; the message says how."""
+    """A finding that has to be fixed; the message says how."""
 
 
 @dataclass
 class Subject:
-    """What is looked at: this machine, and a configuration for it."""
+    """What is checked: this machine with a configuration."""
 
     paths: Sequence[str]
     overrides: Sequence[str] = ()
@@ -86,7 +87,7 @@ class Subject:
     def class_names(self) -> dict[str, str]:
         """Class key -> name, in the order of the labels.
 
-        Raises DataError if the user's names do not fit the classes.
+        Raises DataError if the user's names do not match the classes.
         """
         from discl_ray.data.names import class_names
 
@@ -109,11 +110,12 @@ def check_pair(_: Subject) -> str:
     from discl_ray.cluster.session import check_versions
 
     check_versions()
-    return f"torch {importlib.metadata.version('torch')} with torchvision {importlib.metadata.version('torchvision')}"
+    torch, vision = map(importlib.metadata.version, ("torch", "torchvision"))
+    return f"torch {torch} with torchvision {vision}"
 
 
 def check_packages(_: Subject) -> str:
-    """Every requirement of this package against what is installed."""
+    """Whether every requirement of this package is installed."""
     from packaging.requirements import Requirement
 
     wrong: list[str] = []
@@ -152,14 +154,15 @@ def check_config(subject: Subject) -> str:
 
 
 def of_job(check: Callable[[Config], str]) -> Check:
-    """A check of the jobs, by the same code."""
+    """A check that the jobs run themselves, as one of the doctor's."""
     return lambda subject: check(subject.config)
 
 
 def check_data(subject: Subject) -> str:
-    """Whether the data set can be listed, and what is in it. No image is opened, which is said of those that are files."""
-    config, table = subject.config.data, subject.listing.table
-    counts = Counter(table["split"].to_pylist())
+    """Whether the data set can be listed, and what is in it. No image is opened."""
+    config = subject.config.data
+    splits = subject.listing.table["split"].to_pylist()
+    counts = Counter(splits)
     classes = len(subject.class_names)
     if classes < 2:
         raise Problem(
@@ -167,24 +170,22 @@ def check_data(subject: Subject) -> str:
         )
     if not counts["train"] + counts[None]:
         raise Problem(
-            f"data.name = {config.name}: no training image among {table.num_rows}; look at its splits"
+            f"data.name = {config.name}: no training image among {len(splits)}; check its splits"
         )
     shown = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
-    shown += [f"{counts[None]:,} to be split"] * (counts[None] > 0)
-    unopened = [
-        "listed, not opened: whether all can be read, identify and generate find out"
-    ] * subject.listing.in_files
-    return "\n".join(
-        [
-            f"{config.name}: {', '.join(shown)}; {classes:,} classes",
-            *unopened,
-            *subject.listing.notes,
-        ]
-    )
+    if counts[None]:
+        shown.append(f"{counts[None]:,} to be split")
+    lines = [f"{config.name}: {', '.join(shown)}; {classes:,} classes"]
+    if subject.listing.in_files:
+        lines.append("listed, not opened: identify and generate find out whether all can be read")
+    return "\n".join([*lines, *subject.listing.notes])
 
 
 def check_class_names(subject: Subject) -> str:
-    """Whether the scorer knows the classes by their names: real training images, ranked among the prompts of all classes."""
+    """Whether the scorer knows the classes by their names.
+
+    Real training images are ranked among the prompts of all classes.
+    """
     import torch
 
     from discl_ray.errors import ModelError
@@ -210,16 +211,22 @@ def check_class_names(subject: Subject) -> str:
     if not ranks:
         raise Problem(f"none of {len(rows)} training images can be read; {unread[0]}")
     lost = f"\n{len(unread)} of those tried cannot be read: {unread[0]}" if unread else ""
-    return f"{_known(subject, ranks, len(names))}{lost}"
+    return f"{_rank_words(subject, ranks, len(names))}{lost}"
 
 
-def _known(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
-    """What ranks among `count` prompts mean; raises Problem if most of the classes are unknown, unless only plumbing is tested."""
+def _rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
+    """What ranks among `count` prompts mean.
+
+    Raises Problem if most classes are unknown, unless this is a plumbing test.
+    """
     from discl_ray.data.config import FilesConfig
     from discl_ray.score.class_audit import unknown_classes
 
     data, model = subject.config.data, subject.config.scorer.model
-    tried = f"tried on {len(ranks):,} of {len(subject.class_names):,} classes, up to {IMAGES} training images of each"
+    tried = (
+        f"tried on {len(ranks):,} of {len(subject.class_names):,} classes, "
+        f"up to {IMAGES} training images of each"
+    )
     unknown = unknown_classes(ranks, count)
     if not unknown:
         return f"the scorer knows them ({tried})"
@@ -229,64 +236,87 @@ def _known(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
         f"the scorer hardly knows {len(unknown)}, so the filter will reject much of them ({tried})"
     )
     if isinstance(data, FilesConfig):
-        text += f": set a name in {data.names or 'a file, data.names=FILE.csv'}, or another scorer.model"
-        text += " (embedded knows only digits)" if model == "embedded" else ""
-    worst = [
-        f"class '{name}': rank {rank:g} of {count}" for name, rank in list(unknown.items())[:SHOWN]
-    ]
-    more = [f"and {len(unknown) - SHOWN} more"] if len(unknown) > SHOWN else []
-    text = "\n".join([text, *worst, *more])
+        where = data.names or "a file, data.names=FILE.csv"
+        text += f": set a name in {where}, or another scorer.model"
+        if model == "embedded":
+            text += " (embedded knows only digits)"
+    worst = list(unknown.items())[:SHOWN]
+    lines = [text, *(f"class '{name}': rank {rank:g} of {count}" for name, rank in worst)]
+    if len(unknown) > SHOWN:
+        lines.append(f"and {len(unknown) - SHOWN} more")
+    text = "\n".join(lines)
     if 2 * len(unknown) > len(ranks) and not subject.config.plumbing_test:
         raise Problem(text)
     return text
 
 
 def _some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
-    """Up to IMAGES training rows of the listing for each of up to CLASSES classes, by hash; and these classes' names by key."""
+    """Training rows of the listing to try, by hash, and the names of their classes by key.
+
+    Up to IMAGES of each of up to CLASSES classes.
+    """
     import numpy as np
 
     from discl_ray.core.ids import stable_id
+
+    table = subject.listing.table
+    ids, keys = table["sample_id"].to_pylist(), table["class_key"].to_pylist()
+    members: dict[str, list[int]] = {}
+    for row in np.flatnonzero(_splits(subject) == "train").tolist():
+        members.setdefault(keys[row], []).append(row)
+    chosen = set(sorted(members, key=stable_id)[:CLASSES])
+    rows: list[int] = []
+    for key in chosen:
+        by_hash = sorted(members[key], key=lambda row: stable_id(ids[row]))
+        rows += by_hash[:IMAGES]
+    names = {key: name for key, name in subject.class_names.items() if key in chosen}
+    return sorted(rows), names
+
+
+def _splits(subject: Subject) -> NDArray[np.object_]:
+    """The split of every row of the listing, shape (rows,).
+
+    As far as it is decided without an image's bytes: what will be val or test is not to be tried.
+    """
+    import numpy as np
+
     from discl_ray.data.config import FilesConfig
     from discl_ray.data.splits import fill_splits
 
     data, table = subject.config.data, subject.listing.table
-    ids, keys = table["sample_id"].to_pylist(), table["class_key"].to_pylist()
     split = np.array(table["split"].to_pylist(), object)
-    if isinstance(
-        data, FilesConfig
-    ):  # no look at what will be val and test, as far as that is decided without an image's bytes
-        label = {key: i for i, key in enumerate(subject.class_names)}
-        split = fill_splits(
-            split,
-            np.array([label[key] for key in keys], np.int64),
-            np.array(table["group"].to_pylist(), object),
-            ids,
-            val_fraction=data.val_fraction,
-            test_fraction=data.test_fraction,
-            seed=subject.config.seed,
-        )
-    members: dict[str, list[int]] = {}
-    for i in np.flatnonzero(split == "train").tolist():
-        members.setdefault(keys[i], []).append(i)
-    chosen = set(sorted(members, key=stable_id)[:CLASSES])
-    rows = sorted(
-        i for key in chosen for i in sorted(members[key], key=lambda i: stable_id(ids[i]))[:IMAGES]
+    if not isinstance(data, FilesConfig):
+        return split
+    label = {key: number for number, key in enumerate(subject.class_names)}
+    labels = [label[key] for key in table["class_key"].to_pylist()]
+    return fill_splits(
+        split,
+        np.array(labels, np.int64),
+        np.array(table["group"].to_pylist(), object),
+        table["sample_id"].to_pylist(),
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=subject.config.seed,
     )
-    return rows, {key: name for key, name in subject.class_names.items() if key in chosen}
 
 
 def _decoded(
     subject: Subject, rows: Sequence[int], names: Mapping[str, str], unread: list[str]
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """(class name, pixels) of rows of the listing, for SECONDS; what cannot be read goes into `unread`, with its reason."""
+    """(class name, pixels) of rows of the listing, for up to SECONDS.
+
+    Appends what cannot be read to `unread`, with the reason.
+    """
     from discl_ray.core.images import decode_image
     from discl_ray.data.wording import shown
     from discl_ray.errors import ImageError
 
     listing = subject.listing
-    table, end = listing.table.take(rows), time.monotonic() + SECONDS
-    columns = (table[name].to_pylist() for name in ("sample_id", "class_key"))
-    for sample_id, key, data in zip(*columns, listing.read(listing.root, table), strict=True):
+    table = listing.table.take(rows)
+    end = time.monotonic() + SECONDS
+    ids, keys = table["sample_id"].to_pylist(), table["class_key"].to_pylist()
+    contents = listing.read(listing.root, table)
+    for sample_id, key, data in zip(ids, keys, contents, strict=True):
         try:
             if isinstance(data, ImageError):
                 raise data
@@ -299,10 +329,10 @@ def _decoded(
 
 
 def check_disk(subject: Subject) -> str:
-    """How much room there is for runs."""
+    """How much disk space there is for runs."""
     root = subject.config.run.root
     if "://" in root:
-        return f"{root}: not a local folder, not looked at"
+        return f"{root}: not a local folder, not checked"
     target = Path(root).absolute()
     folder = next(p for p in (target, *target.parents) if p.exists())
     free = shutil.disk_usage(folder).free / 1e9
@@ -314,12 +344,15 @@ def check_disk(subject: Subject) -> str:
 
 
 def check_shared_memory(_: Subject) -> str:
-    """The size of /dev/shm, where Ray keeps what it passes between processes."""
+    """The size of /dev/shm, where Ray keeps the objects that it passes between processes."""
     if not os.path.isdir("/dev/shm"):
         return "no /dev/shm on this system; Ray uses its temporary folder"
     size = shutil.disk_usage("/dev/shm").total / 1e9
     if size < 1:
-        return f"{size:.2f} GB: little, Ray falls back to its temporary folder, which is slower; in Docker: --shm-size=2g"
+        return (
+            f"{size:.2f} GB: little, Ray falls back to its temporary folder, which is slower; "
+            "in Docker: --shm-size=2g"
+        )
     return f"{size:.0f} GB"
 
 
@@ -333,20 +366,21 @@ def check_processors(_: Subject) -> str:
 
 
 def check_memory(subject: Subject) -> str:
-    """What the generator's weights take, against the memory of the cards there are."""
+    """Whether the generator's weights fit into the memory of the cluster's GPUs."""
     from discl_ray.cluster.checks import cards_of
     from discl_ray.synthesize.checks import weights_gb
 
     config = subject.config
     need, cards = weights_gb(config), cards_of(config)
     small = [f"{name} ({size:g} GB)" for name, size in cards.items() if size < need]
-    model = f"{config.generator.model}: {need:.2g} GB of weights, and activations that grow with generator.micro_batch"
+    model = (
+        f"{config.generator.model}: {need:.2g} GB of weights, "
+        "and activations that grow with generator.micro_batch"
+    )
     if small and config.generator.num_gpus:
-        raise Problem(
-            f"{model}; more than there is on {', '.join(small)}: take a smaller generator.model"
-        )
+        raise Problem(f"{model}; more than {', '.join(small)} has: use a smaller generator.model")
     shown = ", ".join(f"{name} {size:g} GB" for name, size in cards.items())
-    return f"{model}; cards: {shown or 'none that is known'}"
+    return f"{model}; GPUs: {shown or 'none that is known'}"
 
 
 MACHINE: tuple[tuple[str, Check], ...] = (
@@ -356,7 +390,7 @@ MACHINE: tuple[tuple[str, Check], ...] = (
     ("imports", check_imports),
     ("configuration", check_config),
 )
-"""Whether anything could run at all."""
+"""Whether anything can run at all."""
 
 SUBJECT: tuple[tuple[str, Check], ...] = (
     ("data", check_data),
@@ -366,11 +400,11 @@ SUBJECT: tuple[tuple[str, Check], ...] = (
     ("processors", check_processors),
     ("memory", check_memory),
 )
-"""What no job asks before it begins."""
+"""What no job checks before it starts."""
 
 
 def every_check() -> Iterator[tuple[str, Check]]:
-    """In the order in which a later one needs an earlier one; the jobs' own are in the middle."""
+    """All checks, each after those it needs; the jobs' own are in the middle."""
     yield from MACHINE
     try:
         from discl_ray.cluster.checks import PLACES
@@ -385,7 +419,7 @@ def every_check() -> Iterator[tuple[str, Check]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check came to."""
+    """The result of a check."""
 
     name: str
     ok: bool
@@ -393,7 +427,7 @@ class Finding:
 
     @property
     def skipped(self) -> bool:
-        """Whether it was not made because of an earlier problem, which has been reported."""
+        """Whether the check did not run because of an earlier problem, which was reported."""
         return self.text == SKIPPED
 
     def __str__(self) -> str:
@@ -409,17 +443,18 @@ def examine(
     overrides: Sequence[str] = (),
     checks: Iterable[tuple[str, Check]] | None = None,
 ) -> Iterator[Finding]:
-    """Every check's finding, in order; a check that fails does not keep the next one from running."""
+    """Runs every check in order and yields its finding; one that fails does not stop the others."""
     subject = Subject(paths, overrides)
     reported: set[str] = set()
     for name, check in every_check() if checks is None else checks:
         try:
             ok, text = True, check(subject)
-        except Exception as error:  # whatever is wrong with a machine is to be reported, not raised
+        except Exception as error:  # a finding, whatever it is
             from discl_ray.errors import DisclError
 
             known = isinstance(error, Problem | DisclError)
             ok, text = False, str(error) if known else f"{type(error).__name__}: {error}"
-            text = SKIPPED if text in reported else text
+            if text in reported:
+                text = SKIPPED
             reported.add(text)
         yield Finding(name=name, ok=ok, text=masked(text))

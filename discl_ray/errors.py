@@ -1,16 +1,16 @@
-"""What can go wrong that a user can mend.
+"""Errors that a user can fix.
 
     DisclError
     |- ConfigError     the configuration: every problem at once, nothing started (exit code 2)
     |- SetupError      the machine: versions, permissions, resources, a run in use (exit code 2)
     |- ModelError      a model folder that cannot be used (exit code 2)
     |- DataError       a data set or an image that cannot be used
-    |    `- ImageError   one image; becomes a row with a reason, never the end of a job
-    |- IntegrityError  files on disk that are gone or damaged, or contradict each other
-    |    `- UnreadableError  a file that the disk or the network does not give: it may be whole
-    `- StorageError    a folder that cannot be written: full, read-only, away
+    |    `- ImageError   one image; becomes a row with a reason and never ends a job
+    |- IntegrityError  files that are missing or damaged, or contradict each other
+    |    `- UnreadableError  a file that cannot be read for now; it may be intact
+    `- StorageError    a folder that cannot be written: full, read-only, unreachable
 
-Messages name the key or file, the value, what is allowed and how to mend it.
+Messages name the key or file, the value, what is allowed and what to do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from discl_ray.process.masking import masked
 
 
 class DisclError(Exception):
-    """Base of every error a user is meant to read; its message is the whole report, without passwords."""
+    """Base of all errors shown to users; the message is the whole report, without passwords."""
 
     exit_code = 1
 
@@ -38,7 +38,7 @@ class ConfigError(DisclError):
 
 
 class SetupError(DisclError):
-    """The machine or the run directory is not fit for the job."""
+    """The machine or the run directory cannot be used for the job."""
 
     exit_code = 2
 
@@ -64,15 +64,15 @@ class ImageError(DataError):
 
 
 class IntegrityError(DisclError):
-    """A file of a run is gone or damaged, or contradicts another one."""
+    """A file of a run is missing or damaged, or contradicts another one."""
 
 
 class UnreadableError(IntegrityError):
-    """A file cannot be read for now: nothing is known of its content."""
+    """A file cannot be read for now; nothing is known about its content."""
 
 
 class StorageError(DisclError):
-    """What was made cannot be written; what is committed stays."""
+    """Results cannot be written; what is committed stays."""
 
 
 _ROOM = "make room there, or name a folder on another disk"
@@ -97,20 +97,21 @@ REMEDIES = {
     errno.EMFILE: "too many files are open at once; raise the limit: ulimit -n 65536",
     errno.ENFILE: "too many files are open on this machine",
 }
-"""What can be done about an error of the operating system at a file."""
+"""By error number of the operating system: what to do."""
 
 
 def unwritable(path: str, error: OSError, key: str = "run.root") -> StorageError:
-    """What a user reads when a file below `key` cannot be written."""
+    """The error for a file that cannot be written, in the folder that `key` configures."""
     text = error.strerror or " ".join(str(error).split())[:200]
     remedy = REMEDIES.get(error.errno or 0, "name a folder you may write")
     return StorageError(f"{path}: cannot be written ({text}); {remedy} ({key})")
 
 
 def reported(error: BaseException) -> DisclError | None:
-    """What a user is meant to read of an error, wherever it was raised; None if it is a fault of the program.
+    """What to show a user of any error; None if it is a bug.
 
-    Out of a worker an error comes wrapped by Ray, often as text alone: its last lines are read, which begin with the error's class.
+    Ray wraps the errors of workers, often as text alone: then the last lines are searched, which
+    begin with the error's class.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -128,7 +129,7 @@ def _of_system(number: int, path: str | None) -> StorageError:
 
 
 def _in_text(text: str) -> DisclError | None:
-    """The last error of ours, or of the operating system, that a traceback in words ends with."""
+    """The last DisclError or error of the operating system in the text of a traceback."""
     for line in reversed(text.splitlines()):
         if ours := re.match(r"discl_ray\.errors\.(\w+): (.*)", line):
             return globals().get(ours[1], DisclError)(ours[2])

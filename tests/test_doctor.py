@@ -102,7 +102,7 @@ def test_the_readers_error_is_reported_once(monkeypatch, folder):
     data, names = examine(subject.paths, subject.overrides, checks)
     assert (data.ok, names.ok) == (False, False)
     assert data.text.endswith("holds no image")
-    assert names.text == "not looked at: see above"
+    assert names.text == "not checked: see above"
 
 
 def test_names_that_are_codes_are_a_problem_unless_forced(folder):
@@ -222,7 +222,7 @@ def test_the_scene_descriptions_belong_to_the_configuration(tmp_path):
     overrides = ["data.look=web", f"prompts.scenes={tmp_path / 's.yaml'}"]
     scenes, names = examine([CONF], overrides, checks)
     assert "any[0]" in scenes.text
-    assert names.text == "not looked at: see above"
+    assert names.text == "not checked: see above"
     (tmp_path / "s.yaml").write_text("classes: {sevn: [x]}")
     scenes, names = examine([CONF], overrides, checks)
     assert (scenes.ok, names.ok) == (True, False)

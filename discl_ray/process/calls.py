@@ -1,6 +1,7 @@
-"""The command line this process was called by, and those of the jobs that follow it: whole commands, quoted to be pasted.
+"""The command line of this process, and of the jobs that follow it, quoted to be pasted.
 
-A job is called as `make generate CONF=... ARGS=...` or as `python jobs/generate.py --config ...`; what it prints has the same form.
+A job is called as `make generate CONF=... ARGS=...` or as `python jobs/generate.py --config ...`;
+the commands it prints have the same form.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from discl_ray.process.masking import masked
 JOBS = ("identify", "preview", "generate", "train", "compare", "tune", "doctor")
 
 BY_MAKE = "DISCL_RAY_BY_MAKE"
-"""Set by the Makefile for the jobs it calls: the targets that make was called with."""
+"""Set by the Makefile for the jobs it runs: the targets that make was called with."""
 
 DEFAULT = "conf/digits_lt.yaml"
-"""The configuration of a job that is not told one."""
+"""The configuration of a job that is called without one."""
 
 AGAIN = "run the command again"
-"""Stands for this job's own command, also in what a worker says, which does not know it; see `whole`."""
+"""Placeholder of this job's own command in messages of workers, which do not know it (`whole`)."""
 
 DEFAULTS = {"tune": (DEFAULT, "conf/tune_digits_lt.yaml")}
-"""Where make has another."""
+"""Default configurations of the jobs that have others."""
 
 
 def in_submitted_job() -> bool:
@@ -47,7 +48,7 @@ class Call:
     """Overrides and options, in order."""
     python: str = "python"
     targets: tuple[str, ...] = ()
-    """What make was called with, if it was make that was called."""
+    """Targets that make was called with; empty if the job was not called by make."""
     submitted: bool = False
 
     @classmethod
@@ -84,54 +85,54 @@ class Call:
         files: Sequence[str] | None = None,
         rest: Sequence[str] | None = None,
     ) -> str:
-        """The command that calls a job as this one was, or this one again; with other files and words where they are given.
+        """The command for a job, in the form of this call; for this job again if none is named.
 
-        It is to be printed: what is secret in it is masked.
+        `files` and `rest` replace this call's. Secrets are masked, as commands are printed.
         """
         files = self.files if files is None else tuple(files)
         words = self.rest if rest is None else tuple(rest)
         if job and job != self.job:
-            words = tuple(
-                word for word in words if "=" in word and not word.startswith("--")
-            )  # not this job's options
-        targets = (job,) if job else self.targets or (self.job,)
-        job = job or self.job
+            words = _overrides(words)  # options like --dry-run are this job's own
         words = tuple(map(masked, words))
         if self.targets or not self.script:
-            return " ".join(
-                [
-                    "make",
-                    *targets,
-                    *_variable("CONF", _files_of(job, files)),
-                    *_variable("ARGS", words),
-                ]
-            )
-        configured = [word for file in files for word in ("--config", file)]
-        plain = shlex.join(
-            [self.python, str(Path(self.script).with_name(f"{job}.py")), *configured, *words]
-        )
-        return f"ray job submit --working-dir . -- {plain}" if self.submitted else plain
+            targets = (job,) if job else self.targets or (self.job,)
+            configured = _variable("CONF", _files_of(job or self.job, files))
+            return " ".join(["make", *targets, *configured, *_variable("ARGS", words)])
+        return self._by_python(job or self.job, files, words)
+
+    def _by_python(self, job: str, files: Sequence[str], words: Sequence[str]) -> str:
+        script = Path(self.script).with_name(f"{job}.py")
+        parts = [self.python, str(script)]
+        for file in files:
+            parts += ["--config", file]
+        command = shlex.join([*parts, *words])
+        return f"ray job submit --working-dir . -- {command}" if self.submitted else command
+
+
+def _overrides(words: Sequence[str]) -> tuple[str, ...]:
+    """The words that are `key=value`."""
+    return tuple(word for word in words if "=" in word and not word.startswith("--"))
 
 
 def next_command(job: str) -> str:
-    """The command of the job that comes next, for the same configuration; without Python's and this process's own if it is no job."""
+    """The command of the next job for the same configuration; plain `make` if this is no job."""
     call = Call.this()
     return call.command(job) if call.script else f"make {job}"
 
 
 def advice(job: str) -> str:
-    """ "run `...`", with the job's whole command where that is known."""
+    """ "run `...`" with the job's whole command, or with a placeholder if this is no job."""
     return f"run `{next_command(job)}`" if Call.this().script else _unknown(job)
 
 
 def again() -> str:
-    """This process's own command, in words that end a sentence; without it if this is no job."""
+    """ "go on with: ..." and this process's own command; a placeholder if this is no job."""
     call = Call.this()
     return f"go on with: {call.command()}" if call.script else AGAIN
 
 
 def whole(text: str) -> str:
-    """What was said, maybe by a worker, with the whole commands of this job and of those it names."""
+    """A message, maybe of a worker, with whole commands in place of placeholders."""
     call = Call.this()
     if not call.script:
         return text
@@ -141,7 +142,7 @@ def whole(text: str) -> str:
 
 
 def _unknown(job: str) -> str:
-    """Stands for the command of a job where this process is none."""
+    """Placeholder of a job's command."""
     return f"run `make {job}` with the same CONF and ARGS"
 
 
@@ -161,23 +162,27 @@ def split_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def _files_of(job: str, files: tuple[str, ...]) -> tuple[str, ...]:
-    """What CONF has to say: nothing if it is the job's default."""
+    """The value of CONF: empty for the job's default."""
     usual = DEFAULTS.get(job, (DEFAULT,))
     return () if (files or (DEFAULT,)) == usual else files or (DEFAULT,)
 
 
 def _variable(name: str, words: Sequence[str]) -> list[str]:
-    """A variable on make's command line. The shell that is typed into, make and the recipe's shell each read the words once."""
+    """A variable on make's command line.
+
+    Quoted for three readers: the user's shell, make (which doubles `$`) and the recipe's shell.
+    """
     if not words:
         return []
     text = shlex.join(words).replace("$", "$$")
-    plain = re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]*", text)
-    if plain:
+    if re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]*", text):
         return [f"{name}={text}"]
-    return [f'{name}="{text}"' if not set(text) & set('"$`\\!') else f"{name}={shlex.quote(text)}"]
+    if not set(text) & set('"$`\\!'):
+        return [f'{name}="{text}"']
+    return [f"{name}={shlex.quote(text)}"]
 
 
 def _near(path: str) -> str:
-    """A path below the working directory without what leads there."""
+    """A path, relative if it is below the working directory."""
     here = f"{os.getcwd()}{os.sep}"
     return path.removeprefix(here)

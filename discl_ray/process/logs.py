@@ -10,7 +10,7 @@ PACKAGE = "discl_ray"
 
 
 class Lines(logging.Handler):
-    """Prints a line per record, indented below the job's own lines, with "warning: " before warnings.
+    """Prints a line per record, indented below the job's own, with "warning: " before warnings.
 
     Raises OSError if the output cannot be written, which ends the job; `logging` would print a
     traceback and go on.

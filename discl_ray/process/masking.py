@@ -1,4 +1,4 @@
-"""What is printed or recorded shows no password and no key, also where the URI of a place carries one."""
+"""Masks passwords and keys in what is printed or recorded; URIs may contain them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MASK = "***"
 _USER = re.compile(
     r"(?<=://)[^\s/@:]*:"  # a name, or none, and a colon
     r"(?!\d{1,5}/)"  # which is not that of a port
-    r"(?:[^\s/]*|[^\s@]*)@"  # the password; a slash in it ought to be %2F, and often is none
+    r"(?:[^\s/]*|[^\s@]*)@"  # the password; a slash in it should be written %2F, and often is not
 )
 _TOKEN = re.compile(r"(https?://)[^\s/@]+@")
 _OPTION = re.compile(
@@ -19,7 +19,7 @@ _OPTION = re.compile(
 
 
 def masked(text: str) -> str:
-    """A text in which every URI's password, with the name before it, and every option that is called like a secret are `***`."""
+    """A text with `***` for users and passwords in URIs and for options named like a secret."""
     if "://" not in text:
         return text
     text = _USER.sub(f"{MASK}@", text)

@@ -1,4 +1,4 @@
-"""How far a job is: a line that is rewritten on a terminal, and a log line now and then without one."""
+"""Progress reporting: a line that is rewritten on a terminal, or log lines at intervals."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Progress:
 
 
 def end_line() -> None:
-    """Ends the line of progress that stands open on the terminal, if any, so that another can follow."""
+    """Ends the line of progress that is open on the terminal, if any."""
     if Progress.open is not None:
         sys.stdout.write("\n")
         sys.stdout.flush()

@@ -1,10 +1,11 @@
-"""Ctrl-C, SIGTERM and a closed terminal: one line with the command that goes on, then an end within seconds, without a trace.
+"""Stops a job at Ctrl-C, SIGTERM or a closed terminal: one line with the command that resumes it.
 
-Ray, Ray Train and Ray Tune put handlers of their own in place (Ray's ends with another exit code, Ray Train's goes on with the next
-run, Ray Tune's waits): once a job listens, `signal.signal` leaves these signals to it. The core worker's C++ handler, which prints a
-dump and then calls ours, is taken back by `hold`.
+It ends within seconds, without a traceback. Ray, Ray Train and Ray Tune install handlers of their
+own (Ray's exits with another code, Ray Train's goes on with the next run, Ray Tune's waits): once
+a job listens, `signal.signal` ignores attempts to replace its handlers. The core worker's C++
+handler, which prints a stack dump and then calls ours, is replaced again by `hold`.
 
-What is committed stays, and a write is whole or not at all, so a job may be ended at any moment.
+Writes are atomic and what is committed stays, so a job may be stopped at any moment.
 """
 
 from __future__ import annotations
@@ -27,18 +28,20 @@ from discl_ray.process.calls import Call
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 PATIENCE_S = 7.0
-"""After this long a job that was told to end is ended, whatever it is at."""
+"""Seconds after a signal in which the main thread can end the job; then it is killed."""
 
 AGAIN_S = 1.0
-"""A second signal later than this ends it at once; `timeout` and some batch systems send each signal twice."""
+"""A second signal kills the job if it comes later than this: `timeout` and some batch systems send
+each signal twice.
+"""
 
 
 class Stopped(SystemExit):
-    """The job was told to end. Not an Exception: nothing that takes up failures takes this up."""
+    """The job was told to stop. Not an Exception: no handler of failures catches it."""
 
 
-class _Told:
-    """What this process was told."""
+class _State:
+    """What this process has been told, and what it needs to say so."""
 
     listening = False
     line = ""
@@ -48,23 +51,28 @@ class _Told:
     children: frozenset[tuple[int, str]] = frozenset()
 
 
-_told, _telling = _Told(), threading.Lock()
+_state = _State()
+_telling = threading.Lock()
+"""Acquired, and never released, by whoever prints the last line."""
 _set: Callable[..., Any] = signal.signal
+"""The original: `listen` replaces `signal.signal`."""
 
 
 def listen() -> None:
-    """From here on a signal ends this process with the command that goes on, and exit code 128 + signal. Main thread only.
+    """Stops this process at a signal, with the command that resumes it and exit code 128 + signal.
 
-    Signals that were ignored when the process was started (by nohup, by a shell's `&`) stay ignored.
+    Call it in the main thread.
+
+    Signals that were ignored when the process started (by nohup, by a shell's `&`) stay ignored.
     """
-    if _told.listening:
+    if _state.listening:
         return
-    _told.listening = True
+    _state.listening = True
     _open_closed()
     call = Call.this()
-    _told.line = f"stopped; go on with: {call.command()}" if call.script else "stopped"
-    atexit.register(_close)  # the first, so the last to be run
-    _told.stderr = os.dup(2)
+    _state.line = f"stopped; go on with: {call.command()}" if call.script else "stopped"
+    atexit.register(_close)  # registered first, so it runs last
+    _state.stderr = os.dup(2)
     heard, rung = socket.socketpair()
     rung.setblocking(False)
     signal.set_wakeup_fd(rung.detach(), warn_on_full_buffer=False)
@@ -76,25 +84,25 @@ def listen() -> None:
 
 
 def hold() -> None:
-    """Takes the signals back from C++ code that has put a handler of its own in place."""
+    """Installs the handlers again after C++ code has replaced them."""
     for number in SIGNALS:
         if signal.getsignal(number) is _end:
             _set(number, _end)
 
 
 def end(number: int) -> NoReturn:
-    """Ends this process as a signal would."""
+    """Stops this process as a signal would."""
     _tell(number)
-    leave(128 + _told.signal)
+    leave(128 + _state.signal)
 
 
 def told() -> int:
-    """The signal by which this process was told to end, or 0."""
-    return _told.signal
+    """The signal that stopped this process, or 0."""
+    return _state.signal
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process and all that it has started, now."""
+    """Ends this process and all processes it started, at once."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -102,7 +110,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _go(code: int) -> NoReturn:
-    for process, started in _told.children | descendants():
+    for process, started in _state.children | descendants():
         with contextlib.suppress(OSError):
             if _stat(process)[1] == started:  # not another process with the same number
                 os.kill(process, signal.SIGKILL)
@@ -111,7 +119,7 @@ def _go(code: int) -> NoReturn:
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """What C++ code writes to stderr meanwhile is dropped, and so is what Python writes."""
+    """Drops what C++ and Python code write to stderr meanwhile."""
     with contextlib.suppress(Exception):
         sys.stderr.flush()
     try:
@@ -123,30 +131,37 @@ def muted() -> Iterator[None]:
     try:
         yield
     finally:
-        if not _told.signal:  # after its last line a stopped job says nothing
+        if not _state.signal:  # a stopped job prints nothing after its last line
             os.dup2(kept, 2)
         os.close(kept)
 
 
 def descendants(ancestor: int | None = None) -> frozenset[tuple[int, str]]:
-    """All processes that one (default: this) started, and that those did: (number, when started). Empty where there is no /proc."""
-    parents: dict[int, list[int]] = {}
+    """Processes that one (default: this) started, and their descendants: (id, start time).
+
+    Empty where there is no /proc.
+    """
+    children: dict[int, list[int]] = {}
     started: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             process = int(folder.name)
             parent, started[process] = _stat(process)
-            parents.setdefault(parent, []).append(process)
+            children.setdefault(parent, []).append(process)
     found: list[int] = []
-    waiting = parents.get(ancestor or os.getpid(), [])
+    waiting = list(children.get(ancestor or os.getpid(), []))
     while waiting:
-        found += waiting
-        waiting = [child for process in waiting for child in parents.get(process, [])]
+        process = waiting.pop()
+        found.append(process)
+        waiting += children.get(process, [])
     return frozenset((process, started[process]) for process in found)
 
 
 def _open_closed() -> None:
-    """A process started without stdin, stdout or stderr gets them: files would be opened in their places, and be written into."""
+    """Opens stdin, stdout and stderr if the process was started without them.
+
+    Otherwise files would get their numbers, and be written into by what prints.
+    """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
@@ -155,50 +170,50 @@ def _open_closed() -> None:
 
 
 def _stat(process: int) -> tuple[int, str]:
-    """A process's parent and when it was started; raises OSError if there is no such process."""
-    fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    """A process's parent and start time; raises OSError if there is no such process."""
+    text = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    fields = text.rpartition(")")[2].split()  # the name before it may contain spaces
     return int(fields[1]), fields[19]
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """The handler: Python calls it in the main thread, between two instructions."""
-    if not _told.signal:
+    """The signal handler; Python calls it in the main thread, between two instructions."""
+    if not _state.signal:
         _tell(number)
         raise Stopped(128 + number)
-    if time.monotonic() - _told.since > AGAIN_S:
+    if time.monotonic() - _state.since > AGAIN_S:
         _go(128 + number)
 
 
 def _close() -> None:
-    """The last before Python is taken down: a job that was told to end does so; another has ended, and has its own exit code."""
-    if _told.signal:
-        leave(128 + _told.signal)
+    """Runs last at exit: a stopped job ends with the signal's exit code, any other with its own."""
+    if _state.signal:
+        leave(128 + _state.signal)
     for number in SIGNALS:
         _set(number, signal.SIG_IGN)
 
 
 def _leave_ours(number: int, handler: Any) -> Any:
-    """`signal.signal` while a job listens."""
+    """`signal.signal` while a job listens: leaves the job's handlers in place."""
     return signal.getsignal(number) if number in SIGNALS else _set(number, handler)
 
 
 def _tell(number: int) -> None:
-    """Says the last line, once."""
+    """Prints the last line, once, and silences the process."""
     if not _telling.acquire(blocking=False):
         return
-    _told.signal, _told.since = number, time.monotonic()
+    _state.signal, _state.since = number, time.monotonic()
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    newline = "\n" if os.isatty(1) else ""  # a line of progress may stand open
+    newline = "\n" if os.isatty(1) else ""  # a line of progress may be open
+    encoding = sys.stderr.encoding or "utf-8"
+    line = f"{newline}{_state.line}\n".encode(encoding, "replace")
     with contextlib.suppress(OSError):
-        os.write(
-            _told.stderr,
-            f"{newline}{_told.line}\n".encode(sys.stderr.encoding or "utf-8", "replace"),
-        )
+        os.write(_state.stderr, line)
     for stream in (1, 2):
         with contextlib.suppress(OSError):
             _silence(stream)
-    _told.children = descendants()
+    _state.children = descendants()
 
 
 def _silence(stream: int) -> None:
@@ -208,7 +223,10 @@ def _silence(stream: int) -> None:
 
 
 def _watch(heard: socket.socket) -> None:
-    """Ends the process if the main thread does not: it may be deep in C++ code, or be waiting for what does not come."""
+    """Kills the process if the main thread does not end it.
+
+    That may be inside C++ code, or wait for what does not come.
+    """
     number = 0
     while number not in SIGNALS or signal.getsignal(number) is not _end:
         number = heard.recv(1)[0]
@@ -219,6 +237,5 @@ def _watch(heard: socket.socket) -> None:
             if heard.recv(1)[0] in SIGNALS and time.monotonic() - since > AGAIN_S:
                 break
     _tell(number)
-    _go(
-        128 + number
-    )  # without a flush: the main thread may be waiting for a reader that has stopped
+    # without a flush, which would wait if the reader of a pipe has stopped reading
+    _go(128 + number)
