@@ -211,10 +211,10 @@ def check_class_names(subject: Subject) -> str:
     if not ranks:
         raise Problem(f"none of {len(rows)} training images can be read; {unread[0]}")
     lost = f"\n{len(unread)} of those tried cannot be read: {unread[0]}" if unread else ""
-    return f"{_rank_words(subject, ranks, len(names))}{lost}"
+    return f"{rank_words(subject, ranks, len(names))}{lost}"
 
 
-def _rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
+def rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
     """What ranks among `count` prompts mean.
 
     Raises Problem if most classes are unknown, unless this is a plumbing test.

@@ -140,7 +140,7 @@ def test_only_the_worst_are_shown_with_the_number_of_the_others(folder):
     names = [f"creature {chr(97 + i)}" for i in range(20)]
     ranks = {name: 20.0 - i / 2 for i, name in enumerate(names)}
     with pytest.raises(Problem) as caught:
-        doctor._known(folder(rows_of(names, count=1)), ranks, 20)
+        doctor.rank_words(folder(rows_of(names, count=1)), ranks, 20)
     lines = str(caught.value).split("\n")
     assert len(lines) == 2 + SHOWN
     assert lines[1] == "class 'creature a': rank 20 of 20"
