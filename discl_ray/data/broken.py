@@ -37,7 +37,8 @@ def check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store
     bad = found["reason"].is_valid()
     splits = listing.table["split"].filter(bad)
     broken = found.filter(bad).append_column("split", splits)
-    rejects = pa.concat_tables([listing.refused, broken.select(REJECTS.names).cast(REJECTS)])
+    broken = broken.select(REJECTS.names).cast(REJECTS)
+    rejects = pa.concat_tables([listing.refused, broken])
     total = found.num_rows + listing.refused.num_rows
     allowed = config.max_bad_fraction if isinstance(config, FilesConfig) else 0.0
     if rejects.num_rows <= allowed * total:
@@ -58,21 +59,30 @@ def _lost_classes(listing: Listing, found: pa.Table) -> list[str]:
     """Classes without an image that can be used."""
     keys = listing.table["class_key"]
     good = keys.filter(found["reason"].is_null())
-    return sorted(set(keys.unique().to_pylist()) - set(good.unique().to_pylist()))
+    listed = set(keys.unique().to_pylist())
+    left = set(good.unique().to_pylist())
+    return sorted(listed - left)
 
 
 def broken_lines(rejects: pa.Table, store: Store) -> list[str]:
     """A line for each broken image with its reason, at most NAMED, and where the whole list is."""
-    lines: list[str] = []
-    for row in rejects.slice(0, NAMED).to_pylist():
-        detail = shown(row["detail"] or row["reason"], DETAIL)
-        lines.append(f"    {shown(row['sample_id'])}: {detail}")
+    lines = _reject_lines(rejects, NAMED)
     more = rejects.num_rows - NAMED
     if more > 0:
         reasons = Counter(rejects["reason"].to_pylist())
-        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        lines.append(f"    and {more} more ({counts})")
+        words = [f"{count} {reason}" for reason, count in reasons.most_common()]
+        lines.append(f"    and {more} more ({', '.join(words)})")
     return [*lines, f"    the whole list: {store.path(REJECTED)}"]
+
+
+def _reject_lines(rejects: pa.Table, limit: int) -> list[str]:
+    """A line for each of the first rejects."""
+    lines: list[str] = []
+    for row in rejects.slice(0, limit).to_pylist():
+        name = shown(row["sample_id"])
+        detail = shown(row["detail"] or row["reason"], DETAIL)
+        lines.append(f"    {name}: {detail}")
+    return lines
 
 
 def check_left(
@@ -106,9 +116,9 @@ def conflict_lines(rejects: pa.Table, store: Store) -> list[str]:
     if not rows.num_rows:
         return []
     same = "have the same bytes under two classes and are left out of every split"
-    lines = [f"  {counted(rows.num_rows, 'file')} {same}:"]
-    for row in rows.slice(0, EXAMPLES).to_pylist():
-        lines.append(f"    {shown(row['sample_id'])}: {shown(row['detail'], DETAIL)}")
+    files = counted(rows.num_rows, "file")
+    lines = [f"  {files} {same}:"]
+    lines += _reject_lines(rows, EXAMPLES)
     more = rows.num_rows - EXAMPLES
     if more > 0:
         lines.append(f"    and {more} more in {store.path(REJECTED)}")

@@ -55,7 +55,10 @@ _GLOBALS: dict[tuple[str, str], Any] = {
 Version = tuple[int, int]
 """Size and date of a file."""
 
-_LOADED: dict[str, tuple[Version, dict[str, Any]]] = {}
+Content = dict[str, Any]
+"""What a file holds."""
+
+_LOADED: dict[str, tuple[Version, Content]] = {}
 """What this process has read, by path."""
 
 
@@ -78,7 +81,8 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     if config.long_tail is not None:
         split = _long_tailed(train, len(names), config.long_tail, config.val_per_class, seed)
     listed = np.flatnonzero(split != "")
-    splits = [*split[listed].tolist(), *["test"] * len(test)]
+    splits = split[listed].tolist()
+    splits += ["test"] * len(test)
     table = pa.concat_tables(
         [
             _rows("train", listed, train[listed], names),
@@ -116,7 +120,8 @@ def _long_tailed(
     largest = int(np.bincount(label).max())
     head = min(tail.head or largest, largest)
     sizes = long_tail_sizes(head, tail.imbalance, classes)
-    order = order_of([f"train/{row:05d}" for row in range(len(label))], seed)
+    ids = [f"train/{row:05d}" for row in range(len(label))]
+    order = order_of(ids, seed)
     split = np.full(len(label), "", object)
     for c, size in enumerate(sizes):
         members = order[label[order] == c]
@@ -141,7 +146,7 @@ def read_cifar(root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
         yield encode_image(pixels, "png")
 
 
-def load(root: Store, path: str, *, links: bool) -> dict[str, Any]:
+def load(root: Store, path: str, *, links: bool) -> Content:
     """One of the three files. Raises DataError if it is missing or not the published one."""
     info = root.filesystem.get_file_info(root.path(path))
     version = (info.size or 0, info.mtime_ns or 0)
@@ -177,6 +182,7 @@ class _Arrays(pickle.Unpickler):
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
+        """What the pickle names. Raises DataError if it is none of `_GLOBALS`."""
         try:
             return _GLOBALS[module, name]
         except KeyError as error:

@@ -35,7 +35,8 @@ def choose_columns(
         elif count > 1:
             wrong.append(f"{count} columns are called '{shown(theirs)}'")
         elif ours in required or ours in given:
-            wrong.append(f"no column '{shown(theirs)}'{_suggestion(theirs, found)}")
+            suggestion = _suggestion(theirs, found)
+            wrong.append(f"no column '{shown(theirs)}'{suggestion}")
     if wrong:
         listed = first_few(found, 30, 40) or "none"
         broken = "; ".join(wrong)
@@ -46,5 +47,8 @@ def choose_columns(
 
 
 def _suggestion(name: str, found: Sequence[str]) -> str:
+    """The column that is spelt most like a name, in brackets."""
     near = difflib.get_close_matches(name, found, n=1)
-    return f" (did you mean '{shown(near[0])}'?)" if near else ""
+    if not near:
+        return ""
+    return f" (did you mean '{shown(near[0])}'?)"

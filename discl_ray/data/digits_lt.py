@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.random import Generator
 
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
@@ -18,18 +19,28 @@ from discl_ray.data.config import DigitsLTConfig
 from discl_ray.data.listing import Listing, inline
 from discl_ray.embedded.digits import DEV_BLOCK, NAMES, TASK_BLOCKS, Scan, render, scans_of
 
+Scans = Sequence[Scan]
+
+Blocks = tuple[int, ...]
+"""Numbers of blocks of writers."""
+
 
 def digits_lt(config: DigitsLTConfig, seed: int) -> Listing:
     """The task of one seed."""
     rng = np.random.default_rng([seed, 0x1D])
     train_blocks, test_blocks = draw_blocks(rng)
-    sizes = np.zeros(len(NAMES), np.int64)
     # the largest size goes to the first class of a random order
-    sizes[rng.permutation(len(NAMES))] = class_sizes(config.head, config.tail, len(NAMES))
+    order = rng.permutation(len(NAMES))
+    sizes = np.zeros(len(NAMES), np.int64)
+    sizes[order] = class_sizes(config.head, config.tail, len(NAMES))
+    train_pool = scans_of(train_blocks)
+    val_pool = scans_of((DEV_BLOCK,))
+    test_pool = scans_of(test_blocks)
+    # the order of the draws belongs to the task: another one is another task
     splits = {
-        "train": _draw(scans_of(train_blocks), sizes.tolist(), rng),
-        "val": _draw_balanced(scans_of((DEV_BLOCK,)), rng),
-        "test": _draw_balanced(scans_of(test_blocks), rng),
+        "train": _draw(train_pool, sizes.tolist(), rng),
+        "val": _draw_balanced(val_pool, rng),
+        "test": _draw_balanced(test_pool, rng),
     }
     rows: list[dict[str, object]] = []
     for split, scans in splits.items():
@@ -37,10 +48,13 @@ def digits_lt(config: DigitsLTConfig, seed: int) -> Listing:
     return inline(rows, Store.at("."), NAMES)
 
 
-def draw_blocks(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def draw_blocks(rng: Generator) -> tuple[Blocks, Blocks]:
     """The blocks of writers of train and of test: a random half of the task's each."""
     blocks = [int(block) for block in rng.permutation(TASK_BLOCKS)]
-    return tuple(blocks[:3]), tuple(blocks[3:])
+    half = len(blocks) // 2
+    train = tuple(blocks[:half])
+    test = tuple(blocks[half:])
+    return train, test
 
 
 def class_sizes(head: int, tail: int, classes: int) -> list[int]:
@@ -49,7 +63,7 @@ def class_sizes(head: int, tail: int, classes: int) -> list[int]:
     return [round(head * (tail / head) ** share) for share in shares]
 
 
-def by_digit(pool: Sequence[Scan]) -> list[list[Scan]]:
+def by_digit(pool: Scans) -> list[list[Scan]]:
     """The scans of each class, by label."""
     classes: list[list[Scan]] = [[] for _ in NAMES]
     for scan in pool:
@@ -57,13 +71,13 @@ def by_digit(pool: Sequence[Scan]) -> list[list[Scan]]:
     return classes
 
 
-def _draw_balanced(pool: Sequence[Scan], rng: np.random.Generator) -> list[Scan]:
+def _draw_balanced(pool: Scans, rng: Generator) -> list[Scan]:
     """As many random scans of every class as the smallest class has."""
     smallest = min(map(len, by_digit(pool)))
     return _draw(pool, [smallest] * len(NAMES), rng)
 
 
-def _draw(pool: Sequence[Scan], sizes: Sequence[int], rng: np.random.Generator) -> list[Scan]:
+def _draw(pool: Scans, sizes: Sequence[int], rng: Generator) -> list[Scan]:
     """`sizes[label]` random scans of each class, class by class, each class in its own order."""
     drawn: list[Scan] = []
     for members, size in zip(by_digit(pool), sizes, strict=True):

@@ -35,7 +35,9 @@ SKEW = 0.8
 EMPTIES = 0.2
 """Share of empty images: of val and test, and of the training places on average."""
 
-Mixes = Mapping[int, NDArray[np.float64]]
+Floats = NDArray[np.float64]
+
+Mixes = Mapping[int, Floats]
 """Number of a place -> how often each class is seen there, shape (11,), sum 1."""
 
 
@@ -45,7 +47,7 @@ class _Subject:
 
     name: str
     label: int
-    pixels: NDArray[np.float64] | None
+    pixels: Floats | None
     """Ink in [0, 1], shape (8, 8); None for an empty image."""
     stream: tuple[int, ...]
     """Seeds its look at a place, with the place's number."""
@@ -55,21 +57,26 @@ def digits_wild(config: DigitsWildConfig, seed: int) -> Listing:
     """The task of one seed."""
     rng = np.random.default_rng([seed, 0x3D])
     train_blocks, test_blocks = draw_blocks(rng)
-    ranks = np.arange(len(NAMES)) / (len(NAMES) - 1)
+    rarest = len(NAMES) - 1
+    ranks = np.arange(len(NAMES)) / rarest
     common = rng.permutation(IMBALANCE**-ranks)
-    mixes: dict[int, NDArray[np.float64]] = {}
+    mixes: dict[int, Floats] = {}
     for numbers in PLACES.values():
         mixes |= {number: _mix(common, seed, number) for number in numbers}
-    rows = _train(config, scans_of(train_blocks), mixes, rng)
-    rows += _paired("val", scans_of((DEV_BLOCK,)), mixes, rng)
-    rows += _paired("test", scans_of(test_blocks), mixes, rng)
+    train_pool = scans_of(train_blocks)
+    val_pool = scans_of((DEV_BLOCK,))
+    test_pool = scans_of(test_blocks)
+    rows = _train(config, train_pool, mixes, rng)
+    rows += _paired("val", val_pool, mixes, rng)
+    rows += _paired("test", test_pool, mixes, rng)
     return inline(rows, Store.at("."), CLASSES)
 
 
-def _mix(common: NDArray[np.float64], seed: int, number: int) -> NDArray[np.float64]:
+def _mix(common: Floats, seed: int, number: int) -> Floats:
     """How often each class is seen at a place, shape (11,), sum 1."""
     rng = np.random.default_rng([seed, number, 0x313])
-    digits = rng.dirichlet(SKEW * len(NAMES) * common / common.sum())
+    concentration = SKEW * len(NAMES) * common / common.sum()
+    digits = rng.dirichlet(concentration)
     empty = EMPTIES * rng.uniform(0.3, 1.7)
     return np.append(digits * (1 - empty), empty)
 
@@ -82,7 +89,8 @@ def _train(
     rows: list[dict[str, object]] = []
     for number in PLACES["train"]:
         total = round(config.per_place * rng.uniform(0.6, 1.4))
-        *digits, empties = (int(count) for count in rng.multinomial(total, mixes[number]))
+        counts = rng.multinomial(total, mixes[number])
+        *digits, empties = (int(count) for count in counts)
         subjects: list[_Subject] = []
         for members, count in zip(by_class, digits, strict=True):
             size = min(count, len(members))
@@ -101,18 +109,22 @@ def _paired(
     A place is likelier the commoner the class is there.
     """
     empties = round(len(pool) * EMPTIES / (1 - EMPTIES))
-    subjects = [_digit(scan) for scan in pool] + [_empty(split, i) for i in range(empties)]
+    subjects = [_digit(scan) for scan in pool]
+    subjects += [_empty(split, i) for i in range(empties)]
     rows: list[dict[str, object]] = []
-    for domain, numbers in (("id", PLACES["train"]), ("ood", PLACES[split])):
+    places = {"id": PLACES["train"], "ood": PLACES[split]}
+    for domain, numbers in places.items():
         likely = np.array([mixes[number] for number in numbers])  # (places, classes)
         likely = likely / likely.sum(0)
         for subject in subjects:
-            at = rng.choice(len(numbers), p=likely[:, subject.label])
-            rows.append(_row(subject, split, domain, numbers[int(at)]))
+            shares = likely[:, subject.label]
+            number = numbers[int(rng.choice(len(numbers), p=shares))]
+            rows.append(_row(subject, split, domain, number))
     return rows
 
 
 def _digit(scan: Scan) -> _Subject:
+    """A scan as a camera's subject."""
     return _Subject(
         name=f"digit-{scan.index:04d}", label=scan.label, pixels=scan.pixels, stream=(scan.index, 0)
     )

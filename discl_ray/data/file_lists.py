@@ -28,7 +28,8 @@ def read_required(root: Store, name: str, layout: str, *, links: bool) -> bytes:
     except ValueError as error:
         raise DataError(f"'{shown(name)}' {error}") from error
     except FileNotFoundError:
-        raise_missing(root, f"{layout}; there is no '{shown(name)}'", links=links)
+        missing = f"there is no '{shown(name)}'"
+        raise_missing(root, f"{layout}; {missing}", links=links)
     except OSError as error:
         raise DataError(f"{shown(name)}: cannot be read: {error}") from error
 
@@ -69,7 +70,8 @@ def check_folders(root: Store, name: str, paths: Sequence[str], *, links: bool) 
     folders = folders_of(root, paths)
     if not folders or any(folder.size >= 0 for folder in folders):
         return
-    none = f"there is none of its {len(folders)} folders, such as '{folders[0].path}'"
+    example = folders[0].path
+    none = f"there is none of its {len(folders)} folders, such as '{example}'"
     raise_missing(root, f"the images of {name}; {none}", links=links)
 
 

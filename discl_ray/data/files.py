@@ -70,15 +70,18 @@ def walk(
 
 
 def _walk_remote(root: Store, folder: str, left: LeftOut) -> Iterator[File]:
+    """Files in an object store, by one listing of everything below the folder."""
+    base = root.base.rstrip("/") + "/"
     selector = pafs.FileSelector(root.path(folder), recursive=True, allow_not_found=True)
     found: list[File] = []
     for info in root.filesystem.get_file_info(selector):
-        path = info.path.removeprefix(root.base.rstrip("/") + "/")
+        path = info.path.removeprefix(base)
         skipped = _of_system_part(path)
         if skipped is not None:
             left.system.add(skipped)
         elif info.type == pafs.FileType.File:
-            found.append(File(path, info.size or 0, info.mtime_ns or 0))
+            date = info.mtime_ns or 0
+            found.append(File(path, info.size or 0, date))
     yield from _by_name(found)
 
 
@@ -96,18 +99,23 @@ def _by_name(files: Iterable[File]) -> list[File]:
     return sorted(files, key=lambda file: file.path.split("/"))
 
 
+Entry = os.DirEntry[str]
+
+
 class _Folder(NamedTuple):
     """A folder that is being walked."""
 
     path: str
     real: str
     """Without symbolic links, to find cycles."""
-    entries: Iterator[os.DirEntry[str]]
+    entries: Iterator[Entry]
 
 
 def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator[File]:
+    """Files on a disk, folder by folder."""
     # a stack of its own: folders may be nested deeper than Python recurses
-    stack = [_Folder(folder, os.path.realpath(root / folder), _entries(root / folder))]
+    real = os.path.realpath(root / folder)
+    stack = [_Folder(folder, real, _entries(root / folder))]
     while stack:
         above = stack[-1]
         entry = next(above.entries, None)
@@ -118,7 +126,10 @@ def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator
         if of_system(entry.name):
             left.system.add(path)
         elif entry.is_symlink() and not links and escapes(root, path, set()):
-            yield File(readable(path) + "/" * entry.is_dir(), -1, 0)
+            name = readable(path)
+            if entry.is_dir():
+                name += "/"
+            yield File(name, -1, 0)
         elif (status := _status(entry)) is None:
             yield File(readable(path), -1, 0)
         elif stat.S_ISREG(status.st_mode):
@@ -131,21 +142,26 @@ def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator
                 stack.append(_Folder(path, real, _entries(root / path)))
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: Path) -> Iterator[Entry]:
+    """What a folder holds, by name. Raises DataError if it cannot be listed."""
     try:
-        return iter(sorted(os.scandir(folder), key=lambda entry: entry.name))
+        entries = list(os.scandir(folder))
     except OSError as error:
-        raise DataError(f"{shown(str(folder))}: cannot be listed ({error.strerror})") from error
+        where = shown(str(folder))
+        raise DataError(f"{where}: cannot be listed ({error.strerror})") from error
+    return iter(sorted(entries, key=lambda entry: entry.name))
 
 
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+def _status(entry: Entry) -> os.stat_result | None:
+    """Size, date and type of a file; None for a dangling link."""
     try:
         return entry.stat()
-    except OSError:  # a dangling link is listed, so that reading it can report it
-        return None
+    except OSError:
+        return None  # it is listed, so that reading it can report it
 
 
-def _real_path(above: _Folder, entry: os.DirEntry[str]) -> str:
+def _real_path(above: _Folder, entry: Entry) -> str:
+    """The path of a folder without symbolic links."""
     if entry.is_symlink():
         return os.path.realpath(entry.path)
     return posixpath.join(above.real, entry.name)
@@ -172,7 +188,8 @@ def pick(
         if wanted(file.path):
             chosen.append(file)
             continue
-        left.suffixes[suffix_of(file.path)] += not file.path.endswith("/")
+        if not file.path.endswith("/"):
+            left.suffixes[suffix_of(file.path)] += 1
         if not chosen:
             others.append(file)
             if len(others) == LOOK:
@@ -199,14 +216,15 @@ def pick_images(
     others: list[File] = []
     closed: list[str] = []
     for file in walk(root, links=links, left=left):
+        suffix = suffix_of(file.path)
         if file.path.endswith("/"):
             closed.append(file.path.rstrip("/"))
         elif is_image(file.path):
             images.append(file)
-        elif not suffix_of(file.path):
+        elif not suffix:
             unknown.append(file)
         else:
-            left.suffixes[suffix_of(file.path)] += 1
+            left.suffixes[suffix] += 1
             if not images:
                 others.append(file)
             if len(others) == LOOK:
@@ -233,6 +251,7 @@ def _images_among(root: Store, unknown: Sequence[File], links: bool) -> list[Fil
 
 
 def _begins_as_image(root: Store, file: File, links: bool) -> bool:
+    """Whether a file's first bytes are those of an image."""
     if not links and leads_out(root, file.path, set()):
         return True  # it must not be opened; it is refused when it is read
     try:
@@ -248,14 +267,17 @@ def _not_found(root: Store, looked_for: str, others: Sequence[File], left: LeftO
     if len(others) == LOOK:
         found += ", and did not look further"
     said = [f"looked for {looked_for}", found]
-    closed = next((file.path for file in others if file.path.endswith("/")), None)
-    if closed is not None:
-        said.append(f"'{shown(closed)}' {LINK_OUT}")
+    closed = [file.path for file in others if file.path.endswith("/")]
+    if closed:
+        first = shown(closed[0])
+        said.append(f"'{first}' {LINK_OUT}")
     if left.special:
-        said.append(f"'{shown(left.special[0])}' {SPECIAL}")
+        first = shown(left.special[0])
+        said.append(f"'{first}' {SPECIAL}")
     if any(left.suffixes[suffix] for suffix in HEIC_SUFFIXES):
         said.append(f"{HEIC_REMEDY} reads HEIC")
-    return f"data.root = '{shown(root.base)}': {'; '.join(said)}"
+    where = f"data.root = '{shown(root.base)}'"
+    return f"{where}: {'; '.join(said)}"
 
 
 def found_instead(files: Sequence[File], limit: int = 6) -> str:
@@ -263,11 +285,13 @@ def found_instead(files: Sequence[File], limit: int = 6) -> str:
     if not files:
         return "the folder is empty"
     kinds = Counter(suffix_of(file.path) or "no suffix" for file in files)
-    common = kinds.most_common(limit)
-    by_kind = ", ".join(f"{count} {shown(kind)}" for kind, count in common)
-    tops = sorted({file.path.split("/")[0] for file in files})
-    where = ", ".join(shown(top) for top in tops[:limit])
-    return f"found {counted(len(files), 'file')} ({by_kind}) in {where}"
+    by_kind: list[str] = []
+    for kind, count in kinds.most_common(limit):
+        by_kind.append(f"{count} {shown(kind)}")
+    tops = {file.path.split("/")[0] for file in files}
+    where = [shown(top) for top in sorted(tops)[:limit]]
+    number = counted(len(files), "file")
+    return f"found {number} ({', '.join(by_kind)}) in {', '.join(where)}"
 
 
 def stat_files(root: Store, paths: Iterable[str]) -> list[File]:
@@ -284,6 +308,7 @@ def stat_files(root: Store, paths: Iterable[str]) -> list[File]:
 
 
 def _stat_local(root: Path, path: str) -> File:
+    """A file on a disk, as it is now."""
     try:
         status = os.stat(root / path)
     except OSError:
@@ -321,4 +346,5 @@ def split_of(word: str) -> str | None:
 
 def stamp_of(files: Iterable[File], *more: Any) -> str:
     """A hash of names, sizes and dates, which changes when a file does."""
-    return stable_id([[file.path, file.size, file.mtime_ns] for file in files], *more)
+    listed = [[file.path, file.size, file.mtime_ns] for file in files]
+    return stable_id(listed, *more)

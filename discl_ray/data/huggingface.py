@@ -85,7 +85,7 @@ def _open_saved(root: Store, links: bool) -> list[_Saved] | None:
     if root.exists(DICT):
         names = _json(root, DICT, links).get("splits")
         if not names or not _is_names(names):
-            raise DataError(f"{DICT}: 'splits' is no list of names")
+            raise DataError(f"{DICT}: 'splits' is not a list of names")
         splits = _our_splits(names)
         return [_saved(root, name, split, links) for name, split in splits.items()]
     if root.exists(STATE):
@@ -96,7 +96,10 @@ def _open_saved(root: Store, links: bool) -> list[_Saved] | None:
 
 
 def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    """Whether a value from JSON is a list of names."""
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(name, str) for name in value)
 
 
 def _our_splits(names: Sequence[str]) -> dict[str, str | None]:
@@ -117,16 +120,18 @@ def _saved(root: Store, folder: str, split: str | None, links: bool) -> _Saved:
     info = posixpath.join(folder, INFO)
     features = _json(root, info, links).get("features")
     where = shown(posixpath.join(folder, STATE))
-    if any(value for key, value in state.items() if "indices" in key):
+    indices = [value for key, value in state.items() if "indices" in key]
+    if any(indices):
         raise DataError(
             f"{where}: rows are chosen by indices, as old versions of datasets did; "
             "save it again with a newer one"
         )
     try:
         names = [entry["filename"] for entry in state["_data_files"]]
-        paths = [guard(root, posixpath.join(folder, name), links=links) for name in names]
+        given = [posixpath.join(folder, name) for name in names]
+        paths = [guard(root, path, links=links) for path in given]
     except (KeyError, TypeError) as error:
-        raise DataError(f"{where}: '_data_files' is no list of file names") from error
+        raise DataError(f"{where}: '_data_files' is not a list of file names") from error
     except ValueError as error:
         raise DataError(f"{where}: a path in '_data_files' {error}") from error
     return _Saved(
@@ -147,9 +152,10 @@ def _json(root: Store, path: str, links: bool) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)}: no such file; save_to_disk writes it") from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError, too
-        raise DataError(f"{shown(path)}: cannot be read as JSON: {shown(str(error))}") from error
+        broken = shown(str(error))
+        raise DataError(f"{shown(path)}: cannot be read as JSON: {broken}") from error
     if not isinstance(value, dict):
-        raise DataError(f"{shown(path)}: is no JSON object")
+        raise DataError(f"{shown(path)}: is not a JSON object")
     return value
 
 
@@ -203,7 +209,8 @@ def _listing(
     """The rows of all files; columns are the configured ones, or follow from the features."""
     labels = [name for name in features if _type(features, name) == "ClassLabel"]
     label = config.label or _only(labels) or "label"
-    given = {"image": config.image or _image_column(sources[0], features), "label": label}
+    image = config.image or _image_column(sources[0], features)
+    given = {"image": image, "label": label}
     optional: tuple[str, ...] = ()
     if config.group is not None:
         given["group"] = config.group
@@ -248,7 +255,7 @@ def _label_names(features: Features, label: str) -> list[str] | None:
         return None
     if not _is_names(names) or len(set(names)) < len(names):
         where = f"the feature of column '{shown(label)}'"
-        raise DataError(f"{where}: the names of a ClassLabel are no list of different texts")
+        raise DataError(f"{where}: the names of a ClassLabel are not a list of different texts")
     return names
 
 
@@ -265,7 +272,8 @@ def _open_arrow(root: Store, path: str, split: str | None) -> Source:
         raise DataError(f"{shown(path)}: no such file, but {STATE} names it") from error
     except BROKEN as error:
         raise unreadable(path, "an Arrow stream", error) from error
-    return Source(path=path, schema=schema, split=split, read=partial(_read_columns, root, path))
+    read = partial(_read_columns, root, path)
+    return Source(path=path, schema=schema, split=split, read=read)
 
 
 def _open_file(root: Store, path: str) -> pa.NativeFile:
@@ -285,6 +293,7 @@ def _stream(file: pa.NativeFile, columns: Sequence[str]) -> pa.RecordBatchStream
 
 
 def _read_columns(root: Store, path: str, columns: list[str]) -> pa.Table:
+    """Some columns of an Arrow stream."""
     with _open_file(root, path) as file:
         return _stream(file, columns).read_all()
 
@@ -301,4 +310,5 @@ def read_arrow(root: Store, rows: pa.Table, *, column: str, links: bool) -> Iter
                 yield from cells(root, batches, 0, wanted, links=links)
         except BROKEN as broken:
             # before the first image; `cells` reports what is broken later row by row
-            yield from [ImageError("unreadable", f"{path}: {broken}")] * len(wanted)
+            error = ImageError("unreadable", f"{path}: {broken}")
+            yield from [error] * len(wanted)

@@ -59,6 +59,7 @@ def value_type(dtype: pa.DataType) -> pa.DataType:
 
 
 def _is_bytes(dtype: pa.DataType) -> bool:
+    """Whether a column holds bytes, in any of Arrow's layouts."""
     return pat.is_binary(dtype) or pat.is_large_binary(dtype) or pat.is_binary_view(dtype)
 
 

@@ -88,7 +88,8 @@ def _layout(config: ImageFolderConfig, images: Sequence[File]) -> _Layout:
     Raises DataError if the images' paths do not fit either layout.
     """
     where = f"data.root = '{shown(config.root)}'"
-    tops = sorted({file.path.split("/")[0] for file in images if "/" in file.path})
+    in_folders = [file.path for file in images if "/" in file.path]
+    tops = sorted({path.split("/")[0] for path in in_folders})
     splits: dict[str, str] = {}
     for top in tops:
         split = split_of(top.strip())
@@ -96,10 +97,11 @@ def _layout(config: ImageFolderConfig, images: Sequence[File]) -> _Layout:
             splits[top] = split
     others = [top for top in tops if top not in splits]
     if splits and others:
+        known = first_few(list(splits), quote=QUOTE)
+        unknown = first_few(others, quote=QUOTE)
         raise DataError(
-            f"{where}: of the folders at the top, {first_few(list(splits), quote=QUOTE)} are "
-            f"splits and {first_few(others, quote=QUOTE)} are not; needed: {LAYOUT}. Remove what "
-            "is not a split, or rename what is a class"
+            f"{where}: of the folders at the top, {known} are splits and {unknown} are not; "
+            f"needed: {LAYOUT}. Remove what is not a split, or rename what is a class"
         )
     layout = _Layout(splits)
     _check_class_folders(where, layout, images)
@@ -114,11 +116,9 @@ def _check_class_folders(where: str, layout: _Layout, images: Sequence[File]) ->
     if not loose:
         return
     why = f" ({', '.join(ALL_SPLIT_WORDS)} are splits)" if layout.splits else ""
-    lie = "lies" if len(loose) == 1 else "lie"
-    raise DataError(
-        f"{where}: {counted(len(loose), 'image')} {lie} in no class folder: "
-        f"{first_few(loose, quote=QUOTE)}; needed: {LAYOUT}{why}"
-    )
+    number = counted(len(loose), "image lies", "images lie")
+    names = first_few(loose, quote=QUOTE)
+    raise DataError(f"{where}: {number} in no class folder: {names}; needed: {LAYOUT}{why}")
 
 
 def _check_one_class(
@@ -131,24 +131,27 @@ def _check_one_class(
         inner.update(folders[:1])
     if len(inner) < 2:
         return
-    root = f"{shown(config.root.rstrip('/'))}/{shown(only)}"
+    folder = shown(only)
+    root = shown(config.root.rstrip("/"))
+    names = first_few(sorted(inner), quote=QUOTE)
     raise DataError(
-        f"{where}: all images lie in one folder, '{shown(only)}', and there in "
-        f"{first_few(sorted(inner), quote=QUOTE)}; "
-        f"if these are the classes or splits, the root is '{root}'"
+        f"{where}: all images lie in one folder, '{folder}', and there in {names}; "
+        f"if these are the classes or splits, the root is '{root}/{folder}'"
     )
 
 
 def _table(images: Sequence[File], layout: _Layout) -> pa.Table:
     """LISTING of images, whose ids are their paths."""
     paths = pa.array([file.path for file in images], pa.string())
+    classes = [layout.class_of(file.path) for file in images]
+    splits = [layout.split_of(file.path) for file in images]
     blank = pa.nulls(len(images), pa.string())
     columns = {
         "sample_id": paths,
         "path": paths,
         "row": pa.nulls(len(images), pa.int64()),
-        "class_key": pa.array([layout.class_of(file.path) for file in images], pa.string()),
-        "split": pa.array([layout.split_of(file.path) for file in images], pa.string()),
+        "class_key": pa.array(classes, pa.string()),
+        "split": pa.array(splits, pa.string()),
         "domain": blank,
         "group": blank,
     }

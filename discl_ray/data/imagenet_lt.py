@@ -26,7 +26,12 @@ from discl_ray.data.wording import shown
 from discl_ray.data.wordnet import wordnet_names
 from discl_ray.errors import DataError
 
-LISTS = {split: f"ImageNet_LT_{split}.txt" for split in ("train", "val", "test")}
+LISTS = {
+    "train": "ImageNet_LT_train.txt",
+    "val": "ImageNet_LT_val.txt",
+    "test": "ImageNet_LT_test.txt",
+}
+"""File by split."""
 
 NAME_LISTS = ("classnames.txt", "LOC_synset_mapping.txt")
 """Files that may name the classes; the first that exists is used."""
@@ -64,18 +69,19 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
     """
     root = open_root(config.root)
     links = config.allow_links_outside
-    texts = {split: _read_list(root, config, name) for split, name in LISTS.items()}
+    texts = {name: _read_list(root, config, name) for name in LISTS.values()}
     classes = _Classes()
     parser = _Parser(root, classes)
-    rows = {split: parser.rows(LISTS[split], text) for split, text in texts.items()}
+    rows = {name: parser.rows(name, text) for name, text in texts.items()}
     keys = classes.in_order()
     ids: list[str] = []
     places: list[str] = []
     class_keys: list[str] = []
     splits: list[str] = []
-    for split, found in rows.items():
+    for split, name in LISTS.items():
+        found = rows[name]
         ids += found.paths
-        places += _places(root, LISTS[split], found.paths, links=links)
+        places += _places(root, name, found.paths, links=links)
         class_keys += [keys[label] for label in found.labels]
         splits += [split] * len(found.paths)
     hashes = [sha256(text.encode()) for text in texts.values()]
@@ -159,7 +165,8 @@ class _Parser:
             if not line.strip():
                 continue
             try:
-                path, label = self._parse(line, f"{name} line {number}")
+                where = f"{name} line {number}"
+                path, label = self._parse(line, where)
             except ValueError as error:
                 problems.add(f"line {number}", str(error))
                 continue
@@ -172,7 +179,7 @@ class _Parser:
         """Path and label of a line; raises ValueError with the rule it breaks."""
         given, _, label = line.strip().rpartition(" ")
         if not given or not _LABEL.fullmatch(label):
-            raise ValueError(f"'{shown(line)}' is no path and label, such as {EXAMPLE}")
+            raise ValueError(f"'{shown(line)}' is not a path and a label, such as {EXAMPLE}")
         try:
             path = guard(self._root, given, links=True)
         except ValueError as error:
@@ -191,25 +198,28 @@ class _Parser:
 def _places(root: Store, name: str, paths: list[str], *, links: bool) -> list[str]:
     """Where a list's images are: as it says, or without the class folder."""
     flat = [_FOLDER.sub("/", path) for path in paths]
-    has_folders = flat[0] == paths[0] or root.exists(paths[0])
-    if has_folders or not root.exists(flat[0]):
+    as_listed = paths[0]
+    without_folder = flat[0]
+    has_folders = as_listed == without_folder or root.exists(as_listed)
+    if has_folders or not root.exists(without_folder):
         check_folders(root, name, paths, links=links)
         return paths
     try:
         return [guard(root, path, links=True) for path in flat]
     except ValueError as error:
-        folder = posixpath.dirname(flat[0])
+        folder = posixpath.dirname(without_folder)
         raise DataError(f"{name}: an image under {folder}/ {error}") from error
 
 
 def _names(root: Store, keys: Sequence[str], *, links: bool) -> dict[str, str]:
     """WordNet id -> name: those of a list of names that no other class has, else WordNet's."""
     given = _given_names(root, links=links)
-    counts = Counter(given[key].casefold() for key in keys if key in given)
+    given = {key: given[key] for key in keys if key in given}
+    counts = Counter(name.casefold() for name in given.values())
     names: dict[str, str] = {}
-    for key in keys:
-        if key in given and counts[given[key].casefold()] == 1:
-            names[key] = given[key]
+    for key, name in given.items():
+        if counts[name.casefold()] == 1:
+            names[key] = name
     if len(names) == len(keys):
         return names
     return wordnet_names(keys) | names

@@ -41,10 +41,15 @@ LAYOUT = "train2018.json, val2018.json and train_val2018/"
 
 WORDS = {int: "a whole number", str: "text"}
 
+Fields = Mapping[str, type]
+
 CATEGORY = {"id": int, "name": str}
 IMAGE = {"id": int, "file_name": str}
 ANNOTATION = {"image_id": int, "category_id": int}
 """Fields of an entry that are used, and their types."""
+
+ById = Mapping[int, str]
+"""Names or paths by the id that the annotations use."""
 
 Entry = tuple[str, tuple[Any, ...]]
 """Where an entry is, such as `images[3]`, and its fields."""
@@ -104,15 +109,14 @@ def _parsed(name: str, data: bytes) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, character {error.colno}"
-        raise DataError(f"{name}: {where}: is no JSON: {error.msg}") from error
+        problem = f"is not JSON: {error.msg}"
+        raise DataError(f"{name}: {where}: {problem}") from error
     except (ValueError, RecursionError) as error:
         # a number of thousands of digits, or brackets nested without end
         raise DataError(f"{name}: cannot be read as JSON: {error}") from error
 
 
-def _entries(
-    value: Any, part: str, fields: Mapping[str, type], problems: Problems
-) -> Iterator[Entry]:
+def _entries(value: Any, part: str, fields: Fields, problems: Problems) -> Iterator[Entry]:
     """The entries of a list in a file; what lacks a field goes to `problems`."""
     entries = value.get(part) if isinstance(value, dict) else None
     if not isinstance(entries, list):
@@ -129,12 +133,14 @@ def _entries(
             continue
         given = "is missing"
         if wrong in entry:
-            given = f"is {shown(json.dumps(entry[wrong]), 40)}"
+            value = json.dumps(entry[wrong])
+            given = f"is {shown(value, 40)}"
         needed = WORDS[fields[wrong]]
-        problems.add(f"{where}.{wrong}", f"{given}; {needed} is needed")
+        rule = f"{given}; {needed} is needed"
+        problems.add(f"{where}.{wrong}", rule)
 
 
-def _wrong_field(entry: Mapping[str, Any], fields: Mapping[str, type]) -> str | None:
+def _wrong_field(entry: Mapping[str, Any], fields: Fields) -> str | None:
     """The first field that is missing or of another type; `true` is not a number here."""
     for name, kind in fields.items():
         if type(entry.get(name)) is not kind:
@@ -157,7 +163,7 @@ def _categories(file: str, value: Any) -> dict[int, str]:
 
 
 def _images(
-    root: Store, file: str, value: Any, categories: Mapping[int, str], others: set[str]
+    root: Store, file: str, value: Any, categories: ById, others: set[str]
 ) -> dict[str, int]:
     """Path -> category id, in the order of the images; `others` are paths of other files."""
     problems = Problems(file)
@@ -167,7 +173,8 @@ def _images(
         try:
             path = guard(root, name, links=True)
         except ValueError as error:
-            problems.add(f"{where}.file_name", f"'{shown(name)}' {error}")
+            rule = f"'{shown(name)}' {error}"
+            problems.add(f"{where}.file_name", rule)
             continue
         if image in paths:
             problems.add(where, f"id {image} is already in {first[image]}")
@@ -185,9 +192,7 @@ def _images(
     return {path: labels[image] for image, path in paths.items()}
 
 
-def _labels(
-    value: Any, paths: Mapping[int, str], categories: Mapping[int, str], problems: Problems
-) -> dict[int, int]:
+def _labels(value: Any, paths: ById, categories: ById, problems: Problems) -> dict[int, int]:
     """Image id -> category id."""
     labels: dict[int, int] = {}
     first: dict[int, str] = {}

@@ -125,7 +125,7 @@ def _metadata(root: Store, text: str) -> Iterator[_Image]:
             allowed = ", ".join(SPLITS)
             problems.add(where, f"split '{shown(word)}' is none of {allowed}")
         if not _LABEL.fullmatch(row["y"]):
-            problems.add(where, f"y = '{shown(row['y'])}' is no label; {LABELS}")
+            problems.add(where, _no_label(row["y"]))
             continue
         location = row["location_remapped"]
         if not location.strip():
@@ -143,6 +143,11 @@ def _metadata(root: Store, text: str) -> Iterator[_Image]:
     problems.check()
     if not first:
         raise DataError(f"{METADATA}: has no row")
+
+
+def _no_label(y: str) -> str:
+    """The rule that a cell of `y` breaks."""
+    return f"y = '{shown(y)}' is not a label; {LABELS}"
 
 
 def _classes(text: str, labels: set[int]) -> list[str]:
@@ -171,7 +176,7 @@ def _category_names(text: str, count: int) -> dict[int, str]:
     for where, row in _table(CATEGORIES, text, ("y", "name"), problems):
         name = row["name"].strip()
         if not _LABEL.fullmatch(row["y"]):
-            problems.add(where, f"y = '{shown(row['y'])}' is no label; {LABELS}")
+            problems.add(where, _no_label(row["y"]))
             continue
         label = int(row["y"])
         if label >= count:
@@ -179,7 +184,8 @@ def _category_names(text: str, count: int) -> dict[int, str]:
         if not name:
             problems.add(where, "name is empty")
         elif label in names:
-            problems.add(where, f"y = {label} is '{shown(names[label])}' already")
+            other = shown(names[label])
+            problems.add(where, f"y = {label} is '{other}' already")
         elif name in first:
             other = f"the name of another y in {first[name]} already"
             problems.add(where, f"'{shown(name)}' is {other}")
@@ -210,7 +216,8 @@ def _positions(file: str, header: Sequence[str], columns: Sequence[str]) -> Mapp
         count = header.count(name)
         if count == 1:
             continue
-        found = ", ".join(shown(column, 40) for column in header[:MOST_COLUMNS]) or "none"
+        columns_ = [shown(column, 40) for column in header[:MOST_COLUMNS]]
+        found = ", ".join(columns_) or "none"
         problem = f"{count} columns are called" if count else "no column"
         raise DataError(f"{file}: line 1: {problem} '{name}'; its columns are {found}")
     return {name: header.index(name) for name in columns}

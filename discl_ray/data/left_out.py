@@ -44,22 +44,26 @@ class LeftOut:
         return [*self._other_kinds(), *self._pipes(), *self._of_systems()]
 
     def _other_kinds(self) -> Iterator[str]:
+        """On files that are not images by their name."""
         if self.suffixes:
             count = self.suffixes.total()
-            are = "are no images" if count > 1 else "is no image"
-            kinds = _by_kind(self.suffixes)
-            yield f"left out {counted(count, 'file')} that {are}: {kinds}"
+            files = counted(count, "file that is no image", "files that are no images")
+            yield f"left out {files}: {_by_kind(self.suffixes)}"
         photos = sum(self.suffixes[suffix] for suffix in HEIC_SUFFIXES)
         if photos:
             yield f"{counted(photos, 'HEIC photo')} can be read after {HEIC_REMEDY}"
 
     def _pipes(self) -> Iterator[str]:
+        """On what could block a reader."""
         if self.special:
             files = counted(len(self.special), "file")
-            yield f"left out {files} of which each {SPECIAL}: {first_few(self.special, 4)}"
+            some = first_few(self.special, 4)
+            yield f"left out {files} of which each {SPECIAL}: {some}"
 
     def _of_systems(self) -> Iterator[str]:
-        names = Counter(path.rsplit("/", 1)[-1] for path in sorted(self.system))
+        """On what is hidden, or of systems and NAS."""
+        paths = sorted(self.system)
+        names = Counter(path.rsplit("/", 1)[-1] for path in paths)
         hidden = sorted(name for name in names if name.startswith("."))
         count = sum(names.pop(name) for name in hidden)
         if names:
@@ -73,7 +77,10 @@ def _by_kind(counts: Counter[str], limit: int = 6) -> str:
     """`12 .txt, 3 .md and 2 other kinds`, the most frequent first."""
     words: list[str] = []
     for name, count in counts.most_common(limit):
-        words.append(f"{count} {shown(name, 40) or 'without suffix'}")
+        kind = shown(name, 40) or "without suffix"
+        words.append(f"{count} {kind}")
+    listed = ", ".join(words)
     others = len(counts) - limit
-    more = f" and {counted(others, 'other kind')}" if others > 0 else ""
-    return ", ".join(words) + more
+    if others <= 0:
+        return listed
+    return f"{listed} and {counted(others, 'other kind')}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,8 +39,14 @@ OTHERS = 6
 Row = tuple[int, Mapping[str, str]]
 """A line's number and its cells by their column."""
 
+Table = tuple[list[str], Iterator[Row]]
+"""The names of the columns, and the rows."""
+
 Cells = dict[str, list[str | None]]
 """The manifest by our columns."""
+
+Checked = Mapping[str, str | None]
+"""One row of it."""
 
 
 def manifest(config: ManifestConfig, _seed: int) -> Listing:
@@ -100,15 +106,19 @@ def _others(root: Store, file: str) -> str:
     others = [name for name in names if name.lower().endswith(SUFFIXES)]
     if not others:
         return "there is no *.csv, *.tsv or *.jsonl"
-    return "there are " + ", ".join(shown(name) for name in others[:OTHERS])
+    names = [shown(name) for name in others[:OTHERS]]
+    return f"there are {', '.join(names)}"
 
 
-def _csv(name: str, text: str, problems: Problems) -> tuple[list[str], Iterator[Row]]:
+def _csv(name: str, text: str, problems: Problems) -> Table:
     """Column names, and the rows."""
     delimiter = "\t" if name.lower().endswith(".tsv") else ","
     rows = csv_rows(text, problems, delimiter=delimiter, trim=delimiter == ",")
-    header = next((cells for _, cells in rows if any(cells)), None)
-    if header is None:
+    header: list[str] = []
+    for _, header in rows:
+        if any(header):
+            break
+    if not any(header):
         problems.check()
         raise DataError(f"{name}: line 1: there is no header")
     columns = [cell.strip() for cell in header]
@@ -142,7 +152,7 @@ def _csv_rows(
             problems.add(f"line {line}", fields)
 
 
-def _jsonl(_name: str, text: str, problems: Problems) -> tuple[list[str], Iterator[Row]]:
+def _jsonl(_name: str, text: str, problems: Problems) -> Table:
     """Column names, of all objects, and the rows."""
     rows: list[Row] = []
     columns: dict[str, None] = {}
@@ -174,15 +184,15 @@ def _parse_object(words: str) -> dict[str, Any]:
         )
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {error.colno}"
-        raise ValueError(f"is no JSON: {where}; one object a line is needed") from error
+        raise ValueError(f"is not JSON: {where}; one object a line is needed") from error
     except RecursionError as error:
         raise ValueError(str(error)) from error
     if not isinstance(value, dict):
-        raise ValueError("is no object; one object a line is needed")
+        raise ValueError("is not an object; one object a line is needed")
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """An object; raises ValueError if a key is duplicated, which a dict would hide."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -213,7 +223,7 @@ class _Checks:
                 column.append(checked.get(name) or None)
         return cells
 
-    def _checked(self, line: int, values: Mapping[str, str]) -> Mapping[str, str | None] | None:
+    def _checked(self, line: int, values: Mapping[str, str]) -> Checked | None:
         """A row with its path guarded and its split in our word; None if it cannot be used."""
         where = f"line {line}"
         for name, value in values.items():
@@ -221,36 +231,48 @@ class _Checks:
                 found = shown(ascii(value))
                 self._problems.add(where, f"{name} = {found}: text or a number is needed")
                 return None
-        self._check_label(where, values["label"])
-        word = values.get("split", "")
+        label = values["label"]
+        self._check_label(where, label)
+        split = self._split(where, values.get("split", ""))
+        given = values["path"]
+        try:
+            path = guard(self._root, given, links=True)
+        except ValueError as error:
+            rule = f"path '{shown(given)}' {error}"
+            self._problems.add(where, rule)
+            return None
+        sample_id = values.get("sample_id") or path
+        self._check_unique(line, sample_id, path, label)
+        return {**values, "path": path, "sample_id": sample_id, "split": split}
+
+    def _split(self, where: str, word: str) -> str | None:
+        """Our name of a row's split; None where it is to be drawn."""
         split = split_of(word)
         if word and split is None:
             allowed = ", ".join(ALL_SPLIT_WORDS)
-            self._problems.add(where, f"split '{shown(word)}' is none of {allowed}")
-        try:
-            path = guard(self._root, values["path"], links=True)
-        except ValueError as error:
-            self._problems.add(where, f"path '{shown(values['path'])}' {error}")
-            return None
-        sample_id = values.get("sample_id") or path
-        self._check_unique(line, sample_id, path, values["label"])
-        return {**values, "path": path, "sample_id": sample_id, "split": split}
+            rule = f"split '{shown(word)}' is none of {allowed}"
+            self._problems.add(where, rule)
+        return split
 
     def _check_label(self, where: str, label: str) -> None:
-        rule = _broken_label(label)
-        if rule:
-            self._problems.add(where, f"label '{shown(label)}' {rule}")
+        """A label is text that can be shown."""
+        broken = _broken_label(label)
+        if broken:
+            rule = f"label '{shown(label)}' {broken}"
+            self._problems.add(where, rule)
 
     def _check_unique(self, line: int, sample_id: str, path: str, label: str) -> None:
         """One sample_id a row, and one label a path."""
         where = f"line {line}"
         first = self._line_of.setdefault(sample_id, line)
         if first != line:
-            self._problems.add(where, f"sample_id '{shown(sample_id)}' is already in line {first}")
+            rule = f"sample_id '{shown(sample_id)}' is already in line {first}"
+            self._problems.add(where, rule)
         other, first = self._label_of.setdefault(path, (label, line))
         if same_name(other) != same_name(label):
-            both = f"'{shown(label)}' here and '{shown(other)}' in line {first}"
-            self._problems.add(where, f"'{shown(path)}' is {both}")
+            here = f"'{shown(path)}' is '{shown(label)}' here"
+            rule = f"{here} and '{shown(other)}' in line {first}"
+            self._problems.add(where, rule)
 
 
 def _is_text(value: Any) -> bool:

@@ -53,10 +53,11 @@ def load_names(path: str) -> dict[str, str]:
     for entry in _entries(path, text, problems):
         key = same_name(entry.key)
         rule = _broken_rule(entry.name)
+        class_ = f"class '{shown(key)}'"
         if key in names:
-            problems.add(entry.where, f"class '{shown(key)}' is already in {first[key]}")
+            problems.add(entry.where, f"{class_} is already in {first[key]}")
         elif rule:
-            problems.add(entry.where, f"name of class '{shown(key)}' {rule}")
+            problems.add(entry.where, f"name of {class_} {rule}")
         names.setdefault(key, entry.name.strip())
         first.setdefault(key, entry.where)
     problems.check()
@@ -72,7 +73,8 @@ def class_names(config: AnyDataConfig, listing: Listing) -> list[str]:
     """
     given: dict[str, str] = {}
     if isinstance(config, FilesConfig) and config.names:
-        given = {key: same_name(name) for key, name in load_names(config.names).items()}
+        loaded = load_names(config.names)
+        given = {key: same_name(name) for key, name in loaded.items()}
         _check_known(config.names, given, listing)
     names: list[str] = []
     for key in listing.keys:
@@ -89,7 +91,8 @@ def class_names(config: AnyDataConfig, listing: Listing) -> list[str]:
 def _check_known(file: str, given: Mapping[str, str], listing: Listing) -> None:
     """Raises DataError if a name is given to a class that the data set does not have."""
     keys = listing.keys
-    unknown = sorted(set(given) - set(keys) - set(listing.names.values()))
+    known = {*keys, *listing.names.values()}
+    unknown = sorted(set(given) - known)
     if unknown:
         some = ", ".join(keys[:5])
         raise DataError(f"data.names = '{file}': no class '{unknown[0]}'; classes are {some}, …")
@@ -168,10 +171,11 @@ def _from_json(text: str, problems: Problems) -> Iterator[Entry]:
         problems.add("line 1", 'an object is needed: {"class": "name", …}')
         return
     for number, (key, name) in enumerate(value, start=1):
+        where = f"entry {number}"
         if isinstance(name, str):
-            yield Entry(f"entry {number}", key, name)
+            yield Entry(where, key, name)
         else:
-            problems.add(f"entry {number}", f"the name of class '{shown(key)}' is no text")
+            problems.add(where, f"the name of class '{shown(key)}' is not text")
 
 
 def _from_lines(text: str, problems: Problems) -> Iterator[Entry]:

@@ -30,7 +30,7 @@ def list_outside(config: AnyDataConfig, seed: int) -> Listing:
 
 
 def _check(listing: Listing, named: str) -> None:
-    """Raises DataError unless the table has the columns of LISTING, and ids and classes in all rows."""
+    """Raises DataError unless the table is a LISTING with ids and classes in all rows."""
     for field in LISTING:
         if field.name not in listing.table.column_names:
             raise DataError(f"{named}: its table has no column '{field.name}'; see listing_table")

@@ -38,9 +38,8 @@ def open_parquet(root: Store, path: str) -> Source:
             schema = file.schema_arrow
     except BROKEN as error:
         raise unreadable(path, "a Parquet file", error) from error
-    return Source(
-        path=path, schema=schema, split=split_of_path(path), read=partial(_read_columns, root, path)
-    )
+    read = partial(_read_columns, root, path)
+    return Source(path=path, schema=schema, split=split_of_path(path), read=read)
 
 
 def _file(root: Store, path: str) -> pq.ParquetFile:
@@ -51,6 +50,7 @@ def _file(root: Store, path: str) -> pq.ParquetFile:
 
 
 def _read_columns(root: Store, path: str, columns: list[str]) -> pa.Table:
+    """Some columns of a Parquet file."""
     with _file(root, path) as file:
         return file.read(columns)
 

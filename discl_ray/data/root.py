@@ -61,9 +61,10 @@ def _neighbours(store: Store) -> str:
     """What is beside a root that does not exist; empty if that cannot be looked at."""
     if store.local is None or not store.local.parent.is_dir():
         return ""
-    folders = sorted(path.name for path in store.local.parent.iterdir() if path.is_dir())
-    names = ", ".join(shown(name) for name in folders[:NEIGHBOURS])
-    return f"; {store.local.parent} holds {names or 'no folder'}"
+    parent = store.local.parent
+    folders = sorted(path.name for path in parent.iterdir() if path.is_dir())
+    names = [shown(name) for name in folders[:NEIGHBOURS]]
+    return f"; {parent} holds {', '.join(names) or 'no folder'}"
 
 
 def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None) -> str:
@@ -191,6 +192,7 @@ def escapes(root: Path, path: str, known: set[str]) -> bool:
 
 
 def _is_outside(root: Path, path: str) -> bool:
+    """Whether a path's links lead out of the root, which may itself be one."""
     real = os.path.realpath(root / path)
     home = os.path.realpath(root)
     return os.path.commonpath([real, home]) != home

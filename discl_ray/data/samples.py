@@ -195,7 +195,8 @@ def _is_whole(table: pa.Table, manifest: dict[str, Any]) -> bool:
 
 def _read_without_bytes(store: Store) -> pa.Table:
     """SAMPLES of all splits; the bytes of images are not read."""
-    columns = {name: pc.field(name) for name in SAMPLES.names if name != "image"}
+    columns = {name: pc.field(name) for name in SAMPLES.names}
+    del columns["image"]
     columns["path"] = pc.field("image", "path")
     parts: list[pa.Table] = []
     for split in SPLITS:
@@ -277,8 +278,9 @@ def _used(
     }
     if listing.in_files:
         place = _place(config, listing)
-        paths = [{"path": reference(place, path)} for path in listed["path"].to_pylist()]
-        columns["image"] = pa.array(paths, IMAGE.type)
+        paths = listed["path"].to_pylist()
+        images = [{"path": reference(place, path)} for path in paths]
+        columns["image"] = pa.array(images, IMAGE.type)
     for name in listed.column_names:
         if name not in columns and name != "class_key":
             columns[name] = listed[name]

@@ -62,7 +62,8 @@ def _with_one_name_each(listing: Listing) -> Listing:
     if all(key == name for key, name in name_of.items()):
         return replace(listing, names=names)
     places = places_in(keys, list(name_of))
-    renamed = pa.array(list(name_of.values()), pa.string()).take(places)
+    settled_names = pa.array(list(name_of.values()), pa.string())
+    renamed = settled_names.take(places)
     classes = listing.classes
     if classes:
         classes = list(dict.fromkeys(name_of[key] for key in classes))
@@ -108,8 +109,10 @@ def _with_note_on_case(listing: Listing) -> Listing:
     folded = Counter(name.casefold() for name in names)
     alike: dict[str, list[str]] = {}
     for name in names:
-        if folded[name.casefold()] > 1:
-            alike.setdefault(name.casefold(), []).append(f"'{shown(name, 60)}'")
+        key = name.casefold()
+        if folded[key] > 1:
+            group = alike.setdefault(key, [])
+            group.append(f"'{shown(name, 60)}'")
     if not alike:
         return listing
     several = _listed([" and ".join(group) for group in alike.values()])
@@ -121,7 +124,8 @@ def _without_links(listing: Listing) -> Listing:
     """Files that are links out of the root are refused."""
     known: set[str] = set()
     paths = listing.table["path"].to_pylist()
-    out = pa.array([leads_out(listing.root, path, known) for path in paths], pa.bool_())
+    led_out = [leads_out(listing.root, path, known) for path in paths]
+    out = pa.array(led_out, pa.bool_())
     if not any_true(out):
         return listing
     links = listing.table.filter(out)

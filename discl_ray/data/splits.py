@@ -52,7 +52,8 @@ def long_tail(
     falling = np.argsort(-counts, kind="stable")
     classes = [int(c) for c in falling if counts[c]]
     largest = int(counts.max()) if classes else 0
-    sizes = long_tail_sizes(min(head or largest, largest), imbalance, len(classes))
+    head = min(head or largest, largest)
+    sizes = long_tail_sizes(head, imbalance, len(classes))
     order = order_of(sample_ids, seed)
     keep = np.zeros(len(label), bool)
     for c, size in zip(classes, sizes, strict=True):
@@ -176,14 +177,17 @@ def conflicts(label: Integers, sha256: Strings) -> Integers:
 
 def _other_row(rows: Mapping[int, int], label: int) -> int:
     """The first row of another label; `rows` is by label."""
-    return next(row for theirs, row in rows.items() if theirs != label)
+    others = (row for theirs, row in rows.items() if theirs != label)
+    return next(others)
 
 
 def duplicates(split: Strings, sha256: Strings) -> Strings:
     """For each row None, or the split that keeps its bytes: an earlier one of OWNERS."""
     owner: dict[str, str] = {}
     for name in reversed(OWNERS):
-        owner.update(dict.fromkeys(sha256[split == name].tolist(), name))
-    kept_by = np.array([owner[digest] for digest in sha256.tolist()], object)
+        inside = sha256[split == name]
+        owner |= dict.fromkeys(inside.tolist(), name)
+    owners = [owner[digest] for digest in sha256.tolist()]
+    kept_by = np.array(owners, object)
     kept_by[kept_by == split] = None
     return kept_by

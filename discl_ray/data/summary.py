@@ -17,9 +17,9 @@ from discl_ray.data.wording import counted, first_few
 def summarize_samples(samples: Samples) -> str:
     """Images and classes by split, broken images by name, and classes too small to be judged."""
     counts = {split: _images_by_label(samples.table, split) for split in SPLITS}
-    sizes = ", ".join(f"{split} {count.total()}" for split, count in counts.items())
+    sizes = [f"{split} {count.total()}" for split, count in counts.items()]
     classes = counted(len(samples.classes), "class", "classes")
-    lines = [f"  {classes} · images: {sizes}"]
+    lines = [f"  {classes} · images: {', '.join(sizes)}"]
     lines += [f"  {note}" for note in samples.notes]
     lines += _rejected(samples)
     for split, use in USES.items():
@@ -31,7 +31,8 @@ def summarize_samples(samples: Samples) -> str:
         if lacking:
             without = counted(len(lacking), "class", "classes")
             names = first_few(lacking, CLASSES)
-            lines.append(f"  {without} without an image to {use} ({split}): {names}")
+            unused = f"without an image to {use} ({split})"
+            lines.append(f"  {without} {unused}: {names}")
     return "\n".join(lines)
 
 
@@ -55,5 +56,6 @@ def _rejected(samples: Samples) -> list[str]:
     copies = total(copied)
     if copies:
         why = "left out because the same bytes are in another split"
-        lines.append(f"  {counted(copies, 'image')} {why} ({REJECTED})")
+        images = counted(copies, "image")
+        lines.append(f"  {images} {why} ({REJECTED})")
     return lines

@@ -153,7 +153,8 @@ def _form(source: Source, columns: Mapping[str, str]) -> _Form:
     dtype = source.schema.field(name).type
     kind = image_kind(dtype)
     if kind is None:
-        column = f"image column '{shown(name)}' is of type {shown(str(dtype))}"
+        found = shown(str(dtype))
+        column = f"image column '{shown(name)}' is of type {found}"
         raise DataError(
             f"{shown(source.path)}: {column}; "
             "needed: encoded images (binary), {bytes, path}, or paths (string)"
@@ -167,14 +168,16 @@ def _check_plain(file: str, field: pa.Field) -> None:
     name = extension_of(field)
     if name is None:
         return
+    column = f"column '{shown(field.name)}'"
     raise DataError(
-        f"{shown(file)}: column '{shown(field.name)}' is of the extension type {shown(name)}, "
+        f"{shown(file)}: {column} is of the extension type {shown(name)}, "
         "which is not loaded: such columns may hold pickled objects. "
         "Write encoded images (PNG, JPEG) as binary, labels as text or whole numbers"
     )
 
 
 def _is_number(dtype: pa.DataType) -> bool:
+    """Whether a column holds whole numbers."""
     return pat.is_integer(value_type(dtype))
 
 
@@ -204,7 +207,8 @@ def _list_rows(
         ids = _numbered_ids(source.path, numbers)
     elif ids.null_count:
         missing = _first(ids.is_null())
-        raise DataError(f"{where}: row {missing} has no '{shown(columns['sample_id'])}'")
+        name = shown(columns["sample_id"])
+        raise DataError(f"{where}: row {missing} has no '{name}'")
     split = pa.array([source.split] * count, pa.string())
     if "split" in texts:
         split = _splits(where, texts["split"])
@@ -270,7 +274,8 @@ def _class_keys(where: str, column: pa.Array, names: Sequence[str] | None) -> pa
         return _named_labels(where, texts, names)
     row = _first(equal(stripped(texts), ""))
     if row >= 0:
-        raise DataError(f"{where}: row {row}: label '{shown(texts[row].as_py())}' is empty")
+        label = shown(texts[row].as_py())
+        raise DataError(f"{where}: row {row}: label '{label}' is empty")
     return texts
 
 
@@ -280,9 +285,11 @@ def _named_labels(where: str, texts: pa.Array, names: Sequence[str]) -> pa.Array
     name_of |= {str(label): name for label, name in enumerate(names)}
     for key in texts.unique().to_pylist():
         if key not in name_of:
-            known = f"the {len(names)} names are of labels 0 to {len(names) - 1}"
+            last = len(names) - 1
+            known = f"the {len(names)} names are of labels 0 to {last}"
             raise DataError(f"{where}: label {key} has no name; {known}")
-    return pa.array([name_of[key] for key in texts.to_pylist()], pa.string())
+    keys = [name_of[key] for key in texts.to_pylist()]
+    return pa.array(keys, pa.string())
 
 
 def _splits(where: str, words: pa.Array) -> pa.Array:
@@ -293,18 +300,21 @@ def _splits(where: str, words: pa.Array) -> pa.Array:
         if word and splits[word] is None:
             allowed = ", ".join(ALL_SPLIT_WORDS)
             raise DataError(f"{where}: split '{shown(word)}' is none of {allowed}")
-    return pa.array([splits[word] for word in words.to_pylist()], pa.string())
+    found = [splits[word] for word in words.to_pylist()]
+    return pa.array(found, pa.string())
 
 
 def _guarded(root: Store, file: str, given: pa.Array) -> pa.Array:
     """Paths under the root. Raises DataError naming the rows of those that are refused."""
     problems = Problems(file)
     paths: list[str] = []
-    for row, path in enumerate(given.to_pylist()):
+    for row, cell in enumerate(given.to_pylist()):
+        path = cell or ""
         try:
-            paths.append(guard(root, path or "", links=True))
+            paths.append(guard(root, path, links=True))
         except ValueError as error:
-            problems.add(f"row {row}", f"path '{shown(path or '')}' {error}")
+            rule = f"path '{shown(path)}' {error}"
+            problems.add(f"row {row}", rule)
     problems.check()
     return pa.array(paths, pa.string())
 
@@ -313,7 +323,8 @@ def _labelled(table: pa.Table, files: Sequence[str]) -> pa.Table:
     """A listing without splits that have no labels at all, such as published test splits."""
     where = shown(", ".join(files))
     if not table.num_rows:
-        raise DataError(f"{where}: no row in {counted(len(files), 'file')}")
+        number = counted(len(files), "file")
+        raise DataError(f"{where}: no row in {number}")
     blank = table["class_key"].is_null()
     for split in table["split"].unique().to_pylist():
         inside = _equal(table["split"], split)

@@ -48,7 +48,8 @@ def decode_text(file: str, data: bytes, remedy: str = "save it as UTF-8") -> str
         found = f"byte 0x{data[error.start]:02x}"
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             found = "UTF-16"
-        raise DataError(f"{file}: line {line}: is not UTF-8 ({found}); {remedy}") from error
+        problem = f"is not UTF-8 ({found})"
+        raise DataError(f"{file}: line {line}: {problem}; {remedy}") from error
 
 
 def csv_rows(

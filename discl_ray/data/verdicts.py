@@ -82,8 +82,9 @@ def judge_rows(
         return verdicts
     ids = listing.table["sample_id"].to_pylist()
     sha256 = _strings(found["sha256"])
+    group = _strings(listing.table["group"])
     _reject_conflicts(verdicts, ids, sha256, names)
-    _draw_splits(config, verdicts, ids, sha256, _strings(listing.table["group"]), seed)
+    _draw_splits(config, verdicts, ids, sha256, group, seed)
     if config.cross_split_duplicates == "exclude":
         _reject_copies(verdicts, sha256)
     if config.long_tail is not None and config.name != "cifar100_lt":  # which cuts its own
@@ -92,6 +93,7 @@ def judge_rows(
 
 
 def _strings(column: pa.ChunkedArray) -> Strings:
+    """A column of text as an array."""
     return np.array(column.to_pylist(), object)
 
 
@@ -107,7 +109,8 @@ def _reject_conflicts(
         twin = part[other]
         own = names[verdicts.label[row]]
         theirs = names[verdicts.label[twin]]
-        detail = f"'{own}' here, and the same bytes are '{theirs}' in {ids[twin]}"
+        place = ids[twin]
+        detail = f"'{own}' here, and the same bytes are '{theirs}' in {place}"
         verdicts.reject(row, TWO_LABELS, detail)
 
 

@@ -22,6 +22,7 @@ def shown(text: str, limit: int = 120) -> str:
 
 
 def _printable(character: str) -> str:
+    """A character, or the escape of one that is not printable."""
     if character.isprintable():
         return character
     return ascii(character)[1:-1]
@@ -29,11 +30,16 @@ def _printable(character: str) -> str:
 
 def first_few(names: Sequence[str], limit: int = 5, width: int = 60, quote: str = "") -> str:
     """The first names, separated by commas, and an ellipsis if there are more than `limit`."""
-    words = [f"{quote}{shown(name, width)}{quote}" for name in names[:limit]]
-    ellipsis = ", …" if len(names) > limit else ""
-    return ", ".join(words) + ellipsis
+    words: list[str] = []
+    for name in names[:limit]:
+        words.append(quote + shown(name, width) + quote)
+    if len(names) > limit:
+        words.append("…")
+    return ", ".join(words)
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """A number with its noun: `1 image`, `2 images`; the default plural adds an s."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+    if number == 1:
+        return f"{number} {singular}"
+    return f"{number} {plural or singular + 's'}"

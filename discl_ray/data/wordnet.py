@@ -41,11 +41,13 @@ def _name_options(ids: Sequence[str]) -> dict[str, list[str]]:
             detailed = info.label_name_to_description(wordnet_id, detailed=True)
         except KeyError:
             continue
-        lemma, *others = [word.strip() for word in description.split(",")]
+        lemmas = [word.strip() for word in description.split(",")]
         definition = detailed.removeprefix(f"{description}: ")
         gloss = definition.split(";")[0].strip()
-        words = [word for word in (*others, gloss, wordnet_id) if word]
-        options[wordnet_id] = [lemma, *(f"{lemma} ({word})" for word in words)]
+        first = lemmas[0]
+        words = [word for word in (*lemmas[1:], gloss, wordnet_id) if word]
+        longer = [f"{first} ({word})" for word in words]
+        options[wordnet_id] = [first, *longer]
     return options
 
 
@@ -56,5 +58,6 @@ def _different(options: Mapping[str, Sequence[str]]) -> dict[str, str]:
         counts.update(name.casefold() for name in set(names))
     chosen: dict[str, str] = {}
     for wordnet_id, names in options.items():
-        chosen[wordnet_id] = next(name for name in names if counts[name.casefold()] == 1)
+        own = (name for name in names if counts[name.casefold()] == 1)
+        chosen[wordnet_id] = next(own)
     return chosen

@@ -234,20 +234,20 @@ def test_two_data_sets_in_one_folder(tmp_path):
         ("dataset_dict.json", "{", r"dataset_dict\.json: cannot be read as JSON"),
         ("dataset_dict.json", b"\xff\xfe", r"dataset_dict\.json: cannot be read as JSON"),
         ("dataset_dict.json", "[" * 100_000, r"dataset_dict\.json: cannot be read as JSON"),
-        ("dataset_dict.json", "[]", "is no JSON object"),
-        ("dataset_dict.json", '{"splits": "train"}', "'splits' is no list of names"),
-        ("dataset_dict.json", '{"splits": []}', "'splits' is no list of names"),
+        ("dataset_dict.json", "[]", "is not a JSON object"),
+        ("dataset_dict.json", '{"splits": "train"}', "'splits' is not a list of names"),
+        ("dataset_dict.json", '{"splits": []}', "'splits' is not a list of names"),
         ("dataset_dict.json", '{"splits": ["train", "test"]}', r"test/state\.json: no such file"),
         (
             "dataset_dict.json",
             '{"splits": ["../train"]}',
             r"'\.\./train/state\.json' leaves data\.root",
         ),
-        ("train/state.json", "{}", r"train/state\.json: '_data_files' is no list of file names"),
+        ("train/state.json", "{}", r"train/state\.json: '_data_files' is not a list of file names"),
         (
             "train/state.json",
             '{"_data_files": [{"filename": 5}]}',
-            "'_data_files' is no list of file names",
+            "'_data_files' is not a list of file names",
         ),
         (
             "train/state.json",
@@ -269,7 +269,7 @@ def test_two_data_sets_in_one_folder(tmp_path):
         (
             "train/dataset_info.json",
             '{"features": {"label": {"_type": "ClassLabel", "names": ["a", "a"]}}}',
-            "no list of different",
+            "not a list of different",
         ),
         (
             "train/dataset_info.json",
@@ -279,7 +279,7 @@ def test_two_data_sets_in_one_folder(tmp_path):
         (
             "train/dataset_info.json",
             '{"features": {"label": {"_type": "ClassLabel", "names": {"0": "a"}}}}',
-            "no list of different",
+            "not a list of different",
         ),
         ("train/data-00000-of-00001.arrow", b"", "cannot be read as an Arrow stream"),
         ("train/data-00000-of-00001.arrow", b"ARROW1" + b"\0" * 100, "cannot be read as"),

@@ -159,14 +159,14 @@ def test_names_are_wordnets_or_those_of_a_list(tmp_path):
 @pytest.mark.parametrize(
     ("line", "rule"),
     [
-        ("train/n01440764/x.JPEG", "is no path and label"),
-        ("0", "is no path and label"),
-        ("train/n01440764/x.JPEG zero", "is no path and label"),
-        ("train/n01440764/x.JPEG -1", "is no path and label"),
-        ("train/n01440764/x.JPEG 0.0", "is no path and label"),
-        ("train/n01440764/x.JPEG " + "9" * 5000, "is no path and label"),
-        ("train/n01440764/x.JPEG ٣", "is no path and label"),
-        ("x" + " " * 100_000 + "x", "is no path and label"),
+        ("train/n01440764/x.JPEG", "is not a path and a label"),
+        ("0", "is not a path and a label"),
+        ("train/n01440764/x.JPEG zero", "is not a path and a label"),
+        ("train/n01440764/x.JPEG -1", "is not a path and a label"),
+        ("train/n01440764/x.JPEG 0.0", "is not a path and a label"),
+        ("train/n01440764/x.JPEG " + "9" * 5000, "is not a path and a label"),
+        ("train/n01440764/x.JPEG ٣", "is not a path and a label"),
+        ("x" + " " * 100_000 + "x", "is not a path and a label"),
         (
             "train/n01440764/x.JPEG 1",
             "label 1 is n01440764 here and n01443537 in ImageNet_LT_train.txt line 6",

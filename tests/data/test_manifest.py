@@ -231,12 +231,12 @@ def test_what_is_wrong_in_a_table_is_told_by_line_and_rule(read, content, messag
     [
         (
             '{"path": "a", "label": "cat"}\n{"path": "b", "label": \n',
-            "line 2: is no JSON: .*; one object a line is needed",
+            "line 2: is not JSON: .*; one object a line is needed",
         ),
-        ('[{"path": "a", "label": "cat"}]', "line 1: is no object"),
+        ('[{"path": "a", "label": "cat"}]', "line 1: is not an object"),
         (
             '{"path": "a", "label": "cat"}\n5\nnull\n',
-            r"(?s)line 2: is no object.*line 3: is no object",
+            r"(?s)line 2: is not an object.*line 3: is not an object",
         ),
         ('{"path": "a", "path": "b", "label": "cat"}', "line 1: a key is duplicated"),
         ('{"path": "a", "label": true}', "line 1: label = True: text or a number is needed"),
@@ -255,7 +255,7 @@ def test_what_is_wrong_in_a_table_is_told_by_line_and_rule(read, content, messag
         ('{"path": "a\\u0000", "label": "cat"}', "NUL"),
         ("[" * 100_000, "line 1: "),
         ("{}", "no column 'path'; no column 'label'; its columns are none"),
-        ("path,label\na,b\n", r"(?s)line 1: is no JSON.*line 2: is no JSON"),
+        ("path,label\na,b\n", r"(?s)line 1: is not JSON.*line 2: is not JSON"),
     ],
 )
 def test_what_is_wrong_in_json_is_told_by_line_and_rule(read, content, message):
