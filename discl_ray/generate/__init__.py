@@ -1,1 +1,1 @@
-"""PLAN rows become images: the sampler's tables, the engine, the diffusers adapter, the Ray actor."""
+"""PLAN rows become images: samplers, engine, diffusers adapter, Ray actor."""

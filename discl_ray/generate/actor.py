@@ -1,7 +1,7 @@
-"""The generator's Ray actor: one engine, loaded once; a shard of PLAN in, the same rows with images out.
+"""The generator's Ray actor: one engine, loaded once; a shard of PLAN in, its rows with images out.
 
-Several shards may be underway at once, on the one engine. A source that cannot be decoded becomes rows with a reason, a row that
-kills its process too, in the end; the rest of the shard goes on.
+Several shards may be in progress at once on the one engine. Rows whose source cannot be decoded,
+and rows that repeatedly kill their process, get a reason instead of an image.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -31,22 +32,25 @@ from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine, Made, Row
 from discl_ray.generate.journal import ALONE, Journal, Life
 from discl_ray.generate.model_folder import find_model
-from discl_ray.generate.resize import Box, fit_image
+from discl_ray.generate.resize import Box, Pixels, fit_image
 from discl_ray.generate.samplers import SAMPLERS
 from discl_ray.models.device import CPU_ONLY, check_bf16, device_of
-from discl_ray.spectrum.reuse import Reuse
+from discl_ray.spectrum.reuse import Image, Reuse
 
-PULSE_S = 1.0
+REPORT_EVERY_S = 1.0
+
+ROW_COLUMNS = ("gid", "prompt", "negative_prompt", "seed", "num_steps")
+"""PLAN columns an engine's Row takes as they are."""
 
 
 def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
     """The configured engine on this process's device."""
     torch.set_num_threads(config.threads)
     device = torch.device(device_of(config.on_gpu, CPU_ONLY))
-    asked = {name: to for name, to in FALLBACK.items() if getattr(config, name) == "bfloat16"}
-    if device.type == "cuda" and asked:
-        check_bf16(" ".join(f"generator.{name}={to}" for name, to in asked.items()))
-    model = load_model(find_model(config.model, config.revision, config.variant), config, device)
+    if device.type == "cuda":
+        _check_dtypes(config)
+    folder = find_model(config.model, config.revision, config.variant)
+    model = load_model(folder, config, device)
     table = SAMPLERS[config.sampler](model.scheduler, num_steps)
     return Engine(
         model,
@@ -57,16 +61,28 @@ def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
     )
 
 
-def vital_signs(engine: Engine) -> GeneratorSigns:
-    """What the engine is at and what it has done, for the driver."""
-    if engine.model.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        import resource
+def _check_dtypes(config: GeneratorConfig) -> None:
+    """Raises ModelError if bfloat16 is configured and this GPU does not support it."""
+    remedies: list[str] = []
+    for name, fallback in FALLBACK.items():
+        if getattr(config, name) == "bfloat16":
+            remedies.append(f"generator.{name}={fallback}")
+    if remedies:
+        check_bf16(" ".join(remedies))
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-            1 if sys.platform == "darwin" else 1024
-        )
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes torch allocated on a GPU; on the CPU the process's largest resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    import resource  # Unix only
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def vital_signs(engine: Engine) -> GeneratorSigns:
+    """What the engine is doing and has done, for the driver."""
     return GeneratorSigns(
         phase=engine.phase,
         images=engine.images,
@@ -74,8 +90,31 @@ def vital_signs(engine: Engine) -> GeneratorSigns:
         steps=engine.steps,
         seconds=engine.seconds,
         micro_batch=engine.micro_batch,
-        peak_bytes=peak,
+        peak_bytes=peak_memory(engine.model.device),
     )
+
+
+@dataclass
+class _Results:
+    """What became of a shard's rows, by gid."""
+
+    images: dict[str, bytes] = field(default_factory=dict)
+    """Encoded."""
+    micro_batches: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why a row has no image."""
+    encoding: dict[str, Future[bytes]] = field(default_factory=dict)
+
+    def add_reused(self, reused: Mapping[str, Image]) -> None:
+        """Takes images over that another run has made."""
+        for gid, image in reused.items():
+            self.images[gid] = image.data
+            self.micro_batches[gid] = image.micro_batch
+
+    def wait(self) -> None:
+        """Waits until every image is encoded."""
+        for gid, future in self.encoding.items():
+            self.images[gid] = future.result()
 
 
 class GenerateActor:
@@ -89,110 +128,106 @@ class GenerateActor:
         life: Life = ALONE,
         heartbeat: Any = None,
     ) -> None:
-        self.config, self.run, self.num_steps, self.life = config, run, num_steps, life
+        self.config = config
+        self.run = run
+        self.num_steps = num_steps
+        self.life = life
         self.name = f"generator {os.getpid()} on {socket.gethostname()}"
-        self._turn, self._room = threading.Lock(), threading.Semaphore(config.shards_in_flight)
+        self._queue = threading.Lock()
+        self._permits = threading.Semaphore(config.shards_in_flight)
         self._encoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
         self._reuse = Reuse.open(run)
         with report_loading(heartbeat, self.name):
             self.engine = build_engine(config, num_steps)
         if heartbeat is not None:
-            threading.Thread(target=self._beat, args=(heartbeat,), daemon=True).start()
+            threading.Thread(target=self._report, args=(heartbeat,), daemon=True).start()
 
-    def _beat(self, heartbeat: Any) -> None:
+    def _report(self, heartbeat: Any) -> None:
+        """Reports to the driver for as long as the process lives."""
         while True:
             heartbeat.report.remote(self.name, vital_signs(self.engine))
-            time.sleep(PULSE_S)
+            time.sleep(REPORT_EVERY_S)
 
     @contextmanager
     def _permit(self, *, alone: bool) -> Iterator[None]:
-        """Room for one shard among others, or the whole process for one."""
-        permits = self.config.shards_in_flight if alone else 1
-        with self._turn:
-            for _ in range(permits):
-                self._room.acquire()
+        """Holds one permit, or all of them for a shard that has to be alone in its process."""
+        count = self.config.shards_in_flight if alone else 1
+        # in a queue: two shards that each hold some of the permits would wait for each other
+        with self._queue:
+            for _ in range(count):
+                self._permits.acquire()
         try:
             yield
         finally:
-            self._room.release(permits)
+            self._permits.release(count)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A packed shard with images, in the plan's order."""
         shard_id, plan = unpack(batch)
-        journal = Journal.open(self.run, shard_id, plan["gid"].to_pylist(), self.life)
-        images: dict[str, Future[bytes]] = {}
-        batches: dict[str, int] = {}
-        reasons = dict.fromkeys(journal.crashed, "crashed")
         rows = {row["gid"]: row for row in plan.to_pylist()}
-        reused = self._reuse.take(rows)
-        batches.update((gid, image.micro_batch) for gid, image in reused.items())
+        journal = Journal.open(self.run, shard_id, list(rows), self.life)
+        results = _Results(reasons=dict.fromkeys(journal.crashed, "crashed"))
+        results.add_reused(self._reuse.take(rows))
         with self._permit(alone=journal.suspicious):
             for part in journal.parts(self.config.micro_batch):
                 journal.enter(part)
-                for made, box in self._make(
-                    [rows[gid] for gid in part if gid not in reused], reasons
-                ):
-                    batches[made.gid] = made.micro_batch
-                    if made.pixels is None:
-                        reasons[made.gid] = made.error or "error"
-                    else:
-                        pixels = box.cut(made.pixels)
-                        images[made.gid] = self._encoders.submit(
-                            encode_image, pixels, self.config.codec, self.config.quality
-                        )
-            encoded = {gid: image.data for gid, image in reused.items()}
-            encoded.update((gid, future.result()) for gid, future in images.items())
+                self._make([rows[gid] for gid in part if gid not in results.images], results)
+            results.wait()
             journal.close()
-        made_rows = [
-            {
-                "image": {"bytes": encoded.get(gid), "path": None},
-                "status": "ok"
-                if gid in encoded
-                else "crashed"
-                if gid in journal.crashed
-                else "error",
-                "error": reasons.get(gid),
-                "generator": self.config.model,
-                "revision": self.config.revision,
-                "dtype": self.config.dtype,
-                "micro_batch": batches.get(gid, self.config.micro_batch),
-            }
-            for gid in rows
-        ]
-        made_table = pa.Table.from_pylist(made_rows, schema=MADE)
+        made_rows = [self._made_row(gid, results, journal.crashed) for gid in rows]
+        made = pa.Table.from_pylist(made_rows, schema=MADE)
         for name in MADE.names:
-            plan = plan.append_column(MADE.field(name), made_table[name])
+            plan = plan.append_column(MADE.field(name), made[name])
         return pack(shard_id, plan)
 
-    def _make(
-        self, rows: list[dict[str, Any]], reasons: dict[str, str]
-    ) -> Iterator[tuple[Made, Box]]:
-        """Images of PLAN rows, with the box to cut from each; rows without a source get a reason instead."""
-        sources, broken = read_sources(
-            self.run, pa.array(sorted({row["sample_id"] for row in rows}), pa.string())
-        )
-        reasons.update(
-            {row["gid"]: broken[row["sample_id"]] for row in rows if row["sample_id"] in broken}
-        )
-        fitted = {
-            name: fit_image(pixels, self.engine.model.size, self.config.fit)
-            for name, pixels in sources.items()
-        }
-        boxes: dict[str, Box] = {}
+    def _make(self, rows: Sequence[Mapping[str, Any]], results: _Results) -> None:
+        """Makes the images of PLAN rows; those whose source cannot be read get a reason."""
+        ids = sorted({row["sample_id"] for row in rows})
+        sources, broken = read_sources(self.run, pa.array(ids, pa.string()))
+        fitted: dict[str, tuple[Pixels, Box]] = {}
+        for name, pixels in sources.items():
+            fitted[name] = fit_image(pixels, self.engine.model.size, self.config.fit)
         todo: list[Row] = []
+        boxes: dict[str, Box] = {}
         for row in rows:
-            if row["sample_id"] not in fitted:
-                continue
-            source, boxes[row["gid"]] = fitted[row["sample_id"]]
-            names = ("gid", "prompt", "negative_prompt", "seed", "num_steps")
-            pure = self.config.text_only and row["num_steps"] == self.num_steps
-            todo.append(
-                Row(
-                    source_id=row["sample_id"],
-                    source=source,
-                    pure=pure,
-                    **{name: row[name] for name in names},
-                )
-            )
+            sample_id = row["sample_id"]
+            if sample_id in broken:
+                results.reasons[row["gid"]] = broken[sample_id]
+            if sample_id in fitted:
+                source, boxes[row["gid"]] = fitted[sample_id]
+                todo.append(self._engine_row(row, source))
         for made in self.engine.run(todo):
-            yield made, boxes[made.gid]
+            self._take(made, boxes[made.gid], results)
+
+    def _engine_row(self, row: Mapping[str, Any], source: Pixels) -> Row:
+        """A PLAN row with its fitted source."""
+        return Row(
+            source_id=row["sample_id"],
+            source=source,
+            pure=self.config.text_only and row["num_steps"] == self.num_steps,
+            **{name: row[name] for name in ROW_COLUMNS},
+        )
+
+    def _take(self, made: Made, box: Box, results: _Results) -> None:
+        """Encodes an image in the background, so that the engine does not wait for it."""
+        results.micro_batches[made.gid] = made.micro_batch
+        if made.pixels is None:
+            results.reasons[made.gid] = made.error or "error"
+            return
+        pixels = box.cut(made.pixels)
+        codec, quality = self.config.codec, self.config.quality
+        results.encoding[made.gid] = self._encoders.submit(encode_image, pixels, codec, quality)
+
+    def _made_row(self, gid: str, results: _Results, crashed: Collection[str]) -> dict[str, Any]:
+        """The columns MADE of a row."""
+        image = results.images.get(gid)
+        failed = "crashed" if gid in crashed else "error"
+        return {
+            "image": {"bytes": image, "path": None},
+            "status": failed if image is None else "ok",
+            "error": results.reasons.get(gid),
+            "generator": self.config.model,
+            "revision": self.config.revision,
+            "dtype": self.config.dtype,
+            "micro_batch": results.micro_batches.get(gid, self.config.micro_batch),
+        }

@@ -1,8 +1,7 @@
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# (the library's own annotations are wider or narrower than what it takes and returns)
-"""The only place in the generator that imports diffusers: a folder becomes four functions on tensors.
+"""The diffusers adapter, the only place in the generator that imports diffusers.
 
-The engine sees `encode_source`, `encode_prompts`, `denoise` and `decode`; which family is behind them it does not know.
+The engine uses `encode_source`, `encode_prompts`, `denoise` and `decode`, and does not know which
+family of models is behind them.
 """
 
 from __future__ import annotations
@@ -12,19 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from discl_ray.core.weights import read_json
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.model_folder import scheduler_config, working_size
+from discl_ray.generate.model_folder import scheduler_config, vae_factor, working_size
 from discl_ray.generate.parts import FAMILIES, SDXL, text_parts
 from discl_ray.models.finite import check_finite
 
 Conditioning = tuple[Tensor, ...]
-"""What the UNet is told besides latent and timestep; in every tensor first for the negative prompt, then for the prompt."""
+"""The UNet's inputs besides latent and timestep; in each tensor the negative prompt is first."""
 
 PARTS: dict[str, Any] = {
     "unet": UNet2DConditionModel,
@@ -34,15 +34,19 @@ PARTS: dict[str, Any] = {
 }
 """The class each part with weights is loaded as."""
 
+DIFFUSERS_PARTS = ("unet", "vae")
+"""Loaded by diffusers; the others by transformers."""
+
 META = torch.device("meta")
-"""Where tensors have a shape and a type, and no numbers."""
+"""The device on which tensors have a shape and a type only."""
 
 
 def empty_part(folder: Path, part: str) -> Any:
     """A part's architecture by its config.json, on the meta device."""
-    cls, place = PARTS[part], folder / part
+    cls = PARTS[part]
+    place = folder / part
     with META:
-        if part in ("unet", "vae"):
+        if part in DIFFUSERS_PARTS:
             return cls.from_config(cls.load_config(place))
         return cls(cls.config_class.from_pretrained(place))
 
@@ -52,30 +56,30 @@ def load_part(
 ) -> Any:
     """A part in eval mode; on the meta device its architecture alone.
 
-    Raises ModelError if weights are missing, which the library would leave random, or are no numbers.
+    Raises ModelError if weights are missing, which diffusers would leave random, or not finite.
     """
     if device == META:
-        return nn.Module.to(
-            empty_part(folder, part), dtype
-        ).eval()  # the class's own `to` warns of nothing
-    options = {"low_cpu_mem_usage": False} if part in ("unet", "vae") else {}
+        # not the class's own `to`, which warns about the meta device
+        return nn.Module.to(empty_part(folder, part), dtype).eval()
+    place = folder / part
+    options = {"low_cpu_mem_usage": False} if part in DIFFUSERS_PARTS else {}
     loaded, info = PARTS[part].from_pretrained(
-        folder / part,
+        place,
         dtype=dtype,
         use_safetensors=True,
         variant=variant,
         output_loading_info=True,
         **options,
     )
-    if lost := sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])}):
-        raise ModelError(
-            f"{folder / part}: {len(lost)} weights are missing ({', '.join(lost[:3])})"
-        )
+    missing = sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])})
+    if missing:
+        some = ", ".join(missing[:3])
+        raise ModelError(f"{place}: {len(missing)} weights are missing ({some})")
     loaded = loaded.to(device).eval()
     try:
         check_finite(loaded)
     except ValueError as error:
-        raise ModelError(f"{folder / part}: {error}") from error
+        raise ModelError(f"{place}: {error}") from error
     return loaded
 
 
@@ -83,8 +87,10 @@ class StableDiffusion:
     """Stable Diffusion 1.x and 2.x: one CLIP text encoder, the last hidden state."""
 
     def __init__(self, folder: Path, config: GeneratorConfig, device: torch.device) -> None:
-        """Loads the parts of a folder that `check_generator` found in order; on the meta device their architectures alone."""
-        self.device, self.config, self.dtype = device, config, getattr(torch, config.dtype)
+        """Loads a folder that passed `check_generator`; on the meta device, architectures alone."""
+        self.device = device
+        self.config = config
+        self.dtype = getattr(torch, config.dtype)
         self.index = read_json(folder / "model_index.json")
         self.size = working_size(config, folder)
         self.scheduler = scheduler_config(folder)
@@ -93,19 +99,18 @@ class StableDiffusion:
         self._decoder_to(getattr(torch, config.vae_dtype))
         if device.type == "cuda":
             for module in (self.unet, self.vae):
-                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._unet, self._decode = self.unet, self.vae.decode
+                module.to(memory_format=torch.channels_last)
+        self._unet = self.unet
+        self._decode = self.vae.decode
         if config.compile != "none":
             mode = None if config.compile == "default" else "max-autotune-no-cudagraphs"
             self._unet = torch.compile(self.unet, mode=mode, dynamic=False)
             self._decode = torch.compile(self.vae.decode, mode=mode, dynamic=False)
         self.scaling: float = self.vae.config["scaling_factor"]
-        factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self.latent_shape = (
-            self.unet.config["in_channels"],
-            self.size[0] // factor,
-            self.size[1] // factor,
-        )
+        factor = vae_factor(folder)
+        height, width = self.size
+        channels: int = self.unet.config["in_channels"]
+        self.latent_shape = (channels, height // factor, width // factor)
         self._load_text(folder, config.variant)
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
@@ -113,7 +118,10 @@ class StableDiffusion:
         self.text_encoder = load_part(folder, "text_encoder", variant, torch.float32, self.device)
 
     def _decoder_to(self, dtype: torch.dtype) -> None:
-        """The encoder stays in float32: it runs once per source, and SDXL's overflows in float16."""
+        """Sets the decoder's precision.
+
+        The encoder stays in float32: it runs once per source, and SDXL's overflows in float16.
+        """
         self.vae.decoder.to(dtype)
         if self.vae.post_quant_conv is not None:
             self.vae.post_quant_conv.to(dtype)
@@ -121,55 +129,64 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the VAE posterior of RGB uint8 (*size, 3), each of `latent_shape`, unscaled."""
-        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(self.device).float() / 255
+        """The VAE posterior of RGB uint8 (*size, 3): mean and std of `latent_shape`, unscaled."""
+        rgb = torch.from_numpy(pixels.copy())
+        x = rgb.permute(2, 0, 1)[None].to(self.device).float() / 255
         posterior = self.vae.encode(2 * x - 1).latent_dist
         return posterior.mean[0], posterior.std[0]
 
-    def _tokens(self, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-        """Ids, shape (len(texts), length); longer texts are cut as diffusers does."""
-        limit = tokenizer.model_max_length
-        ids = tokenizer(
-            texts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-        ).input_ids
-        return ids.to(self.device)
+    def _tokens(self, tokenizer: CLIPTokenizer, text: str) -> Tensor:
+        """Token ids, shape (1, length); a longer text is cut as diffusers does."""
+        tokens = tokenizer(
+            [text],
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return tokens.input_ids.to(self.device)
 
     @torch.no_grad()
     def encode_prompts(self, negative: str, prompt: str) -> Conditioning:
         """Hidden states, shape (2, tokens, width)."""
-        hidden = [
-            self.text_encoder(self._tokens(self.tokenizer, [text])).last_hidden_state
-            for text in (negative, prompt)
-        ]
+        hidden: list[Tensor] = []
+        for text in (negative, prompt):
+            output = self.text_encoder(self._tokens(self.tokenizer, text))
+            hidden.append(output.last_hidden_state)
         return (torch.cat(hidden).to(self.dtype),)
 
     @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The UNet's output for a batch whose rows stand at timesteps of their own; float32."""
-        return self._unet(
-            latents.to(self.dtype), timesteps, encoder_hidden_states=conditioning[0]
-        ).sample.float()
+        """The UNet's output, float32, for a batch whose rows are at timesteps of their own."""
+        x = latents.to(self.dtype)
+        out = self._unet(x, timesteps, encoder_hidden_states=conditioning[0])
+        return out.sample.float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, safe: bool = False) -> tuple[Tensor, Tensor]:
-        """Scaled latents (N, *latent_shape) as RGB uint8 (N, *size, 3), and which of them are black or not finite.
+        """RGB uint8 (N, *size, 3) of scaled latents (N, *latent_shape), and which images are bad.
 
-        `safe` decodes in float32, eagerly, whatever is configured.
+        Bad is black or not finite, bool (N,). `safe` decodes in float32 and eagerly, whatever is
+        configured.
         """
-        usual = self.vae_dtype
+        dtype = self.vae_dtype
         if safe:
             self._decoder_to(torch.float32)
         decode = self.vae.decode if safe else self._decode
-        x = decode((latents / self.scaling).to(self.vae_dtype)).sample.float()
+        unscaled = (latents / self.scaling).to(self.vae_dtype)
+        x = decode(unscaled).sample.float()
         if safe:
-            self._decoder_to(usual)
-        pixels = ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        bad = ~x.flatten(1).isfinite().all(1) | (pixels == 0).flatten(1).all(1)
-        return pixels, bad
+            self._decoder_to(dtype)
+        share = (x / 2 + 0.5).clamp(0, 1)
+        levels = (share * 255).round()
+        pixels = levels.to(torch.uint8).permute(0, 2, 3, 1)
+        finite = x.flatten(1).isfinite().all(1)
+        black = (pixels == 0).flatten(1).all(1)
+        return pixels, ~finite | black
 
 
 class StableDiffusionXL(StableDiffusion):
-    """SDXL base and refiner: penultimate hidden states, a pooled embedding, and numbers about size and aesthetics."""
+    """SDXL base and refiner: penultimate hidden states, a pooled embedding, size and aesthetics."""
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
         self.text = []
@@ -178,52 +195,56 @@ class StableDiffusionXL(StableDiffusion):
             self.text.append((CLIPTokenizer.from_pretrained(folder / tokenizer), encoder))
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
-        outputs = [
-            encoder(self._tokens(tokenizer, [text]), output_hidden_states=True)
-            for tokenizer, encoder in self.text
-        ]
-        return torch.cat([out.hidden_states[-2] for out in outputs], dim=-1), outputs[
-            -1
-        ].text_embeds
+        """Hidden states (1, tokens, width) of all encoders, and the last one's pooled (1, D)."""
+        outputs: list[Any] = []
+        for tokenizer, encoder in self.text:
+            tokens = self._tokens(tokenizer, text)
+            outputs.append(encoder(tokens, output_hidden_states=True))
+        hidden = [output.hidden_states[-2] for output in outputs]
+        return torch.cat(hidden, dim=-1), outputs[-1].text_embeds
 
     @torch.no_grad()
     def encode_prompts(self, negative: str, prompt: str) -> Conditioning:
         """Hidden states (2, tokens, width), pooled (2, D), time ids (2, 6; the refiner's 5).
 
-        An empty negative prompt means none, which the base model encodes as zeros (`force_zeros_for_empty_prompt`).
+        An empty negative prompt means none, which the base model encodes as zeros
+        (`force_zeros_for_empty_prompt`).
         """
         hidden, pooled = self._encode(prompt)
         if negative == "" and self.index.get("force_zeros_for_empty_prompt", True):
-            other, other_pooled = torch.zeros_like(hidden), torch.zeros_like(pooled)
+            negative_hidden = torch.zeros_like(hidden)
+            negative_pooled = torch.zeros_like(pooled)
         else:
-            other, other_pooled = self._encode(negative)
-        height, width = self.size
-        if self.index.get("requires_aesthetics_score", False):
-            ids = [
-                [height, width, 0, 0, score]
-                for score in (self.config.negative_aesthetic_score, self.config.aesthetic_score)
-            ]
-        else:
-            ids = [[height, width, 0, 0, height, width]] * 2
-        numbers = torch.tensor(ids, dtype=torch.float32, device=self.device)
+            negative_hidden, negative_pooled = self._encode(negative)
         return (
-            torch.cat([other, hidden]).to(self.dtype),
-            torch.cat([other_pooled, pooled]).to(self.dtype),
-            numbers,
+            torch.cat([negative_hidden, hidden]).to(self.dtype),
+            torch.cat([negative_pooled, pooled]).to(self.dtype),
+            self._time_ids(),
         )
+
+    def _time_ids(self) -> Tensor:
+        """Original size, crop corner, and target size (the refiner's: aesthetic score)."""
+        height, width = self.size
+        original = [height, width, 0, 0]
+        if self.index.get("requires_aesthetics_score", False):
+            negative = [*original, self.config.negative_aesthetic_score]
+            positive = [*original, self.config.aesthetic_score]
+        else:
+            negative = positive = [*original, height, width]
+        return torch.tensor([negative, positive], dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The UNet's output for a batch whose rows stand at timesteps of their own; float32."""
+        """The UNet's output, float32, for a batch whose rows are at timesteps of their own."""
         hidden, pooled, ids = conditioning
         added = {"text_embeds": pooled, "time_ids": ids}
         x = latents.to(self.dtype)
-        return self._unet(
-            x, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added
-        ).sample.float()
+        out = self._unet(x, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added)
+        return out.sample.float()
 
 
 def load_model(folder: Path, config: GeneratorConfig, device: torch.device) -> StableDiffusion:
     """The folder's model by its family."""
-    family = FAMILIES[read_json(folder / "model_index.json")["_class_name"]]
-    return (StableDiffusionXL if family == SDXL else StableDiffusion)(folder, config, device)
+    index = read_json(folder / "model_index.json")
+    kind = StableDiffusionXL if FAMILIES[index["_class_name"]] == SDXL else StableDiffusion
+    return kind(folder, config, device)

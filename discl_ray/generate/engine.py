@@ -1,14 +1,16 @@
 """The engine: img2img for rows at different λ in one batch that never changes its shape.
 
-Images at different λ need different numbers of steps. A batch of `micro_batch` rows is kept full: every row has its own place
-in the schedule, a finished row leaves for the VAE and a waiting one takes its slot, longest first. Because the shape never
-changes, a row's bytes do not depend on who sits beside it.
+Images at different λ need different numbers of steps. A batch of `micro_batch` rows is kept full:
+every row has its own step of the schedule, a finished row leaves for the VAE and a waiting one
+takes its slot, longest first. Because the shape never changes, a row's bytes do not depend on
+the other rows.
 
-Several threads may call `run` at once; one thread of the engine's own does the work for all of them, older calls first, so that
-the end of one shard is filled up with the beginning of the next.
+Several threads may call `run` at once. One thread of the engine's own does the work for all of
+them, older calls first, so that the end of one shard overlaps the beginning of the next.
 
-It agrees with diffusers' img2img pipelines on the same noise (tests prove it): per row one generator, from which the posterior
-sample, then the noise, then whatever a stochastic sampler asks for are drawn; z_t = sqrt(a_t) z + sqrt(1-a_t) e (paper §3.1).
+It agrees with diffusers' img2img pipelines on the same noise (tests prove it): each row has one
+generator, from which the posterior sample, then the noise, then a stochastic sampler's noise are
+drawn; z_t = sqrt(a_t) z + sqrt(1-a_t) e (paper §3.1).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,9 +30,10 @@ from torch import Tensor
 
 from discl_ray.cluster.heartbeat import Phase
 from discl_ray.core.schema import BROKEN
-from discl_ray.generate.samplers import COEFFICIENTS, Table
+from discl_ray.generate.samplers import STEP_COEFFICIENTS, Table
 
-T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class Row:
     negative_prompt: str
     seed: int
     num_steps: int
-    """Steps to take: the last `num_steps` of the sampler's T."""
+    """Steps to take: the last `num_steps` of the sampler's T; at least 1."""
     pure: bool = False
     """Start from pure noise; only for a row that takes all steps."""
 
@@ -65,41 +68,66 @@ class Made:
 
 
 class Model(Protocol):
-    """What the engine asks of a diffusion model; generate/diffusion.py has those of diffusers."""
+    """What the engine needs of a model; generate/diffusion.py adapts those of diffusers."""
 
     device: torch.device
     size: tuple[int, int]
+    """(height, width) in pixels."""
     scaling: float
+    """Factor of the VAE's latents in the diffusion process."""
     latent_shape: tuple[int, int, int]
 
-    def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]: ...  # noqa: D102
-    def encode_prompts(self, negative: str, prompt: str) -> tuple[Tensor, ...]: ...  # noqa: D102
-    def denoise(  # noqa: D102
+    def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the VAE posterior of RGB uint8 (*size, 3)."""
+        ...
+
+    def encode_prompts(self, negative: str, prompt: str) -> tuple[Tensor, ...]:
+        """The UNet's conditioning; each tensor has the negative prompt's row, then the prompt's."""
+        ...
+
+    def denoise(
         self, latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, ...]
-    ) -> Tensor: ...
-    def decode(self, latents: Tensor, *, safe: bool = False) -> tuple[Tensor, Tensor]: ...  # noqa: D102
+    ) -> Tensor:
+        """The UNet's output, float32, for rows at timesteps of their own."""
+        ...
+
+    def decode(self, latents: Tensor, *, safe: bool = False) -> tuple[Tensor, Tensor]:
+        """RGB uint8 (N, *size, 3), and which images are black or not finite, bool (N,)."""
+        ...
 
 
-class Bounded(OrderedDict[Hashable, Any]):
+class LRUCache(Generic[K, V]):
     """The `limit` results used last, by key."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
         self.limit = limit
+        self._results: OrderedDict[K, V] = OrderedDict()
 
-    def of(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The result kept under `key`, or a new one."""
-        if key not in self:
-            self[key] = make()
-            if len(self) > self.limit:
-                self.popitem(last=False)
-        self.move_to_end(key)
-        return self[key]
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The result under `key`; made and kept if there is none."""
+        if key not in self._results:
+            self._results[key] = make()
+            if len(self._results) > self.limit:
+                self._results.popitem(last=False)
+        self._results.move_to_end(key)
+        return self._results[key]
+
+
+class Coefficients(NamedTuple):
+    """A step's coefficients of every slot (generate/samplers.py), each (B, 1, 1, 1), float32."""
+
+    c_in: Tensor
+    c_x: Tensor
+    c_out: Tensor
+    c_prev: Tensor
+    noise_std: Tensor
+    x0_c_x: Tensor
+    x0_c_out: Tensor
 
 
 @dataclass(eq=False)
 class _Call:
-    """One `run`: what waits, fewest steps first, and where its results go."""
+    """One call of `run`: its waiting rows, fewest steps first, and the queue of its results."""
 
     waiting: list[Row]
     results: SimpleQueue[Made | BaseException] = field(default_factory=SimpleQueue)
@@ -108,24 +136,27 @@ class _Call:
 
 @dataclass
 class _Slot:
+    """A row in the batch."""
+
     row: Row
     call: _Call
-    left: int
-    """Steps still to take."""
+    steps_left: int
     generator: torch.Generator
 
 
 @dataclass
 class _Flight:
-    """A decoded chunk on its way to the host."""
+    """A decoded chunk whose pixels are being copied to the host."""
 
     chunk: list[tuple[_Slot, Tensor]]
     pixels: Tensor
     bad: Tensor
-    arrived: torch.cuda.Event | None
+    copied: torch.cuda.Event | None
+    """Recorded after the copy; None on the CPU, where nothing is copied."""
 
     @classmethod
     def start(cls, chunk: list[tuple[_Slot, Tensor]], pixels: Tensor, bad: Tensor) -> _Flight:
+        """Starts the copy."""
         if pixels.device.type != "cuda":
             return cls(chunk, pixels, bad, None)
         host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
@@ -136,9 +167,19 @@ class _Flight:
         event.record()
         return cls(chunk, host, host_bad, event)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the copy is complete."""
+        return self.copied is None or self.copied.query()
+
+    def wait(self) -> None:
+        """Waits for the copy."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
 
 class Engine:
-    """Makes images for iterables of rows; holds the model, the sampler's table and the batch. Thread-safe."""
+    """Makes images for iterables of rows; holds model, sampler table and batch. Thread-safe."""
 
     def __init__(
         self,
@@ -151,61 +192,58 @@ class Engine:
         cached_sources: int = 256,
         cached_prompts: int = 1024,
     ) -> None:
-        self.model, self.table, self.cfg_scale = model, table, cfg_scale
-        self.micro_batch, self.decode_batch = micro_batch, decode_batch
+        self.model = model
+        self.table = table
+        self.cfg_scale = cfg_scale
         self.guided = cfg_scale > 1
-        columns = np.stack([getattr(table, name) for name in COEFFICIENTS]).astype(np.float32)
-        self._coefficients = torch.from_numpy(columns).to(model.device)
-        self._timesteps = torch.from_numpy(table.timesteps.astype(np.float32)).to(model.device)
-        self._sources, self._prompts = Bounded(cached_sources), Bounded(cached_prompts)
+        self.micro_batch = micro_batch
+        self.decode_batch = decode_batch
+        columns = np.stack([getattr(table, name) for name in STEP_COEFFICIENTS])
+        self._coefficients = _float32(columns, model.device)
+        self._timesteps = _float32(table.timesteps, model.device)
+        self._sources: LRUCache[str, tuple[Tensor, Tensor]] = LRUCache(cached_sources)
+        self._prompts: LRUCache[tuple[str, str], tuple[Tensor, ...]] = LRUCache(cached_prompts)
         self._calls: list[_Call] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
         self.useful_rows = 0
-        """Rows of UNet work that belonged to an image, so far."""
+        """UNet rows computed for images, so far."""
         self.total_rows = 0
-        """Rows of UNet work in all; the difference is padding."""
+        """UNet rows computed in all; the difference is padding."""
         self.images = 0
         """Images delivered so far."""
         self.phase: Phase = "idle"
-        """What the engine is at: `idle`, `starting` (until the first image; this may compile for minutes), `working`."""
+        """`starting` lasts until the first image; it may compile for minutes."""
         self.seconds = 0.0
         """Time spent in phase `working`."""
         self.steps = 0
-        """`total_rows` of that time: per second, what a full batch gets on by."""
+        """UNet rows computed in that time; `steps / seconds` is the speed with a full batch."""
         self._empty()
 
     def _empty(self) -> None:
-        """A batch of padding."""
+        """Resets the batch to padding."""
         batch, device = self.micro_batch, self.model.device
         self._slots: list[_Slot | None] = [None] * batch
         self._latents = torch.zeros(batch, *self.model.latent_shape, device=device)
-        self._history = torch.zeros_like(self._latents) if self.table.multistep else None
-        self._fresh = torch.ones(batch, 1, 1, 1, dtype=torch.bool, device=device)
+        self._x0_prev = torch.zeros_like(self._latents) if self.table.multistep else None
+        self._first_step = torch.ones(batch, 1, 1, 1, dtype=torch.bool, device=device)
         self._step = torch.full((batch,), self.table.num_steps - 1, device=device)
         self._conditioning: tuple[Tensor, ...] | None = None
-        self._done: list[tuple[_Slot, Tensor]] = []
+        self._finished: list[tuple[_Slot, Tensor]] = []
         self._flights: deque[_Flight] = deque()
 
     def run(self, rows: Iterable[Row]) -> Iterator[Made]:
-        """Yields every row's image, in the order they are finished. May be called from several threads at once.
+        """Yields every row's image as it is finished. Several threads may call it at once.
 
-        Raises ValueError for a row with more steps than the schedule has, or none, or a source of another size than the model's.
+        Raises ValueError for a row whose steps are not 1 to T, or whose source is not of the
+        model's size.
         """
-        waiting = sorted(
-            rows, key=lambda r: r.num_steps
-        )  # the last, with most steps, is admitted first
+        waiting = sorted(rows, key=_steps)  # taken from the end: most steps first
         for row in waiting:
-            if not 1 <= row.num_steps <= self.table.num_steps:
-                raise ValueError(
-                    f"row {row.gid}: {row.num_steps} steps; allowed: 1 to {self.table.num_steps}"
-                )
-            if row.source.shape != (*self.model.size, 3):
-                raise ValueError(
-                    f"row {row.gid}: a source of shape {row.source.shape}; needed is {(*self.model.size, 3)}"
-                )
-        call, count = _Call(waiting), len(waiting)
+            self._check(row)
+        call = _Call(waiting)
+        count = len(waiting)
         with self._changed:
             self._calls.append(call)
             if self._thread is None:
@@ -219,24 +257,35 @@ class Engine:
                     raise result
                 yield result
         finally:
-            call.cancelled = True  # a caller that stops early leaves nothing behind
+            call.cancelled = True  # a caller that stops early leaves no rows behind
             with self._changed:
                 if call in self._calls:
                     self._calls.remove(call)
 
+    def _check(self, row: Row) -> None:
+        num_steps = self.table.num_steps
+        if not 1 <= row.num_steps <= num_steps:
+            raise ValueError(f"row {row.gid}: {row.num_steps} steps; allowed: 1 to {num_steps}")
+        shape = (*self.model.size, 3)
+        if row.source.shape != shape:
+            raise ValueError(
+                f"row {row.gid}: a source of shape {row.source.shape}; needed is {shape}"
+            )
+
     def close(self) -> None:
-        """Ends the engine's thread once it is idle."""
+        """Ends the engine's thread once all rows are delivered."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        torch.set_num_threads(
-            torch.get_num_threads()
-        )  # OpenMP counts per thread; a new one would take all cores
+        # OpenMP keeps the number per thread: a new thread would use all cores
+        torch.set_num_threads(torch.get_num_threads())
         while self._has_work():
-            start, before, phase = time.perf_counter(), self.total_rows, self.phase
+            start = time.perf_counter()
+            rows_before = self.total_rows
+            phase = self.phase
             try:
                 self._admit()
                 if any(self._slots):
@@ -244,27 +293,26 @@ class Engine:
                 self._deliver()
                 if phase == "working":
                     self.seconds += time.perf_counter() - start
-                    self.steps += self.total_rows - before
+                    self.steps += self.total_rows - rows_before
             except torch.OutOfMemoryError as error:
                 self._halve(error)
-            except Exception as error:  # whatever it is, the callers are told
+            except Exception as error:  # raised again in the callers' threads
                 self._fail(error)
 
     def _has_work(self) -> bool:
-        """Waits until there is some; False once the engine is closed."""
+        """Waits for work; False once the engine is closed."""
         with self._changed:
-            while not (
-                any(self._slots)
-                or self._done
-                or self._flights
-                or any(c.waiting for c in self._calls)
-            ):
+            while not (any(self._slots) or self._finished or self._flights or self._any_waiting()):
                 self.phase = "idle"
                 if self._closed:
                     return False
                 self._changed.wait()
             self.phase = "working" if self.images else "starting"
         return True
+
+    def _any_waiting(self) -> bool:
+        """Whether a row waits for a slot; the caller holds the lock."""
+        return any(call.waiting for call in self._calls)
 
     def _next(self) -> tuple[Row, _Call] | None:
         """The longest waiting row of the oldest call."""
@@ -275,165 +323,191 @@ class Engine:
         return None
 
     def _admit(self) -> None:
-        """Fills free slots."""
+        """Fills free slots with waiting rows."""
         for i, slot in enumerate(self._slots):
             if slot is not None and slot.call.cancelled:
                 self._slots[i] = slot = None
             if slot is not None:
                 continue
             found = self._next()
-            if found is None:
-                continue
-            row, call = found
-            self._slots[i] = slot = _Slot(
-                row, call, row.num_steps, torch.Generator().manual_seed(row.seed)
-            )
-            first = self.table.num_steps - row.num_steps
-            self._latents[i] = self._start(slot, first)
-            self._step[i], self._fresh[i] = first, True
-            prompts = (row.negative_prompt, row.prompt)
-            told = self._prompts.of(prompts, lambda p=prompts: self.model.encode_prompts(*p))
-            if self._conditioning is None:
-                sides = 2 if self.guided else 1
-                self._conditioning = tuple(
-                    t.new_zeros(sides, self.micro_batch, *t.shape[1:]) for t in told
-                )
-            for whole, part in zip(self._conditioning, told, strict=True):
-                whole[:, i] = part if self.guided else part[1:]
+            if found is not None:
+                self._place(i, *found)
 
-    def _start(self, slot: _Slot, first: int) -> Tensor:
-        """The noised latent a row starts from at step `first`."""
-        row, shape = slot.row, (1, *self.model.latent_shape)
-        mean, std = self._sources.of(row.source_id, lambda: self.model.encode_source(row.source))
-        posterior, noise = self._send(
-            torch.cat([torch.randn(shape, generator=slot.generator) for _ in range(2)])
+    def _place(self, i: int, row: Row, call: _Call) -> None:
+        """Puts a row at its first step into slot `i`."""
+        generator = torch.Generator().manual_seed(row.seed)
+        first = self.table.num_steps - row.num_steps
+        # in its slot before it is encoded: an error meanwhile must not lose the row
+        self._slots[i] = _Slot(row, call, row.num_steps, generator)
+        self._latents[i] = self._start(row, generator, first)
+        self._step[i] = first
+        self._first_step[i] = True
+        negative, prompt = row.negative_prompt, row.prompt
+        encoded = self._prompts.get(
+            (negative, prompt), lambda: self.model.encode_prompts(negative, prompt)
         )
+        if self._conditioning is None:
+            self._conditioning = tuple(self._blank(tensor) for tensor in encoded)
+        for batch, sides in zip(self._conditioning, encoded, strict=True):
+            batch[:, i] = sides if self.guided else sides[1:]
+
+    def _blank(self, encoded: Tensor) -> Tensor:
+        """Zeros for the whole batch's conditioning: both prompts with guidance, else the prompt."""
+        sides = 2 if self.guided else 1
+        return encoded.new_zeros(sides, self.micro_batch, *encoded.shape[1:])
+
+    def _start(self, row: Row, generator: torch.Generator, first: int) -> Tensor:
+        """The noised latent a row starts from at step `first`."""
+        mean, std = self._sources.get(row.source_id, lambda: self.model.encode_source(row.source))
+        shape = (1, *self.model.latent_shape)
+        # a row that starts from pure noise draws both, too: one order of draws for all rows
+        draws = [torch.randn(shape, generator=generator) for _ in range(2)]
+        posterior, noise = self._send(torch.cat(draws))
         if row.pure:
             return self.table.pure * noise
         source = self.model.scaling * (mean + std * posterior)
-        return (
-            float(np.float32(self.table.signal[first])) * source
-            + float(np.float32(self.table.spread[first])) * noise
-        )
+        # rounded to float32 first, as diffusers holds its schedule
+        sqrt_alpha_bar = float(np.float32(self.table.sqrt_alpha_bar[first]))
+        sigma = float(np.float32(self.table.sigma[first]))
+        return sqrt_alpha_bar * source + sigma * noise
 
     def _advance(self) -> None:
-        """One step for every slot: guidance e = e_u + s (e_c - e_u), then the sampler's row of its table."""
+        """One step for every slot: the guided network output, then the sampler's linear update."""
         active = [(i, slot) for i, slot in enumerate(self._slots) if slot is not None]
-        x, conditioning = self._latents, self._conditioning
-        assert conditioning is not None
-        scale, keep, push, past, kick, data_keep, data_push = (
-            column.view(-1, 1, 1, 1) for column in self._coefficients[:7, self._step]
-        )
-        sides = 2 if self.guided else 1
-        inputs = scale * x
-        flat = tuple(t.flatten(0, 1) for t in conditioning)
-        out = self.model.denoise(
-            inputs.repeat(sides, 1, 1, 1), self._timesteps[self._step].repeat(sides), flat
-        )
-        if self.guided:
-            unconditional, conditional = out.chunk(2)
-            out = unconditional + self.cfg_scale * (conditional - unconditional)
-        following = keep * x + push * out
-        if self._history is not None:
-            data = data_keep * x + data_push * out
-            following += past * torch.where(self._fresh, data, self._history)
-            self._history = data
-            self._fresh.zero_()
-        if self.table.kick.any():
-            following += kick * self._noise(active)
+        x = self._latents
+        columns = self._coefficients[:, self._step]
+        c = Coefficients(*(column.view(-1, 1, 1, 1) for column in columns))
+        out = self._predict(c.c_in * x)
+        following = c.c_x * x + c.c_out * out
+        if self._x0_prev is not None:
+            x0 = c.x0_c_x * x + c.x0_c_out * out
+            following += c.c_prev * torch.where(self._first_step, x0, self._x0_prev)
+            self._x0_prev = x0
+            self._first_step.zero_()
+        if self.table.stochastic:
+            following += c.noise_std * self._noise(active)
         self._latents = following
-        self._step = (self._step + 1).clamp_(
-            max=self.table.num_steps - 1
-        )  # empty slots idle at the last step
+        # empty slots stay at the last step
+        self._step = (self._step + 1).clamp_(max=self.table.num_steps - 1)
         self.useful_rows += len(active)
         self.total_rows += len(self._slots)
         for i, slot in active:
-            slot.left -= 1
-            if slot.left == 0:
-                self._done.append((slot, following[i].clone()))
+            slot.steps_left -= 1
+            if slot.steps_left == 0:
+                self._finished.append((slot, following[i].clone()))
                 self._slots[i] = None
 
+    def _predict(self, inputs: Tensor) -> Tensor:
+        """The guided network output, e = e_u + s (e_c - e_u), from one forward of 2B rows."""
+        assert self._conditioning is not None
+        sides = 2 if self.guided else 1
+        timesteps = self._timesteps[self._step].repeat(sides)
+        conditioning = tuple(tensor.flatten(0, 1) for tensor in self._conditioning)
+        out = self.model.denoise(inputs.repeat(sides, 1, 1, 1), timesteps, conditioning)
+        if not self.guided:
+            return out
+        unconditional, conditional = out.chunk(2)
+        return unconditional + self.cfg_scale * (conditional - unconditional)
+
     def _noise(self, active: list[tuple[int, _Slot]]) -> Tensor:
-        """Fresh noise from each row's own generator, where its step asks for some."""
+        """Fresh noise from each row's own generator, where its step needs any."""
         noise = torch.zeros(self._latents.shape)
+        shape = (1, *self.model.latent_shape)
         for i, slot in active:
-            if self.table.kick[self.table.num_steps - slot.left] > 0:
-                noise[i] = torch.randn((1, *self.model.latent_shape), generator=slot.generator)[0]
+            step = self.table.num_steps - slot.steps_left
+            if self.table.noise_std[step] > 0:
+                noise[i] = torch.randn(shape, generator=slot.generator)[0]
         return self._send(noise)
 
     def _send(self, x: Tensor) -> Tensor:
-        """A host tensor on the device, without waiting for what the device is at."""
+        """A host tensor on the device, without waiting for the device's queue."""
         if self.model.device.type != "cuda":
             return x
         return x.pin_memory().to(self.model.device, non_blocking=True)
 
     def _deliver(self) -> None:
-        """Decodes finished rows, a chunk at a time, and hands over what has arrived; the rest once nothing else is to be done."""
+        """Decodes full chunks of finished rows and delivers copied ones; all once idle."""
         with self._changed:
-            idle = not any(self._slots) and not any(c.waiting for c in self._calls)
-        while len(self._done) >= self.decode_batch or (idle and self._done):
-            chunk = self._done[: self.decode_batch]
-            latents = torch.zeros(
-                self.decode_batch, *self.model.latent_shape, device=self.model.device
+            idle = not any(self._slots) and not self._any_waiting()
+        while len(self._finished) >= self.decode_batch or (idle and self._finished):
+            self._decode_chunk()
+        while self._flights and (idle or self._flights[0].ready):
+            self._deliver_flight()
+
+    def _decode_chunk(self) -> None:
+        """Decodes one chunk, padded to `decode_batch`, and starts its copy to the host."""
+        chunk = self._finished[: self.decode_batch]
+        latents = self._padded([latent for _, latent in chunk])
+        pixels, bad = self.model.decode(latents)
+        self._flights.append(_Flight.start(chunk, pixels, bad))
+        del self._finished[: len(chunk)]
+
+    def _padded(self, latents: list[Tensor]) -> Tensor:
+        """Latents as a batch of the decoder's one shape."""
+        shape = (self.decode_batch, *self.model.latent_shape)
+        batch = torch.zeros(shape, device=self.model.device)
+        batch[: len(latents)] = torch.stack(latents)
+        return batch
+
+    def _deliver_flight(self) -> None:
+        """Gives the oldest chunk's images to their callers; waits for its copy."""
+        flight = self._flights[0]
+        flight.wait()
+        images: list[Tensor | None] = []
+        for i, (_, latent) in enumerate(flight.chunk):
+            images.append(self._decode_again(latent) if flight.bad[i] else flight.pixels[i])
+        self._flights.popleft()  # from here on nothing can fail: no row is delivered twice
+        for (slot, _), image in zip(flight.chunk, images, strict=True):
+            made = Made(
+                gid=slot.row.gid,
+                pixels=None if image is None else image.cpu().numpy(),
+                error=BROKEN if image is None else None,
+                micro_batch=self.micro_batch,
             )
-            latents[: len(chunk)] = torch.stack([x for _, x in chunk])
-            self._flights.append(_Flight.start(chunk, *self.model.decode(latents)))
-            del self._done[: len(chunk)]
-        while self._flights and (
-            idle or self._flights[0].arrived is None or self._flights[0].arrived.query()
-        ):
-            flight = self._flights[0]
-            if flight.arrived is not None:
-                flight.arrived.synchronize()
-            pixels = [
-                flight.pixels[i] if not flight.bad[i] else self._decode_again(x)
-                for i, (_, x) in enumerate(flight.chunk)
-            ]
-            self._flights.popleft()  # from here on nothing can fail: no row is delivered twice
-            for (slot, _), image in zip(flight.chunk, pixels, strict=False):
-                error = BROKEN if image is None else None
-                ready = None if image is None else image.cpu().numpy()
-                slot.call.results.put(
-                    Made(gid=slot.row.gid, pixels=ready, error=error, micro_batch=self.micro_batch)
-                )
-            self.images += len(flight.chunk)
+            slot.call.results.put(made)
+        self.images += len(flight.chunk)
 
     def _decode_again(self, latent: Tensor) -> Tensor | None:
-        """An image that came out black or not finite, in float32; None if it still does."""
-        latents = torch.zeros(self.decode_batch, *self.model.latent_shape, device=self.model.device)
-        latents[0] = latent
-        pixels, bad = self.model.decode(latents, safe=True)
+        """A black or not finite image decoded again in float32; None if it still is."""
+        pixels, bad = self.model.decode(self._padded([latent]), safe=True)
         return None if bad[0] else pixels[0]
 
-    def _unfinished(self) -> list[_Slot]:
+    def _undelivered(self) -> list[_Slot]:
         """Every admitted row that has not been delivered."""
-        decoded = [slot for flight in self._flights for slot, _ in flight.chunk]
-        return (
-            [s for s in self._slots if s is not None] + [slot for slot, _ in self._done] + decoded
-        )
+        slots = [slot for slot in self._slots if slot is not None]
+        slots += [slot for slot, _ in self._finished]
+        for flight in self._flights:
+            slots += [slot for slot, _ in flight.chunk]
+        return slots
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
-        """Out of memory: the rows underway begin again, in half the batch; with one row there is nothing left to halve."""
-        rows = self._unfinished()
+        """Out of memory: halves both batches and restarts their rows; fails at a batch of one."""
         if self.micro_batch == 1 and self.decode_batch == 1:
             self._fail(error)
             return
-        self.micro_batch, self.decode_batch = (
-            max(1, self.micro_batch // 2),
-            max(1, self.decode_batch // 2),
-        )
+        self.micro_batch = max(1, self.micro_batch // 2)
+        self.decode_batch = max(1, self.decode_batch // 2)
         with self._changed:
-            for slot in rows:
+            for slot in self._undelivered():
                 slot.call.waiting.append(slot.row)
-                slot.call.waiting.sort(key=lambda r: r.num_steps)
+                slot.call.waiting.sort(key=_steps)
         self._empty()
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _fail(self, error: Exception) -> None:
-        """Every caller gets the error; the engine starts afresh with whoever comes next."""
+        """Raises the error in every caller and resets the batch."""
         with self._changed:
-            calls, self._calls = self._calls, []
+            calls = self._calls
+            self._calls = []
         for call in calls:
             call.results.put(error)
         self._empty()
+
+
+def _steps(row: Row) -> int:
+    return row.num_steps
+
+
+def _float32(array: NDArray[np.floating], device: torch.device) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32)).to(device)

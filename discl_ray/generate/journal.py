@@ -1,11 +1,14 @@
-"""Which rows a process is at, so that a row that kills its process can be found, left out, and the rest be made.
+"""A record of the rows a process is making, by which a row that kills its process is found.
 
-Before anything is done for a shard its rows are written down, and struck off when they are made. A record that is already there
-was left by a process that ended over those rows. Only if that process died while its job's driver lived, on a machine that still
-lives, may it have been a row's fault, and is it a death; a driver that is killed, a machine that is lost or preempted and a power
-cut take processes with them that did nothing wrong, however often they do. After a death the rows are tried in smaller parts, alone
-in their process: the whole shard first, then one batch at a time, then row by row; a row that was alone at its shard's third death,
-or a later one, is left out.
+The rows of a shard are recorded as in progress before anything is done, and removed when they are
+made. A record that already exists was left by a process that ended during those rows. It counts as
+a death only if that process died while its job's driver and its machine were alive; a driver that
+is killed, a machine that is lost or preempted and a power cut end processes whose rows are not at
+fault, however often that happens.
+
+After a death the rows are tried in smaller parts, alone in their process: the whole shard first,
+then one batch at a time, then row by row. A row that was alone at its shard's third death, or a
+later one, is given up.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from discl_ray.errors import IntegrityError
 
 FOLDER = "underway"
 DEATHS = 3
-"""Deaths after which a row that was alone is given up."""
+"""Deaths after which a row that was alone is given up; one or two may be chance."""
 
 
 def _all_alive(_node: str) -> bool:
@@ -28,26 +31,24 @@ def _all_alive(_node: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """Who a process works for, and where."""
+    """The job that a process belongs to, and the machine it runs on."""
 
     session: str = ""
-    """The start of the job it belongs to: drawn anew each time, and known to all its processes."""
+    """Drawn anew by each start of a job and known to all its processes."""
     node: str = ""
     """The machine it runs on."""
     node_lives: Callable[[str], bool] = _all_alive
-    """Whether another machine of the session is still there."""
+    """Whether another machine of the session is still alive."""
 
     def blames(self, record: dict[str, Any]) -> bool:
-        """Whether the process that left a record may have died of its rows, as seen by the one that finds it."""
-        if (
-            record.get("session") != self.session
-        ):  # its driver is gone; one that is older than sessions does not say whose it was
-            return False
+        """Whether the process that left a record may have died of its rows."""
+        if record.get("session") != self.session:
+            return False  # its driver is gone
         return record["node"] == self.node or self.node_lives(record["node"])
 
 
 ALONE = Life()
-"""A process that works for nobody."""
+"""A process that belongs to no job."""
 
 
 @dataclass
@@ -62,23 +63,26 @@ class Journal:
     suspects: tuple[str, ...] = ()
     """Rows of which one killed the last process, as far as is known."""
     crashed: set[str] = field(default_factory=set)
-    """Rows given up."""
+    """Rows that are given up."""
 
     @classmethod
     def open(cls, run: Store, shard_id: str, gids: Sequence[str], life: Life) -> Self:
-        """The shard's record, with one death more if there was one."""
+        """The shard's record; a process that died of its rows is counted."""
         journal = cls(run, shard_id, tuple(gids), life)
         record = _read(run, journal.name, journal.gids)
         if record is None:
             return journal
-        journal.deaths, journal.suspects = record["deaths"], tuple(record["suspects"])
+        journal.deaths = record["deaths"]
+        journal.suspects = tuple(record["suspects"])
         journal.crashed = set(record["crashed"])
         if not life.blames(record):
             return journal
-        journal.deaths, journal.suspects = journal.deaths + 1, tuple(record["running"])
+        journal.deaths += 1
+        journal.suspects = tuple(record["running"])
         if len(journal.suspects) == 1 and journal.deaths >= DEATHS:
             journal.crashed.add(journal.suspects[0])
-            journal.deaths, journal.suspects = 0, ()
+            journal.deaths = 0
+            journal.suspects = ()
         return journal
 
     @property
@@ -92,24 +96,22 @@ class Journal:
         return bool(self.suspects)
 
     def parts(self, batch: int) -> list[tuple[str, ...]]:
-        """What to make, one part after the other: the suspects a batch or a row at a time, then the others at once.
+        """The shard in the order in which to make it: parts of the suspects, then all others.
 
-        Suspects come first, so that with several culprits each death narrows one down and none leads away from it.
+        Suspects come first, so that with several culprits each death narrows one down and none
+        leads away from it.
         """
-        rest = tuple(g for g in self.gids if g not in self.crashed and g not in self.suspects)
         size = batch if len(self.suspects) > batch else 1
-        suspects = [g for g in self.suspects if g not in self.crashed]
-        return [
-            part
-            for part in (
-                *(tuple(suspects[i : i + size]) for i in range(0, len(suspects), size)),
-                rest,
-            )
-            if part
-        ]
+        suspects = [gid for gid in self.suspects if gid not in self.crashed]
+        parts: list[tuple[str, ...]] = []
+        for begin in range(0, len(suspects), size):
+            parts.append(tuple(suspects[begin : begin + size]))
+        excluded = self.crashed.union(self.suspects)
+        rest = tuple(gid for gid in self.gids if gid not in excluded)
+        return [*parts, rest] if rest else parts
 
     def enter(self, part: Sequence[str]) -> None:
-        """Writes down what is about to be made."""
+        """Records rows as in progress."""
         record = {
             "session": self.life.session,
             "node": self.life.node,
@@ -121,23 +123,28 @@ class Journal:
         self.run.write_json(self.name, record)
 
     def close(self) -> None:
-        """Strikes the shard off."""
+        """Removes the record."""
         self.run.delete(self.name)
 
 
 def _read(run: Store, name: str, gids: Sequence[str]) -> dict[str, Any] | None:
-    """A record of these rows; None if there is none, or none that says who left it: then nothing is held against its rows."""
+    """A valid record of these rows, or None.
+
+    One that does not name its session and machine is not counted against its rows.
+    """
     if not run.exists(name):
         return None
     try:
         with run.reading(name):
             record = run.read_json(name)
-            named = {*record["suspects"], *record["running"], *record["crashed"]}
-            sound = (
-                named <= set(gids)
-                and record["deaths"] >= 0
-                and {"session", "node"} <= record.keys()
-            )
+            valid = _is_valid(record, gids)
     except IntegrityError:
         return None
-    return record if sound else None
+    return record if valid else None
+
+
+def _is_valid(record: dict[str, Any], gids: Sequence[str]) -> bool:
+    named = {*record["suspects"], *record["running"], *record["crashed"]}
+    if not named <= set(gids) or record["deaths"] < 0:
+        return False
+    return "session" in record and "node" in record

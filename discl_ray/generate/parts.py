@@ -1,4 +1,7 @@
-"""The parts of a diffusers-format folder by what their configs say: is each of a class the adapters load, and can they feed it?"""
+"""The parts of a diffusers-format folder, checked by their configs.
+
+Each part has to be of a class the adapters load, and the parts have to fit together.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ FAMILIES = {
     "StableDiffusionXLPipeline": SDXL,
     "StableDiffusionXLImg2ImgPipeline": SDXL,
 }
-"""`_class_name` in model_index.json -> family. The refiner is an SDXL folder without a first text encoder."""
+"""`_class_name` in model_index.json -> family. The refiner is an SDXL folder without a first text
+encoder."""
 
 CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -36,26 +40,28 @@ UNFED = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "encode
 
 def parts_of(index: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts a folder with this model_index.json must have."""
-    optional = ("text_encoder", "tokenizer") if FAMILIES[index["_class_name"]] == SDXL else ()
-    second = ("text_encoder_2", "tokenizer_2") if FAMILIES[index["_class_name"]] == SDXL else ()
-    absent = {name for name in optional if index.get(name) in (None, [None, None])}
-    return tuple(
-        n
-        for n in ("unet", "vae", "scheduler", "text_encoder", "tokenizer", *second)
-        if n not in absent
-    )
+    if FAMILIES[index["_class_name"]] == SD:
+        return ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
+    # the refiner has no first text encoder
+    first = [part for part in ("text_encoder", "tokenizer") if not _is_absent(index.get(part))]
+    return ("unet", "vae", "scheduler", *first, "text_encoder_2", "tokenizer_2")
+
+
+def _is_absent(entry: Any) -> bool:
+    """Whether model_index.json says that there is no such part."""
+    return entry in (None, [None, None])
 
 
 def text_parts(index: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Text encoders and their tokenizers, in the order in which the UNet wants what they say."""
+    """Text encoders and their tokenizers, in the order of the UNet's text input."""
     parts = parts_of(index)
-    return [n for n in parts if n.startswith("text_encoder")], [
-        n for n in parts if n.startswith("tokenizer")
-    ]
+    encoders = [part for part in parts if part.startswith("text_encoder")]
+    tokenizers = [part for part in parts if part.startswith("tokenizer")]
+    return encoders, tokenizers
 
 
 def check_parts(folder: Path, index: Mapping[str, Any]) -> None:
-    """Raises ModelError if a part is of another class, or wants or gives what the adapters do not."""
+    """Raises ModelError if a part is of another class, or its inputs or outputs do not fit."""
     for part in parts_of(index):
         _check_class(folder, part, index.get(part))
     _check_unet(folder, index)
@@ -63,12 +69,13 @@ def check_parts(folder: Path, index: Mapping[str, Any]) -> None:
         _check_tokenizer(folder, encoder, tokenizer)
 
 
-def _check_class(folder: Path, part: str, said: Any) -> None:
+def _check_class(folder: Path, part: str, entry: Any) -> None:
+    """Checks a part's class against its entry in model_index.json and its own config."""
     allowed = CLASSES.get(part.removesuffix("_2"))
     if allowed is None:
         return
-    named = said[1] if isinstance(said, list) and len(said) == 2 else None
-    _one_of(f"{folder / 'model_index.json'}: {part}", named, allowed)
+    name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    _one_of(f"{folder / 'model_index.json'}: {part}", name, allowed)
     if part.startswith("tokenizer"):
         return
     file = folder / part / "config.json"
@@ -89,11 +96,35 @@ def _one_of(where: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
-    unet, vae = (
-        read_json(folder / "unet" / "config.json"),
-        read_json(folder / "vae" / "config.json"),
-    )
-    channels, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
+    """Checks that UNet and VAE share their latents, and that the UNet needs no other inputs."""
+    unet = read_json(folder / "unet" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    _check_latents(folder, unet, vae)
+    if unet.get("time_cond_proj_dim") is not None:
+        raise ModelError(
+            f"{folder}: a distilled model that embeds its guidance (LCM); take the base model"
+        )
+    for name in UNFED:
+        if unet.get(name) is not None:
+            raise ModelError(
+                f"{folder}/unet: {name} = {unet[name]} needs an input that is not given; take a "
+                "model without it"
+            )
+    family = index["_class_name"]
+    needed = "text_time" if FAMILIES[family] == SDXL else None
+    found = unet.get("addition_embed_type")
+    if found != needed:
+        raise ModelError(
+            f"{folder}/unet: addition_embed_type = {found}; {family} has {needed}: "
+            "model_index.json or the UNet is of another model"
+        )
+    _check_text_width(folder, index, unet)
+
+
+def _check_latents(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    """Checks that the UNet's input and output are the VAE's latents, and that these only scale."""
+    channels = unet.get("in_channels", 4)
+    latent = vae.get("latent_channels", 4)
     if channels != latent:
         raise ModelError(
             f"{folder}: the UNet takes {channels} channels and the VAE makes {latent}; "
@@ -101,11 +132,8 @@ def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
         )
     if unet.get("out_channels", 4) != channels:
         raise ModelError(
-            f"{folder}/unet: makes {unet['out_channels']} channels of {channels}; as many are needed"
-        )
-    if unet.get("time_cond_proj_dim") is not None:
-        raise ModelError(
-            f"{folder}: a distilled model that embeds its guidance (LCM); take the base model"
+            f"{folder}/unet: makes {unet['out_channels']} channels of {channels}; as many are "
+            "needed"
         )
     if vae.get("latents_mean") is not None or vae.get("shift_factor"):
         raise ModelError(
@@ -113,46 +141,37 @@ def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
         )
     scaling = vae.get("scaling_factor", 0.18215)
     if type(scaling) not in (int, float) or not 0 < scaling < math.inf:
-        raise ModelError(
-            f"{folder / 'vae' / 'config.json'}: scaling_factor = {scaling!r}; a number above 0 is needed"
-        )
-    for name in UNFED:
-        if unet.get(name) is not None:
-            raise ModelError(
-                f"{folder}/unet: {name} = {unet[name]} wants an input that is not given; take a model without it"
-            )
-    family = FAMILIES[index["_class_name"]]
-    wanted = "text_time" if family == SDXL else None
-    if unet.get("addition_embed_type") != wanted:
-        raise ModelError(
-            f"{folder}/unet: addition_embed_type = {unet.get('addition_embed_type')}; {index['_class_name']} has {wanted}: "
-            "model_index.json or the UNet is of another model"
-        )
-    _check_text_width(folder, index, unet)
+        file = folder / "vae" / "config.json"
+        raise ModelError(f"{file}: scaling_factor = {scaling!r}; a number above 0 is needed")
 
 
 def _check_text_width(folder: Path, index: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
-    """The UNet's cross-attention against what the text encoders give it."""
+    """Checks the UNet's text inputs against what the text encoders give."""
     encoders = text_parts(index)[0]
     configs = [text_config(folder / part) for part in encoders]
-    width, wanted = (
-        sum(c.get("hidden_size", 512) for c in configs),
-        unet.get("cross_attention_dim", 1280),
-    )
-    if isinstance(wanted, int) and wanted != width:
+    given = sum(config.get("hidden_size", 512) for config in configs)
+    needed = unet.get("cross_attention_dim", 1280)
+    if isinstance(needed, int) and needed != given:
         raise ModelError(
-            f"{folder}: the UNet wants {wanted} numbers a token and {' and '.join(encoders)} give {width}"
+            f"{folder}: the UNet needs {needed} numbers a token and {' and '.join(encoders)} give "
+            f"{given}"
         )
-    if FAMILIES[index["_class_name"]] != SDXL:
-        return
-    count = 5 if index.get("requires_aesthetics_score", False) else 6
-    given = configs[-1].get("projection_dim", 512) + count * (
-        unet.get("addition_time_embed_dim") or 0
-    )
-    if (wanted := unet.get("projection_class_embeddings_input_dim")) != given:
+    if FAMILIES[index["_class_name"]] == SDXL:
+        _check_pooled_width(folder, index, unet, configs[-1].get("projection_dim", 512))
+
+
+def _check_pooled_width(
+    folder: Path, index: Mapping[str, Any], unet: Mapping[str, Any], pooled: int
+) -> None:
+    """Checks SDXL's second text input: the pooled embedding, and numbers about size."""
+    aesthetics = index.get("requires_aesthetics_score", False)
+    numbers = 5 if aesthetics else 6
+    given = pooled + numbers * (unet.get("addition_time_embed_dim") or 0)
+    needed = unet.get("projection_class_embeddings_input_dim")
+    if needed != given:
         raise ModelError(
-            f"{folder}: the UNet wants {wanted} numbers about pooled text and size, and gets {given} "
-            f"(requires_aesthetics_score = {count == 5} in model_index.json)"
+            f"{folder}: the UNet needs {needed} numbers about pooled text and size, and gets "
+            f"{given} (requires_aesthetics_score = {bool(aesthetics)} in model_index.json)"
         )
 
 
@@ -164,21 +183,22 @@ def text_config(place: Path) -> dict[str, Any]:
 
 
 def _check_tokenizer(folder: Path, encoder: str, tokenizer: str) -> None:
-    """Without these files and this number transformers makes up a vocabulary and a length."""
+    """Checks that a vocabulary and a length are given: transformers would make them up."""
     place = folder / tokenizer
     if not (place / "tokenizer.json").is_file():
-        lost = [name for name in ("vocab.json", "merges.txt") if not (place / name).is_file()]
-        if lost:
+        files = ("vocab.json", "merges.txt")
+        missing = [name for name in files if not (place / name).is_file()]
+        if missing:
             raise ModelError(
-                f"{place}: {' and '.join(lost)} missing (or tokenizer.json); copy it from the model's folder"
+                f"{place}: {' and '.join(missing)} missing (or tokenizer.json); copy it from the "
+                "model's folder"
             )
-    file, limit = (
-        place / "tokenizer_config.json",
-        text_config(folder / encoder).get("max_position_embeddings", 77),
-    )
+    limit = text_config(folder / encoder).get("max_position_embeddings", 77)
+    file = place / "tokenizer_config.json"
     if not file.is_file():
         raise ModelError(
-            f'{place}: tokenizer_config.json is missing; copy it, or write {{"model_max_length": {limit}}}'
+            f"{place}: tokenizer_config.json is missing; copy it, or write "
+            f'{{"model_max_length": {limit}}}'
         )
     length = read_json(file).get("model_max_length")
     if not isinstance(length, int) or not 2 < length <= limit:

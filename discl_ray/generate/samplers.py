@@ -1,17 +1,20 @@
-"""The sampler as tables: what one denoising step does to a row, looked up by the row's own step.
+"""Samplers as tables: the coefficients of each denoising step, looked up by the row's own step.
 
-Rows of one batch stand at different timesteps, so a sampler here is arrays over k = 0...T-1 and nothing else. Every method below
-is linear in the latent x, the network's guided output m, fresh noise z and, for the multistep one, its last data prediction h:
+Rows of one batch are at different timesteps, so a sampler is arrays over k = 0...T-1. Every method
+here is linear in the latent x, the network's guided output m, fresh noise z and, for the multistep
+method, its previous data prediction x0_prev:
 
-    input to the UNet    scale_k x
-    data prediction      x0 = data_keep_k x + data_push_k m            (only where a method keeps it)
-    step                 x <- keep_k x + push_k m + past_k h + kick_k z,  then h <- x0;  h = x0 at a row's first step
-    start of img2img     x = signal_k z0 + spread_k e                    (paper §3.1)
+    input to the UNet    c_in_k x
+    data prediction      x0 = x0_c_x_k x + x0_c_out_k m        (only where a method keeps it)
+    step                 x <- c_x_k x + c_out_k m + c_prev_k x0_prev + noise_std_k z
+    then                 x0_prev <- x0;  at a row's first step x0_prev is its own x0
+    start of img2img     x = sqrt_alpha_bar_k z0 + sigma_k e   (paper §3.1)
 
-With a = alpha-bar at the step's timestep, a' at the next one, s = sqrt((1-a)/a), s' the next one's, and x0 from
-epsilon-prediction, x0 = (x - sqrt(1-a) m) / sqrt(a), or v-prediction (Salimans and Ho 2022), x0 = sqrt(a) x - sqrt(1-a) m.
+With a = alpha-bar at the step's timestep, a' at the next one, s = sqrt((1-a)/a), s' the next one's,
+and x0 from epsilon-prediction, x0 = (x - sqrt(1-a) m) / sqrt(a), or v-prediction (Salimans and
+Ho 2022), x0 = sqrt(a) x - sqrt(1-a) m.
 
-Which timesteps, and which a' after the last, is the model's scheduler config to say (generate/schedule.py).
+The model's scheduler config determines the timesteps, and a' after the last (generate/schedule.py).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -27,52 +31,46 @@ from pydantic import Field, model_validator
 from discl_ray.errors import ModelError
 from discl_ray.generate.schedule import F64, NoiseSchedule, Off, timesteps
 
-COEFFICIENTS = (
-    "scale",
-    "keep",
-    "push",
-    "past",
-    "kick",
-    "data_keep",
-    "data_push",
-    "signal",
-    "spread",
-)
+STEP_COEFFICIENTS = ("c_in", "c_x", "c_out", "c_prev", "noise_std", "x0_c_x", "x0_c_out")
+"""What a step needs of the table."""
+
+COEFFICIENTS = (*STEP_COEFFICIENTS, "sqrt_alpha_bar", "sigma")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One sampler for one schedule of T steps; float64 arrays of shape (T,), from noisy to clean."""
+    """One sampler for a schedule of T steps; float64 arrays of shape (T,), noisy to clean."""
 
     timesteps: F64
-    """What the UNet is told at step k."""
-    scale: F64
+    """The UNet's timestep input at step k."""
+    c_in: F64
     """Factor of the latent as the UNet sees it."""
-    keep: F64
+    c_x: F64
     """Factor of the latent."""
-    push: F64
+    c_out: F64
     """Factor of the network's output."""
-    past: F64
-    """Factor of the last data prediction; all zero unless the method is a multistep one."""
-    kick: F64
-    """Standard deviation of the fresh noise; all zero unless the method is stochastic."""
-    data_keep: F64
+    c_prev: F64
+    """Factor of the previous data prediction; all zero unless the method is multistep."""
+    noise_std: F64
+    """Standard deviation of fresh noise; all zero unless the method is stochastic."""
+    x0_c_x: F64
     """The latent's factor in the data prediction."""
-    data_push: F64
+    x0_c_out: F64
     """The network output's factor in the data prediction."""
-    signal: F64
-    """How much of the source a row that starts here keeps."""
-    spread: F64
-    """How much noise it gets."""
+    sqrt_alpha_bar: F64
+    """Factor of the source's latent in a row that starts here; always 1 for Euler."""
+    sigma: F64
+    """Standard deviation of the noise it gets."""
     pure: float
     """Standard deviation of the pure noise that text-to-image starts from."""
 
     def __post_init__(self) -> None:
-        wrong = [name for name in COEFFICIENTS if not np.isfinite(getattr(self, name)).all()]
-        if wrong:
-            raise ModelError(
-                f"scheduler_config.json: {wrong[0]} is not finite in {self.num_steps} steps; take another plan.num_steps"
-            )
+        for name in COEFFICIENTS:
+            if not np.isfinite(getattr(self, name)).all():
+                raise ModelError(
+                    f"scheduler_config.json: {name} is not finite in {self.num_steps} steps; "
+                    "take another plan.num_steps"
+                )
 
     @property
     def num_steps(self) -> int:
@@ -82,7 +80,12 @@ class Table:
     @property
     def multistep(self) -> bool:
         """Whether a step needs the data prediction of the one before."""
-        return bool(self.past.any())
+        return bool(self.c_prev.any())
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps draw fresh noise."""
+        return bool(self.noise_std.any())
 
 
 def data_prediction(schedule: NoiseSchedule, a: F64) -> tuple[F64, F64]:
@@ -102,17 +105,26 @@ class DDIMSchedule(NoiseSchedule):
 
 
 def ddim(scheduler: Mapping[str, Any], num_steps: int) -> Table:
-    """DDIM with eta = 0: x <- sqrt(a') x0 + sqrt(1-a') e, e = (x - sqrt(a) x0) / sqrt(1-a) (Song et al. 2021, Eq. 12)."""
+    """DDIM with eta = 0 (Song et al. 2021, Eq. 12).
+
+    x <- sqrt(a') x0 + sqrt(1-a') e, with e = (x - sqrt(a) x0) / sqrt(1-a).
+    """
     schedule = DDIMSchedule.read(scheduler)
-    alpha, steps = schedule.alphas_cumprod(), timesteps(schedule, num_steps)
+    alpha = schedule.alphas_cumprod()
+    steps = timesteps(schedule, num_steps)
     following = steps.astype(int) - len(alpha) // num_steps
     final = 1.0 if schedule.set_alpha_to_one else alpha[0]
     a = alpha[steps.astype(int)]
     b = np.where(following >= 0, alpha[np.maximum(following, 0)], final)
     p, q = data_prediction(schedule, a)
-    of_x0, of_x = np.sqrt(b) - np.sqrt(a * (1 - b) / (1 - a)), np.sqrt((1 - b) / (1 - a))
+    of_x = np.sqrt((1 - b) / (1 - a))
+    of_x0 = np.sqrt(b) - np.sqrt(a * (1 - b) / (1 - a))
     return _table(
-        steps, keep=of_x + of_x0 * p, push=of_x0 * q, signal=np.sqrt(a), spread=np.sqrt(1 - a)
+        steps,
+        c_x=of_x + of_x0 * p,
+        c_out=of_x0 * q,
+        sqrt_alpha_bar=np.sqrt(a),
+        sigma=np.sqrt(1 - a),
     )
 
 
@@ -123,32 +135,35 @@ class DDPMSchedule(NoiseSchedule):
     unbounded: ClassVar[tuple[str, ...]] = ("clip_sample", "thresholding")
 
 
-def _ddpm(variance: str) -> Callable[[Mapping[str, Any], int], Table]:
-    def ddpm(scheduler: Mapping[str, Any], num_steps: int) -> Table:
-        """Ancestral sampling (Ho et al. 2020, Eq. 7; the paper's Eq. 2) on the respaced chain, alpha = a/a', beta = 1 - alpha.
+def ddpm(
+    scheduler: Mapping[str, Any], num_steps: int, *, variance: Literal["large", "small"]
+) -> Table:
+    """Ancestral sampling on the respaced chain (Ho et al. 2020, Eq. 7; the paper's Eq. 2).
 
-        x <- sqrt(a') beta/(1-a) x0 + sqrt(alpha) (1-a')/(1-a) x + sigma z for t > 0, with sigma^2 = beta (`large`) or the
-        posterior's beta (1-a')/(1-a) (`small`). Nothing is clipped.
-        """
-        schedule = DDPMSchedule.read(scheduler)
-        alpha, steps = schedule.alphas_cumprod(), timesteps(schedule, num_steps)
-        a = alpha[steps.astype(int)]
-        b = np.append(a[1:], 1.0)
-        beta = 1 - a / b
-        sigma2 = beta if variance == "large" else np.maximum(beta * (1 - b) / (1 - a), 1e-20)
-        p, q = data_prediction(schedule, a)
-        of_x0, of_x = np.sqrt(b) * beta / (1 - a), np.sqrt(a / b) * (1 - b) / (1 - a)
-        kick = np.where(steps > 0, np.sqrt(sigma2), 0.0)
-        return _table(
-            steps,
-            keep=of_x + of_x0 * p,
-            push=of_x0 * q,
-            kick=kick,
-            signal=np.sqrt(a),
-            spread=np.sqrt(1 - a),
-        )
-
-    return ddpm
+    With alpha = a/a' and beta = 1 - alpha:
+    x <- sqrt(a') beta/(1-a) x0 + sqrt(alpha) (1-a')/(1-a) x + sigma z for t > 0, where sigma^2 is
+    beta (`large`) or the posterior's beta (1-a')/(1-a) (`small`). Nothing is clipped.
+    """
+    schedule = DDPMSchedule.read(scheduler)
+    alpha = schedule.alphas_cumprod()
+    steps = timesteps(schedule, num_steps)
+    a = alpha[steps.astype(int)]
+    b = np.append(a[1:], 1.0)
+    beta = 1 - a / b
+    # the floor is that of diffusers, whose last posterior variance is 0 as well
+    posterior = np.maximum(beta * (1 - b) / (1 - a), 1e-20)
+    noise_var = beta if variance == "large" else posterior
+    p, q = data_prediction(schedule, a)
+    of_x = np.sqrt(a / b) * (1 - b) / (1 - a)
+    of_x0 = np.sqrt(b) * beta / (1 - a)
+    return _table(
+        steps,
+        c_x=of_x + of_x0 * p,
+        c_out=of_x0 * q,
+        noise_std=np.where(steps > 0, np.sqrt(noise_var), 0.0),
+        sqrt_alpha_bar=np.sqrt(a),
+        sigma=np.sqrt(1 - a),
+    )
 
 
 class EulerSchedule(NoiseSchedule):
@@ -167,10 +182,11 @@ class EulerSchedule(NoiseSchedule):
     use_beta_sigmas: Off = False
 
     @model_validator(mode="after")
-    def _told_timesteps(self) -> Self:
+    def _discrete_with_v(self) -> Self:
         if self.timestep_type == "continuous" and self.prediction_type == "v_prediction":
             raise ValueError(
-                "timestep_type = 'continuous': with v-prediction it tells the UNet other times; 'discrete' is allowed"
+                "timestep_type = 'continuous': with v-prediction the UNet gets other timesteps; "
+                "'discrete' is allowed"
             )
         return self
 
@@ -183,25 +199,27 @@ def euler(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     schedule = EulerSchedule.read(scheduler)
     steps = timesteps(schedule, num_steps)
     s, following = _sigmas(schedule, schedule.final_sigmas_type, steps)
-    p, q = data_prediction(
-        schedule, 1 / (1 + s**2)
-    )  # of the variance-preserving latent x / sqrt(1+s^2)
+    # of the variance-preserving latent x / sqrt(1+s^2)
+    p, q = data_prediction(schedule, 1 / (1 + s**2))
     change = (following - s) / s
-    scale = 1 / np.sqrt(1 + s**2)
+    c_in = 1 / np.sqrt(1 + s**2)
     top = float(np.max(s))
+    # diffusers: the variance of leading timesteps' noisiest latent includes the source's
+    start_std = float(np.sqrt(top**2 + 1)) if schedule.timestep_spacing == "leading" else top
     return _table(
         steps,
-        scale=scale,
-        keep=1 + change * (1 - p * scale),
-        push=-change * q,
-        signal=np.ones_like(s),
-        spread=s,
-        pure=float(np.sqrt(top**2 + 1)) if schedule.timestep_spacing == "leading" else top,
+        c_in=c_in,
+        c_x=1 + change * (1 - p * c_in),
+        c_out=-change * q,
+        sqrt_alpha_bar=np.ones_like(s),
+        sigma=s,
+        pure=start_std,
     )
 
 
 class DPMSolverSchedule(NoiseSchedule):
-    """What DPM-Solver++ reads of scheduler_config.json. UniPC's and DEIS's names for a solver mean its own, as in diffusers."""
+    """What DPM-Solver++ reads of scheduler_config.json. UniPC's and DEIS's names for a solver mean
+    its own, as in diffusers."""
 
     stock: ClassVar[str] = "DPMSolverMultistepScheduler"
     unbounded: ClassVar[tuple[str, ...]] = ("thresholding",)
@@ -225,23 +243,28 @@ class DPMSolverSchedule(NoiseSchedule):
     @model_validator(mode="after")
     def _unclipped(self) -> Self:
         lowest = self.alphas_cumprod()[-1]
-        if not 0.5 * math.log(lowest / (1 - lowest)) >= self.lambda_min_clipped:
+        half_log_snr = 0.5 * math.log(lowest / (1 - lowest))
+        if not half_log_snr >= self.lambda_min_clipped:
             raise ValueError(
-                f"lambda_min_clipped = {self.lambda_min_clipped}: leaves out timesteps of this schedule; remove it"
+                f"lambda_min_clipped = {self.lambda_min_clipped}: leaves out timesteps of this "
+                "schedule; remove it"
             )
         return self
 
 
 def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
-    """DPM-Solver++ 2M, midpoint (Lu et al. 2022, Alg. 2), in the half log-SNR -log s with steps h = log(s/s').
+    """DPM-Solver++ 2M, midpoint (Lu et al. 2022, Alg. 2), in the half log-SNR -log s with steps h =
+    log(s/s').
 
-    x <- (sigma'/sigma) x - alpha' (e^-h - 1) D,  D = (1 + w) x0 - w x0_before,  w = h / (2 h_before), alpha = sqrt(a),
-    sigma = sqrt(1-a). First order (w = 0) at a row's first step and, as diffusers has it, at the last one.
+    x <- (sigma'/sigma) x - alpha' (e^-h - 1) D,  D = (1 + w) x0 - w x0_before,  w = h / (2
+    h_before), alpha = sqrt(a), sigma = sqrt(1-a). First order (w = 0) at a row's first step and, as
+    diffusers has it, at the last one.
     """
     schedule = DPMSolverSchedule.read(scheduler)
     steps = timesteps(schedule, num_steps)
     s, following = _sigmas(schedule, schedule.final_sigmas_type, steps)
-    a, b = 1 / (1 + s**2), 1 / (1 + following**2)
+    a = 1 / (1 + s**2)
+    b = 1 / (1 + following**2)
     with np.errstate(divide="ignore"):
         h = np.log(s) - np.log(following)  # infinite at the end, where s' = 0
     w = np.zeros(num_steps)
@@ -253,13 +276,13 @@ def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     p, q = data_prediction(schedule, a)
     return _table(
         steps,
-        keep=np.sqrt((1 - b) / (1 - a)) + gain * (1 + w) * p,
-        push=gain * (1 + w) * q,
-        past=-gain * w,
-        data_keep=p,
-        data_push=q,
-        signal=np.sqrt(a),
-        spread=np.sqrt(1 - a),
+        c_x=np.sqrt((1 - b) / (1 - a)) + gain * (1 + w) * p,
+        c_out=gain * (1 + w) * q,
+        c_prev=-gain * w,
+        x0_c_x=p,
+        x0_c_out=q,
+        sqrt_alpha_bar=np.sqrt(a),
+        sigma=np.sqrt(1 - a),
     )
 
 
@@ -268,24 +291,28 @@ def _sigmas(schedule: NoiseSchedule, last: str, steps: F64) -> tuple[F64, F64]:
     alpha = schedule.alphas_cumprod()
     trained = np.sqrt((1 - alpha) / alpha)
     s = np.interp(steps, np.arange(len(alpha)), trained)
-    return s, np.append(s[1:], 0.0 if last == "zero" else trained[0])
+    final = 0.0 if last == "zero" else trained[0]
+    return s, np.append(s[1:], final)
 
 
 def _table(steps: F64, *, pure: float = 1.0, **columns: F64) -> Table:
-    rest = {name: np.zeros_like(steps) for name in COEFFICIENTS} | {"scale": np.ones_like(steps)}
-    return Table(timesteps=steps, pure=pure, **{**rest, **columns})
+    """A table whose other columns are 0, and whose UNet sees the latent as it is."""
+    defaults = {name: np.zeros_like(steps) for name in COEFFICIENTS}
+    defaults["c_in"] = np.ones_like(steps)
+    return Table(timesteps=steps, pure=pure, **(defaults | columns))
 
 
 Sampler = Callable[[Mapping[str, Any], int], Table]
 
 SAMPLERS: dict[str, Sampler] = {
     "ddim": ddim,
-    "ddpm_large": _ddpm("large"),
-    "ddpm_small": _ddpm("small"),
+    "ddpm_large": partial(ddpm, variance="large"),
+    "ddpm_small": partial(ddpm, variance="small"),
     "euler": euler,
     "dpm++2m": dpm_solver_2m,
 }
-"""Samplers by name: (the model's scheduler config, T) -> Table. `ddpm_large` is the paper's Eq. 2."""
+"""Samplers by name: (the model's scheduler config, T) -> Table. `ddpm_large` is the paper's Eq.
+2."""
 
 SCHEDULES: dict[str, type[NoiseSchedule]] = {
     "ddim": DDIMSchedule,

@@ -1,12 +1,13 @@
-"""Does each part of a model folder hold the weights its config asks for, and do the parts fit together?
+"""Whether each part of a model folder has the weights its config asks for, and the parts fit.
 
-Needs PyTorch and diffusers, reads no weight and computes nothing: architectures are built on the meta device, where a tensor is a
-shape and a type, and run through the adapter that runs them in earnest.
+Needs PyTorch and diffusers, reads no weight and computes nothing: architectures are built on the
+meta device, where a tensor has a shape and a type only, and run through the same adapter.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,15 @@ from discl_ray.generate.parts import parts_of, text_parts
 HARMLESS = re.compile(
     r"(.*\.)?position_ids|(vision_model|visual_projection|text_projection)\..*|logit_scale"
 )
-"""What a text encoder's file may hold besides: a buffer of former versions, and the rest of the CLIP it is taken from."""
+"""What a text encoder's file may also hold: an old buffer, and the rest of its CLIP."""
 
 PREFIX = "text_model."
-"""Stands before a text encoder's names in published files; transformers takes them with it and without."""
+"""Stands before a text encoder's names in published files; transformers takes them with it and
+without."""
 
 
 def check_weights(folder: str, variant: str | None) -> None:
-    """Raises ModelError unless every part can be built, its weights are its own, and a latent passes through all of them."""
+    """Raises ModelError unless every part has its weights and a latent passes through all parts."""
     place = Path(folder)
     index = read_json(place / "model_index.json")
     for part in parts_of(index):
@@ -48,71 +50,81 @@ def check_weights(folder: str, variant: str | None) -> None:
 
 
 def _check_part(folder: Path, part: str, variant: str | None) -> None:
+    """Compares a part's weights with its architecture's, by name and shape."""
     files = loaded_files(folder, part, variant)
     try:
         model = empty_part(folder, part)
     except Exception as error:
-        raise ModelError(
-            f"{folder / part / 'config.json'}: no {part} can be built from it ({_line(error)})"
-        ) from error
+        file = folder / part / "config.json"
+        raise ModelError(f"{file}: no {part} can be built from it ({_line(error)})") from error
+    expected = weights_of(model)
     found: dict[str, Any] = dict(read_headers(files))
     if part.startswith("text_encoder"):
-        expected = {name.removeprefix(PREFIX): weight for name, weight in weights_of(model).items()}
-        found = {name.removeprefix(PREFIX): weight for name, weight in found.items()}
-        found = {
-            name: weight
-            for name, weight in found.items()
-            if name in expected or not HARMLESS.fullmatch(name)
-        }
-    else:
-        expected = weights_of(model)
-        if (
-            len(files) == 1
-        ):  # names of attention before diffusers 0.13, which it mends in a file but not in shards
-            model._fix_state_dict_keys_on_load(found)
+        expected = _without_prefix(expected)
+        found = _without_harmless(_without_prefix(found), expected)
+    elif len(files) == 1:
+        # attention had other names before diffusers 0.13, which renames them in a file, not shards
+        model._fix_state_dict_keys_on_load(found)
     compare(str(folder / part), expected, found)
+
+
+def _without_prefix(weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    return {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
+
+
+def _without_harmless(
+    found: Mapping[str, Weight], expected: Mapping[str, Weight]
+) -> dict[str, Weight]:
+    """Without what is not loaded and may be there."""
+    extra = {name for name in found if name not in expected and HARMLESS.fullmatch(name)}
+    return {name: weight for name, weight in found.items() if name not in extra}
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, Weight]:
     """Name -> weight of an architecture."""
-    return {
-        name: Weight(tuple(t.shape), t.is_floating_point())
-        for name, t in model.state_dict().items()
-    }
+    weights: dict[str, Weight] = {}
+    for name, tensor in model.state_dict().items():
+        weights[name] = Weight(tuple(tensor.shape), tensor.is_floating_point())
+    return weights
 
 
 def _check_vocabulary(folder: Path, encoder: str, tokenizer: str) -> None:
-    rows = empty_part(folder, encoder).get_input_embeddings().num_embeddings
+    """Checks that the text encoder has a vector for every token."""
+    vectors = empty_part(folder, encoder).get_input_embeddings().num_embeddings
+    place = folder / tokenizer
     try:
-        words = len(CLIPTokenizer.from_pretrained(folder / tokenizer))
+        tokens = len(CLIPTokenizer.from_pretrained(place))
     except Exception as error:
+        raise ModelError(f"{place}: no tokenizer can be made of it ({_line(error)})") from error
+    if not vocabulary_fits(tokens, vectors):
         raise ModelError(
-            f"{folder / tokenizer}: no tokenizer can be made of it ({_line(error)})"
-        ) from error
-    if not vocabulary_fits(words, rows):
-        raise ModelError(
-            f"{folder / tokenizer}: {words} tokens, and {encoder} has vectors for {rows}; copy both from one model"
+            f"{place}: {tokens} tokens, and {encoder} has vectors for {vectors}; copy both from "
+            "one model"
         )
 
 
 def _run_through(folder: Path, variant: str | None) -> None:
     """One prompt and one source through text encoders, UNet and VAE, on the meta device."""
     side = 8 * vae_factor(folder)
-    model = load_model(folder, GeneratorConfig(model=str(folder), variant=variant, size=side), META)
+    config = GeneratorConfig(model=str(folder), variant=variant, size=side)
+    model = load_model(folder, config, META)
     conditioning = model.encode_prompts("", "a photo")
-    mean, _ = model.encode_source(np.zeros((side, side, 3), np.uint8))
+    source = np.zeros((side, side, 3), np.uint8)
+    mean, _ = model.encode_source(source)
     latents = torch.zeros(2, *model.latent_shape, device=META)
     made = model.denoise(latents, torch.zeros(2, device=META), conditioning)
     pixels, _ = model.decode(latents)
-    for what, found, wanted in (
-        ("VAE's latent", mean, latents[0]),
-        ("UNet's output", made, latents),
-        ("VAE's image", pixels, torch.empty(2, side, side, 3)),
-    ):
-        if found.shape != wanted.shape:
-            raise ModelError(f"the {what} is {list(found.shape)}, needed is {list(wanted.shape)}")
+    _check_shape("VAE's latent", mean, model.latent_shape)
+    _check_shape("UNet's output", made, tuple(latents.shape))
+    _check_shape("VAE's image", pixels, (2, side, side, 3))
+
+
+def _check_shape(what: str, found: torch.Tensor, needed: tuple[int, ...]) -> None:
+    if found.shape != needed:
+        raise ModelError(f"the {what} is {list(found.shape)}, needed is {list(needed)}")
 
 
 def _line(error: Exception) -> str:
     """An error on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]

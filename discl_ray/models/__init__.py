@@ -1,1 +1,1 @@
-"""Networks as files: loaded, checked, put on a device."""
+"""Models as files: loading them, checking them, and choosing their device."""

@@ -1,9 +1,10 @@
 # pyright: reportCallIssue=false
 # (the library's own annotations are wider or narrower than what it takes and returns)
-"""open_clip's models: loaded with the activation they were trained with, and checked without being loaded.
+"""open_clip's models: loaded with the activation they were trained with, or only checked.
 
-Its definitions and its tags are two tables: `ViT-B-32` is built with GELU, and OpenAI's weights for it were trained with QuickGELU,
-which their tag says. A file or a folder's config says it, or the name does (`ViT-B-32-quickgelu`).
+open_clip has a table of definitions and one of tags: `ViT-B-32` is built with GELU, and OpenAI's
+weights for it were trained with QuickGELU, which only their tag says. For a file, the name has to
+say it (`ViT-B-32-quickgelu`), for a folder its config does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from discl_ray.errors import ModelError
 from discl_ray.models.finite import check_finite
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
-"""How open_clip tells a folder and a hub id from the name of a definition."""
+"""open_clip's prefixes of a folder and of a hub id; anything else is a definition's name."""
 
 REFUSED = (
     RuntimeError,
@@ -41,16 +42,17 @@ REFUSED = (
 """What open_clip raises for a model it cannot load."""
 
 META = torch.device("meta")
-"""Where tensors have a shape and a type, and no numbers."""
+"""The device on which tensors have a shape and a type only."""
 
 
 def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
-    """Whether open_clip's table of tags says so of these weights; it knows nothing of files and folders."""
-    return bool(
-        open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "").get(
-            "quick_gelu", False
-        )
-    )
+    """Whether open_clip's table of tags says so; it does not know files and folders."""
+    return bool(_tag(name, pretrained).get("quick_gelu", False))
+
+
+def _tag(name: str, pretrained: str | None) -> dict[str, Any]:
+    """open_clip's entry of a definition's tag; empty if it has none."""
+    return open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "")
 
 
 def load(
@@ -58,7 +60,7 @@ def load(
 ) -> tuple[nn.Module, Any, Any]:
     """A model with all its weights, its image transform and its tokenizer.
 
-    Raises what open_clip raises, see REFUSED, and ValueError for weights that are no numbers.
+    Raises what open_clip raises, see REFUSED, and ValueError for weights that are not finite.
     """
     model, _, transform = open_clip.create_model_and_transforms(
         name,
@@ -72,9 +74,11 @@ def load(
 
 
 def check_clip(name: str, pretrained: str | None, where: str) -> None:
-    """Raises ModelError unless the weights are those the definition asks for, by name and shape, and the tokenizer fits.
+    """Raises ModelError unless the weights are those the definition asks for, by name and shape,
+    and the tokenizer fits.
 
-    Nothing is computed: the model is built on the meta device. What a tag names is downloaded if it is not here yet.
+    Nothing is computed: the model is built on the meta device. What a tag names is downloaded if it
+    is not here yet.
     """
     _check_name(name, pretrained, where)
     try:
@@ -92,16 +96,13 @@ def check_clip(name: str, pretrained: str | None, where: str) -> None:
     except REFUSED as error:
         raise ModelError(f"{where}: {_line(error)}{_offline(name, pretrained)}") from error
     if taken is not None:
-        expected = {
-            n: Weight(tuple(t.shape), t.is_floating_point()) for n, t in model.state_dict().items()
-        }
-        compare(where, expected, taken)
+        compare(where, _weights(model.state_dict()), taken)
     _check_tokenizer(name, model, where)
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """open_clip warns that a model without weights is random: it is meant to be, and says nothing to a user."""
+    """Hides open_clip's warning that a model has no weights: here it is meant to have none."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -123,7 +124,8 @@ def _check_name(name: str, pretrained: str | None, where: str) -> None:
     if not tag and not Path(pretrained or "").is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(definition)) or "none"
         raise ModelError(
-            f"{where}: no such weights; open_clip's tags for it are {tags}, and a *.safetensors file can be given"
+            f"{where}: no such weights; open_clip's tags for it are {tags}, and a *.safetensors "
+            "file can be given"
         )
 
 
@@ -133,7 +135,7 @@ def _file_of(name: str, pretrained: str | None) -> Path:
         found = factory._find_checkpoint_in_dir(Path(name.removeprefix(LOCAL)))
     elif name.startswith(HUB):
         found = factory.download_pretrained_from_hf(name.removeprefix(HUB))
-    elif tag := open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or ""):
+    elif tag := _tag(name, pretrained):
         found = open_clip.download_pretrained(tag)
     else:
         found = pretrained
@@ -143,18 +145,26 @@ def _file_of(name: str, pretrained: str | None) -> Path:
 
 
 def _offline(name: str, pretrained: str | None) -> str:
-    """How the weights of a tag come to a machine that cannot download them."""
-    repository = (
-        open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "")
-        .get("hf_hub", "")
-        .strip("/")
+    """How to get a tag's weights onto a machine that cannot download them."""
+    repository = _tag(name, pretrained).get("hf_hub", "").strip("/")
+    if not repository:
+        return ""
+    return (
+        f". On a connected machine run `hf download {repository}`, copy the folder, and give its "
+        "path as scorer.model"
     )
-    remedy = f". On a connected machine run `hf download {repository}`, copy the folder, and give its path as scorer.model"
-    return remedy if repository else ""
 
 
-class _Witness:
-    """A model that loads nothing and keeps what it was given to load; in all else it is the model."""
+def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Weight]:
+    """Name -> shape and kind."""
+    weights: dict[str, Weight] = {}
+    for name, tensor in tensors.items():
+        weights[name] = Weight(tuple(tensor.shape), tensor.is_floating_point())
+    return weights
+
+
+class _Recorder:
+    """A model that records what it is given to load, and loads nothing."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -164,47 +174,55 @@ class _Witness:
         return getattr(self._model, name)
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], strict: bool = True) -> None:
-        """Keeps them."""
+        """Records them."""
         self.given = dict(tensors)
 
 
 def _as_taken(model: nn.Module, file: Path) -> dict[str, Weight]:
-    """Name -> weight as they arrive in the model, after all that open_clip renames and converts on the way.
+    """Name -> weight as the model gets them, after open_clip's renaming and conversion.
 
-    The file is mapped into memory, and of its tensors hardly one is read.
+    The file is mapped into memory, and hardly a tensor of it is read.
     """
     header = read_header(file)
-    if next(iter(header), "").startswith("module"):  # of a parallel wrapper; open_clip cuts it off
+    # a parallel wrapper's prefix, which open_clip removes
+    if next(iter(header), "").startswith("module"):
         header = {name[7:]: weight for name, weight in header.items()}
-    witness = _Witness(model)
-    open_clip.load_checkpoint(cast(Any, witness), str(file))
-    taken = {
-        name: Weight(tuple(t.shape), t.is_floating_point()) for name, t in witness.given.items()
-    }
+    recorder = _Recorder(model)
+    open_clip.load_checkpoint(cast(Any, recorder), str(file))
+    taken = _weights(recorder.given)
     return taken | _positions(header, taken)
 
 
 def _positions(header: Mapping[str, Weight], taken: Mapping[str, Weight]) -> dict[str, Weight]:
-    """Position embeddings as they are in the file: open_clip would stretch them, and the model would be another one."""
-    names = ("visual.positional_embedding", "positional_embedding", "text.positional_embedding")
-    return {
-        n: header[n.removeprefix("text.")]
-        for n in names
-        if n in taken and n.removeprefix("text.") in header
-    }
+    """Position embeddings as in the file: open_clip would interpolate them to another size."""
+    positions: dict[str, Weight] = {}
+    for name in (
+        "visual.positional_embedding",
+        "positional_embedding",
+        "text.positional_embedding",
+    ):
+        stored = name.removeprefix("text.")
+        if name in taken and stored in header:
+            positions[name] = header[stored]
+    return positions
 
 
 def _check_tokenizer(name: str, model: nn.Module, where: str) -> None:
-    """The vocabulary of a folder's tokenizer (a name's is open_clip's own choice); then both towers are run through."""
+    """Checks that the tokenizer fits, and that a prompt and an image pass through both towers.
+
+    Only a folder's vocabulary is checked: a name's tokenizer is open_clip's own choice.
+    """
     try:
         tokenizer = cast(Any, open_clip.get_tokenizer(name))
         tokens: Tensor = tokenizer(["a photo of a dog"])
-        words, rows = _words(tokenizer), _rows(model)
+        words = _words(tokenizer)
+        vectors = _vectors(model)
     except (*REFUSED, ImportError) as error:
         raise ModelError(f"{where}: no tokenizer can be made for it ({_line(error)})") from error
-    if name.startswith(LOCAL) and not vocabulary_fits(words, rows):
+    if name.startswith(LOCAL) and not vocabulary_fits(words, vectors):
         raise ModelError(
-            f"{where}: its tokenizer does not fit its text tower ({words} tokens, vectors for {rows}); copy both from one model"
+            f"{where}: its tokenizer does not fit its text tower ({words} tokens, vectors for "
+            f"{vectors}); copy both from one model"
         )
     clip = cast(Any, model)
     sides = clip.visual.preprocess_cfg["size"]
@@ -212,18 +230,20 @@ def _check_tokenizer(name: str, model: nn.Module, where: str) -> None:
     try:
         clip.encode_text(tokens.to(META))
         clip.encode_image(torch.zeros(1, 3, height, width, device=META))
-    except Exception as error:  # whatever the libraries raise, the actor would raise
+    except Exception as error:  # the actor would raise the same
         raise ModelError(
             f"{where}: its tokenizer, towers and image size do not fit together ({_line(error)})"
         ) from error
 
 
 def _words(tokenizer: Any) -> int:
+    """Tokens of the vocabulary."""
     inner = getattr(tokenizer, "tokenizer", None)
     return len(inner) if inner is not None else tokenizer.vocab_size
 
 
-def _rows(model: Any) -> int:
+def _vectors(model: Any) -> int:
+    """Tokens the text tower has a vector for."""
     text = getattr(model, "text", model)
     table = getattr(text, "token_embedding", None)
     return (table or text.transformer.get_input_embeddings()).num_embeddings

@@ -2,7 +2,8 @@
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
 """A look before a long job: few sources at more levels, and what they say about the whole plan.
 
-Everything here is pure. `synthesize.run.preview_of` puts the small run together, `jobs/preview.py` makes and shows it.
+Everything here is pure. `synthesize.run.preview_of` puts the small run together, `jobs/preview.py`
+makes and shows it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from discl_ray.spectrum.filter import verdicts
 
 
 def preview_plan(plan: PlanConfig, preview: PreviewConfig) -> PlanConfig:
-    """The grid of a preview: its own levels and replicas, one attempt, and nothing of the full plan that would not show in it.
+    """The grid of a preview: its own levels and replicas, one attempt, and nothing of the full plan
+    that would not show in it.
 
     Raises ConfigError if no level has a step, or two have equally many.
     """
@@ -36,7 +38,8 @@ def preview_plan(plan: PlanConfig, preview: PreviewConfig) -> PlanConfig:
     if not lams:
         shown = ", ".join(f"{lam:g}" for lam in preview.lams)
         raise ConfigError(
-            f"preview.lams = [{shown}]: no level leaves a step of plan.num_steps = {plan.num_steps}; add λ = 0"
+            f"preview.lams = [{shown}]: no level leaves a step of plan.num_steps = "
+            f"{plan.num_steps}; add λ = 0"
         )
     if problems := check_grid(lams, plan.num_steps):
         raise ConfigError(
@@ -55,8 +58,9 @@ def preview_plan(plan: PlanConfig, preview: PreviewConfig) -> PlanConfig:
 def pick_sources(hard: pa.Table, count: int) -> pa.Table:
     """Up to `count` hard training images (SAMPLES rows) in the table's order.
 
-    A class gives its second image only after every class has given its first; where a turn is cut short, its classes are taken at
-    even distances. Within a class the order is that of the images' hashes, so that no order of the reader shows.
+    A class gives its second image only after every class has given its first; where a turn is cut
+    short, its classes are taken at even distances. Within a class the order is that of the images'
+    hashes, so that no order of the reader shows.
     """
     rows = hard.select(["label", "split", "sha256"]).to_pylist()
     classes: dict[int, list[int]] = {}
@@ -76,9 +80,11 @@ class Speed:
     """What the generators of a preview showed while they worked."""
 
     steps_per_s: float
-    """UNet steps per second of one generator with a full batch, loading and the first step left out."""
+    """UNet steps per second of one generator with a full batch, loading and the first step left
+    out."""
     peak_bytes: int
-    """Most memory a generator process took: on a GPU what torch allocated there, else its resident size."""
+    """Most memory a generator process took: on a GPU what torch allocated there, else its resident
+    size."""
     micro_batch: int
     """Rows of its batch, at the smallest."""
     generators: int
@@ -86,7 +92,8 @@ class Speed:
 
     @classmethod
     def of(cls, signs: Iterable[GeneratorSigns]) -> Speed | None:
-        """From the generators' vital signs; None if they were done before there was anything to measure."""
+        """From the generators' vital signs; None if they were done before there was anything to
+        measure."""
         working = [s for s in signs if s.seconds and s.steps]
         if not working:
             return None
@@ -100,7 +107,8 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One λ of the preview, of the full plan, or of both; what was not measured here is interpolated over λ."""
+    """One λ of the preview, of the full plan, or of both; what was not measured here is
+    interpolated over λ."""
 
     lam_pct: int
     shown: int
@@ -108,7 +116,8 @@ class Level:
     accepted: dict[str, float]
     """Share in [0, 1] that a filter mode passes, by mode."""
     low: float | None
-    """Lower end of the configured mode's 95 % interval (Wilson); None where nothing was measured."""
+    """Lower end of the configured mode's 95 % interval (Wilson); None where nothing was
+    measured."""
     high: float | None
     bytes: float
     """Mean stored bytes of an image."""
@@ -160,7 +169,8 @@ class Forecast:
 
 
 def passed(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.bool_]]:
-    """Pass or fail of every row by mode, shape (rows,), of an opened spectrum of one attempt; always has the configured mode."""
+    """Pass or fail of every row by mode, shape (rows,), of an opened spectrum of one attempt;
+    always has the configured mode."""
     return {
         **verdicts(spectrum, config),
         config.mode: np.asarray(spectrum["kept"].to_pylist(), bool),
@@ -168,7 +178,8 @@ def passed(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.boo
 
 
 def at_levels(measured: Mapping[int, float], levels: Sequence[int]) -> list[float]:
-    """Values by `lam_pct`, interpolated linearly; beyond the outermost measured level its value holds."""
+    """Values by `lam_pct`, interpolated linearly; beyond the outermost measured level its value
+    holds."""
     known = sorted(measured)
     return np.interp(levels, known, [measured[lam_pct] for lam_pct in known]).tolist()
 
@@ -195,7 +206,8 @@ def forecast(
     generators: int,
     speed: Speed | None,
 ) -> Forecast:
-    """From a preview's opened spectrum (with images) and the full PLAN to what the full run would give."""
+    """From a preview's opened spectrum (with images) and the full PLAN to what the full run would
+    give."""
     lam_pct = spectrum["lam_pct"].to_numpy()
     size = np.array([len(image["bytes"] or b"") for image in spectrum["image"].to_pylist()])
     rows = {int(lam): lam_pct == lam for lam in np.unique(lam_pct)}

@@ -2,8 +2,8 @@
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Hard samples x λ x replicas -> PLAN: every image to make, with its id, its seed and its shard.
 
-The plan is cut once, source by source, into shards of about equal work (UNet steps, not rows). What is in a shard never
-changes afterwards: a rerun takes whole uncommitted shards.
+The plan is cut once, source by source, into shards of about equal work (UNet steps, not rows). What
+is in a shard never changes afterwards: a rerun takes whole uncommitted shards.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from discl_ray.plan.prompts import Prompts
 def make_plan(
     hard: pa.Table, config: PlanConfig, prompts: Prompts, *, fingerprint: str, base_seed: int
 ) -> pa.Table:
-    """The PLAN for a table of hard samples (SAMPLES rows: train sources and val sources for probes).
+    """The PLAN for a table of hard samples (SAMPLES rows: train sources and val sources for
+    probes).
 
-    seed = H(base_seed, sample, source bytes, replica, attempt): all λ of a replica start from the same noise.
-    gid = H(sample, source bytes, prompts, λ, seed, steps, generator fingerprint), so equal ids mean equal images.
+    seed = H(base_seed, sample, source bytes, replica, attempt): all λ of a replica start from the
+    same noise. gid = H(sample, source bytes, prompts, λ, seed, steps, generator fingerprint), so
+    equal ids mean equal images.
 
     Raises ValueError if a test row is among the sources.
     """
@@ -38,7 +40,8 @@ def make_plan(
     for source in hard.select(columns).to_pylist():
         if source["split"] not in ("train", "val"):
             raise ValueError(
-                f"sample {source['sample_id']} is of split {source['split']}: nothing is made from it"
+                f"sample {source['sample_id']} is of split {source['split']}: nothing is made "
+                "from it"
             )
         probe = source["split"] == "val"
         for replica in range(config.probe_replicas if probe else config.replicas):
@@ -70,9 +73,11 @@ def make_plan(
 def next_attempt(
     made: pa.Table, config: PlanConfig, *, fingerprint: str, base_seed: int
 ) -> pa.Table:
-    """The PLAN of the next try at what failed: SPECTRUM rows of one round whose text_sim is too low, or whose image broke.
+    """The PLAN of the next try at what failed: SPECTRUM rows of one round whose text_sim is too
+    low, or whose image broke.
 
-    Everything stays but the attempt and, with it, the seed. Rows whose source is at fault are not tried again.
+    Everything stays but the attempt and, with it, the seed. Rows whose source is at fault are not
+    tried again.
     """
     again: list[dict[str, object]] = []
     for row in made.select([*PLAN.names, "status", "error", "text_sim"]).to_pylist():
@@ -107,7 +112,8 @@ def _plan(rows: list[dict[str, object]], config: PlanConfig, fingerprint: str) -
 
 
 def _cut(rows: list[dict[str, object]], shard_steps: int) -> list[dict[str, object]]:
-    """Adds `shard_id`: rows, which lie source by source, fill a shard until it holds `shard_steps` steps."""
+    """Adds `shard_id`: rows, which lie source by source, fill a shard until it holds `shard_steps`
+    steps."""
     shards: list[list[dict[str, object]]] = []
     load = shard_steps
     for row in rows:

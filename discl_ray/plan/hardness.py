@@ -5,8 +5,9 @@
     class_count   every training image of a class with few of them (paper §3.2, long-tail tasks)
     confidence    the training images whose own class a classifier finds least likely (paper §3.2, low-quality tasks)
 
-The same rule picks, from the val split, the sources of the probe spectra by which a curriculum judges its progress; test rows are
-never sources. A confident classifier that says something else may be right: such an image is a suspect, shown and not used.
+The same rule picks, from the val split, the sources of the probe spectra by which a curriculum
+judges its progress; test rows are never sources. A confident classifier that says something else
+may be right: such an image is a suspect, shown and not used.
 """
 
 from __future__ import annotations
@@ -80,9 +81,11 @@ def by_class_count(rows: pa.Table, config: HardConfig, _predictions: pa.Table | 
 
 
 def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | None) -> Verdicts:
-    """Hard is what its classifier finds least likely to be what it is; ties are broken by `sample_id`.
+    """Hard is what its classifier finds least likely to be what it is; ties are broken by
+    `sample_id`.
 
-    The cut is found on train, after suspects, excluded classes and images without a prediction are left out; val takes it over.
+    The cut is found on train, after suspects, excluded classes and images without a prediction are
+    left out; val takes it over.
 
     Raises DataError if predictions are missing or belong to other samples.
     """
@@ -108,7 +111,8 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
     pool = order[(usable & train)[order]]
     if not len(pool):
         raise DataError(
-            "no training image is left to be hard: all are suspects, of hard.exclude_classes, or without a prediction; "
+            "no training image is left to be hard: all are suspects, of hard.exclude_classes, or "
+            "without a prediction; "
             f"to see them, {advice('identify')}"
         )
     if config.threshold is not None:
@@ -126,7 +130,8 @@ RULES: dict[str, Callable[[pa.Table, HardConfig, pa.Table | None], Verdicts]] = 
     "class_count": by_class_count,
     "confidence": by_confidence,
 }
-"""Rules for hardness: (SAMPLES rows of train and val, config, PREDICTIONS of the same) -> Verdicts."""
+"""Rules for hardness: (SAMPLES rows of train and val, config, PREDICTIONS of the same) ->
+Verdicts."""
 
 
 def hardness(
@@ -153,7 +158,8 @@ def hardness(
 def hard_samples(
     samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None
 ) -> pa.Table:
-    """The sources of the spectrum as SAMPLES rows, in their order: hard training images, and hard val images for the probes.
+    """The sources of the spectrum as SAMPLES rows, in their order: hard training images, and hard
+    val images for the probes.
 
     Of a class's hard val images the hardest `probe_sources` are taken; images are not looked at.
 
@@ -185,7 +191,8 @@ def describe_rule(judged: pa.Table, config: HardConfig) -> str:
     else:
         if not config.include_suspects and (suspects := pc.sum(train["suspect"]).as_py()):
             left_out.append(
-                f"{suspects} whose label is suspect (another class with at least {config.suspect_above:g})"
+                f"{suspects} whose label is suspect (another class with at least "
+                f"{config.suspect_above:g})"
             )
         if unread := train["prob_true"].null_count:
             left_out.append(f"{unread} that could not be read")
@@ -211,8 +218,8 @@ def predictions_folder(
 ) -> str:
     """The folder of PREDICTIONS under a run, `predictions-<hash8>`, named by all that decides them.
 
-    `samples` and `scorer` are fingerprints, `prompts` one a class, `classifier` the seed and the identity fields of the start of a
-    training run.
+    `samples` and `scorer` are fingerprints, `prompts` one a class, `classifier` the seed and the
+    identity fields of the start of a training run.
     """
     decides = (
         [scorer, list(prompts)] if config.method == "zero_shot" else [classifier, config.folds]
@@ -263,21 +270,24 @@ def _check_excluded(samples: pa.Table, config: HardConfig) -> None:
 def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
     """GUESSES for `rows`, in their order.
 
-    Raises DataError for rows without a prediction, predictions for another set of classes, and numbers that are no probabilities.
+    Raises DataError for rows without a prediction, predictions for another set of classes, and
+    numbers that are no probabilities.
     """
     again = advice("identify")
     place = pc.index_in(rows["sample_id"], predictions["sample_id"].combine_chunks())
     if place.null_count:
         lacking = rows.filter(pc.is_null(place))["sample_id"][0].as_py()
         raise DataError(
-            f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {lacking}; {again}"
+            f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {lacking}; "
+            f"{again}"
         )
     found = predictions.take(place)
     other = pc.fill_null(pc.not_equal(found["label"], rows["label"]), True)
     if pc.any(other).as_py():
         first = rows.filter(other).select(["sample_id", "label"]).to_pylist()[0]
         raise DataError(
-            f"the predictions are for other classes: {first['sample_id']} has label {first['label']} now; {again}"
+            f"the predictions are for other classes: {first['sample_id']} has label "
+            f"{first['label']} now; {again}"
         )
     for name in ("prob_true", "prob_pred"):
         inside = pc.and_(
@@ -286,7 +296,8 @@ def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
         if not pc.all(inside, min_count=0).as_py():
             broken = found.filter(pc.invert(inside)).select(["sample_id", name]).to_pylist()[0]
             raise DataError(
-                f"{broken['sample_id']}: {name} = {broken[name]} is no probability; delete the predictions' folder and {again}"
+                f"{broken['sample_id']}: {name} = {broken[name]} is no probability; delete the "
+                f"predictions' folder and {again}"
             )
     return found.select(GUESSES.names)
 
@@ -297,13 +308,15 @@ def _nothing_hard(judged: pa.Table, config: HardConfig) -> str:
     if config.rule == "confidence":
         lowest = pc.min(train["prob_true"]).as_py()
         return (
-            f"hard.threshold = {config.threshold:g}: no training image has a lower probability of its class "
+            f"hard.threshold = {config.threshold:g}: no training image has a lower probability of "
+            "its class "
             f"(the lowest is {lowest:.3g}); raise hard.threshold, {otherwise}"
         )
     smallest = min(
         class_counts(train.filter(pa.array(~_excluded(train, config)))).values(), default=0
     )
     return (
-        f"hard.below = {config.below}: no class has fewer training images (the smallest has {smallest}); "
+        f"hard.below = {config.below}: no class has fewer training images (the smallest has "
+        f"{smallest}); "
         f"raise hard.below, {otherwise}"
     )

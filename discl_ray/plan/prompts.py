@@ -1,7 +1,8 @@
 """Class name -> generation prompts and the filter prompt.
 
-They are two things: an image may be made from a scene description, and is scored against the plain class ("a photo of X").
-Scene descriptions come from a file, for any class or for one; their content decides what is made, the file's place does not.
+They are two things: an image may be made from a scene description, and is scored against the plain
+class ("a photo of X"). Scene descriptions come from a file, for any class or for one; their content
+decides what is made, the file's place does not.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ PARTS = ("any", "classes")
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """What the classes are called towards the models: the configuration and the scene descriptions, already checked."""
+    """What the classes are called towards the models: the configuration and the scene descriptions,
+    already checked."""
 
     config: PromptConfig
     general: tuple[str, ...] = ()
@@ -58,7 +60,8 @@ class Prompts:
     def check(self, class_names: Collection[str]) -> None:
         """Whether the data set's class names and these prompts belong together.
 
-        Raises ConfigError like `check_names`, and if a class of the scene descriptions is not in the data set.
+        Raises ConfigError like `check_names`, and if a class of the scene descriptions is not in
+        the data set.
         """
         check_names(class_names, force=self.config.force)
         known = set(class_names)
@@ -70,7 +73,8 @@ class Prompts:
 
 
 def load_prompts(config: PromptConfig) -> Prompts:
-    """The prompts of a configuration with the scene descriptions of its file. A relative path is one from the working directory.
+    """The prompts of a configuration with the scene descriptions of its file. A relative path is
+    one from the working directory.
 
     Raises ConfigError naming the file and every key whose rule is broken.
     """
@@ -100,11 +104,13 @@ def check_names(class_names: Iterable[str], *, force: bool) -> None:
     mend = "give data.names=FILE.csv with the header `class,name` and a line for each"
     if broken := [name for name in names if not name.strip() or has_control(name)]:
         raise ConfigError(
-            f"class names that are empty or hold a control character: {_some(broken)}; {mend}, or rename them"
+            f"class names that are empty or hold a control character: {_some(broken)}; {mend}, or "
+            "rename them"
         )
     if not force and (codes := [name for name in names if code_like(name)]):
         raise ConfigError(
-            f"class names that read like codes, which no text encoder knows: {_some(codes)}; {mend}, or prompts.force=true"
+            f"class names that read like codes, which no text encoder knows: {_some(codes)}; "
+            f"{mend}, or prompts.force=true"
         )
 
 
@@ -114,7 +120,8 @@ def _folded(text: str) -> str:
 
 
 class _Loader(yaml.BaseLoader):
-    """Every scalar is text (`no` and `17` may be classes), and a key that stands twice is an error."""
+    """Every scalar is text (`no` and `17` may be classes), and a key that stands twice is an
+    error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         return _without_twice(self.construct_pairs(node, deep=True))

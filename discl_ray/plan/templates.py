@@ -6,11 +6,13 @@ import string
 import unicodedata
 
 LONGEST = 400
-"""Characters of a scene description: several times what the 77 tokens of a CLIP text encoder hold."""
+"""Characters of a scene description: several times what the 77 tokens of a CLIP text encoder
+hold."""
 
 
 def broken_rule(template: str) -> str | None:
-    """What is wrong with a template. Fields of `name` are refused, too: `{name.__class__}` would show the program, not the class."""
+    """What is wrong with a template. Fields of `name` are refused, too: `{name.__class__}` would
+    show the program, not the class."""
     if not template.strip():
         return "is empty"
     if has_control(template):

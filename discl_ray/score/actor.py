@@ -2,8 +2,8 @@
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
 """The scorer's Ray actor: a shard with images in, the same rows with the columns SCORES out.
 
-Class prompts are embedded once per process, and so is each real image, unless more than REMEMBERED others have come since; made images
-are scored as they are stored.
+Class prompts are embedded once per process. Real images are too, except those that fall out of a
+cache of CACHED_SOURCES. Made images are scored as they are stored.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from discl_ray.process.calls import AGAIN
 from discl_ray.score.clip import ClipScorer, rank_of
 from discl_ray.score.config import ScorerConfig
 
-REMEMBERED = 4096
-"""Real images whose embeddings are remembered: 8 MB for 512 numbers each."""
+CACHED_SOURCES = 4096
+"""Real images whose embeddings are kept: 8 MB for 512 numbers each."""
 
 
 class ScoreActor:
@@ -43,8 +43,11 @@ class ScoreActor:
         self, config: ScorerConfig, class_prompts: Sequence[str], run: Store, heartbeat: Any = None
     ) -> None:
         torch.set_num_threads(config.threads)
-        self.run, self.batch = run, config.batch
-        self.place = {prompt: i for i, prompt in reversed(list(enumerate(class_prompts)))}
+        self.run = run
+        self.batch = config.batch
+        self.place: dict[str, int] = {}
+        for i, prompt in enumerate(class_prompts):
+            self.place.setdefault(prompt, i)  # two classes may share a prompt
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
         with report_loading(heartbeat, name):
             device = device_of(config.on_gpu, CPU_ONLY)
@@ -52,7 +55,7 @@ class ScoreActor:
             self.texts = self.scorer.embed_texts(class_prompts)
         if heartbeat is not None:
             heartbeat.report.remote(name, WorkerSigns(phase="idle"))
-        self.known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self.sources: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The packed shard with its scores; rows without an image have none."""
@@ -67,18 +70,19 @@ class ScoreActor:
     def _score(self, made: pa.Table) -> dict[str, NDArray[Any]]:
         """SCORES of rows with an image, shape (rows,) each.
 
-        Products of one image with all prompts, so that a score's bits depend on no other image of the shard.
+        Products of one image with all prompts, so that a score's bits depend on no other image of
+        the shard.
         """
-        ids, prompts = made["sample_id"].to_pylist(), made["filter_prompt"].to_pylist()
-        own = [self.place[prompt] for prompt in prompts]
+        ids = made["sample_id"].to_pylist()
+        own = [self.place[prompt] for prompt in made["filter_prompt"].to_pylist()]
         real = self._embed_sources(ids)
-        ranks = {
-            key: rank_of(key[1], self.texts @ real[key[0]])
-            for key in set(zip(ids, own, strict=True))
-        }
+        ranks: dict[tuple[str, int], int] = {}
+        for sample_id, prompt in set(zip(ids, own, strict=True)):
+            ranks[sample_id, prompt] = rank_of(prompt, self.texts @ real[sample_id])
         scores = {field.name: np.zeros(len(ids), field.type.to_pandas_dtype()) for field in SCORES}
         for i, image in enumerate(self._embed_made(made["image"])):
-            similarities, source = self.texts @ image, real[ids[i]]
+            similarities = self.texts @ image
+            source = real[ids[i]]
             scores["text_sim"][i] = similarities[own[i]]
             scores["text_rank"][i] = rank_of(own[i], similarities)
             scores["image_sim"][i] = source @ image
@@ -90,24 +94,33 @@ class ScoreActor:
         """Unit vectors of stored images, shape (D,) each; pixels of one batch at a time."""
         for begin in range(0, len(images), self.batch):
             part = images.slice(begin, self.batch).to_pylist()
-            yield from self.scorer.embed_images([decode_image(image["bytes"]) for image in part])
+            pixels = [decode_image(image["bytes"]) for image in part]
+            yield from self.scorer.embed_images(pixels)
 
     def _embed_sources(self, sample_ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """Unit vectors of real images, shape (D,) each; those that are not remembered are read and embedded."""
+        """Unit vectors of real images, shape (D,) each; those not in the cache are read."""
         wanted = dict.fromkeys(sample_ids)
-        if new := [sample_id for sample_id in wanted if sample_id not in self.known]:
-            sources, broken = read_sources(self.run, pa.array(new))
-            if broken:
-                name, reason = min(broken.items())
-                raise DataError(
-                    f"{name}: its image was read before and cannot be read now ({reason}); bring it back and {AGAIN}"
-                )
-            for sample_id, source in sources.items():
-                # alone, so that its bits depend neither on its shard nor on what is remembered
-                self.known[sample_id] = self.scorer.embed_images([source])[0]
+        new = [sample_id for sample_id in wanted if sample_id not in self.sources]
+        if new:
+            self._read_sources(new)
+        real: dict[str, NDArray[np.float32]] = {}
         for sample_id in wanted:
-            self.known.move_to_end(sample_id)
-        real = {sample_id: self.known[sample_id] for sample_id in wanted}
-        while len(self.known) > REMEMBERED:
-            self.known.popitem(last=False)
+            self.sources.move_to_end(sample_id)
+            real[sample_id] = self.sources[sample_id]
+        # only now: a shard may have more sources than are kept
+        while len(self.sources) > CACHED_SOURCES:
+            self.sources.popitem(last=False)
         return real
+
+    def _read_sources(self, sample_ids: Sequence[str]) -> None:
+        """Embeds real images into the cache."""
+        sources, broken = read_sources(self.run, pa.array(sample_ids))
+        if broken:
+            name, reason = min(broken.items())
+            raise DataError(
+                f"{name}: its image was read before and cannot be read now ({reason}); bring it "
+                f"back and {AGAIN}"
+            )
+        for sample_id, source in sources.items():
+            # alone, so that its bits depend neither on its shard nor on the cache
+            self.sources[sample_id] = self.scorer.embed_images([source])[0]

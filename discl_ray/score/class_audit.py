@@ -1,4 +1,4 @@
-"""Does the scorer know the classes by their names? Real images of each, ranked among the prompts of all."""
+"""Whether the scorer knows the classes: real images of each, ranked among the prompts of all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from discl_ray.score.clip import rank_of
 class Scorer(Protocol):
     """What is needed of `ClipScorer`."""
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]: ...  # noqa: D102
-    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]: ...  # noqa: D102
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, shape (len(texts), D)."""
+        ...
+
+    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Unit vectors of RGB (H, W, 3) images, shape (len(images), D)."""
+        ...
 
 
 def class_ranks(
     images: Iterable[tuple[str, NDArray[np.uint8]]], prompts: Mapping[str, str], scorer: Scorer
 ) -> dict[str, float]:
-    """Class -> the median rank of its own prompt among all `prompts`, over its images; 1 is best, ties count in its favour.
+    """Class -> the median rank of its own prompt among all `prompts`, over its images; 1 is best.
 
-    `images` are (class, RGB uint8 (H, W, 3)) in any order and are taken one at a time: hundreds of decoded photographs would
-    fill the memory. The result has the order of `prompts`; classes without an image are left out.
+    `prompts` are by class, `images` are (class, RGB uint8 (H, W, 3)) in any order; they are taken
+    one at a time, because hundreds of decoded photographs would fill the memory. Ties count in the
+    class's favour. The result has the order of `prompts`, without classes that have no image.
 
     Raises KeyError for an image whose class has no prompt.
     """
@@ -32,21 +38,18 @@ def class_ranks(
     position = {name: i for i, name in enumerate(prompts)}
     ranks: dict[str, list[int]] = {}
     for name, image in images:
-        ranks.setdefault(name, []).append(
-            rank_of(position[name], texts @ scorer.embed_images([image])[0])
-        )
+        similarities = texts @ scorer.embed_images([image])[0]
+        rank = rank_of(position[name], similarities)
+        ranks.setdefault(name, []).append(rank)
     return {name: float(np.median(ranks[name])) for name in prompts if name in ranks}
 
 
 def unknown_classes(ranks: Mapping[str, float], count: int) -> dict[str, float]:
     """Classes ranked too low among `count` prompts for a scorer that knows them, worst first.
 
-    Too low is beyond the third and beyond the best quarter; by chance the middle one of three images lies there five times in six.
+    Too low is beyond the third and beyond the best quarter; by chance the median of three images
+    is there five times in six.
     """
     limit = max(3.0, count / 4)
-    return dict(
-        sorted(
-            ((name, rank) for name, rank in ranks.items() if rank > limit),
-            key=lambda item: -item[1],
-        )
-    )
+    low = {name: rank for name, rank in ranks.items() if rank > limit}
+    return dict(sorted(low.items(), key=lambda item: -item[1]))

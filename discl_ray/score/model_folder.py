@@ -1,4 +1,4 @@
-"""An open_clip folder, name or checkpoint, checked without loading it."""
+"""Checks of an open_clip folder, name or checkpoint, without loading it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from discl_ray.errors import ModelError
 from discl_ray.score.config import ScorerConfig
 
 FIRST = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-"""What open_clip takes from a folder before it looks at pickled weights."""
+"""What open_clip loads from a folder before it looks for pickled weights."""
 
 QUICKGELU = "-quickgelu"
 """Ends the name of a definition with that activation."""
 
 CHECKED = {"19f4dabd20bb3986e09986578aeb7fb5", "0c7e3dfa5e3f825d4051c5cf48b1dd62"}
-"""What was found in order: outlines of the embedded CLIPs, when they were committed, and this process's folders, files and tags."""
+"""Outlines of models that passed: the embedded CLIPs, and what this process checked."""
 
 QUICK = {
     "RN50": ("openai", "yfcc15m", "cc12m"),
@@ -36,86 +36,108 @@ QUICK = {
     "ViT-bigG-14": ("metaclip_fullcc",),
     "ViT-H-14-worldwide": ("metaclip2_worldwide",),
 }
-"""Definitions with GELU -> the tags whose weights open_clip 3.3 says were trained with QuickGELU. Scores made before that was heeded
-are others, and go by another fingerprint."""
+"""Definitions with GELU -> tags whose weights open_clip 3.3 says were trained with QuickGELU.
+
+Scores with the wrong activation, by earlier versions, are others and have another fingerprint.
+"""
+
+LOCAL = "local-dir:"
+"""open_clip's prefix of a folder."""
 
 
 def open_clip_name(config: ScorerConfig) -> str:
     """What open_clip calls the configured model.
 
-    Raises ModelError for a folder without an open_clip config or without safetensors, and for a checkpoint that is not there or
-    of another kind.
+    Raises ModelError for a folder without an open_clip config or without safetensors, and for a
+    checkpoint that is not there or of another kind.
     """
     folder = SCORER if config.model == "embedded" else Path(config.model)
-    if not folder.is_dir():
-        if config.model.startswith((".", "/", "~")):
-            raise ModelError(f"scorer.model = '{config.model}': no such folder")
-        _check_checkpoint(config.pretrained)
-        return config.model
+    if folder.is_dir():
+        _check_folder(folder)
+        return f"{LOCAL}{folder}"
+    if config.model.startswith((".", "/", "~")):
+        raise ModelError(f"scorer.model = '{config.model}': no such folder")
+    _check_checkpoint(config.pretrained)
+    return config.model
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises ModelError unless open_clip would load safetensors from this folder."""
     if not (folder / "open_clip_config.json").is_file():
         raise ModelError(f"{folder}: no open_clip_config.json; an open_clip folder has one")
     if not list(folder.glob("*.safetensors")):
         raise ModelError(
             f"{folder}: no *.safetensors file; pickled weights are not loaded, convert them first"
         )
-    pickles = sorted(path.name for kind in ("*.bin", "*.pth") for path in folder.glob(kind))
+    pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pth")])
     if pickles and not any((folder / name).is_file() for name in FIRST):
+        names = sorted(path.name for path in pickles)
         raise ModelError(
-            f"{folder}: open_clip might load {pickles[0]}, which is pickled; remove it or name the weights {FIRST[0]}"
+            f"{folder}: open_clip might load {names[0]}, which is pickled; remove it or name the "
+            f"weights {FIRST[0]}"
         )
-    return f"local-dir:{folder}"
+
+
+def _weights_file(config: ScorerConfig) -> Path | None:
+    """The file that `scorer.pretrained` names; None if it is a tag or nothing."""
+    file = Path(config.pretrained) if config.pretrained else None
+    return file if file and file.is_file() else None
 
 
 def check_scorer(config: ScorerConfig) -> None:
-    """Raises ModelError unless the configured model is there and complete, and its weights are its own; loads nothing.
+    """Raises ModelError unless the configured model is available, complete and consistent.
 
-    What a tag names is downloaded if it is not on this machine yet.
+    Loads nothing; downloads what a tag names if it is not on this machine.
     """
     name = open_clip_name(config)
-    if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:"))
+    file = _weights_file(config)
+    local = name.startswith(LOCAL)
+    if local:
+        folder = Path(name.removeprefix(LOCAL))
         read_json(folder / "open_clip_config.json")
-        for file in folder.glob("*.safetensors"):
-            read_header(file)
-    elif config.pretrained and Path(config.pretrained).is_file():
-        read_header(Path(config.pretrained))
-        _check_activation(config.model, Path(config.pretrained))
-    files = _files(config, name)
-    known = (
-        outline(files)
-        if name.startswith("local-dir:")
-        else stable_id(name, config.pretrained, outline(files))
-    )
-    if known in CHECKED:
+        for weights in folder.glob("*.safetensors"):
+            read_header(weights)
+    elif file is not None:
+        read_header(file)
+        _check_activation(config.model, file)
+    found = outline(_files(config, name))
+    checked = found if local else stable_id(name, config.pretrained, found)
+    if checked in CHECKED:
         return
-    where = f"scorer.model = '{config.model}'" + (
-        f", pretrained = {config.pretrained}" if config.pretrained else ""
-    )
+    where = f"scorer.model = '{config.model}'"
+    if config.pretrained:
+        where += f", pretrained = {config.pretrained}"
     check_apart("discl_ray.models.clip:check_clip", name, config.pretrained, where)
-    CHECKED.add(known)
+    CHECKED.add(checked)
 
 
 def scorer_warnings(config: ScorerConfig) -> list[str]:
-    """What is allowed but worth knowing."""
-    name, file = definition(config.model), Path(config.pretrained or "")
+    """What is allowed but may not be intended, in sentences."""
     if config.model == "embedded" or Path(config.model).is_dir():
-        what = "the CLIP for digits" if config.model == "embedded" else "a folder"
-        own = f"scorer.model = {config.model} is {what}, with weights of its own"
-        return (
-            [f"scorer.pretrained = {config.pretrained} is not used: {own}"]
-            if config.pretrained
-            else []
-        )
-    if not file.is_file() or name.removesuffix(QUICKGELU) not in QUICK:
+        return [_unused(config)] if config.pretrained else []
+    name = definition(config.model)
+    base = name.removesuffix(QUICKGELU)
+    file = _weights_file(config)
+    if file is None or base not in QUICK:
         return []
     if (file.parent / "open_clip_config.json").is_file():
-        return []
-    quick = name.endswith(QUICKGELU)
-    other = name.removesuffix(QUICKGELU) if quick else name + QUICKGELU
+        return []  # it says which activation, and is checked against
+    if name.endswith(QUICKGELU):
+        activation, other = "QuickGELU, as OpenAI and MetaCLIP did", base
+    else:
+        activation, other = "GELU, as LAION and DataComp did", name + QUICKGELU
     return [
-        f"scorer.pretrained is a file, which does not say what it was trained with; scorer.model = {config.model} takes "
-        f"{'QuickGELU, as OpenAI and MetaCLIP did' if quick else 'GELU, as LAION and DataComp did'}; else set scorer.model={other}"
+        "scorer.pretrained is a file, which does not say what it was trained with; "
+        f"scorer.model = {config.model} takes {activation}; else set scorer.model={other}"
     ]
+
+
+def _unused(config: ScorerConfig) -> str:
+    what = "the CLIP for digits" if config.model == "embedded" else "a folder"
+    return (
+        f"scorer.pretrained = {config.pretrained} is not used: scorer.model = {config.model} is "
+        f"{what}, with weights of its own"
+    )
 
 
 def definition(model: str) -> str:
@@ -124,7 +146,7 @@ def definition(model: str) -> str:
 
 
 def scorer_fingerprint(config: ScorerConfig) -> str:
-    """Everything that decides a score: the weights if they are here, else the name they are loaded under.
+    """Hash of all that decides a score: the weights if they are here, else their name.
 
     Raises ModelError like `open_clip_name`.
     """
@@ -138,43 +160,43 @@ def scorer_fingerprint(config: ScorerConfig) -> str:
 
 
 def _files(config: ScorerConfig, name: str) -> dict[str, Path]:
-    """The files here that decide a score."""
-    files = (
-        sorted(Path(name.removeprefix("local-dir:")).iterdir())
-        if name.startswith("local-dir:")
-        else []
-    )
-    files += (
-        [Path(config.pretrained)] if config.pretrained and Path(config.pretrained).is_file() else []
-    )
+    """The local files that decide a score."""
+    files: list[Path] = []
+    if name.startswith(LOCAL):
+        files += sorted(Path(name.removeprefix(LOCAL)).iterdir())
+    file = _weights_file(config)
+    if file is not None:
+        files.append(file)
     return {file.name: file for file in files if file.is_file()}
 
 
 def _check_activation(model: str, file: Path) -> None:
-    """A file beside an open_clip_config.json was trained with what that says."""
+    """Raises ModelError if an open_clip_config.json beside a file names another activation."""
     beside = file.parent / "open_clip_config.json"
     if not beside.is_file():
         return
-    said = bool(read_json(beside).get("model_cfg", {}).get("quick_gelu", False))
-    if (
-        said != definition(model).endswith(QUICKGELU)
-        and definition(model).removesuffix(QUICKGELU) in QUICK
-    ):
+    quick = bool(read_json(beside).get("model_cfg", {}).get("quick_gelu", False))
+    name = definition(model)
+    if name.removesuffix(QUICKGELU) in QUICK and quick != name.endswith(QUICKGELU):
         raise ModelError(
-            f"scorer.pretrained = '{file}': {beside.name} beside it says quick_gelu = {str(said).lower()}, and scorer.model = "
-            f"'{model}' is another activation; set scorer.model={file.parent}, which has both"
+            f"scorer.pretrained = '{file}': {beside.name} beside it says quick_gelu = "
+            f"{str(quick).lower()}, and scorer.model = '{model}' is another activation; set "
+            f"scorer.model={file.parent}, which has both"
         )
 
 
 def _check_checkpoint(pretrained: str | None) -> None:
-    """Lets pass open_clip's tags, which are plain words, and *.safetensors files that are there."""
-    path = Path(pretrained or "")
-    if pretrained is None or (path.name == pretrained and not path.suffix and not path.is_file()):
+    """Raises ModelError for what is neither a tag of open_clip nor a *.safetensors file."""
+    if pretrained is None:
+        return
+    path = Path(pretrained)
+    is_tag = path.name == pretrained and not path.suffix and not path.is_file()
+    if is_tag:
         return
     if path.suffix != ".safetensors":
         raise ModelError(
-            f"scorer.pretrained = '{pretrained}': neither a tag of open_clip nor a *.safetensors file; "
-            "pickled weights are not loaded, convert them first"
+            f"scorer.pretrained = '{pretrained}': neither a tag of open_clip nor a *.safetensors "
+            "file; pickled weights are not loaded, convert them first"
         )
     if not path.is_file():
         raise ModelError(f"scorer.pretrained = '{pretrained}': no such file")

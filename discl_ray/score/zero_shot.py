@@ -1,4 +1,7 @@
-"""Zero-shot prediction as an actor of Ray Data: SAMPLES rows in, PREDICTIONS out. The classes' filter prompts are the classifier."""
+"""Zero-shot prediction as an actor of Ray Data: SAMPLES rows in, PREDICTIONS out.
+
+The classes' filter prompts are the classifier.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from discl_ray.score.config import ScorerConfig
 
 
 class ZeroShotActor:
-    """Probabilities softmax(s · image @ text.T) over all class prompts, with s the model's own logit scale."""
+    """Probabilities softmax(s · image @ text.T) over all class prompts; s is the logit scale."""
 
     def __init__(
         self,
@@ -34,7 +37,8 @@ class ZeroShotActor:
         heartbeat: Any = None,
     ) -> None:
         torch.set_num_threads(config.threads)
-        self.batch, self.fingerprint = config.batch, fingerprint
+        self.batch = config.batch
+        self.fingerprint = fingerprint
         name = f"scorer {os.getpid()} on {socket.gethostname()}"
         with report_loading(heartbeat, name):
             device = device_of(config.on_gpu, CPU_ONLY)
@@ -45,27 +49,27 @@ class ZeroShotActor:
         self.readers = ThreadPoolExecutor(config.threads)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """PREDICTIONS of SAMPLES rows, in their order; nulls for images that cannot be read any more."""
+        """PREDICTIONS of SAMPLES rows, in their order; nulls for images that cannot be read."""
         images = rows["image"].to_pylist()
         probabilities = np.zeros((len(images), len(self.texts)), np.float32)
         read = np.zeros(len(images), bool)
         for begin in range(0, len(images), self.batch):  # pixels of one batch at a time
-            pixels = dict(
-                enumerate(self.readers.map(_pixels, images[begin : begin + self.batch]), begin)
-            )
-            found = [i for i, image in pixels.items() if image is not None]
-            if found:
-                embedded = self.scorer.embed_images(
-                    [image for image in pixels.values() if image is not None]
-                )
-                probabilities[found] = softmax(
-                    self.scorer.logit_scale * embedded @ self.texts.T, axis=1
-                )
+            batch = self.readers.map(_pixels, images[begin : begin + self.batch])
+            pixels = {i: image for i, image in enumerate(batch, begin) if image is not None}
+            if pixels:
+                found = list(pixels)
+                probabilities[found] = self._predict(list(pixels.values()))
                 read[found] = True
         return predictions_of(rows, probabilities, read, fold=-1, scorer=self.fingerprint)
 
+    def _predict(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Class probabilities, shape (len(images), classes)."""
+        embedded = self.scorer.embed_images(images)
+        return softmax(self.scorer.logit_scale * embedded @ self.texts.T, axis=1)
+
 
 def _pixels(image: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    """RGB uint8 (H, W, 3), or None."""
     try:
         return image_pixels(image)
     except (OSError, ImageError):

@@ -279,7 +279,7 @@ CONFIGS = {
     "width of the text": (
         "unet/config.json",
         {"cross_attention_dim": 32},
-        "wants 32 numbers a token",
+        "needs 32 numbers a token",
     ),
     "learned variance": ("unet/config.json", {"out_channels": 8}, "makes 8 channels of 4"),
     "groups": ("unet/config.json", {"norm_num_groups": 3}, "no unet can be built from it"),

@@ -91,14 +91,14 @@ def replay(monkeypatch):
 def trajectory_of_table(table: Table, first, end, x, outputs, noises):
     c = {n: getattr(table, n) for n in COEFFICIENTS}
     clean, noise = (v.double().numpy() for v in x)
-    x = c["signal"][first] * clean + c["spread"][first] * noise
+    x = c["sqrt_alpha_bar"][first] * clean + c["sigma"][first] * noise
     history, seen = None, []
     for k in range(first, end):
         m, z = outputs[k].double().numpy(), noises[k].double().numpy()
-        inputs = c["scale"][k] * x
-        data = c["data_keep"][k] * x + c["data_push"][k] * m
+        inputs = c["c_in"][k] * x
+        data = c["x0_c_x"][k] * x + c["x0_c_out"][k] * m
         h = data if history is None else history
-        x = c["keep"][k] * x + c["push"][k] * m + c["past"][k] * h + c["kick"][k] * z
+        x = c["c_x"][k] * x + c["c_out"][k] * m + c["c_prev"][k] * h + c["noise_std"][k] * z
         history = data
         seen.append((inputs, x))
     return seen
@@ -166,8 +166,12 @@ def test_what_a_config_leaves_out_means_what_it_means_to_diffusers(name):
 def test_the_comparison_notices_one_wrong_coefficient(name, k):
     settings = {**BASE, "prediction_type": "v_prediction"}
     table = SAMPLERS[name](settings, 20)
-    used = [n for n in COEFFICIENTS if getattr(table, n)[k] != 0 and n not in ("signal", "spread")]
-    assert {"keep", "push", "scale"} <= set(used)
+    used = [
+        n
+        for n in COEFFICIENTS
+        if getattr(table, n)[k] != 0 and n not in ("sqrt_alpha_bar", "sigma")
+    ]
+    assert {"c_x", "c_out", "c_in"} <= set(used)
     for column in used:
         wrong = getattr(table, column).copy()
         wrong[k] *= 1 + 3e-3
@@ -193,7 +197,10 @@ def test_ddpm_large_is_equation_2_in_float64(prediction, num_steps):
         if table.timesteps[k] == 0:  # the last step of all adds no noise
             expected = expected - np.sqrt(1 - alpha) * z
         np.testing.assert_allclose(
-            table.keep[k] * x + table.push[k] * m + table.kick[k] * z, expected, rtol=0, atol=1e-12
+            table.c_x[k] * x + table.c_out[k] * m + table.noise_std[k] * z,
+            expected,
+            rtol=0,
+            atol=1e-12,
         )
 
 
@@ -212,7 +219,7 @@ def test_pure_noise_starts_where_diffusers_starts(name):
 def test_only_the_multistep_method_has_a_past_and_only_ddpm_kicks():
     tables = {name: sampler(BASE, 20) for name, sampler in SAMPLERS.items()}
     assert [n for n, t in tables.items() if t.multistep] == ["dpm++2m"]
-    assert [n for n, t in tables.items() if t.kick.any()] == ["ddpm_large", "ddpm_small"]
+    assert [n for n, t in tables.items() if t.noise_std.any()] == ["ddpm_large", "ddpm_small"]
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
@@ -349,7 +356,7 @@ def test_all_steps_of_ddim_are_equation_12(one):
         x0 = (x - np.sqrt(1 - a[t]) * e) / np.sqrt(a[t])
         expected = np.sqrt(following) * x0 + np.sqrt(1 - following) * e
         np.testing.assert_allclose(
-            table.keep[k] * x + table.push[k] * e, expected, rtol=0, atol=1e-11
+            table.c_x[k] * x + table.c_out[k] * e, expected, rtol=0, atol=1e-11
         )
 
 
@@ -387,7 +394,7 @@ def test_zero_terminal_snr_is_what_diffusers_makes_of_it(name, num_steps):
 @pytest.mark.parametrize("name", list(SAMPLERS))
 def test_with_zero_terminal_snr_a_schedule_from_the_top_begins_with_noise_alone(name):
     table = SAMPLERS[name]({**BASE, **ZERO_SNR}, 20)
-    assert table.signal[0] / table.spread[0] < 3e-4
+    assert table.sqrt_alpha_bar[0] / table.sigma[0] < 3e-4
     with pytest.raises(ModelError, match="'v_prediction' is needed, with any sampler"):
         SAMPLERS[name]({**BASE, **ZERO_SNR, "prediction_type": "epsilon"}, 20)
 
@@ -471,8 +478,8 @@ def test_trained_betas_are_the_schedule():
 
 def test_a_coefficient_that_is_not_finite_is_refused():
     table = SAMPLERS["ddim"](BASE, 20)
-    with pytest.raises(ModelError, match="push is not finite in 20 steps"):
-        dataclasses.replace(table, push=np.full(20, np.nan))
+    with pytest.raises(ModelError, match="c_out is not finite in 20 steps"):
+        dataclasses.replace(table, c_out=np.full(20, np.nan))
 
 
 def test_an_offset_beyond_the_schedule_is_lowered():

@@ -107,7 +107,7 @@ def test_only_sources_of_rows_with_an_image_are_read(run, asked):
 
 
 def test_the_source_used_longest_ago_is_forgotten_first(run, asked, monkeypatch):
-    monkeypatch.setattr(module, "REMEMBERED", 2)
+    monkeypatch.setattr(module, "CACHED_SOURCES", 2)
     actor = ScoreActor(ScorerConfig(), PROMPTS, run)
     for samples in (
         IDS[:2],
@@ -117,7 +117,7 @@ def test_the_source_used_longest_ago_is_forgotten_first(run, asked, monkeypatch)
         IDS[1:2],
     ):  # the third drives out the second
         scored(actor, *samples)
-        assert len(actor.known) <= 2
+        assert len(actor.sources) <= 2
     assert asked == [IDS[:2], IDS[2:3], IDS[1:2]]
     assert len(scored(actor, *IDS)) == len(IDS)  # a shard of more sources than are remembered
 
@@ -129,5 +129,5 @@ def test_a_sources_scores_do_not_depend_on_the_shards_before(run):
         scored(used, *samples)
     assert scored(fresh, *IDS) == scored(used, *IDS)
     np.testing.assert_array_equal(
-        np.stack([fresh.known[s] for s in IDS]), np.stack([used.known[s] for s in IDS])
+        np.stack([fresh.sources[s] for s in IDS]), np.stack([used.sources[s] for s in IDS])
     )
