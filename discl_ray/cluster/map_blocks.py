@@ -51,9 +51,10 @@ def map_blocks(
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         progress = Progress(total, what)
-        dataset = ray.data.from_arrow(blocks).map_batches(
-            work, batch_size=None, batch_format="pyarrow"
-        )
+        # Ray's types ask for a function of any kind of batch.
+        untyped = cast(Any, work)
+        packed = ray.data.from_arrow(cast(Any, blocks))
+        dataset = packed.map_batches(untyped, batch_size=None, batch_format="pyarrow")
         batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         for done in cast("Iterable[pa.Table]", batches):
             progress.advance(done.num_rows if weigh is None else sum(done[weigh].to_pylist()))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
@@ -49,7 +49,7 @@ def stream_images(samples: Store) -> Dataset:
     for split in PREDICTED:
         names += samples.list(split, ".parquet")
     files = ray.data.from_arrow([pa.table({"file": [name]}) for name in names])
-    rows = files.map_batches(_ReadImages(samples), batch_size=1, batch_format="pyarrow")
+    rows = files.map_batches(cast(Any, _ReadImages(samples)), batch_size=1, batch_format="pyarrow")
     return rows.repartition(target_num_rows_per_block=ROWS)
 
 

@@ -1,1 +1,1 @@
-"""Pure parts that every step stands on: arithmetic, tables, identity, storage, images, the filter. No torch, no Ray."""
+"""Pure ground of all steps: λ, schemas, ids, storage, images, metrics. No torch and no ray."""

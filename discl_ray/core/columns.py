@@ -1,6 +1,7 @@
-"""Questions to the columns of a table, with types: pyarrow makes its compute functions at import, and no checker sees them.
+"""The functions of `pyarrow.compute` that this package uses, with types.
 
-A `Mask` is a column of booleans, one a row. A comparison with null is null, and a filter leaves out both null and false rows.
+pyarrow makes its own at import, where no type checker sees them. A `Mask` is a column of booleans,
+one a row. A comparison with null is null, and a filter leaves out both null and false rows.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def is_in(column: Column, values: Column | Sequence[object]) -> Mask:
 
 
 def places_in(column: Column, values: Column | Sequence[object]) -> Column:
-    """The index among the values of what each row holds (int32); null where it is not among them."""
+    """Index among `values` of what each row holds (int32); null where it is not among them."""
     return _compute.index_in(column, value_set=_values(values, column.type))
 
 
@@ -169,13 +170,13 @@ def composed(column: Column) -> Column:
 
 
 def joined(parts: Sequence[Column | str], separator: str = "") -> Column:
-    """The texts of several columns, or the same text for each row, one after the other with a separator between them."""
+    """Texts joined row by row with a separator; a `str` part is the same in every row."""
     scalars = [pa.scalar(part) if isinstance(part, str) else part for part in parts]
     return _compute.binary_join_element_wise(*scalars, separator)
 
 
 def rows_where(table: pa.Table, **values: object) -> pa.Table:
-    """The rows of a table whose named columns hold the given values: `rows_where(spectrum, role="train")`."""
+    """Rows whose columns have the given values, as in `rows_where(spectrum, role="train")`."""
     for name, value in values.items():
         table = table.filter(equal(table[name], value))
     return table

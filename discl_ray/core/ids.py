@@ -1,6 +1,7 @@
-"""Identity from content: ids, seeds and hashes that are equal on every machine and in every process.
+"""Identity from content: ids, seeds and hashes that are equal in every process on every machine.
 
-Python's `hash` is salted per process and a global random state depends on what ran before; neither is used anywhere.
+Python's `hash` is salted per process and a global random state depends on what ran before; neither
+is used anywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def sha256(data: bytes) -> str:
 def file_hash(file: Path) -> str:
     """SHA-256 of a file's content, hexadecimal.
 
-    Large files of a Hugging Face cache are links to a blob named by that very hash: gigabytes that need not be read.
+    Large files of a Hugging Face cache are links to a blob whose name is that hash: gigabytes that
+    need not be read.
     """
     target = file.resolve()
     if file.is_symlink() and len(target.name) == 64 and set(target.name) <= set("0123456789abcdef"):

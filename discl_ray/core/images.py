@@ -1,7 +1,7 @@
 """Image bytes to pixels and back: one decoder and one encoder for every step.
 
-Whatever the bytes are, the decoder gives upright RGB or an ImageError: one odd file among a million must not end a job, nor
-take its memory.
+Whatever the bytes are, the decoder gives upright RGB or an ImageError: one odd file among a million
+must not end a job, nor take its memory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,18 @@ from discl_ray.errors import ImageError
 Codec = Literal["png", "webp", "jpeg"]
 
 MAX_PIXELS = 50_000_000
-"""Pixels of a decoded image. A JPEG that has more is decoded at a fraction; anything else is refused by its header, before a
-pixel is decoded, unless more are allowed, and then comes reduced."""
+"""Pixels of a decoded image, at most.
+
+A larger JPEG is decoded at a fraction. Anything else is rejected by its header, before a pixel is
+decoded, unless more are allowed; then it is reduced.
+"""
 
 LARGEST = 1_000_000_000
-"""Pixels that can be allowed. Images of a data set were looked at when it was read; whoever reads them again allows as many."""
+"""Pixels that can be allowed. Images of a data set were checked when it was read, and are read
+again with this limit."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""Decoders that untrusted bytes may reach. Pillow has others that run programs (EPS) or that nobody keeps images in."""
+"""Decoders that untrusted bytes may reach. Pillow's others run programs (EPS) or are rare."""
 
 for _plugin in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Avif", "Jpeg2K"):
     importlib.import_module(f"PIL.{_plugin}ImagePlugin")
@@ -56,13 +60,13 @@ HEIC_REMEDY = "pip install 'discl-ray[heic]'"
 
 _HEVC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
-# Some of Pillow's decoders reserve memory as soon as a file is opened (a GIF's frame, a WebP's canvas) and hold only to Pillow's
-# own limit. It refuses above twice this figure; between once and twice it would warn of images that are allowed here.
+# Some of Pillow's decoders reserve memory as soon as a file is opened (a GIF's frame, a WebP's
+# canvas) and obey only Pillow's own limit. It raises above twice this figure; between once and
+# twice it would warn of images that are allowed here.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-PngImagePlugin.MAX_TEXT_MEMORY = (
-    16 * PngImagePlugin.MAX_TEXT_CHUNK
-)  # characters, of up to four bytes each
+# In characters, of up to four bytes each.
+PngImagePlugin.MAX_TEXT_MEMORY = 16 * PngImagePlugin.MAX_TEXT_CHUNK
 
 _CUT = (
     "image file is truncated",
@@ -85,17 +89,20 @@ _ENCODERS: dict[str, Callable[[Image.Image, io.BytesIO, int], None]] = {
 def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Encoded bytes as upright RGB pixels, uint8, contiguous, shape (H, W, 3), H W <= MAX_PIXELS.
 
-    Of more pixels than that a JPEG is decoded at 1/2, 1/4 or 1/8 of its sides, as libjpeg does it; a progressive one and other
-    formats, which have to be decoded whole, may have `limit` pixels and are reduced by a whole number.
+    A JPEG of more pixels is decoded at 1/2, 1/4 or 1/8 of its sides by libjpeg. A progressive one
+    and other formats must be decoded whole; they may have `limit` pixels and are reduced by a whole
+    number.
 
-    Of an animation or a file of many pages, the first. EXIF orientation is applied, alpha is composited on white, colour
-    profiles are ignored. Grey of more than 8 bits is brought to 0…255 by the range of its type: 16 bits by v / 257, 12 bits by
-    v / 16.06. 32-bit integers and floats have no such range, so theirs is judged by the values: floats within [0, 1] are
-    multiplied by 255, values within [0, 255] stay, values within [0, 65535] are divided by 257, and any others are stretched
-    from their minimum to their maximum (an image of one such value is black).
+    Of an animation or a file of many pages, the first is decoded. EXIF orientation is applied,
+    alpha is composited on white, colour profiles are ignored. Grey of more than 8 bits is brought
+    to 0…255 by the range of its type: 16 bits by v / 257, 12 bits by v / 16.06. 32-bit integers and
+    floats have no such range, so the values decide: floats within [0, 1] are multiplied by 255,
+    values within [0, 255] stay, values within [0, 65535] are divided by 257, and any others are
+    stretched from their minimum to their maximum (an image of one such value is black).
 
-    Raises ImageError, and nothing else, with reason `not_an_image` (none of FORMATS), `needs_heic` (HEIC, and the extra is not
-    installed), `too_large`, `truncated` (the end is missing), `not_finite` (floats with NaN or infinity) or `corrupt`.
+    Raises ImageError, and nothing else, with reason `not_an_image` (none of FORMATS), `needs_heic`
+    (HEIC, and the extra is not installed), `too_large`, `truncated` (the end is missing),
+    `not_finite` (floats with NaN or infinity) or `corrupt`.
     """
     try:
         image = _open(data, limit)
@@ -105,7 +112,7 @@ def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels", str(error))
         raise _too_large("", int(found[1]) if found else LARGEST + 1, limit) from error
-    except Exception as error:  # a decoder meeting hostile bytes raises anything: ValueError, struct.error, MemoryError, ...
+    except Exception as error:  # for hostile bytes a decoder may raise anything, even MemoryError
         if _ends_early(data) or any(words in str(error) for words in _CUT):
             raise ImageError("truncated", f"{len(data)} bytes: {error}") from error
         if isinstance(error, UnidentifiedImageError):
@@ -117,9 +124,10 @@ def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def encode_image(pixels: NDArray[np.uint8], codec: Codec, quality: int = 95) -> bytes:
-    """RGB pixels, uint8 (H, W, 3), as encoded bytes. `png` and `webp` are lossless, `jpeg` is of `quality` and 4:4:4.
+    """RGB pixels, uint8 (H, W, 3), as encoded bytes.
 
-    Nothing but pixels is written: no EXIF, no position, no profile.
+    `png` and `webp` are lossless, `jpeg` is of `quality` and 4:4:4. Nothing but pixels is written:
+    no EXIF, no position, no profile.
     """
     out = io.BytesIO()
     _ENCODERS[codec](Image.fromarray(pixels), out, quality)
@@ -183,10 +191,10 @@ def _identified(data: bytes) -> Image.Image:
 
 def _open_heic(data: bytes) -> Image.Image:
     try:
-        from pillow_heif import register_heif_opener
+        import pillow_heif
     except ImportError as error:
         raise ImageError("needs_heic", f"HEIC, which {HEIC_REMEDY} reads") from error
-    register_heif_opener()
+    cast(Any, pillow_heif).register_heif_opener()
     try:
         return Image.open(io.BytesIO(data), formats=["HEIF"])
     except UnidentifiedImageError as error:
@@ -200,8 +208,11 @@ _gate = threading.Lock()
 
 
 @contextlib.contextmanager
-def _pillow_allows(pixels: int) -> Iterator[None]:
-    """Lets Pillow read one image of so many pixels. Its limit is the process's: other threads' images are held to ours only."""
+def _pillow_allows(pixels: int) -> Generator[None]:
+    """Lets Pillow read one image of so many pixels.
+
+    Pillow's limit is the whole process's: meanwhile only ours applies to other threads' images.
+    """
     with _gate:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = pixels // 2
@@ -212,20 +223,19 @@ def _pillow_allows(pixels: int) -> Iterator[None]:
 
 
 def _check_size(image: Image.Image, data: bytes, limit: int) -> None:
-    """Raises ImageError for too many pixels; a JPEG that can be decoded at a fraction is set to the largest one allowed."""
+    """Raises ImageError for too many pixels.
+
+    A JPEG that can be decoded at a fraction is set to the largest one allowed.
+    """
     width, height = image.size
     sizes = [image.size]
-    if isinstance(
-        image, TiffImageFile
-    ):  # a tile is decoded whole, however little of it lies in the image
-        sizes.append(
-            (
-                image.tag_v2.get(ExifTags.Base.TileWidth, 1),
-                image.tag_v2.get(ExifTags.Base.TileLength, 1),
-            )
-        )
+    if isinstance(image, TiffImageFile):
+        # A tile is decoded whole, however little of it is in the image.
+        tags: Any = image.tag_v2
+        wide, tall = ExifTags.Base.TileWidth, ExifTags.Base.TileLength
+        sizes.append((tags.get(wide, 1), tags.get(tall, 1)))
     if isinstance(image, JpegImageFile) and width * height > MAX_PIXELS:
-        part = next((n for n in (2, 4, 8) if -(-width // n) * -(-height // n) <= MAX_PIXELS), None)
+        part = next((n for n in (2, 4, 8) if _pixels(width, height, n) <= MAX_PIXELS), None)
         if _in_one_scan(image, data):
             limit, sizes = LARGEST if part is None else width * height, [image.size]
         if part is not None:
@@ -235,12 +245,22 @@ def _check_size(image: Image.Image, data: bytes, limit: int) -> None:
             raise _too_large(f"{wide}x{tall} are ", wide * tall, limit)
 
 
+def _pixels(width: int, height: int, part: int) -> int:
+    """Pixels of an image whose sides are divided by a number and rounded up."""
+    return -(-width // part) * -(-height // part)
+
+
 def _in_one_scan(image: JpegImageFile, data: bytes) -> bool:
-    """Whether a JPEG is decoded line by line. Progressive ones, and those with a scan a colour, are held whole before."""
+    """Whether a JPEG is decoded line by line.
+
+    Progressive ones, and those with one scan a colour, are held in memory whole.
+    """
     parts = image.layers  # pyright: ignore[reportAttributeAccessIssue]
     header = b"\xff\xda" + (6 + 2 * parts).to_bytes(2, "big") + bytes([parts])
+    if "progressive" in image.info:
+        return False
     end = image.fp.tell() if image.fp else 0
-    return "progressive" not in image.info and data[end - 8 - 2 * parts : end].startswith(header)
+    return data[end - 8 - 2 * parts : end].startswith(header)
 
 
 def _too_large(what: str, pixels: int, limit: int) -> ImageError:
@@ -253,10 +273,13 @@ def _too_large(what: str, pixels: int, limit: int) -> ImageError:
 
 
 def _within(image: Image.Image) -> Image.Image:
-    """A loaded image as RGB of at most MAX_PIXELS: larger ones are reduced, and converted a band of rows at a time."""
+    """A loaded image as RGB of at most MAX_PIXELS.
+
+    Larger ones are reduced, and converted a band of rows at a time, for memory.
+    """
     width, height = image.size
     part = 1
-    while -(-width // part) * -(-height // part) > MAX_PIXELS:
+    while _pixels(width, height, part) > MAX_PIXELS:
         part += 1
     if part == 1:
         return _to_rgb(image)
@@ -272,7 +295,7 @@ def _within(image: Image.Image) -> Image.Image:
 
 
 def _match_transparency(image: Any) -> None:
-    """A PNG names its transparent colour in the depth of the file; Pillow compares it with pixels of 8 bits."""
+    """Scales a PNG's transparent colour to 8 bits: the file has it in its own depth."""
     if image.format != "PNG" or "transparency" not in image.info:
         return
     colour = image.info["transparency"]
@@ -283,17 +306,22 @@ def _match_transparency(image: Any) -> None:
             image.info["transparency"] = colour * 17
         case "RGB;16B":
             image.info["transparency"] = tuple(value >> 8 for value in colour)
+        case _:
+            pass
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1…8; 1 if there is none or the block is broken. Pillow has already applied that of a TIFF."""
+    """EXIF orientation, 1…8; 1 if there is none or the block is broken.
+
+    Pillow has already applied that of a TIFF.
+    """
     with contextlib.suppress(Exception):
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     return 1
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    # exif_transpose() writes the rest of the EXIF anew and fails if it cannot; so it gets the orientation alone
+    # exif_transpose() rewrites other EXIF too and may fail at it: it gets the orientation alone
     image.info.clear()
     image.getexif()[ExifTags.Base.Orientation] = orientation
     ImageOps.exif_transpose(image, in_place=True)
@@ -315,7 +343,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _grey(image: Image.Image) -> NDArray[np.uint8]:
     """Pixels of a mode of more than 8 bits, uint8 (H, W)."""
     values = np.asarray(image)
-    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    tags: Any = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     # the 16 bits of a PGM come as mode I
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         unsigned = image.mode == "I" and tags.get(ExifTags.Base.SampleFormat) in (None, (1,))
@@ -347,21 +375,27 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Whether the container says it is longer than the data. The decoders of these say only that they failed."""
+    """Whether the container says it is longer than the data; decoders say only that they failed."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     if data[:4] in (b"II*\0", b"MM\0*"):  # the directory is often last
         return len(data) <= int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
     if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000 without a container ends with a marker
         return data[-2:] != b"\xff\xd9"
-    if data[4:8] == b"jP  " or data[4:12] in (b"ftypavif", b"ftypavis") or _is_heic(data):
-        start = 0
-        while start + 8 <= len(data):
-            size = int.from_bytes(data[start : start + 4], "big")
-            if size == 1:
-                size = int.from_bytes(data[start + 8 : start + 16], "big")
-            if size < 8:  # 0: up to the end of the file
-                return False
-            start += size
-        return start != len(data)
+    avif = data[4:12] in (b"ftypavif", b"ftypavis")
+    if data[4:8] == b"jP  " or avif or _is_heic(data):
+        return _boxes_end_early(data)
     return False
+
+
+def _boxes_end_early(data: bytes) -> bool:
+    """Whether the last box of an ISO base media file, or a box before it, is cut."""
+    start = 0
+    while start + 8 <= len(data):
+        size = int.from_bytes(data[start : start + 4], "big")
+        if size == 1:  # the size follows, in 64 bits
+            size = int.from_bytes(data[start + 8 : start + 16], "big")
+        if size < 8:  # 0: up to the end of the file
+            return False
+        start += size
+    return start != len(data)

@@ -1,12 +1,14 @@
 """λ, the image-guidance level, in integers.
 
-People write λ as in the paper, 0 (text-typical) to 1 (the real image); tables and file names hold the integer percent. In
-floats `int(50 * (1 - 0.9))` is 4, a step short; here nothing is computed in floats.
+People write λ as in the paper, 0 (text-typical) to 1 (the real image); tables and file names hold
+the integer percent. In floats `int(50 * (1 - 0.9))` is 4, a step short; here nothing is computed in
+floats. This file alone converts between the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 REAL = 100
 """`lam_pct` of the real image."""
@@ -37,18 +39,23 @@ def num_denoising_steps(lam_pct: int, schedule_steps: int) -> int:
 
 
 def coinciding(levels: Collection[int], schedule_steps: int) -> list[tuple[int, int]]:
-    """Pairs of levels, in percent, that take equally many steps (more than none) of T: their images would be the same."""
-    ordered = sorted(levels)
-    steps = [num_denoising_steps(pct, schedule_steps) for pct in ordered]
-    return [
-        (ordered[i], ordered[i + 1])
-        for i in range(len(ordered) - 1)
-        if steps[i] == steps[i + 1] > 0
-    ]
+    """Pairs of levels, in percent, with equally many steps of T: their images would be the same.
+
+    Levels without any step are not paired.
+    """
+
+    def steps(pct: int) -> int:
+        return num_denoising_steps(pct, schedule_steps)
+
+    neighbours = pairwise(sorted(levels))
+    return [(low, high) for low, high in neighbours if steps(low) == steps(high) > 0]
 
 
 def separating_steps(levels: Collection[int], start: int = 1) -> int:
-    """The smallest T from `start` up at which every level, in percent, has steps, and no two equally many. From 100 up all do."""
+    """The smallest T from `start` up that separates all levels, in percent.
+
+    Each level has steps then, and no two equally many. T = 100 separates any levels.
+    """
 
     def separates(steps: int) -> bool:
         return num_denoising_steps(max(levels), steps) > 0 and not coinciding(levels, steps)
@@ -60,7 +67,8 @@ def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
     """What is wrong with a grid of levels to generate, in sentences; empty if nothing is."""
     if not lams:
         return ["is empty: name at least one level in [0, 1), e.g. [0, 0.3]"]
-    problems, seen = [], set[int]()
+    problems: list[str] = []
+    seen: set[int] = set()
     for lam in lams:
         try:
             pct = lam_to_pct(lam)
@@ -75,16 +83,25 @@ def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
             problems.append(f"λ = {lam} is given twice")
         elif num_denoising_steps(pct, schedule_steps) == 0:
             problems.append(
-                f"λ = {lam} leaves no step of {schedule_steps}: lower it or raise the number of steps"
+                f"λ = {lam} leaves no step of {schedule_steps}: "
+                "lower it or raise the number of steps"
             )
         seen.add(pct)
     levels = seen - {REAL}
     if pairs := coinciding(levels, schedule_steps):
-        shown = ", ".join(f"{pct_to_lam(low):g} and {pct_to_lam(high):g}" for low, high in pairs)
-        least, more = separating_steps(levels), separating_steps(levels, schedule_steps)
-        problems.append(
-            f"λ = {shown}: equally many of {schedule_steps} steps, so the images would be the same; the smallest number of steps "
-            f"that separates all levels is {least}"
-            + (f", and from {schedule_steps} up {more}" if more > least else "")
-        )
+        problems.append(_same_images(levels, pairs, schedule_steps))
     return problems
+
+
+def _same_images(
+    levels: Collection[int], pairs: Sequence[tuple[int, int]], schedule_steps: int
+) -> str:
+    """Which levels take equally many steps, and a number of steps that separates them."""
+    shown = ", ".join(f"{pct_to_lam(low):g} and {pct_to_lam(high):g}" for low, high in pairs)
+    least = separating_steps(levels)
+    more = separating_steps(levels, schedule_steps)
+    upwards = f", and from {schedule_steps} up {more}" if more > least else ""
+    return (
+        f"λ = {shown}: equally many of {schedule_steps} steps, so the images would be the same; "
+        f"the smallest number of steps that separates all levels is {least}{upwards}"
+    )

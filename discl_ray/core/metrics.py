@@ -1,7 +1,8 @@
-"""Scores of predictions: top-1 accuracy by group of classes, and macro F1 by domain as WILDS computes it.
+"""Scores of predictions: top-1 accuracy by group of classes, and macro F1 by domain as in WILDS.
 
-Accuracy within a group is over its images, so on a balanced test set every class weighs the same. Macro F1 is the mean over the
-classes that are in the truth; one that is never predicted counts as 0. What has no image has no score: NaN, printed as a dash.
+Accuracy within a group is over its images, so on a balanced test set every class weighs the same.
+Macro F1 is the mean over the classes that are in the truth; one that is never predicted counts as
+0. The score of no images is NaN, printed as a dash.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 GROUPS = ("many", "medium", "few", "overall")
 
 DOMAINS = ("id", "ood")
-"""Domains of data sets whose test images come from where training images did, and from elsewhere."""
+"""Domains of data sets with test images from the places of training images, and from others."""
 
 Scores = dict[tuple[str, str], tuple[float, int]]
 """(metric, group or domain) -> (percent, images)."""
@@ -31,26 +32,31 @@ def top1_by_group(
 ) -> dict[str, tuple[float, int]]:
     """Group -> (top-1 accuracy in percent, number of images); NaN for a group without images."""
     correct = label == predicted
-    of = np.array([groups[int(c)] for c in label])
-    picks = {g: np.ones(len(label), bool) if g == "overall" else of == g for g in GROUPS}
-    return {
-        g: (100 * float(correct[m].mean()) if m.any() else float("nan"), int(m.sum()))
-        for g, m in picks.items()
-    }
+    group_by_row = np.array([groups[int(c)] for c in label])
+    scores: dict[str, tuple[float, int]] = {}
+    for group in GROUPS:
+        inside = np.ones(len(label), bool) if group == "overall" else group_by_row == group
+        scores[group] = _top1(correct[inside])
+    return scores
+
+
+def _top1(correct: NDArray[np.bool_]) -> tuple[float, int]:
+    """Top-1 accuracy in percent, and the number of images."""
+    if not len(correct):
+        return float("nan"), 0
+    return 100 * float(correct.mean()), len(correct)
 
 
 def macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     """Mean F1 in percent over the classes that are in `label` (WILDS); NaN without images."""
     if not len(label):
         return float("nan")
-    from sklearn.metrics import (
-        f1_score,
-    )  # takes most of a second to import, and workers without domains never need it
+    # Importing it takes most of a second, and workers without domains do not need it.
+    from sklearn import metrics  # pyright: ignore[reportMissingTypeStubs]
 
-    zero = cast(Any, 0)
-    return 100 * float(
-        f1_score(label, predicted, labels=np.unique(label), average="macro", zero_division=zero)
-    )
+    f1_score: Any = cast(Any, metrics).f1_score
+    classes = np.unique(label)
+    return 100 * float(f1_score(label, predicted, labels=classes, average="macro", zero_division=0))
 
 
 def scores(
@@ -59,26 +65,36 @@ def scores(
     groups: Mapping[int, str],
     domain: NDArray[np.str_],
 ) -> Scores:
-    """Top-1 by group; where images are of the domains `id` and `ood`, macro F1 and top-1 of each as well."""
-    found: Scores = {
-        ("top1", g): value for g, value in top1_by_group(label, predicted, groups).items()
-    }
+    """Top-1 by group; with images of both domains `id` and `ood`, macro F1 and top-1 of each, too.
+
+    All arrays have shape (N,); `domain` holds a name for each image.
+    """
+    found: Scores = {}
+    for group, value in top1_by_group(label, predicted, groups).items():
+        found["top1", group] = value
     if set(DOMAINS) <= set(np.unique(domain).tolist()):
         for name in DOMAINS:
-            mine = domain == name
-            found["macro_f1", name] = (macro_f1(label[mine], predicted[mine]), int(mine.sum()))
-            found["top1", name] = (100 * float((label == predicted)[mine].mean()), int(mine.sum()))
+            inside = domain == name
+            truth, guess = label[inside], predicted[inside]
+            found["macro_f1", name] = (macro_f1(truth, guess), len(truth))
+            found["top1", name] = _top1(truth == guess)
     return found
 
 
 def main_metric(found: Mapping[tuple[str, str], Any]) -> tuple[str, str]:
-    """By what one choice is better than another on val: macro F1 on other domains where there are, else overall top-1."""
+    """The metric that choices on val use: macro F1 on `ood` if measured, else overall top-1."""
     return ("macro_f1", "ood") if ("macro_f1", "ood") in found else ("top1", "overall")
 
 
 def adjusted(
     probabilities: NDArray[np.float64], counts: NDArray[np.int64], tau: float
 ) -> NDArray[np.int64]:
-    """The classes of argmax_c log p_c - τ log π_c: post-hoc logit adjustment (Menon et al. 2021, Eq. 9). Shape (N,)."""
-    prior = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
-    return (np.log(np.maximum(probabilities, 1e-30)) - tau * np.log(prior)).argmax(1)
+    """argmax_c log p_c - τ log π_c, post-hoc logit adjustment (Menon et al. 2021, Eq. 9).
+
+    `probabilities` has shape (N, classes), `counts` (classes,) holds training images by class.
+    Returns classes, shape (N,).
+    """
+    at_least_one = np.maximum(counts, 1)
+    log_prior = np.log(at_least_one / at_least_one.sum())
+    logits = np.log(np.maximum(probabilities, 1e-30))  # log 0 is not finite
+    return (logits - tau * log_prior).argmax(1)

@@ -19,15 +19,14 @@ def predictions_of(
     fold: NDArray[np.int32] | int,
     scorer: str,
 ) -> pa.Table:
-    """PREDICTIONS of rows with `sample_id` and `label`, from their class probabilities, shape (N, classes).
+    """PREDICTIONS of rows with `sample_id` and `label`.
 
-    Rows that were not `read`, shape (N,), have no probabilities but nulls.
+    `probabilities` has shape (N, classes). Rows that were not `read`, shape (N,), get nulls. `fold`
+    is one number, or one for each row.
     """
-    label, pred, places = (
-        rows["label"].to_numpy(),
-        probabilities.argmax(1),
-        np.arange(len(probabilities)),
-    )
+    label = rows["label"].to_numpy()
+    pred = probabilities.argmax(1)
+    places = np.arange(len(probabilities))
     columns: dict[str, Any] = {
         "sample_id": rows["sample_id"],
         "label": rows["label"],

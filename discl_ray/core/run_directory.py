@@ -4,18 +4,20 @@
     runs/<name>/table-<hash8>/           its images decoded, for all training runs on it
     runs/<name>/train-<hash8>-s<seed>/   one training run
 
-The hash is of the step's identity fields and of the step before, so another λ grid is another directory and a smaller
-micro-batch is the same one. `config.yaml` holds the resolved configuration, `MANIFEST.json` closes a complete run.
+The hash is of the step's identity fields and of the step before, so another λ grid is another
+directory and a smaller micro-batch is the same one. `config.yaml` holds the resolved configuration,
+`MANIFEST.json` closes a complete run.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
@@ -25,11 +27,13 @@ from discl_ray.errors import REMEDIES, IntegrityError, SetupError
 from discl_ray.process.calls import again, in_submitted_job
 from discl_ray.process.masking import masked
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "MANIFEST.json"
 
 
 ANSWER_S = 20.0
-"""Seconds within which the run root has to answer; a server that is away may answer never."""
+"""Seconds within which the run root must answer; a server that is down may never answer."""
 
 
 def check_root(root: str) -> None:
@@ -48,44 +52,44 @@ def check_root(root: str) -> None:
     named = f"run.root = '{root}'"
     if thread.is_alive():
         raise SetupError(
-            f"{named}: does not answer within {ANSWER_S:g} s; mend the mount or the address, or set run.root"
+            f"{named}: does not answer within {ANSWER_S:g} s; "
+            "mend the mount or the address, or set run.root"
         )
     if not found:
         return
     error = found[0]
-    known = error.errno if isinstance(error, OSError) else None
-    why = (
-        error.strerror
-        if isinstance(error, OSError) and error.strerror
-        else masked(" ".join(str(error).split()))[:300]
-    )
-    remedy = REMEDIES.get(known or 0, "set run.root to a folder you may write").replace(
-        "name a", "set run.root to a"
-    )
+    number, strerror = 0, None
+    if isinstance(error, OSError):
+        number, strerror = error.errno or 0, error.strerror
+    why = strerror or masked(" ".join(str(error).split()))[:300]
+    remedy = REMEDIES.get(number, "set run.root to a folder you may write")
+    remedy = remedy.replace("name a", "set run.root to a")
     raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
 
 
 def run_store(root: str, name: str, directory: str) -> Store:
     """The store of a run's step; of all its steps if `directory` is empty.
 
-    Raises SetupError for a relative root inside a submitted job, where the working directory is a copy that is thrown away.
+    Raises SetupError for a relative root inside a submitted job, where the working directory is a
+    temporary copy.
     """
     if in_submitted_job() and "://" not in root and not os.path.isabs(root):
         raise SetupError(
-            f"run.root = '{root}': a submitted job needs an absolute path or a URI that all nodes share, e.g. run.root=/shared/runs"
+            f"run.root = '{root}': a submitted job needs an absolute path or a URI that all nodes "
+            "share, e.g. run.root=/shared/runs"
         )
     return Store.at(root).within(f"{name}/{directory}".rstrip("/"))
 
 
 @contextmanager
-def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
-    """Holds a run for this process; the operating system lets go of it if the process dies. Leaves no half-written file behind.
+def locked(run: Store, *, wait: bool = False) -> Generator[None]:
+    """Locks a run for this process, and removes half-written files at the end.
 
-    Raises SetupError if another process holds it, unless told to `wait`, or if the directory cannot be written.
+    The operating system releases the lock if the process dies. Raises SetupError if another process
+    holds it, unless told to `wait`, or if the directory cannot be written.
     """
-    if (
-        run.local is None
-    ):  # object stores have no locks; equal names with equal bytes keep two writers harmless
+    if run.local is None:
+        # Object stores have no locks; two writers write equal bytes under equal names.
         yield
         return
     try:
@@ -96,13 +100,15 @@ def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
         except Timeout as error:
             if not wait:
                 raise SetupError(
-                    f"{run.local}: in use by {_holder(run)}; name another run.name, or wait for it, then {again()}"
+                    f"{run.local}: in use by {_holder(run)}; "
+                    f"name another run.name, or wait for it, then {again()}"
                 ) from error
-            print(f"  {run.local}: in use by {_holder(run)}; waiting for it", flush=True)
+            log.info("%s: in use by %s; waiting for it", run.local, _holder(run))
             lock.acquire(timeout=-1)
     except OSError as error:
         raise SetupError(
-            f"{run.local}: cannot be written ({error.strerror}); set run.root to a folder you may write"
+            f"{run.local}: cannot be written ({error.strerror}); "
+            "set run.root to a folder you may write"
         ) from error
     holder = {
         "pid": os.getpid(),
@@ -113,7 +119,7 @@ def locked(run: Store, *, wait: bool = False) -> Iterator[None]:
         (run.local / ".holder").write_text(json.dumps(holder))
         yield
     finally:
-        run.sweep()  # processes may have died over their writes, this one's last holder among them
+        run.sweep()  # this holder's predecessor may have died while it wrote
         (run.local / ".holder").unlink(missing_ok=True)
         lock.release()
 
@@ -123,9 +129,8 @@ def holder(run: Store) -> str:
     try:
         who = run.read_json(".holder")
         if who["host"] == socket.gethostname():
-            os.kill(
-                int(who["pid"]), 0
-            )  # raises if there is no such process: it was killed and left its note
+            # Raises if there is no such process: it was killed and left its note.
+            os.kill(int(who["pid"]), 0)
     except (IntegrityError, KeyError, TypeError, ValueError, ProcessLookupError):
         return ""
     except PermissionError:  # another user's process is one

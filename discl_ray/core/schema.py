@@ -2,8 +2,8 @@
 
 SAMPLES      one row per real image
 PLAN         one row per image to make
-SPECTRUM     PLAN plus its class's name, the image, its scores and where it came from; one Parquet file a shard
-PREDICTIONS  one row per train and val image: what a classifier that was not trained on it makes of it
+SPECTRUM     PLAN plus class name, image, scores and provenance; one Parquet file a shard
+PREDICTIONS  one row per train and val image: the output of a classifier that was not trained on it
 METRICS      one row per measured number
 
 An operator adds columns; it never drops a row.
@@ -93,10 +93,7 @@ SCORES = pa.schema(
         ("text_rank", pa.int32()),  # 1 + number of other class prompts that are closer
         ("image_sim", pa.float32()),  # CLIP cosine to the source image
         ("source_text_sim", pa.float32()),  # CLIP cosine of the source image to the filter prompt
-        (
-            "source_text_rank",
-            pa.int32(),
-        ),  # 1 + number of other class prompts that are closer to the source image
+        ("source_text_rank", pa.int32()),  # the same rank of the source image
     ]
 )
 """What the scorer adds."""
@@ -109,7 +106,7 @@ SPECTRUM = _with_hf_image(
 )
 
 FILE = pa.field("file", pa.string())
-"""The committed file a spectrum's row lies in, relative to its run; known when it is opened, never stored."""
+"""The committed file of a spectrum's row, relative to its run; added when it is opened."""
 
 VERDICT = pa.schema([("kept", pa.bool_()), ("reason", pa.string())])
 """What the filter computes from SPECTRUM when it is opened; never stored."""
@@ -118,17 +115,12 @@ PREDICTIONS = pa.schema(
     [
         ("sample_id", pa.string()),
         ("label", pa.int32()),
-        (
-            "prob_true",
-            pa.float32(),
-        ),  # of the image's own class; null with the other two if it could not be read
-        ("pred", pa.int32()),  # the likeliest class
+        # prob_true, pred and prob_pred are null if the image could not be read
+        ("prob_true", pa.float32()),  # of the image's own class
+        ("pred", pa.int32()),  # the most probable class
         ("prob_pred", pa.float32()),
-        (
-            "fold",
-            pa.int32(),
-        ),  # held out of the training of this fold's classifier; -1: none was trained on it
-        ("scorer", pa.string()),  # what predicted
+        ("fold", pa.int32()),  # whose classifier was not trained on it; -1: none was trained on it
+        ("scorer", pa.string()),  # the model that predicted
     ]
 )
 

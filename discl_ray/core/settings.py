@@ -1,7 +1,8 @@
 """The base of every config: frozen, strict about names, each field marked as identity or execution.
 
-*Identity* fields decide what is made and enter a run's hash; *execution* fields (workers, micro-batch, paths) decide how, and a
-run may be continued with others. A field is identity unless it says otherwise.
+*Identity* fields decide what is made and enter a run's hash; *execution* fields (workers,
+micro-batch, paths) decide how, and a run may be continued with others. A field is identity unless
+it says otherwise.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +21,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     ValidationInfo,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticUndefined, core_schema
 
 from discl_ray.core.outside import Group, unknown
@@ -72,27 +74,33 @@ def execution(default: Any = PydanticUndefined, **constraints: Any) -> Any:
 
 
 def added(default: Any = PydanticUndefined, *, before: Any, **constraints: Any) -> Any:
-    """An identity field that runs made earlier do not have. `before` is the value, as JSON, that they were made with.
+    """An identity field that runs made earlier do not have.
 
-    It enters a hash only where it differs from `before`: those runs keep their names.
+    `before` is the value, as JSON, that they were made with. The field enters a hash only where it
+    differs from it, so those runs keep their names.
     """
     return Field(default, json_schema_extra={"kind": "identity", "before": before}, **constraints)
 
 
 def with_values_before(kind: type[Settings], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded config with the values that fields `added` since then had implicitly, nested as it is."""
+    """A recorded config, nested, with the implicit values of fields `added` since then."""
     known = dict(recorded)
     for name, field in kind.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        extra = _extra(field)
         if "before" in extra:
             known.setdefault(name, extra["before"])
-        inner = known.get(name)
-        if not isinstance(inner, Mapping):
-            continue
+        value = known.get(name)
         kinds = _settings_of(field.annotation)
-        if kinds:
+        if kinds and isinstance(value, Mapping):
+            inner = cast("Mapping[str, Any]", value)
             known[name] = with_values_before(named(kinds, inner.get("name")), inner)
     return known
+
+
+def _extra(field: FieldInfo) -> Mapping[str, Any]:
+    """What `execution` and `added` note of a field."""
+    extra: Any = field.json_schema_extra
+    return cast("dict[str, Any]", extra) if isinstance(extra, dict) else {}
 
 
 def named(kinds: Sequence[type[Settings]], name: object) -> type[Settings]:
@@ -104,14 +112,20 @@ def _settings_of(annotation: Any) -> list[type[Settings]]:
     """The configs among the types of an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return [annotation]
-    return [kind for part in get_args(annotation) for kind in _settings_of(part)]
+    found: list[type[Settings]] = []
+    for part in get_args(annotation):
+        found.extend(_settings_of(part))
+    return found
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """The identity fields of a config, nested, as plain values; `added` ones only where they are not as they were before."""
+    """The identity fields of a config, nested, as plain values.
+
+    `added` ones are left out where they have the value of before.
+    """
     plain: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        extra = _extra(field)
         if extra.get("kind") == "execution":
             continue
         value = getattr(settings, name)
@@ -138,7 +152,8 @@ def _share(value: Any) -> Any:
     ):
         return value
     raise ValueError(
-        "auto, or a number from 0 (the CPU) to 1 (a whole GPU), is needed; more GPUs are more actors"
+        "auto, or a number from 0 (the CPU) to 1 (a whole GPU), is needed; "
+        "more GPUs are more actors"
     )
 
 

@@ -1,8 +1,8 @@
 """A shard as one row, so that Ray Data can neither split nor merge it.
 
-Blocks may be divided by size and bundled by batch size; a row is never touched. The shard's table travels as a list of structs in
-one cell, through every operator, and becomes a table
-again inside.
+Ray Data may divide blocks by size and bundle them by batch size, but never touches a row. The
+shard's table travels through every operator as a list of structs in one cell, and is unpacked
+inside.
 """
 
 from __future__ import annotations

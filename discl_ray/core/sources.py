@@ -1,4 +1,7 @@
-"""The real images a run starts from: bytes in a table, or files by path. PLAN carries no pixels; shards read them here."""
+"""The real images a run starts from: bytes in a table, or files by path.
+
+PLAN carries no pixels; workers read the sources of their shard here.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ Sources = dict[str, NDArray[np.uint8]]
 
 
 def image_bytes(image: Mapping[str, Any]) -> bytes:
-    """The encoded bytes of an `image` value {bytes, path}; a path is absolute, or `storage.reference` of a URI.
+    """The encoded bytes of an `image` value {bytes, path}.
 
-    Raises OSError if the file cannot be read.
+    A path is absolute, or `storage.reference` of a URI. Raises OSError if the file cannot be read.
     """
     if image["bytes"] is not None:
         return image["bytes"]
@@ -31,23 +34,25 @@ def image_bytes(image: Mapping[str, Any]) -> bytes:
 
 
 def image_pixels(image: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """The pixels of an `image` value of a data set that has been read: how large they may be was asked then.
+    """The pixels of an `image` value, uint8 (H, W, 3).
 
-    Raises OSError or ImageError.
+    Any size is decoded: it was checked when the data set was read. Raises OSError or ImageError.
     """
     return decode_image(image_bytes(image), limit=LARGEST)
 
 
 def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]:
-    """Pixels of some samples of a run (`sources.parquet`), and the reason for each that cannot be decoded."""
+    """Pixels of some samples of a run, and the reason for each that cannot be decoded.
+
+    `wanted` holds sample ids; the images are those of `sources.parquet`.
+    """
     with run.reading("sources.parquet", f"{AGAIN}, which writes it again"):
         columns, which = ["sample_id", "image"], pads.field("sample_id").isin(wanted)
         table = run.dataset("sources.parquet").to_table(columns=columns, filter=which)
     pixels: Sources = {}
     broken: dict[str, str] = {}
-    for sample_id, image in zip(
-        table["sample_id"].to_pylist(), table["image"].to_pylist(), strict=True
-    ):
+    sample_ids, images = table["sample_id"].to_pylist(), table["image"].to_pylist()
+    for sample_id, image in zip(sample_ids, images, strict=True):
         try:
             pixels[sample_id] = image_pixels(image)
         except ImageError as error:

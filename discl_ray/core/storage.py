@@ -2,12 +2,13 @@
 # (pyarrow's annotations leave out the forms by column that its documentation gives)
 """A run's files: written whole or not at all, on any file system pyarrow opens.
 
-On a local disk a file appears by temporary name, fsync and rename; on an object store a single PUT is atomic already. Two
-attempts at one name write the same bytes, so it does not matter which of them ends last.
+On a local disk a file appears by temporary name, fsync and rename; on an object store a single PUT
+is atomic already. Two attempts at one name write the same bytes, so either may end last.
 """
 
 from __future__ import annotations
 
+import builtins
 import errno
 import json
 import os
@@ -15,16 +16,16 @@ import re
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 from urllib.parse import quote, unquote
 
-import fsspec
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
@@ -38,7 +39,7 @@ ROW_GROUP = 64
 """Images per Parquet row group: small enough for random access."""
 
 PROBED = 1 << 16
-"""Bytes by which it is found out whether a folder can be written."""
+"""Bytes written to find out whether a folder can be written to."""
 
 CHECKED = pads.ParquetFileFormat(
     default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -46,6 +47,9 @@ CHECKED = pads.ParquetFileFormat(
 
 DELETE = "delete it and "
 """How a remedy begins that a file which is gone does not need."""
+
+Remedy: TypeAlias = str | Callable[[], str]
+"""What to do about a damaged file, or a function that finds out, which may take requests."""
 
 TEMPORARY = ".{name}.{token}.tmp"
 """A file that is being written."""
@@ -60,7 +64,7 @@ _PLAIN = "/%:@!$&'()*+,;=~"
 
 
 class _Uri(NamedTuple):
-    """A URI by its parts. What pyarrow's parser would take for the end of the path, or refuse, belongs to the path here."""
+    """A URI by its parts. What pyarrow would take for the end of a path belongs to it here."""
 
     scheme: str
     server: str
@@ -73,10 +77,13 @@ class _Uri(NamedTuple):
     @classmethod
     def of(cls, text: str) -> _Uri:
         scheme, _, rest = text.partition("://")
+        options = ""
         found = None if scheme == "file" else _OPTIONS.search(rest)
-        rest = rest[: found.start()] if found else rest
+        if found:
+            options = found[1]
+            rest = rest[: found.start()]
         server, _, path = rest.partition("/")
-        return cls(scheme.lower(), server, unquote(path), found[1] if found else "")
+        return cls(scheme.lower(), server, unquote(path), options)
 
     def __str__(self) -> str:
         options = f"?{self.options}" if self.options else ""
@@ -85,12 +92,12 @@ class _Uri(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _opened(scheme: str, server: str, options: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a server or bucket, opened once in a process, and where its paths begin."""
+    """The file system of a server or bucket, and the prefix of its paths; opened once a process."""
     return pafs.FileSystem.from_uri(str(_Uri(scheme, server, "", options)))
 
 
 def reference(location: str, name: str) -> str:
-    """What a file under a local path or a URI is called, wherever it is asked for: `Store.file` finds it."""
+    """The full name of a file under a local path or a URI; `Store.file` finds it."""
     scheme = location.partition("://")[0].lower() if "://" in location else ""
     if scheme not in ARROW_SCHEMES:
         return f"{location.rstrip('/')}/{name}"
@@ -99,9 +106,9 @@ def reference(location: str, name: str) -> str:
 
 
 def probe(folder: Path) -> Path:
-    """Writes a file without a name into a folder, or into the one it would be made in, which is returned.
+    """Writes a nameless file to a folder, or to the existing one above it, and returns that folder.
 
-    Raises OSError if that cannot be done.
+    Raises OSError if that fails.
     """
     place = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
     if not place.is_dir():
@@ -114,7 +121,7 @@ def probe(folder: Path) -> Path:
 
 
 SPECIAL = "is a pipe, a socket or a device"
-"""A file of this kind is not read: that could wait for ever."""
+"""Such a file is not read: that could block forever."""
 
 
 def is_special(path: Path) -> bool:
@@ -141,7 +148,10 @@ class Store:
 
     @classmethod
     def at(cls, location: str | Path) -> Store:
-        """A store at a local path or at a URI such as `s3://bucket/folder`, of any scheme pyarrow or fsspec knows."""
+        """A store at a local path, or at a URI of any scheme that pyarrow or fsspec knows.
+
+        An example is `s3://bucket/folder`.
+        """
         text = str(location)
         if "://" not in text:
             return cls(pafs.LocalFileSystem(), str(Path(text).absolute()))
@@ -149,7 +159,7 @@ class Store:
         if uri.scheme in ARROW_SCHEMES:
             filesystem, base = _opened(uri.scheme, uri.server, uri.options)
             return cls(filesystem, f"{base.rstrip('/')}/{uri.path}".rstrip("/") or "/")
-        filesystem, path = fsspec.core.url_to_fs(text)
+        filesystem, path = cast(Any, fsspec).core.url_to_fs(text)
         return cls(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path)
 
     @classmethod
@@ -197,27 +207,25 @@ class Store:
         return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
 
     def list(self, name: str = "", suffix: str = "") -> list[str]:
-        """Names of the files directly in a folder that end with `suffix`, sorted; empty if there is no such folder.
+        """Names of the files directly in a folder that end with `suffix`, sorted.
 
-        Hidden files, with a dot before their names, are left out: locks, and what killed writes left behind.
+        Hidden files, whose names begin with a dot, are left out: locks, and what killed writes left
+        behind. A folder that does not exist has no files.
         """
-        infos = self.filesystem.get_file_info(
-            pafs.FileSelector(self.path(name), allow_not_found=True)
-        )
+        files = self._children(name, pafs.FileType.File)
         prefix = f"{name}/" if name else ""
-        files = [
-            i.base_name
-            for i in infos
-            if i.type == pafs.FileType.File and not i.base_name.startswith(".")
-        ]
-        return sorted(prefix + file for file in files if file.endswith(suffix))
+        shown = [file for file in files if file.endswith(suffix) and not file.startswith(".")]
+        return [prefix + file for file in shown]
 
-    def folders(self, name: str = "") -> list[str]:
-        """Names of the folders directly in a folder, sorted; empty if there is no such folder."""
-        infos = self.filesystem.get_file_info(
-            pafs.FileSelector(self.path(name), allow_not_found=True)
-        )
-        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+    def folders(self, name: str = "") -> builtins.list[str]:
+        """Names of the folders directly in a folder, sorted; none if it does not exist."""
+        return self._children(name, pafs.FileType.Directory)
+
+    def _children(self, name: str, kind: pafs.FileType) -> builtins.list[str]:
+        """Names of what is directly in a folder and of a kind, sorted."""
+        selector = pafs.FileSelector(self.path(name), allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        return sorted(info.base_name for info in infos if info.type == kind)
 
     def read(self, name: str) -> bytes:
         """A file's bytes; raises FileNotFoundError, and OSError for what is SPECIAL."""
@@ -261,7 +269,10 @@ class Store:
         self.filesystem.delete_file(self.path(name))
 
     def sweep(self) -> None:
-        """Deletes what killed writes left behind, here and in all subfolders; not while somebody writes."""
+        """Deletes what killed writes left behind, here and in all subfolders.
+
+        Not while another process writes.
+        """
         if self.local is not None:
             for temporary in self.local.rglob(TEMPORARY.format(name="*", token="*")):
                 temporary.unlink(missing_ok=True)
@@ -272,20 +283,20 @@ class Store:
             self.filesystem.delete_file(self.path(name))
 
     @contextmanager
-    def reading(self, name: str, remedy: str = "") -> Iterator[None]:
-        """What fails within is said of the file: it is gone, or cut short or garbled, and what to do then (default: delete it).
+    def reading(self, name: str, remedy: Remedy = "") -> Generator[None]:
+        """Turns what fails within into an error that names the file and the remedy.
 
-        Raises IntegrityError, or UnreadableError where the disk or the network failed.
+        The default remedy is to delete the file. Raises IntegrityError if it is gone, cut short or
+        garbled, UnreadableError if the disk or the network failed.
         """
-        remedy = remedy or f"{DELETE}{AGAIN}"
         try:
             yield
         except FileNotFoundError as error:
-            raise IntegrityError(
-                f"{self.path(name)}: is gone; {remedy.removeprefix(DELETE)}"
-            ) from error
+            todo = remedy_text(remedy).removeprefix(DELETE)
+            raise IntegrityError(f"{self.path(name)}: is gone; {todo}") from error
         except OSError as error:
-            # one with a number comes from the disk or the network, where deleting would help nobody; Arrow's own have none
+            # An error with a number comes from the disk or the network, where deleting would not
+            # help; Arrow's own have none.
             if error.errno:
                 raise UnreadableError(
                     f"{self.path(name)}: cannot be read ({_short(error)}); {AGAIN}"
@@ -294,11 +305,12 @@ class Store:
         except (pa.ArrowException, ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._garbled(name, error, remedy) from error
 
-    def _garbled(self, name: str, error: Exception, remedy: str) -> IntegrityError:
+    def _garbled(self, name: str, error: Exception, remedy: Remedy) -> IntegrityError:
         why = f"no {error}" if isinstance(error, KeyError) else _short(error)
-        return IntegrityError(f"{self.path(name)}: is cut short or garbled ({why}); {remedy}")
+        place = self.path(name)
+        return IntegrityError(f"{place}: is cut short or garbled ({why}); {remedy_text(remedy)}")
 
-    def read_json(self, name: str, remedy: str = "") -> Any:
+    def read_json(self, name: str, remedy: Remedy = "") -> Any:
         """A JSON file's content.
 
         Raises IntegrityError with the path and the remedy if it is gone, cut short or garbled.
@@ -320,12 +332,16 @@ class Store:
         """Writes JSON with sorted keys: equal values, equal bytes."""
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
-    def read_table(self, name: str, columns: list[str] | None = None, remedy: str = "") -> pa.Table:
-        """A Parquet file, without reading partitions into its path; of `columns`, those that it has, and no byte of the others.
+    def read_table(
+        self, name: str, columns: list[str] | None = None, remedy: Remedy = ""
+    ) -> pa.Table:
+        """A Parquet file; of `columns`, those that it has, without reading a byte of the others.
 
-        Raises IntegrityError with the path and the remedy if it is gone, cut short or garbled.
+        Its path is not read as partitions. Raises IntegrityError with the path and the remedy if it
+        is gone, cut short or garbled.
         """
-        # One thread: a pool's thread may let go of bytes that are Python's after the interpreter has ended, and abort it.
+        # One thread: one of Arrow's pool may release bytes that belong to Python after the
+        # interpreter has ended, and abort the process.
         with self.reading(name, remedy):
             if columns is None:
                 return open_parquet(pa.BufferReader(self.read(name))).read(use_threads=False)
@@ -333,7 +349,10 @@ class Store:
                 return open_parquet(file).read(columns, use_threads=False)
 
     def dataset(self, name: str) -> pads.Dataset:
-        """A Parquet file, or all of a folder, to be read by parts; within `reading`, as what is damaged is found when it is read."""
+        """A Parquet file, or all files of a folder, to be read in parts.
+
+        Read it within `reading`: damage is found only then.
+        """
         return pads.dataset(self.path(name), filesystem=self.filesystem, format=CHECKED)
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -342,14 +361,14 @@ class Store:
 
 
 def open_parquet(source: Any) -> pq.ParquetFile:
-    """An open Parquet file; pages with a checksum, which those written here have, are compared with it when they are read."""
+    """An open Parquet file; pages are compared with their checksums when they are read."""
     return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes:
     """A table as Parquet; equal tables give equal bytes.
 
-    Row groups begin at the row numbers `starts`, ascending from 0; by default there is one every ROW_GROUP rows.
+    Row groups begin at the row numbers `starts`, ascending from 0; by default every ROW_GROUP rows.
     """
     sink = pa.BufferOutputStream()
     names = [n for n in table.column_names if n != "image"]
@@ -369,6 +388,12 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
     return sink.getvalue().to_pybytes()
 
 
+def remedy_text(remedy: Remedy) -> str:
+    """A remedy as text."""
+    text = remedy if isinstance(remedy, str) else remedy()
+    return text or f"{DELETE}{AGAIN}"
+
+
 def _short(error: object) -> str:
-    """The first words of what a library said."""
+    """The first words of a library's message."""
     return masked(" ".join(str(error).split()))[:120]

@@ -1,4 +1,4 @@
-"""What safetensors files hold, from their headers alone: no weight is read, however large the model."""
+"""What safetensors files hold, from their headers alone: no weight is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from safetensors import SafetensorError, safe_open
 
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: holds {type(value).__name__}, a JSON object is needed")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def read_header(file: Path) -> dict[str, Weight]:
@@ -51,12 +51,11 @@ def read_header(file: Path) -> dict[str, Weight]:
     """
     found: dict[str, Weight] = {}
     try:
-        with safe_open(file, framework="np") as opened:
+        with cast(Any, safe_open)(file, framework="np") as opened:
             for name in opened.keys():  # noqa: SIM118 (not a dict)
                 part = opened.get_slice(name)
-                found[name] = Weight(
-                    tuple(part.get_shape()), part.get_dtype().startswith(("F", "BF"))
-                )
+                real = part.get_dtype().startswith(("F", "BF"))
+                found[name] = Weight(tuple(part.get_shape()), real)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{file}: damaged or cut short ({error}); download or copy it again"
@@ -78,43 +77,40 @@ def indexed_files(index_file: Path) -> list[Path]:
     Raises ModelError.
     """
     index = read_json(index_file)
-    listed = index.get("weight_map")
-    if not isinstance(listed, dict) or not isinstance(index.get("metadata"), dict):
+    if not all(isinstance(index.get(key), dict) for key in ("metadata", "weight_map")):
         raise ModelError(
-            f"{index_file}: needs the objects 'metadata' and 'weight_map'; download or copy it again"
+            f"{index_file}: needs the objects 'metadata' and 'weight_map'; "
+            "download or copy it again"
         )
+    listed: dict[str, Any] = index["weight_map"]
+    folder = index_file.parent
     names = sorted({str(name) for name in listed.values()})
-    lost = [
-        name
-        for name in names
-        if not (index_file.parent / name).is_file() or Path(name).name != name
-    ]
+    # A name with a folder in it could lead out of the model's.
+    lost = [name for name in names if not (folder / name).is_file() or Path(name).name != name]
     if lost or not names:
         raise ModelError(
-            f"{index_file.parent}: {len(lost)} of the {len(names)} shards that {index_file.name} names are missing "
-            f"({_some(lost)}); download or copy them"
+            f"{folder}: {len(lost)} of the {len(names)} shards that {index_file.name} names are "
+            f"missing ({_some(lost)}); download or copy them"
         )
-    files = [index_file.parent / name for name in names]
-    if differ := sorted(listed.keys() ^ read_headers(files).keys()):
+    files = [folder / name for name in names]
+    differ = sorted(listed.keys() ^ read_headers(files).keys())
+    if differ:
         raise ModelError(
-            f"{index_file}: its list and its {len(names)} shards differ in {len(differ)} weights ({_some(differ)}); "
-            "they are not of one model: download or copy them again"
+            f"{index_file}: its list and its {len(names)} shards differ in {len(differ)} weights "
+            f"({_some(differ)}); they are not of one model: download or copy them again"
         )
     return files
 
 
 def compare(where: str, expected: Mapping[str, Weight], found: Mapping[str, Weight]) -> None:
-    """Raises ModelError unless the weights found are those expected, by name and shape, in one sentence with the remedy."""
-    missing, unknown = (
-        sorted(expected.keys() - found.keys()),
-        sorted(found.keys() - expected.keys()),
-    )
+    """Raises ModelError, with the remedy, unless names and shapes of weights are those expected."""
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
     both = sorted(expected.keys() & found.keys())
-    shapes = [
-        f"{n} is {found[n]}, not {expected[n]}" for n in both if found[n].shape != expected[n].shape
-    ]
+    other = [name for name in both if found[name].shape != expected[name].shape]
+    shapes = [f"{name} is {found[name]}, not {expected[name]}" for name in other]
     packed = [name for name in both if expected[name].real and not found[name].real]
-    told = [
+    kinds = [
         (missing, f"{len(missing)} of {len(expected)} weights are missing ({_some(missing)})"),
         (unknown, f"{len(unknown)} are not the model's ({_some(unknown)})"),
         (shapes, f"{len(shapes)} have another shape ({_some(shapes)})"),
@@ -122,26 +118,32 @@ def compare(where: str, expected: Mapping[str, Weight], found: Mapping[str, Weig
     ]
     if not (missing or unknown or shapes or packed):
         return
-    raise ModelError(
-        f"{where}: {', '.join(text for names, text in told if names)}; {_remedy(missing, unknown, shapes, packed)}"
-    )
+    differences = ", ".join(text for names, text in kinds if names)
+    raise ModelError(f"{where}: {differences}; {_remedy(missing, unknown, shapes, packed)}")
 
 
 def _remedy(
     missing: Sequence[str], unknown: Sequence[str], shapes: Sequence[str], packed: Sequence[str]
 ) -> str:
     if prefix := foreign_prefix(missing, unknown):
-        return f"the names carry the prefix '{prefix}': rename them without it, or save the model that is inside the wrapper"
+        return (
+            f"the names carry the prefix '{prefix}': rename them without it, "
+            "or save the model that is inside the wrapper"
+        )
     if packed:
         return "quantised weights are not loaded; take them in float16, bfloat16 or float32"
     if shapes and not missing and not unknown:
         return "weights and config.json are of different models: download or copy both again"
-    return "the rest would stay random or be left out: download or copy the model again, or save it with its own library"
+    return (
+        "the rest would stay random or be left out: download or copy the model again, "
+        "or save it with its own library"
+    )
 
 
 def foreign_prefix(missing: Iterable[str], unknown: Iterable[str]) -> str:
-    """What stands before the names of at least half of the missing weights; empty if nothing does."""
-    wanted, before = set(missing), Counter[str]()
+    """What precedes the names of at least half of the missing weights; empty if nothing does."""
+    wanted = set(missing)
+    before = Counter[str]()
     for name in unknown:
         parts = name.split(".")
         tails = (i for i in range(1, len(parts)) if ".".join(parts[i:]) in wanted)
@@ -152,20 +154,23 @@ def foreign_prefix(missing: Iterable[str], unknown: Iterable[str]) -> str:
 
 
 def vocabulary_fits(words: int, rows: int) -> bool:
-    """Whether `rows` vectors can be those of a tokenizer of `words`: ids beyond them would end a job, far fewer are not of it."""
+    """Whether an embedding of `rows` vectors can be that of a tokenizer of `words`.
+
+    Ids beyond the rows would end a job; far fewer words belong to another tokenizer.
+    """
     return 0.9 * rows <= words <= rows
 
 
 def outline(files: Mapping[str, Path]) -> str:
-    """Identifies what a check of names and shapes sees: the headers of weights, the other files whole.
+    """Hash of what a check of names and shapes reads: headers of weights, other files whole.
 
     `files` are by the names they have in their model.
     """
-    seen = {
-        name: sha256(_raw_header(file)) if file.suffix == ".safetensors" else file_hash(file)
-        for name, file in files.items()
-    }
-    return stable_id(seen)
+    hashes: dict[str, str] = {}
+    for name, file in files.items():
+        weights = file.suffix == ".safetensors"
+        hashes[name] = sha256(_raw_header(file)) if weights else file_hash(file)
+    return stable_id(hashes)
 
 
 def _raw_header(file: Path) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +73,7 @@ def predict_out_of_fold(config: Config, samples: Samples, name: str) -> pa.Table
         _announce(config, rows, folds, classes, on_gpu=train.on_gpu)
         decode = Decode(job.train.image_size)
         images = stream_images(samples.store)
-        decoded = images.map_batches(decode, batch_size=ROWS, batch_format="pyarrow")
+        decoded = images.map_batches(cast(Any, decode), batch_size=ROWS, batch_format="pyarrow")
         decoded, weights = _train_watched(config, job, decoded, folds)
         actor = (job, weights, folds, name)
         total = predicted_rows(samples.table).num_rows

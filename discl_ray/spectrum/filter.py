@@ -1,12 +1,17 @@
 """The filter: which synthetic images may be trained on, from stored scores alone.
 
-Scores lie in the spectrum; verdicts are computed whenever it is opened. Another threshold is another query and makes no image.
+Scores are stored in the spectrum; verdicts are computed whenever it is opened. Another threshold
+is another query and makes no image.
 
-    absolute   text_sim >= threshold; the paper's 0.30 (ImageNet-LT) and 0.25 (iWildCam) hold for OpenAI's ViT-B/32 only
-    quantile   text_sim >= the text_sim that all but a share of the real images reach; calibrates itself to scorer and prompts
-    rank       the own class is among the `rank` best of all class prompts; needs no calibration, hence the default
+    absolute   text_sim >= threshold; the paper's 0.30 (ImageNet-LT) and 0.25 (iWildCam) hold for
+               OpenAI's ViT-B/32 only
+    quantile   text_sim >= the text_sim that all but a share of the real images reach; calibrates
+               itself to scorer and prompts
+    rank       the own class is among the `rank` best of all class prompts; needs no calibration,
+               hence the default
 
-Of several attempts at one image (same sample, λ, replica) the one with the highest text_sim is kept.
+Of several attempts at one image (same sample, λ, replica) the one with the highest text_sim is
+kept.
 """
 
 from __future__ import annotations
@@ -34,35 +39,32 @@ OWN = "filter"
 
 
 class Scores(NamedTuple):
-    """What the modes judge by, float32. Where a row has no score it has the worst there is, which passes nowhere."""
+    """What the modes judge by, float32. A missing score is the worst there is and never passes."""
 
     text_sim: NDArray[np.float32]
     """CLIP cosine to the own class prompt by row, -inf where missing; shape (rows,)."""
     text_rank: NDArray[np.float32]
     """Rank of the own class by row, inf where missing; shape (rows,)."""
     sources: NDArray[np.float32]
-    """CLIP cosine of each real training image that has one to its own class prompt, however many rows it has; (sources,)."""
+    """CLIP cosine to the own class prompt of each real training image that has one; (sources,)."""
 
     @classmethod
     def of(cls, spectrum: pa.Table) -> Scores:
         """The scores of a spectrum table."""
-        by_row = zip(
-            *(spectrum[n].to_pylist() for n in ("sample_id", "role", "source_text_sim")),
-            strict=True,
-        )
-        sources = {
-            sample_id: sim
-            for sample_id, role, sim in by_row
-            if role == "train" and sim is not None and np.isfinite(sim)
-        }
+        trains = rows_where(spectrum, role="train")
+        scored = trains.filter(np.isfinite(_column(trains, "source_text_sim", missing=np.nan)))
+        # All rows of a source have the same score. One thread keeps the order of the rows.
+        by_source = scored.group_by("sample_id", use_threads=False)
+        sources = by_source.aggregate([("source_text_sim", "last")])
         return cls(
             text_sim=_column(spectrum, "text_sim", missing=-np.inf),
             text_rank=_column(spectrum, "text_rank", missing=np.inf),
-            sources=np.array(list(sources.values()), np.float32),
+            sources=_column(sources, "source_text_sim_last", missing=np.nan),
         )
 
 
 def _column(spectrum: pa.Table, name: str, *, missing: float) -> NDArray[np.float32]:
+    """A column as float32, shape (rows,), with a value for null and NaN."""
     values = spectrum[name].to_numpy(zero_copy_only=False).astype(np.float32)
     return np.where(np.isnan(values), np.float32(missing), values)
 
@@ -74,13 +76,13 @@ def _absolute(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
 def _quantile(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
     if not len(scores.sources):
         raise DataError(
-            "filter.mode = 'quantile': no real training image of this spectrum has a source_text_sim to take the quantile of; "
-            "use filter.mode=rank or absolute, or generate and score under another run.name"
+            "filter.mode = 'quantile': no real training image of this spectrum has a "
+            "source_text_sim to take the quantile of; use filter.mode=rank or absolute, or "
+            "generate and score under another run.name"
         )
-    # In float32 like the scores: a quantile that falls on an image's own score is that score, and passes.
-    return scores.text_sim >= np.float32(
-        np.quantile(scores.sources.astype(np.float64), config.quantile)
-    )
+    bar = np.quantile(scores.sources.astype(np.float64), config.quantile)
+    # In float32 like the scores: a quantile that equals an image's own score must let it pass.
+    return scores.text_sim >= np.float32(bar)
 
 
 def _rank(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
@@ -122,7 +124,7 @@ def _passes(spectrum: pa.Table, config: FilterConfig, scores: Scores) -> NDArray
 
 
 def _as_rows(real: pa.Table) -> pa.Table:
-    """Real images, one a row, as a filter from outside sees made ones: at λ = 1, with their own scores."""
+    """Real images as a filter from outside sees made ones: one row each, at λ = 1, own scores."""
     ones = np.ones(real.num_rows, np.float32)
     own = {
         "text_sim": real["source_text_sim_max"],
@@ -140,21 +142,21 @@ def _as_rows(real: pa.Table) -> pa.Table:
 def accepts_real(spectrum: pa.Table, config: FilterConfig) -> tuple[int, int] | None:
     """How many of the real training images of a spectrum the filter would accept, and of how many.
 
-    None if no image has the score the mode goes by: none was made, or the spectrum was scored before that score was stored.
+    None if no image has the score that the mode uses: none was made, or the version that scored
+    the spectrum did not store it.
     """
     rows = rows_where(spectrum, role="train")
-    real = rows.group_by("sample_id").aggregate(
-        [("source_text_sim", "max"), ("source_text_rank", "max"), ("label", "max")]
-    )
+    values = ("source_text_sim", "source_text_rank", "label")
+    real = rows.group_by("sample_id").aggregate([(name, "max") for name in values])
     sims = _column(real, "source_text_sim_max", missing=-np.inf)
-    scores = Scores(
-        sims, _column(real, "source_text_rank_max", missing=np.inf), sims[np.isfinite(sims)]
-    )
+    ranks = _column(real, "source_text_rank_max", missing=np.inf)
+    scores = Scores(text_sim=sims, text_rank=ranks, sources=sims[np.isfinite(sims)])
     needed = MODES[config.mode].needs[0] if config.mode in MODES else "text_sim"
     known = np.isfinite(getattr(scores, needed))
     if not known.any():
         return None
-    return int((_passes(_as_rows(real), config, scores) & known).sum()), int(known.sum())
+    accepted = _passes(_as_rows(real), config, scores) & known
+    return int(accepted.sum()), int(known.sum())
 
 
 def _made(spectrum: pa.Table) -> NDArray[np.bool_]:
@@ -163,18 +165,24 @@ def _made(spectrum: pa.Table) -> NDArray[np.bool_]:
 
 
 def verdicts(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.bool_]]:
-    """Pass or fail of every row by every mode, shape (rows,), before attempts are compared; modes without scores are left out."""
+    """Pass or fail of every row by every mode, shape (rows,), before attempts are compared.
+
+    Modes without scores are left out.
+    """
     made, scores = _made(spectrum), Scores.of(spectrum)
-    there = {name for name, values in scores._asdict().items() if np.isfinite(values).any()}
+    present = {name for name, values in scores._asdict().items() if np.isfinite(values).any()}
     return {
         name: made & mode.passes(config, scores)
         for name, mode in MODES.items()
-        if there.issuperset(mode.needs)
+        if present.issuperset(mode.needs)
     }
 
 
 def best_attempts(spectrum: pa.Table) -> NDArray[np.bool_]:
-    """One row of each image, whatever the filter says of it: of its attempts that gave one, that with the highest text_sim."""
+    """One row per image, whatever the filter's verdict: of its attempts, the highest text_sim.
+
+    Shape (rows,); attempts that gave no image do not count.
+    """
     return _best_of(spectrum, _made(spectrum), _column(spectrum, "text_sim", missing=-np.inf))
 
 
@@ -182,13 +190,14 @@ def _best_of(
     spectrum: pa.Table, candidates: NDArray[np.bool_], text_sim: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
     """Of the candidates for one image the one with the highest text_sim; of equals the first."""
-    keys = np.stack(
-        [_codes(spectrum[name]) for name in ("sample_id", "role", "lam_pct", "replica")], axis=1
-    )
+    image = ("sample_id", "role", "lam_pct", "replica")
+    keys = np.stack([_codes(spectrum[name]) for name in image], axis=1)
     rows = np.flatnonzero(candidates)
-    rows = rows[np.lexsort((rows, -text_sim[rows], *keys[rows].T))]
+    by_image_then_score = np.lexsort((rows, -text_sim[rows], *keys[rows].T))
+    rows = rows[by_image_then_score]
+    ordered = keys[rows]
     first = np.ones(len(rows), bool)
-    first[1:] = (keys[rows][1:] != keys[rows][:-1]).any(1)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(1)
     best = np.zeros(len(keys), bool)
     best[rows[first]] = True
     return best
@@ -201,26 +210,23 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
-    """Adds `kept` and `reason` to a spectrum table (columns VERDICT); the image column is not needed.
+    """Adds `kept` and `reason` to a spectrum table (columns VERDICT); no image column is needed.
 
-    Reasons: the row's own error, `text_sim` or `rank` for a score below the bar, `attempt` for a try that another one beat.
-    Raises DataError in mode `quantile` if no real training image has a score.
+    Reasons: the row's own error, `text_sim` or `rank` for a score below the bar, `attempt` where
+    another attempt scored higher. Raises DataError in mode `quantile` if no real training image
+    has a score.
     """
-    ok, scores = _made(spectrum), Scores.of(spectrum)
+    made, scores = _made(spectrum), Scores.of(spectrum)
     rejected = MODES[config.mode].reason if config.mode in MODES else OWN
     passes = _passes(spectrum, config, scores)
-    best = _best_of(spectrum, ok & passes, scores.text_sim)
-    reasons = [
-        (error or "error")
-        if not ok[i]
-        else rejected
-        if not passes[i]
-        else KEPT
-        if best[i]
-        else "attempt"
-        for i, error in enumerate(spectrum["error"].to_pylist())
-    ]
-    verdict = pa.table({"kept": [r == KEPT for r in reasons], "reason": reasons}, schema=VERDICT)
+    best = _best_of(spectrum, made & passes, scores.text_sim)
+    errors = np.array([error or "error" for error in spectrum["error"].to_pylist()], object)
+    # Later lines overrule earlier ones.
+    reasons = np.full(spectrum.num_rows, "attempt", object)
+    reasons[best] = KEPT
+    reasons[~passes] = rejected
+    reasons[~made] = errors[~made]
+    verdict = pa.table({"kept": reasons == KEPT, "reason": reasons}, schema=VERDICT)
     for name in VERDICT.names:
         spectrum = spectrum.append_column(name, verdict[name])
     return spectrum

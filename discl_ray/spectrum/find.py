@@ -1,6 +1,7 @@
-"""Which spectrum a configuration means: the one at `spectrum.path`, or the run's own whose recorded configuration is the same.
+"""Which spectrum a configuration means: the one at `spectrum.path`, or the run's own.
 
-Identity fields of data and phase 1 are compared, and nothing else: a spectrum is found without the weights it was made with and
+The run's own is the one whose recorded configuration has the same identity fields of data and
+phase 1. Nothing else is compared: a spectrum is found without the weights it was made with, and
 after an update of the libraries. Of several that match none is chosen in silence.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from discl_ray.config import PHASE_1, Config
 from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE, holder, run_store
@@ -16,17 +17,19 @@ from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, SetupError
 from discl_ray.process.calls import advice, again
-from discl_ray.spectrum.commit import COMMITS
 from discl_ray.spectrum.made_with import MadeWith, read_made_with
 from discl_ray.spectrum.open import PREFIX, Spectrum, read_recorded
+from discl_ray.spectrum.remedies import COMMITS
 from discl_ray.spectrum.samples import samples_of
+
+MISSING = "no complete spectrum for this configuration"
 
 NAMED = 6
 """Keys a message names."""
 
 
 class Candidate(NamedTuple):
-    """A spectrum of a run, finished or not, beside a configuration that is looked for."""
+    """A spectrum of a run, finished or not, compared with the wanted configuration."""
 
     store: Store
     differing: Mapping[str, tuple[Any, Any]]
@@ -41,8 +44,9 @@ class Candidate(NamedTuple):
 def find_spectrum(wanted: Config, samples_now: str = "") -> Spectrum:
     """The complete spectrum of a configuration.
 
-    `samples_now` is the folder's name that the data has as it lies there today, where it can be read: of several spectra those made
-    from it come first. Raises SetupError if there is none, naming the nearest, and ConfigError if there are several.
+    `samples_now` is the folder name of the samples as the data is today, where it can be read: of
+    several spectra, those made from it are preferred. Raises SetupError if there is none, naming
+    the nearest, and ConfigError if there are several.
     """
     if wanted.spectrum.path:
         return Spectrum.open(wanted.spectrum.path)
@@ -78,39 +82,36 @@ def _spectra(wanted: Config) -> list[Store]:
 
 
 def differences(there: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
-    """Keys that decide a spectrum, of which two configurations have other values: (there, wanted)."""
-    old, new = (
-        _flat({part: plain[part] for part in ("data", *PHASE_1)})
-        for plain in map(identity, (there, wanted))
-    )
-    return {
-        key: (old.get(key), new.get(key))
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    }
+    """Keys that decide a spectrum and have other values in the two: (there, wanted)."""
+    old, new = _deciding(there), _deciding(wanted)
+    pairs = {key: (old.get(key), new.get(key)) for key in sorted({*old, *new})}
+    return {key: (before, now) for key, (before, now) in pairs.items() if before != now}
+
+
+def _deciding(config: Config) -> dict[str, Any]:
+    """The values that decide a spectrum, by key."""
+    plain = identity(config)
+    return _flat({part: plain[part] for part in ("data", *PHASE_1)})
 
 
 def _nothing_found(wanted: Config) -> str:
     """What there is instead of a complete spectrum, and what to do."""
-    run = run_store(wanted.run.root, wanted.run.name, "")
     found = candidates(wanted)
-    same = [candidate.store for candidate in found if not candidate.differing]
-    for store in same:
-        missing = f"{store.base}: no complete spectrum for this configuration"
-        if who := holder(store):
-            return f"{missing}; {who} is making it: wait for it, then {again()}"
-        if store.exists(PLAN_FILE):
-            return f"{missing}; {len(store.list(COMMITS, '.json'))} shards of it are committed: {advice('generate')}, which goes on"
-    missing = f"{run.base}: no complete spectrum for this configuration"
+    for candidate in found:
+        if not candidate.differing and (words := _unfinished(candidate.store)):
+            return words
+    run = run_store(wanted.run.root, wanted.run.name, "")
+    missing = f"{run.base}: {MISSING}"
     unreadable = [
         store
         for store in _spectra(wanted)
         if store.exists(MANIFEST) and read_recorded(store) is None
     ]
     if unreadable:
+        store = unreadable[0]
         return (
-            f"{missing}; {unreadable[0].name} is complete, and its {CONFIG} is gone or cannot be read: if it is the one, name it: "
-            f"spectrum.path={unreadable[0].base}; else {advice('generate')}"
+            f"{missing}; {store.name} is complete, and its {CONFIG} is gone or cannot be read: "
+            f"if it is the one, name it: spectrum.path={store.base}; else {advice('generate')}"
         )
     others = [candidate for candidate in found if candidate.complete and candidate.differing]
     if not others:
@@ -118,15 +119,28 @@ def _nothing_found(wanted: Config) -> str:
     nearest = min(others, key=lambda candidate: (len(candidate.differing), candidate.store.name))
     differing = _in_words(nearest.differing)
     return (
-        f"{missing}; the nearest is {nearest.store.name}, which differs in {differing}; use that configuration, "
-        f"or {advice('generate')}"
+        f"{missing}; the nearest is {nearest.store.name}, which differs in {differing}; "
+        f"use that configuration, or {advice('generate')}"
     )
+
+
+def _unfinished(store: Store) -> str:
+    """What to do about a spectrum of the wanted configuration; empty if it is not even planned."""
+    missing = f"{store.base}: {MISSING}"
+    if who := holder(store):
+        return f"{missing}; {who} is making it: wait for it, then {again()}"
+    if not store.exists(PLAN_FILE):
+        return ""
+    count = len(store.list(COMMITS, ".json"))
+    shards = "1 shard of it is" if count == 1 else f"{count} shards of it are"
+    return f"{missing}; {shards} committed: {advice('generate')}, which goes on"
 
 
 def _several(stores: Sequence[Store]) -> str:
     """All spectra that match, and how to choose one."""
     lines = [
-        "several spectra were made with this configuration, from other images, weights or libraries; choose one:"
+        "several spectra were made with this configuration, from other images, weights or "
+        "libraries; choose one:"
     ]
     for store in stores:
         made: MadeWith | None = read_made_with(store)
@@ -138,6 +152,7 @@ def _several(stores: Sequence[Store]) -> str:
 
 
 def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """Keys with both values, the first NAMED of them."""
     shown = [
         f"{key} ({_value(old)} there, {_value(new)} here)"
         for key, (old, new) in list(differing.items())[:NAMED]
@@ -152,8 +167,12 @@ def _value(value: object) -> str:
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested values by their keys, joined with dots."""
     found: dict[str, Any] = {}
     for key, inner in value.items():
         name = f"{path}.{key}" if path else key
-        found |= _flat(inner, name) if isinstance(inner, Mapping) else {name: inner}
+        if isinstance(inner, Mapping):
+            found |= _flat(cast("Mapping[str, Any]", inner), name)
+        else:
+            found[name] = inner
     return found

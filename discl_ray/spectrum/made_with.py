@@ -1,6 +1,7 @@
-"""With what a spectrum was made: fingerprints of both models and the versions of the libraries, beside its plan.
+"""What a spectrum was made with: fingerprints of both models, and the versions of the libraries.
 
-They name what is made, and do not decide what may be trained on: a difference is one sentence in log and report.
+They name what is made, and do not decide what may be trained on: a difference is one sentence in
+log and report.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from discl_ray.errors import IntegrityError
 FILE = "made_with.json"
 
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "open_clip_torch")
-"""Those that decide what an image or a score is."""
+"""Those whose versions may change images or scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class MadeWith:
 
 
 def installed() -> dict[str, str]:
-    """Versions of the libraries as they are installed here; one that is not is left out."""
+    """Versions of the installed libraries; one that is not installed is left out."""
     found: dict[str, str] = {}
     for name in LIBRARIES:
         try:
@@ -41,30 +42,32 @@ def installed() -> dict[str, str]:
 
 
 def write_made_with(run: Store, made: MadeWith) -> None:
-    """Records what makes a spectrum, once."""
+    """Records what makes a spectrum."""
     run.write_json(FILE, asdict(made))
 
 
 def read_made_with(run: Store) -> MadeWith | None:
-    """What made a spectrum; None if it was made before that was recorded, or the record is damaged: it decides nothing."""
+    """What made a spectrum; None if an earlier version did not record it, or it is damaged."""
     if not run.exists(FILE):
         return None
     try:
         with run.reading(FILE):
             return MadeWith(**run.read_json(FILE))
-    except IntegrityError:
+    except IntegrityError:  # nothing depends on it
         return None
 
 
 def other_versions(made: MadeWith | None) -> str:
-    """What is installed here in another version than a spectrum was made with, in a sentence; empty if nothing is."""
+    """Which libraries have other versions here, in a sentence; empty if none has."""
+    if made is None:
+        return ""
     here = installed()
-    before = {} if made is None else made.versions
     differing = [
         f"{name} {version} (here {here.get(name, 'none')})"
-        for name, version in before.items()
+        for name, version in made.versions.items()
         if here.get(name) != version
     ]
     if not differing:
         return ""
-    return f"the spectrum was made with {', '.join(differing)}; images and scores stay as they were made"
+    listed = ", ".join(differing)
+    return f"the spectrum was made with {listed}; images and scores stay as they were made"

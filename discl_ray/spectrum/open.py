@@ -1,10 +1,11 @@
 """A complete spectrum as a value: all that training takes from phase 1.
 
     spectrum = Spectrum.open("runs/digits_lt/generate-1a2b3c4d")
-    spectrum.table(FilterConfig())       every row with scores, `kept` and `reason`, without an image
+    spectrum.table(FilterConfig(), [])   every row with scores, `kept` and `reason`, no image
 
-Nothing but the folder and the folder of its samples beside it is needed: no prompts, no weights, no raw data, none of the libraries
-that made the images. A folder that another tool wrote is opened as well if it holds the same tables:
+Nothing but the folder and the folder of its samples beside it is needed: no prompts, no weights, no
+raw data, none of the libraries that made the images. A folder that another tool wrote is opened as
+well if it holds the same tables:
 
     spectrum/*.parquet                   SPECTRUM, at least INDISPENSABLE and `image`
     samples/{train,val,test}/*.parquet   SAMPLES, the real images with their labels and class names
@@ -14,33 +15,26 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import yaml
 from pydantic import ValidationError
 
 from discl_ray.config import Config, recorded_config
+from discl_ray.core.columns import rows_in
 from discl_ray.core.ids import stable_id
 from discl_ray.core.run_directory import CONFIG, MANIFEST
 from discl_ray.core.splits import no_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
-from discl_ray.spectrum.commit import (
-    COMMITS,
-    DATA,
-    committed,
-    committed_files,
-    content_of,
-    is_of_another_tool,
-)
+from discl_ray.spectrum.commit import committed, committed_files, content_of
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.of_another_tool import check_spectrum
 from discl_ray.spectrum.read import grid_of, open_spectrum
-from discl_ray.spectrum.remedies import again, remake
+from discl_ray.spectrum.remedies import COMMITS, DATA, again, is_of_another_tool, remake
 from discl_ray.spectrum.samples import class_names, content_of_samples, read_split, samples_of
 
 SOURCES = "sources.parquet"
@@ -70,72 +64,85 @@ class Spectrum:
         check_complete(store)
         samples = samples_of(store)
         spectrum = cls(store=store, samples=samples, classes=class_names(samples))
-        if is_of_another_tool(store):
-            check_spectrum(store, committed_files(store), samples, spectrum.classes)
+        if spectrum.of_another_tool:
+            check_spectrum(store, spectrum.files, samples, spectrum.classes)
         return spectrum
 
     @cached_property
+    def of_another_tool(self) -> bool:
+        """Whether it was not made by this package; asked once, since it is complete."""
+        return is_of_another_tool(self.store)
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files with the rows, sorted; listed once, since it is complete."""
+        return tuple(committed_files(self.store))
+
+    @cached_property
     def name(self) -> str:
-        """What training runs on it are named by: the folder's name, which is a hash of what made it, or else of its bytes."""
-        if self.store.name.startswith(PREFIX) and not is_of_another_tool(self.store):
+        """What training runs on it are named by: the folder's name, or a hash of its bytes.
+
+        The name of a folder of ours is a hash of what made it.
+        """
+        if self.store.name.startswith(PREFIX) and not self.of_another_tool:
             return self.store.name
         return f"spectrum-{stable_id(content_of(self.store), content_of_samples(self.samples))[:8]}"
 
     @cached_property
     def recorded(self) -> Config | None:
-        """The configuration it was made with; None if another tool made it, or this version cannot read it."""
+        """The configuration it was made with; None if there is none that this version can read."""
         return read_recorded(self.store)
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
         """λ in ascending integer percents at which there are images to train on."""
-        return grid_of(self.store)
+        return grid_of(self.store, self.files)
 
     def table(self, filter_config: FilterConfig, columns: list[str] | None = None) -> pa.Table:
-        """Every row with `kept` and `reason`; `columns` (default: all) limits what is read besides what the filter needs."""
-        return open_spectrum(self.store, filter_config, columns)
+        """Every row with `kept` and `reason`.
+
+        `columns` (default: all, images too) limits what is read besides what the filter needs.
+        """
+        return open_spectrum(self.store, filter_config, columns, self.files)
 
     def split(self, split: str, columns: list[str] | None = None) -> pa.Table:
-        """SAMPLES rows of one split, images in files as paths. `test` is for `discl_ray.evaluate` alone."""
+        """SAMPLES rows of one split, images in files as paths.
+
+        `test` is for `discl_ray.evaluate` alone.
+        """
         return read_split(self.samples, split, columns)
 
     def check_judged(self, split: Literal["val", "test"] = "test") -> None:
-        """Raises DataError if there is no image of the split: every figure of a table would be a dash."""
+        """Raises DataError if the split has no image: every figure of a table would be a dash."""
         if not self.split(split, ["label"]).num_rows:
             raise DataError(no_image(split))
 
     def sources(self) -> pa.Table:
-        """The real images that have a spectrum: `sample_id`, `split` and `domain`, in the order in which they were planned."""
+        """The real images that have a spectrum, in the order of the plan.
+
+        Columns: `sample_id`, `split`, `domain`.
+        """
         columns = ["sample_id", "split", "domain"]
-        if self.store.exists(SOURCES) or not is_of_another_tool(self.store):
-            return self.store.read_table(SOURCES, columns, again(self.store))
-        made = open_spectrum(self.store, FilterConfig(), [])["sample_id"].unique()
+        if self.store.exists(SOURCES) or not self.of_another_tool:
+            return self.store.read_table(SOURCES, columns, partial(again, self.store))
+        made = self.table(FilterConfig(), [])["sample_id"].unique()
         real = pa.concat_tables([self.split(split, columns) for split in ("train", "val")])
-        return real.filter(
-            np.isin(
-                real["sample_id"].to_numpy(zero_copy_only=False),
-                made.to_numpy(zero_copy_only=False),
-            )
-        )
+        return rows_in(real, "sample_id", made)
 
 
 def _at(place: str) -> Store:
-    """The folder at a path or URI; links are followed, for the samples lie beside what they lead to.
+    """The folder at a path or URI; links are followed, for the samples are beside their target.
 
-    Raises SetupError if it cannot be looked at.
+    Raises SetupError if it cannot be opened.
     """
-    local = "://" not in place
     try:
-        store = Store.at(
-            os.path.realpath(os.path.expanduser(place), strict=True) if local else place
-        )
+        local = "://" not in place
+        path = os.path.realpath(os.path.expanduser(place), strict=True) if local else place
+        store = Store.at(path)
         is_file = store.filesystem.get_file_info(store.base).type == pafs.FileType.File
     except (OSError, ValueError, pa.ArrowException) as error:
-        why = (
-            error.strerror
-            if isinstance(error, OSError) and error.strerror
-            else " ".join(str(error).split())[:200]
-        )
+        strerror = error.strerror if isinstance(error, OSError) else None
+        why = strerror or " ".join(str(error).split())[:200]
         raise SetupError(
             f"spectrum.path = '{place}': {why}; name the folder or URI that generate wrote"
         ) from error
@@ -145,7 +152,7 @@ def _at(place: str) -> Store:
 
 
 def read_recorded(store: Store) -> Config | None:
-    """The configuration a spectrum is made with; None if there is none, or one that this version cannot read."""
+    """The configuration a spectrum is made with; None if there is none this version can read."""
     if not store.exists(CONFIG):
         return None
     try:
@@ -156,18 +163,21 @@ def read_recorded(store: Store) -> Config | None:
 
 
 def check_complete(store: Store) -> None:
-    """Raises SetupError unless every shard of a spectrum is committed, IntegrityError if its manifest is damaged."""
+    """Raises SetupError unless every shard is committed, IntegrityError for a damaged manifest."""
     if is_of_another_tool(store):
         return
     if not store.exists(MANIFEST):
         raise SetupError(_what_lies_there(store))
-    remedy = f"{again(store)}, without making an image again"
+
+    def remedy() -> str:
+        return f"{again(store)}, without making an image again"
+
     with store.reading(MANIFEST, remedy):
         shards = int(store.read_json(MANIFEST, remedy)["shards"])
-    there = len(store.list(COMMITS, ".json"))
-    if there < shards:
+    lost = shards - len(store.list(COMMITS, ".json"))
+    if lost > 0:
         raise SetupError(
-            f"{store.path(COMMITS)}: {shards - there} of {shards} shards have no commit record any more; "
+            f"{store.path(COMMITS)}: {lost} of {shards} shards have no commit record any more; "
             f"{remake(store)}, which makes their images again"
         )
 
@@ -175,10 +185,17 @@ def check_complete(store: Store) -> None:
 def _what_lies_there(store: Store) -> str:
     """Why a folder is no complete spectrum."""
     if store.list(COMMITS, ".json"):
-        return f"{store.base}: {len(committed(store))} shards are committed, and more are missing; {remake(store)}, which goes on"
+        count = len(committed(store))
+        shards = "1 shard is" if count == 1 else f"{count} shards are"
+        state = f"{shards} committed, and more are missing"
+        return f"{store.base}: {state}; {remake(store)}, which goes on"
     inner = [folder for folder in store.folders() if folder.startswith(PREFIX)]
     if inner:
-        return f"{store.base}: the folder of a run; a spectrum lies in one of its folders {', '.join(inner)}"
+        names = ", ".join(inner)
+        return f"{store.base}: the folder of a run; a spectrum lies in one of its folders {names}"
     if store.name == DATA and store.list("", ".parquet"):
         return f"{store.base}: the images of a spectrum; name the folder above, {store.parent.base}"
-    return f"{store.base}: no spectrum lies there ({DATA}/*.parquet is missing); name the folder that generate wrote"
+    return (
+        f"{store.base}: no spectrum lies there ({DATA}/*.parquet is missing); "
+        "name the folder that generate wrote"
+    )

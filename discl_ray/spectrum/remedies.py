@@ -6,32 +6,52 @@ from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE
 from discl_ray.core.storage import Store
 from discl_ray.process.calls import Call, advice
 
-OWN = ("preview", "generate", "train")
-"""Jobs whose configuration is the one of the spectrum they speak of; others go from seed to seed."""
+COMMITS = "commits"
+"""The folder of commit records."""
+
+DATA = "spectrum"
+"""The folder of the images."""
+
+OWN_JOBS = ("preview", "generate", "train")
+"""Jobs whose configuration is the one of the spectrum they report on; others go through seeds."""
+
+OWN_FILES = {CONFIG, PLAN_FILE, MANIFEST}
+"""A folder with one of them was written by this package."""
+
+
+def is_of_another_tool(run: Store) -> bool:
+    """Whether a folder holds images and nothing of ours; every file counts as committed then.
+
+    On an object store that is one request for our own folders, three for others.
+    """
+    if not OWN_FILES.isdisjoint(run.list()):
+        return False
+    return not run.list(COMMITS, ".json") and bool(run.list(DATA, ".parquet"))
 
 
 def remake(run: Store) -> str:
-    """ "run `...`": the command that makes what is missing of a spectrum, and again what is damaged."""
-    if not _ours(run):
+    """ "run `...`": the command that makes what is missing or damaged in a spectrum."""
+    if is_of_another_tool(run):
         return "let the tool that wrote it write it again"
     call = Call.this()
+    by_path = any(word.startswith("spectrum.path=") for word in call.rest)
     recorded = run.local and run.local / CONFIG
-    its_own = call.job in OWN and not any(word.startswith("spectrum.path=") for word in call.rest)
-    if its_own or not recorded or not recorded.is_file():
+    if (call.job in OWN_JOBS and not by_path) or not recorded or not recorded.is_file():
         return advice("generate")
     return f"run `{call.command('generate', files=[str(recorded)], rest=[])}`"
 
 
 def again(run: Store) -> str:
     """What to do about a file of a spectrum's folder that is gone or damaged."""
-    return f"{remake(run)}, which makes it again" if _ours(run) else remake(run)
+    return _which_makes(run, "it")
 
 
 def images_again(run: Store) -> str:
     """What to do about a file with images, or the record of one."""
-    return f"{remake(run)}, which makes its images again" if _ours(run) else remake(run)
+    return _which_makes(run, "its images")
 
 
-def _ours(run: Store) -> bool:
-    """Whether a folder was written here, and can be mended here."""
-    return any(run.exists(name) for name in (CONFIG, PLAN_FILE, MANIFEST)) or not run.folders()
+def _which_makes(run: Store, what: str) -> str:
+    if is_of_another_tool(run):
+        return remake(run)
+    return f"{remake(run)}, which makes {what} again"

@@ -1,7 +1,7 @@
-"""Images another run has made already: equal gids are equal images, so they are taken over instead of made again.
+"""Images that another run has made: equal gids are equal images, so they need not be made again.
 
-When one file of a data set is edited, or levels or replicas are added, only what is new costs a GPU. What is taken over is scored
-again, with the run's own scorer and class prompts.
+When one file of a data set is edited, or levels or replicas are added, only what is new costs a
+GPU. What is taken over is scored again, with the run's own scorer and class prompts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from discl_ray.errors import IntegrityError
 from discl_ray.spectrum.commit import committed_files
 
 FILE = "reused.parquet"
-REUSED = pa.schema([("gid", pa.string()), ("directory", pa.string()), ("file", pa.string())])
-"""Where an image lies: a run's directory beside this one, and a file in it."""
+
+REUSED = pa.schema([(name, pa.string()) for name in ("gid", "directory", "file")])
+"""Where an image is: a run's directory beside this one, and a file in it."""
+
+OK = "ok"
+"""`status` of an image that was made."""
 
 
 class Image(NamedTuple):
@@ -29,7 +33,10 @@ class Image(NamedTuple):
 
 
 def gids_by_file(run: Store) -> Iterator[tuple[str, list[str]]]:
-    """The committed files of a run, of whatever layout, with their gids; none that is damaged, nor any if a commit record is."""
+    """The committed files of a run, in any layout, with their gids.
+
+    Damaged files are left out, and all of them if a commit record is damaged.
+    """
     try:
         files = committed_files(run)
     except IntegrityError:
@@ -47,14 +54,16 @@ class Reuse:
 
     beside: Store
     """The folder of all runs of this name."""
-    places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    places: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """gid -> (directory, file)."""
 
     @classmethod
     def open(cls, run: Store) -> Self:
         """What was found when the run was laid out."""
-        beside = Store(run.filesystem, run.base.rsplit("/", 1)[0])
-        rows = run.read_table(FILE).to_pylist() if run.exists(FILE) else []
+        beside = run.parent
+        rows: list[dict[str, str]] = []
+        if run.exists(FILE):
+            rows = run.read_table(FILE).to_pylist()
         return cls(beside, {row["gid"]: (row["directory"], row["file"]) for row in rows})
 
     def take(self, gids: Iterable[str]) -> dict[str, Image]:
@@ -65,13 +74,15 @@ class Reuse:
                 by_file.setdefault(self.places[gid], set()).add(gid)
         found: dict[str, Image] = {}
         for (directory, file), wanted in by_file.items():
-            try:
-                table = self.beside.read_table(
-                    f"{directory}/{file}", ["gid", "image", "status", "micro_batch"]
-                )
-            except IntegrityError:  # the other run was deleted or damaged since
-                continue
-            for row in table.to_pylist():
-                if row["gid"] in wanted and row["status"] == "ok":
-                    found[row["gid"]] = Image(row["image"]["bytes"], row["micro_batch"])
+            found.update(self._read(f"{directory}/{file}", wanted))
         return found
+
+    def _read(self, name: str, wanted: set[str]) -> Iterator[tuple[str, Image]]:
+        """The wanted images of a file that were made; none if it is gone or damaged by now."""
+        try:
+            table = self.beside.read_table(name, ["gid", "image", "status", "micro_batch"])
+        except IntegrityError:
+            return
+        for row in table.to_pylist():
+            if row["gid"] in wanted and row["status"] == OK:
+                yield row["gid"], Image(row["image"]["bytes"], row["micro_batch"])

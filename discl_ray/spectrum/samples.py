@@ -1,8 +1,9 @@
-"""The real images a spectrum was made from, in the folder that it names, or in `samples/` inside it."""
+"""The real images a spectrum was made from: in the folder that it names, or in its `samples/`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -13,9 +14,8 @@ from discl_ray.core.splits import SPLITS
 from discl_ray.core.storage import DELETE, Store
 from discl_ray.errors import IntegrityError
 from discl_ray.process.calls import AGAIN
-from discl_ray.spectrum.commit import is_of_another_tool
 from discl_ray.spectrum.of_another_tool import check_samples, conform
-from discl_ray.spectrum.remedies import again, remake
+from discl_ray.spectrum.remedies import again, is_of_another_tool, remake
 
 SAMPLES_AT = "samples.json"
 """Names the folder of the samples a spectrum was made from; it lies beside the spectrum's."""
@@ -34,38 +34,37 @@ def samples_of(run: Store) -> Store:
     if is_of_another_tool(run) and not run.exists(SAMPLES_AT):
         samples = run.within(INSIDE)
     else:
-        beside = Store(run.filesystem, run.base.rsplit("/", 1)[0])
-        remedy = again(run)
+        remedy = partial(again, run)
         with run.reading(SAMPLES_AT, remedy):
-            samples = beside.within(run.read_json(SAMPLES_AT, remedy)["directory"])
+            samples = run.parent.within(run.read_json(SAMPLES_AT, remedy)["directory"])
     if not samples.list("train", ".parquet"):
         raise IntegrityError(
-            f"{samples.path('train')}: no table of the real training images of {run.name}; {remake(run)}, which reads the data "
-            f"again and makes no image twice, or copy the folder {samples.name} to it"
+            f"{samples.path('train')}: no table of the real training images of {run.name}; "
+            f"{remake(run)}, which reads the data again and makes no image twice, "
+            f"or copy the folder {samples.name} to it"
         )
     return samples
 
 
 def read_split(samples: Store, split: str, columns: list[str] | None = None) -> pa.Table:
-    """SAMPLES rows of one split; images in files as paths. `test` is for `discl_ray.evaluate` alone."""
+    """SAMPLES rows of one split; images in files as paths.
+
+    `test` is for `discl_ray.evaluate` alone.
+    """
     schema = SAMPLES if columns is None else pa.schema([SAMPLES.field(name) for name in columns])
     parts = [read_part(samples, name, schema.names) for name in samples.list(split, ".parquet")]
-    return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(
-        schema.names
-    )
+    rows = pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
+    return rows.select(schema.names)
 
 
 def read_part(samples: Store, name: str, columns: Sequence[str]) -> pa.Table:
     """SAMPLES rows of one file; columns that it lacks are null."""
     table = samples.read_table(name, list(columns), SAMPLES_AGAIN)
-    for column in columns:
-        if column not in table.column_names:
-            table = table.append_column(
-                SAMPLES.field(column), pa.nulls(table.num_rows, SAMPLES.field(column).type)
-            )
-    return conform(
-        table, pa.schema([SAMPLES.field(column) for column in columns]), samples.path(name)
-    )
+    schema = pa.schema([SAMPLES.field(column) for column in columns])
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return conform(table, schema, samples.path(name))
 
 
 def class_names(samples: Store) -> tuple[str, ...]:
@@ -83,15 +82,18 @@ def class_names(samples: Store) -> tuple[str, ...]:
     labels = pairs["label"].to_pylist()
     if labels != list(range(len(labels))):
         raise IntegrityError(
-            f"{samples.base}: labels are {labels[:10]}; 0, 1, 2, … without a gap are needed, each with one class_name"
+            f"{samples.base}: labels are {labels[:10]}; 0, 1, 2, … without a gap are needed, "
+            "each with one class_name"
         )
     return tuple(pairs["class_name"].to_pylist())
 
 
 def content_of_samples(samples: Store) -> str:
-    """Hash of what the samples are, wherever they lie."""
+    """Hash of the samples' content, independent of their place."""
     if samples.exists(MANIFEST):
         with samples.reading(MANIFEST, SAMPLES_AGAIN):
             return samples.read_json(MANIFEST, SAMPLES_AGAIN)["fingerprint"]
-    files = [name for split in SPLITS for name in samples.list(split, ".parquet")]
-    return sha256("".join(sha256(samples.read(name)) for name in files).encode())
+    hashes: list[str] = []
+    for split in SPLITS:
+        hashes.extend(sha256(samples.read(name)) for name in samples.list(split, ".parquet"))
+    return sha256("".join(hashes).encode())

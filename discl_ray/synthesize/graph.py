@@ -117,7 +117,7 @@ def spectrum_graph(
     # no replacement.
     warnings_.filterwarnings("ignore", message=".*ray_remote_args_fn.*")
     shards: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    packed = ray.data.from_arrow(blocks)
+    packed = ray.data.from_arrow(cast(Any, blocks))
     made = packed.map_batches(
         make.kind,
         fn_constructor_args=make.arguments,

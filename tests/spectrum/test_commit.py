@@ -121,7 +121,7 @@ def test_shards_that_are_damaged_are_made_again_and_others_are_whole(copy, capsy
     copy.write(f"commits/{garbled}.json", b'{"shard_id": "another", "files": []}')
     assert drop_damaged(copy) == set(rest)
     (line,) = capsys.readouterr().out.splitlines()
-    assert "its images are made again (likewise 2 shards more)" in line
+    assert "its images are made again (likewise 2 more shards)" in line
     assert sorted(committed(copy)) == rest
 
 

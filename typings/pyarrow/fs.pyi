@@ -1,0 +1,5 @@
+"""Untyped; see `__init__.pyi`."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
