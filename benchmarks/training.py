@@ -37,6 +37,7 @@ from discl_ray.core.storage import Store
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.evaluate.held_out import commit
+from discl_ray.train import batches
 from discl_ray.train import loop as loop_module
 from discl_ray.train.checkpoint import save_checkpoint
 from discl_ray.train.config import TrainConfig
@@ -140,7 +141,7 @@ def run_loop(job: TrainJob, opened: ImageTable, epochs: int = 1) -> list[dict[st
         store = Store.at(folder)
 
         def report(result: Report) -> None:
-            rows = history_rows(result.state["curriculum"]["history"])
+            rows = history_rows(result.state.history)
             store.write("metrics.jsonl", "\n".join(map(json.dumps, rows)).encode())
             with tempfile.TemporaryDirectory() as checkpoint:
                 save_checkpoint(Path(checkpoint), result.state)
@@ -246,7 +247,7 @@ SECTIONS = [
     (classifier.Classifier, "_logits", "forward"),
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
-    (loop_module, "draw_parameters", "random numbers"),
+    (batches, "draw_parameters", "random numbers"),
     (loop_module, "epoch_order", "order of the epoch"),
     (loop_module._Run, "_true_class", "probes, besides gather and forward"),
     (loop_module._Run, "_evaluate", "val, besides gather and forward"),
@@ -285,20 +286,24 @@ def measure_change(job: TrainJob, opened: ImageTable) -> list[float]:
         torch.device("cpu"),
         4,
     )
-    counts = torch.ones(CLASSES)
 
     def change(epoch: int) -> None:
-        choice = run._ask(epoch, None)
+        choice = run._choose(epoch, None)
         order = loop_module.epoch_order(run.pools, choice, job.curriculum, seed=0, epoch=epoch)
-        parameters = loop_module.draw_parameters(len(order.rows), seed=0, epoch=epoch)
-        places = np.arange(min(BATCH, len(order.rows)))
-        batch = run._batch(order, places, places, parameters, epoch, counts, 0)
+        stage = batches.Pass(
+            epoch=epoch, choice=choice, order=order, before=0, total=len(order.rows)
+        )
+        shares = batches.Batches(
+            job, opened, stage, strength=run.strength, world=loop_module.ALONE, whole=False
+        )
+        batch = shares.share(0)
+        assert batch is not None
         classifier.augment(batch.images, batch.parameters, batch.strength, job.train.augment)
 
     found = []
     for epoch in range(1, len(LEVELS) + 1):
         found.append(seconds_of(lambda epoch=epoch: change(epoch)))
-        run.controller.record(epoch, {"lam": 0.0})
+        run.controller.record(epoch, {"lam_pct": 0})
     return found
 
 

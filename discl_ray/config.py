@@ -130,6 +130,13 @@ class Config(Settings):
             )
         return train
 
+    @field_validator("train")
+    @classmethod
+    def _captions_of_the_data(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        # without a valid `data` the report has its problems, and these captions are not used
+        data = info.data.get("data")
+        return train if data is None else train.with_captions(data.captions)
+
     @property
     def plumbing_test(self) -> bool:
         """Whether the embedded generator, which knows only digits, is let loose on something else: its images mean nothing."""

@@ -78,7 +78,7 @@ def job(config: Config) -> None:
     same = base.of(config) == asked.of(config)
     results, histories, planned = {}, {}, None
     with ray_session(num_cpus=config.run.num_cpus, needs={}):
-        from discl_ray.train.trainer import read_history
+        from discl_ray.train.run_files import read_history
 
         start = None
         if config.train.start_steps:

@@ -29,7 +29,7 @@ from discl_ray.core.lam import REAL
 from discl_ray.core.metrics import macro_f1
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.data.config import DigitsWildConfig
+from discl_ray.data.config import DIGIT_CAPTIONS, DigitsWildConfig
 from discl_ray.data.digits_wild import CLASSES, EMPTY, digits_wild
 from discl_ray.embedded.digits import DEV_BLOCK, PLACES, SIDE, place, place_look, scans_of
 from discl_ray.evaluate.held_out import commit
@@ -56,6 +56,7 @@ def fine_tuned(
     images, labels = part
     settings = {
         "model": "clip",
+        "captions": DIGIT_CAPTIONS,
         "start_steps": 0,
         "batch": 64,
         "optimizer": "adamw",

@@ -82,6 +82,15 @@ def added(default: Any = PydanticUndefined, *, before: Any, **constraints: Any) 
     return Field(default, json_schema_extra={"kind": "identity", "before": before}, **constraints)
 
 
+def implied(*, before: Any, **constraints: Any) -> Any:
+    """An identity field that is null by default, where it had a default value in earlier versions.
+
+    Null enters a hash as that value, `before`, as JSON: those runs keep their names.
+    """
+    extra = {"kind": "identity", "null_is": before}
+    return Field(None, json_schema_extra=extra, **constraints)
+
+
 def with_values_before(kind: type[Settings], recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded config, nested, with the implicit values of fields `added` since then."""
     known = dict(recorded)
@@ -136,6 +145,8 @@ def identity(settings: Settings) -> dict[str, Any]:
         )
         if "before" in extra and shown == extra["before"]:
             continue
+        if "null_is" in extra and shown is None:
+            shown = extra["null_is"]
         plain[name] = shown
     return plain
 

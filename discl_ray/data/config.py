@@ -19,6 +19,9 @@ from discl_ray.core.settings import Location, Settings, added, execution
 NEUTRAL = "a photo of a {name}"
 DIGIT = "a photo of the digit {name}"
 
+NEUTRAL_CAPTIONS = (NEUTRAL, "a {name}", "a picture of a {name}")
+DIGIT_CAPTIONS = (DIGIT, "the digit {name}", "a handwritten {name}")
+
 
 class LongTail(Settings):
     """Subsampling of the training split: n_i = n_0 * imbalance^(-i / (C - 1)), rounded down; i counts classes by falling size."""
@@ -34,6 +37,8 @@ class AnyDataConfig(Settings):
 
     template: ClassVar[str] = NEUTRAL
     """What a prompt says of a class, where the configuration names none; `{name}` is the class."""
+    captions: ClassVar[tuple[str, ...]] = NEUTRAL_CAPTIONS
+    """Captions that a CLIP is trained on, where the configuration names none."""
     embedded: ClassVar[bool] = False
     """Whether it comes with the package, which has models that know it."""
 
@@ -57,6 +62,7 @@ class DigitsLTConfig(AnyDataConfig):
     """The embedded long-tailed task: ten handwritten digits, split by writer."""
 
     template: ClassVar[str] = DIGIT
+    captions: ClassVar[tuple[str, ...]] = DIGIT_CAPTIONS
     embedded: ClassVar[bool] = True
     name: Literal["digits_lt"] = "digits_lt"
     look: Literal["ochre", "sepia", "web"] = "ochre"
@@ -79,6 +85,7 @@ class DigitsWildConfig(AnyDataConfig):
     """The embedded low-quality task: digits in the places of camera traps, and places without one."""
 
     template: ClassVar[str] = DIGIT
+    captions: ClassVar[tuple[str, ...]] = DIGIT_CAPTIONS
     embedded: ClassVar[bool] = True
     name: Literal["digits_wild"] = "digits_wild"
     per_place: int = Field(default=32, ge=4, le=100)

@@ -161,7 +161,7 @@ class _Seed:
 
 def _left_weights(store: Store) -> dict[str, Tensor] | None:
     """A run's weights; None if there are none, or they cannot be read any more."""
-    from discl_ray.train.trainer import load_weights
+    from discl_ray.train.run_files import load_weights
 
     try:
         return load_weights(store, AGAIN) if store.exists(WEIGHTS) else None

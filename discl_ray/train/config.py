@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from discl_ray.core.settings import Count, Location, Settings, Switch, execution, identity
+from discl_ray.core.settings import Count, Location, Settings, Switch, execution, identity, implied
+from discl_ray.data.config import DIGIT_CAPTIONS
 from discl_ray.train.augment.config import AugmentConfig
 
 OF_START = (
@@ -47,11 +48,9 @@ class TrainConfig(Settings):
     """ResNet: batch normalisation, or group normalisation, by which an image does not depend on its batch."""
     clip: Location = Field(default="embedded", min_length=1)
     """CLIP: an open_clip folder with safetensors; `embedded` is the student, which is not the CLIP that scores (`embedded-scorer`)."""
-    captions: tuple[str, ...] = Field(
-        default=("a photo of the digit {name}", "the digit {name}", "a handwritten {name}"),
-        min_length=1,
-    )
-    """CLIP: captions of the images, drawn for each anew, and the prompts of the head; `{name}` is the class name."""
+    captions: tuple[str, ...] | None = implied(before=list(DIGIT_CAPTIONS), min_length=1)
+    """CLIP: captions of the images, one drawn for each image and epoch, and the prompts of the head;
+    `{name}` is the class name. Default: the data set's own."""
     image_size: int = Field(default=32, ge=8)
     """Side the classifier works at, in pixels; larger images are cropped to a square and resized."""
     loss: Literal["ce", "balanced_softmax", "logit_adjusted"] = "ce"
@@ -109,6 +108,18 @@ class TrainConfig(Settings):
         """Whether a GPU is asked for by name."""
         return self.use_gpu is True
 
+    def with_captions(self, captions: tuple[str, ...]) -> Self:
+        """This configuration with a data set's own captions where a CLIP has none.
+
+        A ResNet reads no captions: the data set's own are left out again, so that its runs are
+        named alike whatever model the configuration had before.
+        """
+        if self.model != "clip" and self.captions == captions:
+            return self.model_copy(update={"captions": None})
+        if self.model == "clip" and self.captions is None:
+            return self.model_copy(update={"captions": captions})
+        return self
+
     def start(self) -> TrainConfig:
         """Of the run that this one starts from: plain cross-entropy; equal for all runs that differ in later matters only."""
         later = set(identity(self)) - {*OF_START, "learning_rate", "augment"}
@@ -134,8 +145,8 @@ class TrainConfig(Settings):
 
     @field_validator("captions")
     @classmethod
-    def _with_a_gap(cls, captions: tuple[str, ...]) -> tuple[str, ...]:
-        for caption in captions:
+    def _with_a_gap(cls, captions: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for caption in captions or ():
             try:
                 named = caption.format(name="")
             except (KeyError, IndexError, ValueError) as error:

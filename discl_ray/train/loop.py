@@ -1,23 +1,24 @@
-"""The epoch loop: plain torch, no Ray. A controller chooses, a sampler orders, a report carries results and checkpoints out.
+"""The epoch loop: plain torch, no Ray. A controller chooses, a report carries results out.
 
-Every random number is a function of (seed, epoch, place): resumed equals never stopped, bit for bit, at one world size on CPU.
-The gradient is that of the mean over the global batch, summed over workers, so their number does not change what a step means.
+Every random number is a function of (seed, epoch, place): a resumed run equals one that was never
+stopped, bit for bit, with the same number of workers on CPU. The gradient is that of the mean over
+the global batch, summed over workers, so their number does not change what a step means.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from discl_ray.core.lam import REAL, pct_to_lam
+from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.metrics import main_metric, scores
 from discl_ray.curriculum.controller import Controller
 from discl_ray.curriculum.epoch_order import (
@@ -29,23 +30,24 @@ from discl_ray.curriculum.epoch_order import (
     explored_images,
 )
 from discl_ray.curriculum.progress import Progress, progress_of, to_metrics, unpaired
-from discl_ray.curriculum.strategies import Choice
+from discl_ray.curriculum.strategies import AS_IS, Choice
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.models.device import training_device
-from discl_ray.train.augment.augment import augment, draw_parameters
+from discl_ray.train.augment.augment import augment
 from discl_ray.train.augment.class_strength import advance, probe, probe_parameters
-from discl_ray.train.augment.mixup import draw_mix
+from discl_ray.train.batches import Batches, Pass
+from discl_ray.train.checkpoint import Best, LoopState
+from discl_ray.train.distributed import average_buffers, from_rank_0, sum_gradients, sum_over
 from discl_ray.train.images.table import ImageTable
+from discl_ray.train.job import numbers
 from discl_ray.train.learners.classifier import Classifier
-from discl_ray.train.learners.learner import (
-    ALONE,
-    Batch,
-    Learner,
-    Predictor,
-    TrainJob,
-    World,
-    parameter_groups,
-)
+from discl_ray.train.learners.learner import ALONE, Learner, Predictor, TrainJob, World
+from discl_ray.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1024
+"""Images that are predicted at once."""
 
 
 def _flyp(job: TrainJob, device: torch.device) -> Learner:
@@ -59,21 +61,17 @@ LEARNERS: dict[str, Callable[[TrainJob, torch.device], Learner]] = {
     "resnet34": Classifier,
     "clip": _flyp,
 }
-"""What learns, by the name of its model."""
-
-NAMED = 8
-"""Images that a diagnosis names."""
+"""Learners by the name of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the loop hands out after an epoch it was asked to report."""
+    """What the loop hands out after an epoch that ends in an evaluation."""
 
     epoch: int
     metrics: dict[str, float]
     """The numbers of the epoch's record."""
-    state: dict[str, Any]
-    """Tensors and JSON values from which the run can go on: model, best, optimizer, position, curriculum. Live, not copied."""
+    state: LoopState
 
 
 def loop(
@@ -83,39 +81,41 @@ def loop(
     report: Callable[[Report], None],
     *,
     start: Mapping[str, Tensor] | None = None,
-    resume: Mapping[str, Any] | None = None,
+    resume: LoopState | None = None,
     world: World = ALONE,
     epochs: int | None = None,
     device: str | torch.device | None = None,
 ) -> dict[str, Tensor]:
-    """Trains and returns the weights that `train.keep` asks for. `start` are weights to begin from, `resume` a reported state.
+    """Trains and returns the weights that `train.keep` asks for.
 
-    `epochs` overrides the configured number (the start run has its own), `device` what the job's process is to have.
-    Raises DisclError on a loss that is not finite, naming step, λ and images, if memory runs out, and if an epoch has no room for
-    what is asked; ModelError if the job has reserved a GPU that cannot be used.
+    `start` are weights to begin from, `resume` is a reported state. `epochs` overrides the
+    configured number (the start run has its own), `device` the one that the job reserves.
+    Raises DisclError on a loss that is not finite, naming step, λ and images, if memory runs out,
+    and if an epoch is too small; ModelError if the job has reserved a GPU that cannot be used.
     """
-    run = _Run(job, table, controller, world, _device(job, device), epochs or job.train.epochs)
-    return run.go(report, start, resume)
+    where = _device(job, device)
+    run = _Run(job, table, controller, world, where, epochs or job.train.epochs)
+    return run.train(report, start, resume)
 
 
 def predictor_of(
     job: TrainJob, weights: Mapping[str, Tensor], device: str | torch.device | None = None
 ) -> Predictor:
-    """Trained weights as something that predicts; `device` as for `loop`."""
+    """Trained weights as a predictor; `device` as for `loop`."""
     learner = LEARNERS[job.train.model](job, _device(job, device))
     learner.model.load_state_dict(dict(weights))
     return learner.predictor()
 
 
 def _device(job: TrainJob, device: str | torch.device | None) -> torch.device:
-    """What is named, else what the job's process has reserved."""
-    return torch.device(
-        training_device(job.train.on_gpu, job.train.precision) if device is None else device
-    )
+    """The named device, else the one that the job's process has reserved."""
+    if device is None:
+        device = training_device(job.train.on_gpu, job.train.precision)
+    return torch.device(device)
 
 
 class _Run:
-    """A training run underway."""
+    """A training run in progress."""
 
     def __init__(
         self,
@@ -126,14 +126,14 @@ class _Run:
         device: torch.device,
         epochs: int,
     ) -> None:
-        self.job, self.table, self.controller, self.world, self.epochs = (
-            job,
-            table,
-            controller,
-            world,
-            epochs,
-        )
+        self.job = job
+        self.table = table
+        self.controller = controller
+        self.world = world
+        self.device = device
+        self.epochs = epochs
         self.learner = LEARNERS[job.train.model](job, device)
+        self.optimizer = make_optimizer(self.learner.model, job.train)
         self.pools = Pools.of(
             label=table.label,
             lam_pct=table.lam_pct,
@@ -142,30 +142,24 @@ class _Run:
             num_classes=len(job.counts),
         )
         self.val = np.flatnonzero(table.role == "val")
-        self.probes = np.flatnonzero((table.role == "probe") | ((table.role == "val") & table.hard))
-        self.probes = self.probes[np.isin(table.lam_pct[self.probes], job.levels)]
+        self.probes = _probes(table, job.levels)
         self.strength = np.zeros(len(job.counts), np.int64)
-        self.optimizer = _optimizer(self.learner.model, job)
-        self.best: dict[str, Any] | None = None
-        self.device = device
+        self.best: Best | None = None
 
-    def go(
+    def train(
         self,
         report: Callable[[Report], None],
         start: Mapping[str, Tensor] | None,
-        resume: Mapping[str, Any] | None,
+        resume: LoopState | None,
     ) -> dict[str, Tensor]:
-        model, first = self.learner.model, 1
+        """See `loop`."""
+        model = self.learner.model
+        first = 1
         if start is not None:
             model.load_state_dict(dict(start))
         if resume is not None:
-            model.load_state_dict(resume["model"])
-            self.optimizer.load_state_dict(resume["optimizer"])
-            self.best, self.strength = resume["best"], np.array(resume["strength"], np.int64)
-            first = resume["epoch"] + 1
-            if self.world.rank == 0:
-                self.controller.load(resume["curriculum"])
-                _tell_of_unpaired(resume["curriculum"]["history"])
+            self._resume(resume)
+            first = resume.epoch + 1
         for epoch in range(first, self.epochs + 1):
             record = self._epoch(epoch)
             reporting = epoch == self.epochs or epoch % self.job.train.eval_every == 0
@@ -175,319 +169,227 @@ class _Run:
                 self.controller.record(epoch, record)
             if reporting:
                 report(Report(epoch=epoch, metrics=numbers(record), state=self._state(epoch)))
-        kept = self.best["model"] if self.best is not None else model.state_dict()
+        kept = model.state_dict() if self.best is None else self.best.model
         return {name: value.detach().cpu().contiguous() for name, value in kept.items()}
 
-    def _state(self, epoch: int) -> dict[str, Any]:
-        return {
-            "model": self.learner.model.state_dict(),
-            "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": epoch,
-            "strength": self.strength.tolist(),
-            "curriculum": self.controller.state() if self.world.rank == 0 else {},
-        }
+    def _resume(self, state: LoopState) -> None:
+        self.learner.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.best = state.best
+        self.strength = np.array(state.strength, np.int64)
+        if self.world.rank == 0:
+            self.controller.load(state.curriculum)
+            _warn_of_unpaired(state.history)
+
+    def _state(self, epoch: int) -> LoopState:
+        return LoopState(
+            epoch=epoch,
+            model=self.learner.model.state_dict(),
+            best=self.best,
+            optimizer=self.optimizer.state_dict(),
+            strength=self.strength.tolist(),
+            curriculum=self.controller.state() if self.world.rank == 0 else {},
+        )
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
-        job, config = self.job, self.job.curriculum
+        """Trains for an epoch; its record."""
+        job = self.job
         if job.train.augment.kind == "cuda":
-            self._probe_strengths(epoch)
-        choice, progress, before = self._ask(epoch, None), {}, 0
-        total = budget(self.pools, config, job.train.batch, epoch)
+            self._update_strengths(epoch)
+        total = budget(self.pools, job.curriculum, job.train.batch, epoch)
+        choice = self._choose(epoch, None)
+        progress: dict[int, Progress] = {}
+        explored = 0
         if choice.explore:
-            before, progress = self._explore(epoch, total)
-            choice = self._ask(epoch, progress)
+            explored, progress = self._explore(epoch, total)
+            choice = self._choose(epoch, progress)
         order = epoch_order(
-            self.pools, choice, config, seed=job.seed, epoch=epoch, images=total - before
+            self.pools, choice, job.curriculum, seed=job.seed, epoch=epoch, images=total - explored
         )
-        loss = self._pass(order, epoch, choice, before=before, total=total)
-        return {
-            "loss": loss,
-            "lam": pct_to_lam(choice.lam_pct),
-            "lam_pct": choice.lam_pct,
-            "synthetic": order.synthetic,
-            "hard": order.hard,
-            "borrowed": order.borrowed,
-            "borrowed_real": order.real,
-            "share": order.share,
-            "images": total,
-            **(
-                {}
-                if choice.lead is None or not math.isfinite(choice.lead)
-                else {"lead_in_se": choice.lead}
-            ),
-            **to_metrics(progress),
-        }
+        stage = Pass(epoch=epoch, choice=choice, order=order, before=explored, total=total)
+        loss = self._train_on(stage)
+        return _record(stage, loss) | to_metrics(progress)
 
-    def _ask(self, epoch: int, progress: Mapping[int, Progress] | None) -> Choice:
-        """Rank 0's answer, on every rank."""
-        choice = _agree(
-            self.controller.choose(epoch, progress) if self.world.rank == 0 else None, self.world
-        )
+    def _choose(self, epoch: int, progress: Mapping[int, Progress] | None) -> Choice:
+        """Rank 0's choice, on every rank."""
+        choice = None
+        if self.world.rank == 0:
+            choice = self.controller.choose(epoch, progress)
+        choice = from_rank_0(choice, self.world)
         if choice is None:
             raise IntegrityError(
                 f"the curriculum has no choice for epoch {epoch}: an earlier epoch is not recorded"
             )
         return choice
 
-    # -- Algorithm 2
-
     def _explore(self, epoch: int, total: int) -> tuple[int, dict[int, Progress]]:
-        """|D| of a round on D ⊂ D_all, the first of the epoch's `total` images, and the progress it made at each level."""
-        config, batch = self.job.curriculum, self.job.train.batch
-        images = explored_images(self.pools, config, batch)
-        if not config.explore_extra and images + batch > total:
+        """Algorithm 2: (|D|, progress by level) of a round of training on D ⊂ D_all.
+
+        These are the first of the epoch's `total` images.
+        """
+        job = self.job
+        batch = job.train.batch
+        images = explored_images(self.pools, job.curriculum, batch)
+        if not job.curriculum.explore_extra and images + batch > total:
             raise DisclError(
-                f"an epoch has {total} images, too few for a round of exploration and a stage; lower train.batch"
+                f"an epoch has {total} images, too few for a round of exploration and a stage; "
+                "lower train.batch"
             )
-        order = explore_order(self.pools, images, seed=self.job.seed, epoch=epoch)
+        order = explore_order(self.pools, images, seed=job.seed, epoch=epoch)
         before = self._true_class(self.probes)
-        self._pass(order, epoch, Choice(levels=()), before=0, total=total)
+        self._train_on(Pass(epoch=epoch, choice=AS_IS, order=order, before=0, total=total))
         after = self._true_class(self.probes)
-        return images, progress_of(
-            before, after, self.table.lam_pct[self.probes], self.table.sample_id[self.probes]
-        )
+        level = self.table.lam_pct[self.probes]
+        source = self.table.sample_id[self.probes]
+        return images, progress_of(before, after, level, source)
 
     def _true_class(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probability of each row's own class, shape (N,)."""
         return self._probabilities(rows)[np.arange(len(rows)), self.table.label[rows]]
 
-    # -- CUDA
-
-    def _probe_strengths(self, epoch: int) -> None:
-        """Moves every class's augmentation strength by what the model recognises of its training images."""
-        job, table = self.job, self.table
+    def _update_strengths(self, epoch: int) -> None:
+        """CUDA: moves each class's strength by how many of its training images are recognised."""
+        config = self.job.train.augment
+        label = self.table.label
         real = np.concatenate([self.pools.nonhard, self.pools.hard])
-        by_class = {c: real[table.label[real] == c] for c in range(len(job.counts))}
-        rows, level, label = probe(
-            self.strength, by_class, job.train.augment, seed=job.seed, epoch=epoch
-        )
-        parameters = probe_parameters(len(rows), seed=job.seed, epoch=epoch)
-        model, device = self.learner.model, self.device
+        by_class = {c: real[label[real] == c] for c in range(len(self.job.counts))}
+        probes = probe(self.strength, by_class, config, seed=self.job.seed, epoch=epoch)
+        count = len(probes.rows)
+        parameters = probe_parameters(count, seed=self.job.seed, epoch=epoch)
+        model = self.learner.model
         model.eval()
-        right = np.zeros(len(rows), bool)
+        correct = np.zeros(count, bool)
         with torch.no_grad():
-            for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 256)):
-                x = augment(
-                    table.images[rows[part]], parameters[part], level[part], job.train.augment
-                )
-                right[part] = model(x.to(device)).argmax(1).cpu().numpy() == label[part]
-        self.strength = advance(self.strength, label, level, right, job.train.augment)
+            for part in np.array_split(np.arange(count), max(1, count // 256)):
+                images = self.table.images[probes.rows[part]]
+                x = augment(images, parameters[part], probes.strength[part], config)
+                predicted = model(x.to(self.device)).argmax(1).cpu().numpy()
+                correct[part] = predicted == probes.label[part]
+        self.strength = advance(self.strength, probes.label, probes.strength, correct, config)
 
-    # -- one pass
-
-    def _batches(self, count: int) -> list[NDArray[np.int64]]:
-        """Places of each global batch; for a learner of whole batches without what is left over."""
-        size = self.job.train.batch
-        end = count - count % size if self.learner.whole_batches else count
-        if not end:
-            raise DisclError(
-                f"train.batch = {size} is more than the {count} images of an epoch; lower it"
-            )
-        return [np.arange(begin, min(begin + size, end)) for begin in range(0, end, size)]
-
-    def _pass(
-        self, order: EpochOrder, epoch: int, choice: Choice, *, before: int, total: int
-    ) -> float:
-        """Trains on the rows of an order, places `before`... of the epoch's `total`; the mean loss over all workers."""
-        table, job, model = self.table, self.job, self.learner.model
-        if (table.role[order.rows] != "train").any():
-            raise IntegrityError(
-                f"epoch {epoch}: an image whose role is not train was about to be trained on"
-            )
-        effective = np.bincount(table.label[order.rows], minlength=len(job.counts))
-        counts = torch.tensor(
-            effective if job.train.prior == "effective" else job.counts, dtype=torch.float32
-        ).clamp(min=1)
-        parameters = draw_parameters(before + len(order.rows), seed=job.seed, epoch=epoch)[before:]
-        batches = self._batches(len(order.rows))
+    def _train_on(self, part: Pass) -> float:
+        """Trains on a pass; the mean loss over all workers."""
+        model = self.learner.model
+        batches = Batches(
+            self.job,
+            self.table,
+            part,
+            strength=self.strength,
+            world=self.world,
+            whole=self.learner.whole_batches,
+        )
         losses = torch.zeros(len(batches), device=self.device)
         model.train()
-        for number, places in enumerate(batches):
-            progress = (epoch - 1 + (before + int(places[0])) / total) / self.epochs
-            factor = learning_rate_factor(
-                progress, len(places) / (total * self.epochs), warmup=job.train.warmup
-            )
-            for group in self.optimizer.param_groups:
-                group["lr"] = job.train.learning_rate * factor
+        for number, places in enumerate(batches.places):
+            self._schedule(part, int(places[0]), len(places))
             self.optimizer.zero_grad(set_to_none=True)
-            mine = places[self.world.rank :: self.world.size]
-            if len(mine):
-                batch = self._batch(order, places, mine, parameters, epoch, counts, before)
-                try:
-                    losses[number] = self.learner.backward(batch, self.world)
-                except torch.OutOfMemoryError as error:
-                    raise DisclError(
-                        f"epoch {epoch}: out of memory on {len(mine)} images of {job.train.image_size} pixels; raise "
-                        f"train.accumulate = {job.train.accumulate} or train.workers, or lower train.batch; the last checkpoint is intact"
-                    ) from error
-            if self.world.size > 1:
-                _sum_gradients(model)
+            losses[number] = self._backward(batches, number)
+            sum_gradients(model, self.world)
             self.optimizer.step()
             self.learner.after_step()
-        if self.world.size > 1:
-            dist.all_reduce(losses)
-            _average_buffers(model, self.world)
-        self._check_finite(losses, order, batches, epoch, choice)
-        return float(losses.sum()) / sum(map(len, batches))
+        sum_over(losses, self.world)
+        average_buffers(model, self.world)
+        for number in torch.nonzero(~torch.isfinite(losses)).flatten().tolist():
+            raise batches.not_finite(number, float(losses[number]))
+        return float(losses.sum()) / batches.images
 
-    def _batch(
-        self,
-        order: EpochOrder,
-        places: NDArray[np.int64],
-        mine: NDArray[np.int64],
-        parameters: NDArray[np.float64],
-        epoch: int,
-        counts: Tensor,
-        before: int,
-    ) -> Batch:
-        config = self.job.train.augment
-
-        def share(at: NDArray[np.int64], partner: Batch | None = None, mix: Any = None) -> Batch:
-            rows = order.rows[at]
-            labels = self.table.label[rows]
-            return Batch(
-                images=self.table.images[rows],
-                labels=labels,
-                parameters=parameters[at],
-                strength=self.strength[labels],
-                partner=partner,
-                mix=mix,
-                counts=counts,
-                size=len(places),
-            )
-
-        if config.mix == "none":
-            return share(mine)
-        side = self.job.train.image_size
-        mix = draw_mix(
-            places + before,
-            seed=self.job.seed,
-            epoch=epoch,
-            kind=config.mix,
-            alpha=config.mix_alpha,
-            side=side,
+    def _schedule(self, part: Pass, place: int, size: int) -> None:
+        """Sets the learning rate of the step on `size` images from a place of the pass on."""
+        train = self.job.train
+        epochs_done = part.epoch - 1 + (part.before + place) / part.total
+        factor = learning_rate_factor(
+            epochs_done / self.epochs, size / (part.total * self.epochs), warmup=train.warmup
         )
-        return share(mine, share(mix.partner[mine - places[0]] - before), mix)
+        set_learning_rate(self.optimizer, train.learning_rate * factor)
 
-    def _check_finite(
-        self,
-        losses: Tensor,
-        order: EpochOrder,
-        batches: list[NDArray[np.int64]],
-        epoch: int,
-        choice: Choice,
-    ) -> None:
-        wrong = torch.nonzero(~torch.isfinite(losses)).flatten()
-        if not len(wrong):
-            return
-        step = int(wrong[0])
-        rows = order.rows[batches[step]]
-        named = ", ".join(
-            f"{self.table.sample_id[r]} (λ {self.table.lam_pct[r] / REAL:g})" for r in rows[:NAMED]
-        )
-        raise DisclError(
-            f"epoch {epoch}, step {step + 1} of {len(batches)}, stage λ {pct_to_lam(choice.lam_pct):g}: the loss is {float(losses[step])}; "
-            f"lower train.learning_rate = {self.job.train.learning_rate} (of a start: train.start_learning_rate). "
-            f"The batch held {named}, …; the last checkpoint is intact"
-        )
-
-    # -- evaluation
+    def _backward(self, batches: Batches, number: int) -> Tensor | float:
+        """Adds the gradients of this worker's share of a batch; the sum of its losses."""
+        batch = batches.share(number)
+        if batch is None:
+            return 0.0
+        try:
+            return self.learner.backward(batch, self.world)
+        except torch.OutOfMemoryError as error:
+            train = self.job.train
+            raise DisclError(
+                f"epoch {batches.part.epoch}: out of memory on {len(batch.labels)} images of "
+                f"{train.image_size} pixels; raise train.accumulate = {train.accumulate} or "
+                "train.workers, or lower train.batch; the last checkpoint is intact"
+            ) from error
 
     def _probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Class probabilities of table rows, (N, C): each worker predicts a part, all get the whole."""
-        found = torch.zeros(len(rows), len(self.job.counts), device=self.device)
+        count = len(rows)
+        found = torch.zeros(count, len(self.job.counts), device=self.device)
         predict = self.learner.predictor()
-        mine = np.arange(len(rows))[self.world.rank :: self.world.size]
-        for part in _chunks(mine):
-            found[torch.from_numpy(part)] = predict(self.table.images[rows[part]]).to(self.device)
-        if self.world.size > 1:
-            dist.all_reduce(found)
+        own = np.arange(count)[self.world.rank :: self.world.size]
+        for begin in range(0, len(own), CHUNK):
+            part = own[begin : begin + CHUNK]
+            predicted = predict(self.table.images[rows[part]])
+            found[torch.from_numpy(part)] = predicted.to(self.device)
+        sum_over(found, self.world)
         return found.cpu().numpy().astype(np.float64)
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
         """Scores on the real val images; keeps the best weights if they are to be kept."""
         if not len(self.val):
             return {}
+        label = self.table.label[self.val]
         predicted = self._probabilities(self.val).argmax(1)
-        found = scores(
-            self.table.label[self.val], predicted, self.job.groups, self.table.domain[self.val]
-        )
-        metrics = {
-            f"val_{metric}_{group}": value
-            for (metric, group), (value, _) in found.items()
-            if not math.isnan(value)
-        }
-        name = "val_{}_{}".format(*main_metric(found))
-        if self.job.train.keep == "best" and (
-            self.best is None or metrics[name] > self.best["value"]
-        ):
-            weights = {k: v.detach().clone() for k, v in self.learner.model.state_dict().items()}
-            self.best = {"epoch": epoch, "value": metrics[name], "model": weights}
+        found = scores(label, predicted, self.job.groups, self.table.domain[self.val])
+        metrics: dict[str, float] = {}
+        for (metric, group), (value, _) in found.items():
+            if not math.isnan(value):
+                metrics[f"val_{metric}_{group}"] = value
+        if self.job.train.keep == "best":
+            metric, group = main_metric(found)
+            self._keep_if_best(epoch, metrics[f"val_{metric}_{group}"])
         return metrics
 
-
-def numbers(record: Mapping[str, Any]) -> dict[str, float]:
-    """What of an epoch's record is a number, and not a list of them."""
-    return {name: value for name, value in record.items() if isinstance(value, int | float)}
-
-
-def _tell_of_unpaired(history: Mapping[str, Mapping[str, Any]]) -> None:
-    if epochs := unpaired(list(history.values())):
-        print(
-            f"{epochs} epochs of this run were recorded without progress by source: leads in them are in standard errors that are"
-            " not paired; those of the epochs to come are",
-            flush=True,
-        )
+    def _keep_if_best(self, epoch: int, value: float) -> None:
+        """Copies the weights if they are better than those of all epochs before."""
+        if self.best is not None and value <= self.best.value:
+            return
+        weights = self.learner.model.state_dict()
+        copies = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        self.best = Best(epoch=epoch, value=value, model=copies)
 
 
-def learning_rate_factor(progress: float, step: float, *, warmup: float) -> float:
-    """Share of the highest learning rate: linear up to 1 over the first `warmup` of a run, then a cosine towards 0.
-
-    `progress` in [0, 1) is how much of the run is done before a step, `step` how much the step itself is.
-    """
-    if progress + step <= warmup:
-        return (progress + step) / warmup
-    return 0.5 * (1 + math.cos(math.pi * max(0.0, progress - warmup) / (1 - warmup)))
+def _probes(table: ImageTable, levels: tuple[int, ...]) -> NDArray[np.int64]:
+    """Rows that progress is measured on: synthetic probes and their real sources, by level."""
+    hard_val = (table.role == "val") & table.hard
+    rows = np.flatnonzero((table.role == "probe") | hard_val)
+    return rows[np.isin(table.lam_pct[rows], levels)]
 
 
-def _optimizer(model: nn.Module, job: TrainJob) -> torch.optim.Optimizer:
-    train = job.train
-    if train.optimizer == "adamw":
-        return torch.optim.AdamW(parameter_groups(model, train), lr=train.learning_rate)
-    return torch.optim.Adam(
-        model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+def _record(stage: Pass, loss: float) -> dict[str, Any]:
+    """What is recorded of an epoch's stage."""
+    order: EpochOrder = stage.order
+    choice = stage.choice
+    record = {
+        "loss": loss,
+        "lam": pct_to_lam(choice.lam_pct),
+        "lam_pct": choice.lam_pct,
+        "synthetic": order.synthetic,
+        "hard": order.hard,
+        "borrowed": order.borrowed,
+        "borrowed_real": order.real,
+        "share": order.share,
+        "images": stage.total,
+    }
+    # JSON has no infinity, which is the lead where there is no error
+    if choice.lead is not None and math.isfinite(choice.lead):
+        record["lead_in_se"] = choice.lead
+    return record
+
+
+def _warn_of_unpaired(history: Mapping[str, Mapping[str, Any]]) -> None:
+    epochs = unpaired(list(history.values()))
+    if not epochs:
+        return
+    subject = "1 epoch of this run was" if epochs == 1 else f"{epochs} epochs of this run were"
+    log.warning(
+        "%s recorded without progress by source: leads in them are in standard errors that are "
+        "not paired; those of the epochs to come are",
+        subject,
     )
-
-
-def _chunks(places: NDArray[np.int64], size: int = 1024) -> Iterator[NDArray[np.int64]]:
-    return (places[i : i + size] for i in range(0, len(places), size))
-
-
-def _agree(choice: Any, world: World) -> Any:
-    """Rank 0's choice, on every rank."""
-    if world.size == 1:
-        return choice
-    box = [choice]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-def _sum_gradients(model: nn.Module) -> None:
-    """One reduction for all gradients; a worker without images has zeros."""
-    gradients = []
-    for parameter in model.parameters():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-def _average_buffers(model: nn.Module, world: World) -> None:
-    """Running statistics of batch normalisation, which each worker has of its own images."""
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
-            dist.all_reduce(buffer)
-            buffer /= world.size

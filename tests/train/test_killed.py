@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import ray
+import ray.train
 import torch
 
 from discl_ray.core.run_directory import MANIFEST
@@ -24,9 +25,10 @@ from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import actor_name
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.train import trainer
-from discl_ray.train.checkpoint import MODEL
+from discl_ray.train.checkpoint_list import newest_readable
 from discl_ray.train.images.table import TableRef
 from discl_ray.train.learners.learner import TrainJob
+from discl_ray.train.run_files import METRICS, MODEL, read_history
 from tests.conftest import ROOT
 from tests.train.tiny import Moment, make_job, make_table, mortal_worker
 
@@ -52,7 +54,7 @@ def train(ref: TableRef, run: Path, training: TrainJob) -> dict[str, torch.Tenso
 
 def left(run: Path) -> tuple[bytes, bytes]:
     """Weights and metrics, λ among them."""
-    return (run / MODEL).read_bytes(), (run / trainer.METRICS).read_bytes()
+    return (run / MODEL).read_bytes(), (run / METRICS).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def undisturbed(
 
 
 def test_the_runs_have_something_to_lose(undisturbed: dict[int, Path]) -> None:
-    history = trainer.read_history(Store.at(undisturbed[1]))
+    history = read_history(Store.at(undisturbed[1]))
     assert [row["epoch"] for row in history] == list(range(1, EPOCHS + 1))
     assert len({row["lam"] for row in history}) > 1  # the adaptive curriculum went up and down
     assert left(undisturbed[1]) != left(
@@ -91,7 +93,7 @@ def test_killed_workers(
         moments.add(
             (rng.randint(1, EPOCHS), where, 0 if where == "saved" else rng.randrange(workers))
         )
-    monkeypatch.setattr(trainer, "_worker", mortal_worker(tuple(moments), str(tmp_path)))
+    monkeypatch.setattr(trainer, "train_worker", mortal_worker(tuple(moments), str(tmp_path)))
     train(ref, tmp_path / "run", job(workers))
     assert {path.name for path in tmp_path.glob("died-*")} == {
         f"died-{e}-{where}-{rank}" for e, where, rank in moments
@@ -123,7 +125,7 @@ def test_killed_controllers(
         for number in range(1, BY_ACTOR + 1)
     }
     pause = 1.6 * BY_ACTOR / (EPOCHS * BATCHES)
-    monkeypatch.setattr(trainer, "_worker", mortal_worker((), str(tmp_path), pause, gates))
+    monkeypatch.setattr(trainer, "train_worker", mortal_worker((), str(tmp_path), pause, gates))
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     train(ref, tmp_path / "run", job())
@@ -143,7 +145,7 @@ from tests.train.test_killed import job, train
 from tests.train.tiny import make_table, mortal_worker
 {cluster}
 ref = make_table(Path(sys.argv[1]) / "table")
-trainer._worker = mortal_worker((), sys.argv[1], float(sys.argv[2]))
+trainer.train_worker = mortal_worker((), sys.argv[1], float(sys.argv[2]))
 train(ref, Path(sys.argv[1]) / "run", job(workers=int(sys.argv[3])))
 ray.shutdown()  # before the cluster goes, if it is one of ours: a driver that loses its node exits with 1
 """
@@ -213,7 +215,7 @@ def finish(command: list[str]) -> None:
 def interrupted(undisturbed: dict[int, Path], tmp_path: Path) -> list[Path]:
     """The checkpoints, oldest first, of a run that is not closed yet, in `tmp_path / "run"`."""
     run = shutil.copytree(undisturbed[1], tmp_path / "run")
-    for name in (MANIFEST, MODEL, trainer.METRICS):
+    for name in (MANIFEST, MODEL, METRICS):
         (run / name).unlink()
     return sorted((run / "ray_train").glob("checkpoint_2*"))
 
@@ -224,15 +226,14 @@ def cut_short(checkpoint: Path) -> None:
 
 
 def test_damaged_checkpoints(
-    undisturbed, interrupted: list[Path], ref: TableRef, tmp_path: Path, capfd
+    undisturbed, interrupted: list[Path], ref: TableRef, tmp_path: Path, caplog
 ) -> None:
-    newest = trainer.Checkpoint(str(interrupted[-1]))
+    newest = ray.train.Checkpoint(str(interrupted[-1]))
     assert len(interrupted) == trainer.KEPT
-    assert trainer.last_readable(newest)["epoch"] == EPOCHS
+    assert newest_readable(newest)[1].epoch == EPOCHS
     cut_short(interrupted[-1])
-    assert trainer.last_readable(newest)["epoch"] == EPOCHS - 1
-    assert "warning: " in (said := capfd.readouterr().out)
-    assert "the one before is taken" in said
+    assert newest_readable(newest)[1].epoch == EPOCHS - 1
+    assert "the one before is taken" in caplog.text
     train(ref, tmp_path / "run", job())
     assert left(tmp_path / "run") == left(undisturbed[1])
 
@@ -241,7 +242,7 @@ def test_checkpoints_all_damaged(interrupted: list[Path], ref: TableRef, tmp_pat
     for checkpoint in interrupted:
         cut_short(checkpoint)
     with pytest.raises(IntegrityError, match=r"delete .*ray_train and run the command again"):
-        trainer.last_readable(trainer.Checkpoint(str(interrupted[-1])))
+        newest_readable(ray.train.Checkpoint(str(interrupted[-1])))
     with pytest.raises(
         DisclError, match=r"checkpoint is damaged.*delete .*ray_train and run the command again"
     ) as caught:
@@ -258,7 +259,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
     capfd,
 ) -> None:
-    monkeypatch.setattr(trainer, "_worker", counted(str(tmp_path)))
+    monkeypatch.setattr(trainer, "train_worker", counted(str(tmp_path)))
     with pytest.raises(
         DisclError,
         match=r"^tiny: training failed: epoch \d+, step \d+ of \d+, .*the loss is (nan|inf)",
@@ -277,6 +278,6 @@ def counted(folder: str) -> Callable[[dict[str, Any]], None]:
         from discl_ray.train import trainer
 
         with open(f"{folder}/attempt-{time.time_ns()}-{os.getpid()}", "w"):
-            trainer._worker(config)
+            trainer.train_worker(config)
 
     return worker

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.embedded import STUDENT
+from discl_ray.train.augment.augment import CAPTION
 from discl_ray.train.images.table import ImageTable
 from discl_ray.train.learners.classifier import Classifier
-from discl_ray.train.learners.flyp import SAID, Flyp
+from discl_ray.train.learners.flyp import Flyp
 from discl_ray.train.learners.learner import ALONE, Batch, Predictor, TrainJob, World
 from discl_ray.train.loop import Report, loop
 from tests.train.tiny import in_memory, make_job
@@ -109,7 +110,7 @@ def train(job: TrainJob, table: ImageTable, world: World = ALONE) -> Outcome:
     torch.set_num_threads(1)
     controller, reports = LocalController(job.curriculum, job.levels, job.seed), list[Report]()
     weights = loop(job, table, controller, lambda r: reports.append(copy.copy(r)), world=world)
-    return copy.deepcopy(weights), [r.metrics for r in reports], reports[-1].state["strength"]
+    return copy.deepcopy(weights), [r.metrics for r in reports], reports[-1].state.strength
 
 
 def clip_batch(mine: slice, size: int = 8) -> Batch:
@@ -254,13 +255,14 @@ def test_on_one_process_it_is_open_clips_own(name: str, root: Path) -> None:
         clip_job(root / "clip") if name == "transformer" else make_job(model="clip", start_steps=0)
     )
     learner, batch = Flyp(job, torch.device("cpu")), clip_batch(slice(None))
-    said = [job.train.captions[int(u * len(job.train.captions))] for u in batch.parameters[:, SAID]]
+    captions = learner.templates
+    said = [captions[int(u * len(captions))] for u in batch.parameters[:, CAPTION]]
     texts = [
         caption.format(name=job.names[label])
         for caption, label in zip(said, batch.labels, strict=True)
     ]
     learner.model.train()
-    image, text, scale = learner.model(learner._pixels(batch), learner.clip.tokenizer(texts))[:3]
+    image, text, scale = learner.model(learner.pixels(batch), learner.clip.tokenizer(texts))[:3]
     expected = open_clip.ClipLoss()(image, text, scale)
     loss, gradients = clip_step(job, ALONE)
     assert float(loss) == pytest.approx(float(expected.detach()), abs=1e-6)

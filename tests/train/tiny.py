@@ -123,10 +123,11 @@ def mortal_worker(
     def worker(config: dict[str, Any]) -> None:
         import ray
 
-        from discl_ray.train import loop, trainer
+        from discl_ray.train import trainer
+        from discl_ray.train.batches import Batches
 
         rank, seen = ray.train.get_context().get_world_rank(), [0, 0]
-        real_batch, real_save = loop._Run._batch, trainer.save_checkpoint
+        real_share, real_save = Batches.share, trainer.save_checkpoint
         with open(f"{folder}/node-{rank}-{ray.get_runtime_context().get_node_id()}", "w"):
             pass
 
@@ -137,24 +138,23 @@ def mortal_worker(
                     pass
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        def batch(
-            self: Any, order: Any, places: Any, mine: Any, parameters: Any, epoch: int, *more: Any
-        ) -> Any:
+        def share(self: Batches, number: int) -> Any:
+            epoch = self.part.epoch
             seen[:] = [epoch, seen[1] + 1 if seen[0] == epoch else 0]
             die_at(epoch, seen[1])
             while gates and epoch in gates and not os.path.exists(gates[epoch]):
                 time.sleep(0.05)
             time.sleep(pause)
-            return real_batch(self, order, places, mine, parameters, epoch, *more)
+            return real_share(self, number)
 
-        def save(target: Any, state: dict[str, Any]) -> None:
+        def save(target: Any, state: Any) -> None:
             real_save(target, state)
-            die_at(state["epoch"], "saved")
+            die_at(state.epoch, "saved")
 
-        loop._Run._batch, trainer.save_checkpoint = batch, save
+        Batches.share, trainer.save_checkpoint = share, save
         try:
-            trainer._worker(config)
+            trainer.train_worker(config)
         finally:
-            loop._Run._batch, trainer.save_checkpoint = real_batch, real_save
+            Batches.share, trainer.save_checkpoint = real_share, real_save
 
     return worker

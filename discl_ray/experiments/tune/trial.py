@@ -31,7 +31,7 @@ from discl_ray.experiments.tune.outcomes import (
 )
 from discl_ray.experiments.tune.space import Point
 from discl_ray.report.history import synthetic_seen
-from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
+from discl_ray.train.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from discl_ray.train.images.table import ImageTable, open_table
 from discl_ray.train.loop import Report, loop
 
@@ -65,7 +65,7 @@ def said_of(error: BaseException) -> str:
 
 
 def measured(
-    metrics: Sequence[Mapping[str, float]], bests: Sequence[Mapping[str, Any] | None]
+    metrics: Sequence[Mapping[str, float]], bests: Sequence[float | None]
 ) -> tuple[str, float]:
     """The metric's name and its mean over seeds; of the best epoch so far where those weights are kept.
 
@@ -73,7 +73,7 @@ def measured(
     """
     name = next((n for n in METRICS if n in metrics[0]), METRICS[-1])
     values = [
-        m.get(name, math.nan) if best is None else best["value"]
+        m.get(name, math.nan) if best is None else best
         for m, best in zip(metrics, bests, strict=True)
     ]
     value = math.fsum(values) / len(values)
@@ -97,7 +97,7 @@ class _SeedRun:
     table: ImageTable
     start: dict[str, Tensor] | None
 
-    def up_to_report(self, state: Mapping[str, Any] | None) -> Report:
+    def up_to_report(self, state: LoopState | None) -> Report:
         """Trains from a state (None: from the start) to the next report: seeds take turns, and none is ahead."""
         job = self.planned.job
         controller = LocalController(job.curriculum, job.levels, job.seed)
@@ -122,7 +122,7 @@ class _SeedRun:
 
 
 def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
-    from discl_ray.train.trainer import load_weights
+    from discl_ray.train.run_files import load_weights
 
     torch.set_num_threads(1)
     runs = []
@@ -142,9 +142,10 @@ def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
         reports = [run.up_to_report(state) for run, state in zip(runs, states, strict=True)]
         states = [report.state for report in reports]
         name, value = measured(
-            [report.metrics for report in reports], [state["best"] for state in states if state]
+            [report.metrics for report in reports],
+            [None if report.state.best is None else report.state.best.value for report in reports],
         )
-        seen = _seen([list(report.state["curriculum"]["history"].values()) for report in reports])
+        seen = _seen([list(report.state.history.values()) for report in reports])
         rows = [
             *rows,
             {
@@ -171,7 +172,7 @@ def _seen(histories: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:
     return sum(known) / len(known) if len(known) == len(found) else None
 
 
-def _resumed(seeds: int) -> tuple[list[Mapping[str, Any] | None], list[dict[str, Any]]]:
+def _resumed(seeds: int) -> tuple[list[LoopState | None], list[dict[str, Any]]]:
     """States by seed and rows from the trial's checkpoint; from nothing if there is none, or it is damaged."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
@@ -187,8 +188,9 @@ def _resumed(seeds: int) -> tuple[list[Mapping[str, Any] | None], list[dict[str,
 
 def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
     """A trial of several workers: a Ray Train run, whose metrics are passed on while it trains. It resumes by itself."""
-    from discl_ray.train.trainer import METRICS as WRITTEN
-    from discl_ray.train.trainer import load_weights, read_history, train
+    from discl_ray.train.run_files import METRICS as WRITTEN
+    from discl_ray.train.run_files import load_weights, read_history
+    from discl_ray.train.trainer import train
 
     (seeded,) = sweep.seeded
     config = with_values(seeded.config, point)
@@ -223,9 +225,7 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
                 best = value if best is None else max(best, value)
                 if rows and found["epoch"] <= rows[-1]["epoch"]:
                     continue
-                name, value = measured(
-                    [found], [{"value": best} if config.train.keep == "best" else None]
-                )
+                name, value = measured([found], [best if config.train.keep == "best" else None])
                 seen = _seen([history[:number]])
                 rows.append(
                     {

@@ -1,8 +1,10 @@
-"""FLYP: fine-tuning CLIP as it was pretrained, by its own contrastive loss on images and captions made from class names.
+"""FLYP: fine-tunes a CLIP as it was pretrained, by its contrastive loss on images and captions.
 
-The loss is `open_clip.ClipLoss` as published (Goyal et al., CVPR 2023): each image's own caption is its only positive, also where
-another caption of the batch says the same. Over several workers features are gathered with their gradients, so the loss is that
-of the whole batch. There is no other head than the text tower: classes are read from it at any time, at the logit scale of then.
+The captions are made from class names. The loss is `open_clip.ClipLoss` as published (Goyal et al.,
+CVPR 2023): each image's own caption is its only positive, even where another caption of the batch
+is the same. Over several workers features are gathered with their gradients, so the loss is that of
+the whole batch. There is no other head than the text tower: class vectors are computed from it at
+any time, at the current logit scale.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,18 +27,16 @@ from torchvision.transforms.v2 import functional as F
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.errors import ModelError
 from discl_ray.models.clip import LOCAL, REFUSED, check_clip, load
-from discl_ray.train.augment.augment import CROP
+from discl_ray.train.augment.augment import CAPTION, CROP
 from discl_ray.train.augment.crop import RESIZES, draw_boxes, resized_crops
+from discl_ray.train.config import CAPTIONS
 from discl_ray.train.learners.learner import Batch, Predictor, TrainJob, World
 
 MAX_LOG_SCALE = math.log(100)
-"""Bound of the logarithm of the logit scale while training, CLIP's own."""
+"""Upper bound of the logarithm of the logit scale while training, as in CLIP."""
 
 EMBEDDED = {"embedded": STUDENT, "embedded-scorer": SCORER}
 """Models that come with the package, by the name the configuration uses."""
-
-SAID = -1
-"""Column of the random numbers that draws an image's caption."""
 
 CHUNK = 256
 """Images of one forward pass without gradients."""
@@ -43,7 +44,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP to be trained, with what its images and texts have to go through."""
+    """A CLIP to be trained, with its tokenizer and preprocessing."""
 
     model: open_clip.CLIP
     tokenizer: Callable[[Sequence[str]], Tensor]
@@ -57,11 +58,15 @@ class Clip:
         return [size, size] if isinstance(size, int) else list(size)
 
     def pixels(self, images: NDArray[np.uint8]) -> Tensor:
-        """RGB (N, H, W, 3) as the model's input, float32 (N, 3, S, S): the shorter side is made to fit, the centre is taken."""
+        """RGB (N, H, W, 3) -> the model's input, float32 (N, 3, S, S).
+
+        The shorter side is resized to S, and the centre is taken.
+        """
         batch = _channels_first(images)
         if list(batch.shape[2:]) != self.side:
             how = InterpolationMode(self.preprocess["interpolation"])
-            batch = F.center_crop(F.resize(batch, [min(self.side)], how, antialias=True), self.side)
+            resized = F.resize(batch, [min(self.side)], how, antialias=True)
+            batch = F.center_crop(resized, self.side)
         return self._normalised(batch)
 
     def crops(
@@ -71,19 +76,21 @@ class Clip:
         least: float,
         device: torch.device,
     ) -> Tensor:
-        """RGB (N, H, W, 3) as input to train on, float32 (N, 3, S, S): RandomResizedCrop(least, 1), as FLYP's and open_clip's.
+        """RGB (N, H, W, 3) -> input to train on, float32 (N, 3, S, S), on the device.
 
-        `uniform`, shape (N, 4), draws each image's box; the resize is that of the model's own preprocessing.
+        RandomResizedCrop(least, 1), as FLYP and open_clip train. `uniform`, shape (N, 4), draws
+        each image's box; the interpolation is that of the model's own preprocessing.
         """
         batch = _channels_first(images).to(device, non_blocking=True)
         boxes = draw_boxes(uniform, least, batch.shape[2], batch.shape[3])
         height, width = self.side
-        return self._normalised(
-            resized_crops(batch, boxes, (height, width), self.preprocess["interpolation"])
-        )
+        interpolation = self.preprocess["interpolation"]
+        return self._normalised(resized_crops(batch, boxes, (height, width), interpolation))
 
     def _normalised(self, batch: Tensor) -> Tensor:
-        return F.normalize(batch.float() / 255, self.preprocess["mean"], self.preprocess["std"])
+        mean = self.preprocess["mean"]
+        deviation = self.preprocess["std"]
+        return F.normalize(batch.float() / 255, mean, deviation)
 
 
 def _channels_first(images: NDArray[np.uint8]) -> Tensor:
@@ -91,20 +98,16 @@ def _channels_first(images: NDArray[np.uint8]) -> Tensor:
 
 
 def student_folder(model: str) -> Path:
-    """Where the CLIP to be trained lies; raises ModelError if it is not an open_clip folder."""
+    """The folder of the CLIP to be trained; raises ModelError if it is not an open_clip folder."""
     folder = EMBEDDED.get(model) or Path(model)
-    if (
-        not (folder / "open_clip_config.json").is_file()
-        or not (folder / "open_clip_model.safetensors").is_file()
-    ):
-        raise ModelError(
-            f"train.clip = '{model}': {folder} lacks open_clip_config.json or open_clip_model.safetensors"
-        )
+    needed = ("open_clip_config.json", "open_clip_model.safetensors")
+    if not all((folder / name).is_file() for name in needed):
+        raise ModelError(f"train.clip = '{model}': {folder} lacks {' or '.join(needed)}")
     return folder
 
 
 def check_student(model: str) -> None:
-    """Raises ModelError unless the CLIP to be trained is there and its weights are its own; loads nothing."""
+    """Raises ModelError unless the CLIP to be trained exists and its weights fit; loads nothing."""
     check_clip(f"{LOCAL}{student_folder(model)}", None, f"train.clip = '{model}'")
 
 
@@ -115,39 +118,47 @@ def load_clip(model: str = "embedded") -> Clip:
         loaded, _, tokenizer = load(f"{LOCAL}{folder}", None, "cpu")
     except REFUSED as error:
         raise ModelError(f"train.clip = '{model}': {error}") from error
-    clip = Clip(
-        cast(open_clip.CLIP, loaded), tokenizer, dict(cast(Any, loaded.visual).preprocess_cfg)
-    )
-    if (how := clip.preprocess["interpolation"]) not in RESIZES:
+    visual = cast(Any, loaded.visual)
+    clip = Clip(cast(open_clip.CLIP, loaded), tokenizer, dict(visual.preprocess_cfg))
+    how = clip.preprocess["interpolation"]
+    if how not in RESIZES:
         raise ModelError(
-            f"train.clip = '{model}': its open_clip_config.json resizes by preprocess_cfg.interpolation = '{how}'; "
-            f"allowed: {', '.join(RESIZES)}"
+            f"train.clip = '{model}': its open_clip_config.json resizes by "
+            f"preprocess_cfg.interpolation = '{how}'; allowed: {', '.join(RESIZES)}"
         )
     return clip
 
 
 @torch.no_grad()
 def text_head(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """A unit vector a class from the text tower as it is now, shape (C, D): the mean over templates of unit vectors."""
+    """A unit vector for each class from the text tower as it is now, shape (C, D).
+
+    The mean over templates of unit vectors, normalised.
+    """
     clip.model.eval()
-    tokens = clip.tokenizer(
-        [template.format(name=name) for name in names for template in templates]
-    )
-    each = clip.model.encode_text(tokens.to(clip.model.logit_scale.device), normalize=True)
-    return nn.functional.normalize(
-        each.float().view(len(names), len(templates), -1).mean(1), dim=-1
-    )
+    tokens = clip.tokenizer(_captions(names, templates))
+    device = clip.model.logit_scale.device
+    vectors = clip.model.encode_text(tokens.to(device), normalize=True).float()
+    means = vectors.view(len(names), len(templates), -1).mean(1)
+    return nn.functional.normalize(means, dim=-1)
+
+
+def _captions(names: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Every class in every template, class by class."""
+    return [template.format(name=name) for name, template in product(names, templates)]
 
 
 @torch.no_grad()
 def predict(clip: Clip, head: Tensor, images: NDArray[np.uint8], *, batch: int = CHUNK) -> Tensor:
     """Class probabilities at the current logit scale, shape (N, C), in eval mode, on the CPU."""
     clip.model.eval()
+    scale = clip.model.logit_scale.exp().float()
     parts = [torch.zeros(0, len(head), device=head.device)]
-    for i in range(0, len(images), batch):
-        x = clip.pixels(images[i : i + batch]).to(head.device, non_blocking=True)
+    for begin in range(0, len(images), batch):
+        x = clip.pixels(images[begin : begin + batch]).to(head.device, non_blocking=True)
         features = clip.model.encode_image(x, normalize=True).float()
-        parts.append((clip.model.logit_scale.exp().float() * features @ head.T).softmax(1))
+        logits = scale * features @ head.T
+        parts.append(logits.softmax(1))
     return torch.cat(parts).cpu()
 
 
@@ -157,41 +168,44 @@ class Flyp:
     whole_batches = True
 
     def __init__(self, job: TrainJob, device: torch.device) -> None:
-        self.job, self.device = job, device
+        self.job = job
+        self.device = device
         clip = load_clip(job.train.clip)
         self.clip = Clip(clip.model.to(device), clip.tokenizer, clip.preprocess)
         self.model: nn.Module = self.clip.model
         self._forward: Any = torch.compile(self.model) if job.train.compile else self.model
-        captions = [
-            caption.format(name=name) for name in job.names for caption in job.train.captions
-        ]
-        self._tokens = self.clip.tokenizer(captions).view(
-            len(job.names), len(job.train.captions), -1
-        )
+        self.templates = job.train.captions or CAPTIONS
+        tokens = self.clip.tokenizer(_captions(job.names, self.templates))
+        self._tokens = tokens.view(len(job.names), len(self.templates), -1)
 
     def backward(self, batch: Batch, world: World) -> Tensor:
-        """See `Learner`; every worker has the loss of the whole batch, of which its own features carry its share of the gradient."""
-        said = (batch.parameters[:, SAID] * len(self.job.train.captions)).astype(np.int64)
-        tokens = self._tokens[torch.from_numpy(batch.labels), torch.from_numpy(said)].to(
-            self.device, non_blocking=True
-        )
-        x = self._pixels(batch)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.job.train.precision == "bf16"
-        ):
+        """See `Learner`.
+
+        Every worker has the loss of the whole batch, of which its own features carry its share of
+        the gradient.
+        """
+        tokens = self._tokens_of(batch).to(self.device, non_blocking=True)
+        x = self.pixels(batch)
+        bf16 = self.job.train.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             image, text, scale = self._forward(x, tokens)[:3]
         loss_of = open_clip.ClipLoss(gather_with_grad=True, rank=world.rank, world_size=world.size)
         loss = cast(Tensor, loss_of(image.float(), text.float(), scale))
         (loss / world.size).backward()
         return loss.detach() * len(batch.labels)
 
-    def _pixels(self, batch: Batch) -> Tensor:
+    def _tokens_of(self, batch: Batch) -> Tensor:
+        """A random caption of each image's class, as tokens (n, L)."""
+        drawn = batch.parameters[:, CAPTION] * len(self.templates)
+        template = torch.from_numpy(drawn.astype(np.int64))
+        return self._tokens[torch.from_numpy(batch.labels), template]
+
+    def pixels(self, batch: Batch) -> Tensor:
+        """A batch's images as the model's input: random crops, unless `augment.crop` is 1."""
         least = self.job.train.augment.crop
         if least == 1:
             return self.clip.pixels(batch.images).to(self.device, non_blocking=True)
-        return self.clip.crops(
-            batch.images, batch.parameters[:, CROP : CROP + 4], least, self.device
-        )
+        return self.clip.crops(batch.images, batch.parameters[:, CROP], least, self.device)
 
     def after_step(self) -> None:
         """See `Learner`: the logit scale stays within CLIP's bounds."""
@@ -199,6 +213,6 @@ class Flyp:
             self.clip.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
 
     def predictor(self) -> Predictor:
-        """See `Learner`; the head is built once for the pass."""
-        head = text_head(self.clip, self.job.names, self.job.train.captions)
+        """See `Learner`; the head is computed once for all images."""
+        head = text_head(self.clip, self.job.names, self.templates)
         return lambda images: predict(self.clip, head, images)

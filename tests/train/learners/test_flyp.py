@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as V
 from discl_ray.core.lam import REAL
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
+from discl_ray.data.config import DIGIT_CAPTIONS
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.embedded.digits import NAMES, web_images
 from discl_ray.errors import DisclError, ModelError
@@ -24,9 +25,10 @@ from discl_ray.train.learners.learner import ALONE, Batch, TrainJob
 from discl_ray.train.loop import loop, predictor_of
 
 WEB = web_images(100, seed=77)
-TEMPLATES = TrainConfig().captions
+TEMPLATES = DIGIT_CAPTIONS
 CLIP = {
     "model": "clip",
+    "captions": TEMPLATES,
     "start_steps": 0,
     "optimizer": "adamw",
     "warmup": 0.1,
@@ -213,7 +215,7 @@ def test_training_images_are_flyps_crops_and_others_are_whole() -> None:
     forward = learner._forward
     learner._forward = lambda x, tokens: (calls.append(x), forward(x, tokens))[1]
     learner.backward(batch, ALONE)
-    boxes = draw_boxes(uniform[:, CROP : CROP + 4], 0.9, 32, 32)
+    boxes = draw_boxes(uniform[:, CROP], 0.9, 32, 32)
     assert (boxes.height * boxes.width < 32 * 32).sum() == 3
     for i, box in enumerate(zip(*(side.tolist() for side in boxes), strict=True)):
         whole = torch.from_numpy(WEB.images[i]).permute(2, 0, 1)

@@ -1,0 +1,248 @@
+"""Operations on colour, texture and place, each on uint8 images with a magnitude of their own.
+
+None makes one class of characters look like another: no mirroring, rotation up to 30 degrees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+Floats = NDArray[np.float64]
+
+Op = Callable[[Tensor, Floats, Floats], Tensor]
+"""uint8 (n, 3, H, W), magnitudes in [0, 1] (n,), uniform numbers (n, 2) for direction and seed -> uint8
+(n, 3, H, W)."""
+
+
+def per_image(values: Floats) -> Tensor:
+    """One number for each image, in the shape that multiplies (n, 3, H, W)."""
+    return torch.from_numpy(values).float().view(-1, 1, 1, 1)
+
+
+def sample(x: Tensor, down: Floats, across: Floats) -> Tensor:
+    """Bilinear values of uint8 images at pixel positions, both (n, H, W); edges are repeated."""
+    height, width = x.shape[2:]
+    # grid_sample's own positions: -1 and 1 are the centres of the outermost pixels
+    across = 2 * across / max(width - 1, 1) - 1
+    down = 2 * down / max(height - 1, 1) - 1
+    grid = torch.from_numpy(np.stack([across, down], axis=3)).float()
+    values = F.grid_sample(
+        x.float(), grid, mode="bilinear", padding_mode="border", align_corners=True
+    )
+    return _to_uint8(values)
+
+
+def _to_uint8(x: Tensor) -> Tensor:
+    return x.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _signed(draw: Floats) -> Floats:
+    """Direction of each image's change, -1 or 1."""
+    return np.where(draw[:, 0] < 0.5, -1.0, 1.0)
+
+
+def _generators(draw: Floats) -> list[np.random.Generator]:
+    return [np.random.default_rng(int(u * 2**53)) for u in draw[:, 1]]
+
+
+# -- colour and texture
+
+
+def _blended(other: Callable[[Tensor], Tensor], spread: float) -> Op:
+    """The image f * x + (1 - f) * other(x), as torchvision's adjust functions.
+
+    f is up to `spread` below or above 1.
+    """
+
+    def op(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+        factor = per_image(1 + _signed(draw) * spread * magnitude)
+        return _to_uint8(factor * x + (1 - factor) * other(x))
+
+    return op
+
+
+def _black(x: Tensor) -> Tensor:
+    return torch.zeros_like(x, dtype=torch.float32)
+
+
+def _grey(x: Tensor) -> Tensor:
+    red, green, blue = x.split(1, dim=1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).floor_()
+
+
+def _mean_grey(x: Tensor) -> Tensor:
+    return _grey(x).mean((1, 2, 3), keepdim=True)
+
+
+def _hue(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+    """Turns the hue by up to half the circle."""
+    turns = 0.5 * _signed(draw) * magnitude
+    turned = map(V.adjust_hue_image, x.split(1), turns.tolist())
+    return torch.cat(list(turned))
+
+
+def _tint(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+    """Multiplies each channel by a factor of its own, 0.4 to 1.6."""
+    drawn = [generator.uniform(-1, 1, 3) for generator in _generators(draw)]
+    factors = 1 + 0.6 * magnitude[:, None] * np.stack(drawn)
+    return _to_uint8(x * torch.from_numpy(factors).float().view(-1, 3, 1, 1))
+
+
+def _shade(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+    """Light that falls off across the image in any direction, from 1.6 to 0.4 at the corners."""
+    height, width = x.shape[2:]
+    angle = 2 * np.pi * draw[:, :1, None]
+    down = np.linspace(-1, 1, height)[:, None]
+    across = np.linspace(-1, 1, width)[None, :]
+    ramp = (np.cos(angle) * down + np.sin(angle) * across) / math.sqrt(2)
+    light = 1 + 0.6 * magnitude[:, None, None] * ramp
+    return _to_uint8(x * torch.from_numpy(light).float()[:, None])
+
+
+def _posterize(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+    """Keeps 8 down to 3 bits of each value."""
+    dropped = np.round(5 * magnitude).astype(np.int64)
+    mask = (0xFF << dropped & 0xFF).astype(np.uint8)
+    return x & torch.from_numpy(mask).view(-1, 1, 1, 1)
+
+
+def _solarize(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+    """Inverts the values from a threshold on, 256 down to 64."""
+    threshold = per_image(256 - 192 * magnitude)
+    return torch.where(x >= threshold, 255 - x, x)
+
+
+def _noise(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+    """Gaussian noise by pixel and channel, standard deviation up to 0.2 of the range."""
+    shape = x.shape[1:]
+    drawn = [generator.standard_normal(shape, np.float32) for generator in _generators(draw)]
+    noise = torch.from_numpy(np.stack(drawn))
+    return _to_uint8(x + per_image(51 * magnitude) * noise)
+
+
+def _blur(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+    """Gaussian blur, standard deviation up to 0.035 of the height: 1.1 pixels of 32."""
+    widest = 0.035 * x.shape[2]
+    radius = math.ceil(2.5 * widest)
+    steps = np.arange(-radius, radius + 1)
+    deviation = np.maximum(magnitude * widest, 1e-3)
+    kernel = np.exp(-0.5 * (steps / deviation[:, None]) ** 2)
+    kernel /= kernel.sum(1, keepdims=True)
+    y = _weighted_sum(x.float(), kernel, axis=2, pad=(0, 0, radius, radius))
+    y = _weighted_sum(y, kernel, axis=3, pad=(radius, radius, 0, 0))
+    return _to_uint8(y)
+
+
+def _weighted_sum(x: Tensor, kernel: Floats, *, axis: int, pad: tuple[int, ...]) -> Tensor:
+    """Convolution along an axis with a kernel for each image, shape (n, taps).
+
+    As a sum of shifted images: the rounding of torch's convolution depends on the batch.
+    """
+    padded = F.pad(x, pad, mode="replicate")
+    total = torch.zeros_like(x)
+    for number, weights in enumerate(kernel.T):
+        total += per_image(weights) * padded.narrow(axis, number, x.shape[axis])
+    return total
+
+
+def _soft(x: Tensor) -> Tensor:
+    """torchvision's and PIL's smoothing of the inner pixels.
+
+    Weights are 1, but 5 in the middle, over 13.
+    """
+    y = x.float()
+    middle = y[..., 1:-1, 1:-1]
+    across = y[..., :-2] + y[..., 1:-1] + y[..., 2:]
+    total = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]
+    middle.copy_(((total + 4 * middle) / 13).round_())
+    return y
+
+
+def _plain(function: Callable[[Tensor], Tensor]) -> Op:
+    """An operation without a magnitude."""
+    return lambda x, magnitude, draw: function(x)
+
+
+# -- place
+
+
+class _Affine(NamedTuple):
+    """Where a pixel is taken from, from its own place (down, across), both from the centre.
+
+    That is (down_by_down * down + down_by_across * across + move_down, and the same across). Each
+    is one number or one for each image; moves are parts of the side.
+    """
+
+    down_by_down: Floats | float = 1.0
+    down_by_across: Floats | float = 0.0
+    move_down: Floats | float = 0.0
+    across_by_down: Floats | float = 0.0
+    across_by_across: Floats | float = 1.0
+    move_across: Floats | float = 0.0
+
+
+def _affine(map_of: Callable[[Floats], _Affine]) -> Op:
+    """Moves the image about its centre, by the inverse map of signed magnitudes (n,)."""
+
+    def op(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
+        height, width = x.shape[2:]
+        middle_down = (height - 1) / 2
+        middle_across = (width - 1) / 2
+        down = (np.arange(height) - middle_down)[:, None]
+        across = (np.arange(width) - middle_across)[None, :]
+        values = map_of(_signed(draw) * magnitude)
+        m = _Affine(*(np.broadcast_to(value, len(x))[:, None, None] for value in values))
+        to_down = m.down_by_down * down + m.down_by_across * across + m.move_down * height
+        to_across = m.across_by_down * down + m.across_by_across * across + m.move_across * width
+        return sample(x, to_down + middle_down, to_across + middle_across)
+
+    return op
+
+
+def _rotated(m: Floats) -> _Affine:
+    angle = np.deg2rad(30) * m
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    return _Affine(down_by_down=cos, down_by_across=-sin, across_by_down=sin, across_by_across=cos)
+
+
+def _zoomed(m: Floats) -> _Affine:
+    scale = 1 - 0.25 * abs(m)
+    return _Affine(down_by_down=scale, across_by_across=scale)
+
+
+OPS: dict[str, Op] = {
+    "brightness": _blended(_black, 0.8),
+    "contrast": _blended(_mean_grey, 0.8),
+    "saturation": _blended(_grey, 0.9),
+    "hue": _hue,
+    "tint": _tint,
+    "shade": _shade,
+    "posterize": _posterize,
+    "solarize": _solarize,
+    "equalize": _plain(V.equalize_image),
+    "autocontrast": _plain(V.autocontrast_image),
+    "invert": _plain(V.invert_image),
+    "sharpness": _blended(_soft, 0.9),
+    "blur": _blur,
+    "noise": _noise,
+    "rotate": _affine(_rotated),
+    "shear_down": _affine(lambda m: _Affine(down_by_across=0.3 * m)),
+    "shear_across": _affine(lambda m: _Affine(across_by_down=0.3 * m)),
+    "move_down": _affine(lambda m: _Affine(move_down=0.15 * m)),
+    "move_across": _affine(lambda m: _Affine(move_across=0.15 * m)),
+    "zoom": _affine(_zoomed),
+}
+"""Operations by name. Their order decides which one a random number draws."""
+
+COLOUR_OPS = tuple(OPS)[: tuple(OPS).index("rotate")]
+"""Operations that move nothing: those of `strong`."""
