@@ -152,7 +152,7 @@ def _sequence(
         for number in np.unique(chosen[active]):
             rows = np.flatnonzero(active & (chosen == number))
             index = torch.from_numpy(rows)
-            operation = OPS[names[number]]
+            operation = OPS[names[int(number)]]
             x[index] = operation(x[index], magnitude[rows, step], draws[rows, step, 2:])
     return x
 

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from discl_ray.data.config import NEUTRAL_CAPTIONS
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.errors import ModelError
 from discl_ray.models.clip import LOCAL, REFUSED, check_clip, load
 from discl_ray.train.augment.augment import CAPTION, CROP
 from discl_ray.train.augment.crop import RESIZES, draw_boxes, resized_crops
-from discl_ray.train.config import CAPTIONS
 from discl_ray.train.learners.learner import Batch, Predictor, TrainJob, World
 
 MAX_LOG_SCALE = math.log(100)
@@ -174,7 +174,7 @@ class Flyp:
         self.clip = Clip(clip.model.to(device), clip.tokenizer, clip.preprocess)
         self.model: nn.Module = self.clip.model
         self._forward: Any = torch.compile(self.model) if job.train.compile else self.model
-        self.templates = job.train.captions or CAPTIONS
+        self.templates = job.train.captions or NEUTRAL_CAPTIONS
         tokens = self.clip.tokenizer(_captions(job.names, self.templates))
         self._tokens = tokens.view(len(job.names), len(self.templates), -1)
 

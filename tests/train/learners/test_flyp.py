@@ -228,7 +228,7 @@ def test_training_images_are_flyps_crops_and_others_are_whole() -> None:
             atol=1.01 / 255 / 0.25,
         )
     uncropped = Flyp(make_job(augment={"crop": 1.0}), torch.device("cpu"))
-    assert torch.equal(uncropped._pixels(batch), uncropped.clip.pixels(WEB.images[:4]))
+    assert torch.equal(uncropped.pixels(batch), uncropped.clip.pixels(WEB.images[:4]))
 
 
 def test_a_clip_that_names_no_crop_has_flyps_and_what_was_recorded_without_one_stays_so() -> None:
