@@ -1,1 +1,1 @@
-"""What to make: which images are hard, with which prompts, at which levels."""
+"""What to make: which images are hard, with which prompts, at which λ."""

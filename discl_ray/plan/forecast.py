@@ -1,6 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""A look before a long job: few sources at more levels, and what they say about the whole plan.
+"""What a preview, few sources at more λ, says about the whole plan.
 
 Everything here is pure. `synthesize.run.preview_of` puts the small run together, `jobs/preview.py`
 makes and shows it.
@@ -14,10 +12,10 @@ from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from discl_ray.cluster.heartbeat import GeneratorSigns
+from discl_ray.core.columns import counts, rows_where
 from discl_ray.core.lam import check_grid, lam_to_pct, num_denoising_steps
 from discl_ray.errors import ConfigError
 from discl_ray.plan.config import PlanConfig, PreviewConfig
@@ -27,24 +25,20 @@ from discl_ray.spectrum.filter import verdicts
 
 
 def preview_plan(plan: PlanConfig, preview: PreviewConfig) -> PlanConfig:
-    """The grid of a preview: its own levels and replicas, one attempt, and nothing of the full plan
-    that would not show in it.
+    """The grid of a preview: its own λ and replicas, one attempt, and the full plan's rest.
 
-    Raises ConfigError if no level has a step, or two have equally many.
+    Raises ConfigError if no λ has a step, or two have equally many.
     """
-    lams = tuple(
-        lam for lam in preview.lams if num_denoising_steps(lam_to_pct(lam), plan.num_steps)
-    )
+    steps = plan.num_steps
+    lams = tuple(lam for lam in preview.lams if num_denoising_steps(lam_to_pct(lam), steps))
     if not lams:
         shown = ", ".join(f"{lam:g}" for lam in preview.lams)
         raise ConfigError(
-            f"preview.lams = [{shown}]: no level leaves a step of plan.num_steps = "
-            f"{plan.num_steps}; add λ = 0"
+            f"preview.lams = [{shown}]: no level leaves a step of plan.num_steps = {steps}; add "
+            "λ = 0"
         )
-    if problems := check_grid(lams, plan.num_steps):
-        raise ConfigError(
-            f"preview.lams: {'; '.join(problems)} (plan.num_steps = {plan.num_steps})"
-        )
+    if problems := check_grid(lams, steps):
+        raise ConfigError(f"preview.lams: {'; '.join(problems)} (plan.num_steps = {steps})")
     update = {
         "lams": lams,
         "replicas": preview.replicas,
@@ -58,47 +52,47 @@ def preview_plan(plan: PlanConfig, preview: PreviewConfig) -> PlanConfig:
 def pick_sources(hard: pa.Table, count: int) -> pa.Table:
     """Up to `count` hard training images (SAMPLES rows) in the table's order.
 
-    A class gives its second image only after every class has given its first; where a turn is cut
-    short, its classes are taken at even distances. Within a class the order is that of the images'
-    hashes, so that no order of the reader shows.
+    A class gives its second image after every class has given its first; of an incomplete turn the
+    classes are evenly spaced. Within a class the order is that of the images' hashes, so that it
+    does not depend on the reader's.
     """
     rows = hard.select(["label", "split", "sha256"]).to_pylist()
+    train = [i for i, row in enumerate(rows) if row["split"] == "train"]
     classes: dict[int, list[int]] = {}
-    for i in sorted(range(len(rows)), key=lambda i: (rows[i]["label"], rows[i]["sha256"])):
-        if rows[i]["split"] == "train":
-            classes.setdefault(rows[i]["label"], []).append(i)
+    for i in sorted(train, key=lambda i: (rows[i]["label"], rows[i]["sha256"])):
+        classes.setdefault(rows[i]["label"], []).append(i)
     chosen: list[int] = []
     for turn in zip_longest(*classes.values()):
-        there = [i for i in turn if i is not None]
-        take = min(count - len(chosen), len(there))
-        chosen += [there[k * len(there) // take] for k in range(take)]
+        found = [i for i in turn if i is not None]
+        take = min(count - len(chosen), len(found))
+        chosen += [found[k * len(found) // take] for k in range(take)]
     return hard.take(pa.array(sorted(chosen), pa.int64()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What the generators of a preview showed while they worked."""
+    """What was measured of a preview's generators."""
 
     steps_per_s: float
     """UNet steps per second of one generator with a full batch, loading and the first step left
     out."""
     peak_bytes: int
-    """Most memory a generator process took: on a GPU what torch allocated there, else its resident
-    size."""
+    """Largest memory of a generator process: on a GPU torch's, else its resident size."""
     micro_batch: int
-    """Rows of its batch, at the smallest."""
+    """Rows of the smallest batch."""
     generators: int
     """How many had work to do."""
 
     @classmethod
     def of(cls, signs: Iterable[GeneratorSigns]) -> Speed | None:
-        """From the generators' vital signs; None if they were done before there was anything to
-        measure."""
+        """From the generators' signs; None if they finished before anything was measured."""
         working = [s for s in signs if s.seconds and s.steps]
         if not working:
             return None
+        steps = sum(s.steps for s in working)
+        seconds = sum(s.seconds for s in working)
         return cls(
-            steps_per_s=sum(s.steps for s in working) / sum(s.seconds for s in working),
+            steps_per_s=steps / seconds,
             peak_bytes=max(s.peak_bytes for s in working),
             micro_batch=min(s.micro_batch for s in working),
             generators=len(working),
@@ -107,8 +101,7 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One λ of the preview, of the full plan, or of both; what was not measured here is
-    interpolated over λ."""
+    """One λ of the preview, the full plan, or both; what was not measured is interpolated."""
 
     lam_pct: int
     shown: int
@@ -129,7 +122,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a full run would give."""
+    """What the full run is expected to give."""
 
     mode: str
     """The configured filter mode."""
@@ -156,46 +149,43 @@ class Forecast:
     @property
     def seconds_per_image(self) -> float | None:
         """Of one generator at work on the full plan."""
-        return self.unet_steps / self.images / self.speed.steps_per_s if self.speed else None
+        if self.speed is None:
+            return None
+        return self.unet_steps / self.images / self.speed.steps_per_s
 
     @property
     def hours(self) -> float | None:
         """Of all generators together, without loading."""
-        return (
-            self.unet_steps / (self.speed.steps_per_s * self.generators) / 3600
-            if self.speed
-            else None
-        )
+        if self.speed is None:
+            return None
+        return self.unet_steps / (self.speed.steps_per_s * self.generators) / 3600
 
 
 def passed(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.bool_]]:
-    """Pass or fail of every row by mode, shape (rows,), of an opened spectrum of one attempt;
-    always has the configured mode."""
-    return {
-        **verdicts(spectrum, config),
-        config.mode: np.asarray(spectrum["kept"].to_pylist(), bool),
-    }
+    """Which rows of an opened spectrum of one attempt pass, by filter mode, bool (rows,) each.
+
+    The configured mode is always among them.
+    """
+    kept = np.asarray(spectrum["kept"].to_pylist(), bool)
+    return {**verdicts(spectrum, config), config.mode: kept}
 
 
 def at_levels(measured: Mapping[int, float], levels: Sequence[int]) -> list[float]:
-    """Values by `lam_pct`, interpolated linearly; beyond the outermost measured level its value
-    holds."""
+    """Values at some λ in percent, interpolated linearly between the measured ones.
+
+    Beyond the outermost measured λ its value holds.
+    """
     known = sorted(measured)
     return np.interp(levels, known, [measured[lam_pct] for lam_pct in known]).tolist()
 
 
 def wilson(passes: int, n: int) -> tuple[float, float]:
     """95 % interval of a share."""
-    from scipy.stats import (
-        binomtest,
-    )  # slow to import, and every job imports this module for its configuration
+    # slow to import, and every job imports this module for its configuration
+    from scipy.stats import binomtest
 
     interval = binomtest(passes, n).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
-
-
-def _by_level(plan: pa.Table) -> dict[int, int]:
-    return {c["values"]: c["counts"] for c in pc.value_counts(plan["lam_pct"]).to_pylist()}
 
 
 def forecast(
@@ -206,47 +196,66 @@ def forecast(
     generators: int,
     speed: Speed | None,
 ) -> Forecast:
-    """From a preview's opened spectrum (with images) and the full PLAN to what the full run would
-    give."""
-    lam_pct = spectrum["lam_pct"].to_numpy()
-    size = np.array([len(image["bytes"] or b"") for image in spectrum["image"].to_pylist()])
-    rows = {int(lam): lam_pct == lam for lam in np.unique(lam_pct)}
-    modes = passed(spectrum, config)
-    planned = _by_level(full_plan)
-    to_train = _by_level(full_plan.filter(pc.equal(full_plan["role"], "train")))
-    every = sorted({*rows, *planned})
-    shares = {
-        mode: at_levels({lam: float(mask[here].mean()) for lam, here in rows.items()}, every)
-        for mode, mask in modes.items()
-    }
-    stored = at_levels({lam: float(size[here].mean()) for lam, here in rows.items()}, every)
-    levels = []
-    for i, lam in enumerate(every):
-        here = rows.get(lam)
-        low, high = (
-            (None, None)
-            if here is None
-            else wilson(int(modes[config.mode][here].sum()), int(here.sum()))
+    """What the full PLAN would give, from a preview's opened spectrum with images."""
+    measured = _Measured.of(spectrum, config)
+    planned = counts(full_plan["lam_pct"])
+    to_train = counts(rows_where(full_plan, role="train")["lam_pct"])
+    lams = sorted({*measured.shown, *planned})
+    sizes = at_levels(measured.bytes, lams)
+    shares = {mode: at_levels(share, lams) for mode, share in measured.shares.items()}
+    levels: list[Level] = []
+    for i, lam in enumerate(lams):
+        low, high = measured.intervals.get(lam, (None, None))
+        level = Level(
+            lam_pct=lam,
+            shown=measured.shown.get(lam, 0),
+            accepted={mode: share[i] for mode, share in shares.items()},
+            low=low,
+            high=high,
+            bytes=sizes[i],
+            planned=planned.get(lam, 0),
+            to_train=to_train.get(lam, 0),
         )
-        levels.append(
-            Level(
-                lam_pct=lam,
-                shown=0 if here is None else int(here.sum()),
-                accepted={mode: share[i] for mode, share in shares.items()},
-                low=low,
-                high=high,
-                bytes=stored[i],
-                planned=planned.get(lam, 0),
-                to_train=to_train.get(lam, 0),
-            )
-        )
-    size_ = PlanSize.of(full_plan)
+        levels.append(level)
+    full = PlanSize.of(full_plan)
     return Forecast(
         mode=config.mode,
         levels=tuple(levels),
         sources=len(set(spectrum["sample_id"].to_pylist())),
-        images=size_.rows,
-        unet_steps=size_.unet_steps,
+        images=full.rows,
+        unet_steps=full.unet_steps,
         generators=generators,
         speed=speed,
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a preview shows of its images, by λ in percent."""
+
+    shown: dict[int, int]
+    """Images."""
+    bytes: dict[int, float]
+    """Mean stored bytes."""
+    shares: dict[str, dict[int, float]]
+    """Share that passes, by filter mode."""
+    intervals: dict[int, tuple[float, float]]
+    """The configured mode's 95 % interval."""
+
+    @classmethod
+    def of(cls, spectrum: pa.Table, config: FilterConfig) -> _Measured:
+        """From an opened spectrum with images."""
+        lam_pct = spectrum["lam_pct"].to_numpy()
+        images = spectrum["image"].to_pylist()
+        stored = np.array([len(image["bytes"] or b"") for image in images])
+        modes = passed(spectrum, config)
+        measured = cls(shown={}, bytes={}, shares={mode: {} for mode in modes}, intervals={})
+        for lam in np.unique(lam_pct).tolist():
+            rows = lam_pct == lam
+            measured.shown[lam] = int(rows.sum())
+            measured.bytes[lam] = float(stored[rows].mean())
+            for mode, mask in modes.items():
+                measured.shares[mode][lam] = float(mask[rows].mean())
+            passes = int(modes[config.mode][rows].sum())
+            measured.intervals[lam] = wilson(passes, measured.shown[lam])
+        return measured

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Hard samples x λ x replicas -> PLAN: every image to make, with its id, its seed and its shard.
 
 The plan is cut once, source by source, into shards of about equal work (UNet steps, not rows). What
@@ -8,19 +6,33 @@ is in a shard never changes afterwards: a rerun takes whole uncommitted shards.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from discl_ray.core.columns import is_in, negate
 from discl_ray.core.ids import stable_id, stable_seed
 from discl_ray.core.lam import num_denoising_steps
 from discl_ray.core.schema import BROKEN, PLAN
 from discl_ray.plan.config import PlanConfig
 from discl_ray.plan.prompts import Prompts
+
+SOURCE_COLUMNS = ("sample_id", "label", "class_name", "split", "sha256")
+
+GID_COLUMNS = (
+    "sample_id",
+    "source_sha256",
+    "prompt",
+    "negative_prompt",
+    "filter_prompt",
+    "lam_pct",
+    "seed",
+    "num_steps",
+)
+"""What decides an image besides the generator, in the order in which it is hashed."""
 
 
 def make_plan(
@@ -36,8 +48,7 @@ def make_plan(
     Raises ValueError if a test row is among the sources.
     """
     rows: list[dict[str, object]] = []
-    columns = ("sample_id", "label", "class_name", "split", "sha256")
-    for source in hard.select(columns).to_pylist():
+    for source in hard.select(SOURCE_COLUMNS).to_pylist():
         if source["split"] not in ("train", "val"):
             raise ValueError(
                 f"sample {source['sample_id']} is of split {source['split']}: nothing is made "
@@ -45,75 +56,65 @@ def make_plan(
             )
         probe = source["split"] == "val"
         for replica in range(config.probe_replicas if probe else config.replicas):
-            seed = stable_seed(base_seed, source["sample_id"], source["sha256"], replica, 0)
-            texts = {
-                "prompt": prompts.generation(source["class_name"], replica),
-                "negative_prompt": prompts.config.negative,
-                "filter_prompt": prompts.filter(source["class_name"]),
-            }
-            for lam_pct in config.levels:
-                steps = num_denoising_steps(lam_pct, config.num_steps)
-                rows.append(
-                    {
-                        **texts,
-                        "sample_id": source["sample_id"],
-                        "label": source["label"],
-                        "role": "probe" if probe else "train",
-                        "lam_pct": lam_pct,
-                        "replica": replica,
-                        "attempt": 0,
-                        "seed": seed,
-                        "num_steps": steps,
-                        "source_sha256": source["sha256"],
-                    }
-                )
+            rows += _replica(source, replica, config, prompts, base_seed)
     return _plan(rows, config, fingerprint)
+
+
+def _replica(
+    source: dict[str, Any], replica: int, config: PlanConfig, prompts: Prompts, base_seed: int
+) -> Iterator[dict[str, object]]:
+    """One replica of a source at every λ: the same noise and prompt."""
+    sample_id, sha256 = source["sample_id"], source["sha256"]
+    row = {
+        "sample_id": sample_id,
+        "label": source["label"],
+        "role": "probe" if source["split"] == "val" else "train",
+        "replica": replica,
+        "attempt": 0,
+        "seed": stable_seed(base_seed, sample_id, sha256, replica, 0),
+        "source_sha256": sha256,
+        "prompt": prompts.generation(source["class_name"], replica),
+        "negative_prompt": prompts.config.negative,
+        "filter_prompt": prompts.filter(source["class_name"]),
+    }
+    for lam_pct in config.levels:
+        steps = num_denoising_steps(lam_pct, config.num_steps)
+        yield {**row, "lam_pct": lam_pct, "num_steps": steps}
 
 
 def next_attempt(
     made: pa.Table, config: PlanConfig, *, fingerprint: str, base_seed: int
 ) -> pa.Table:
-    """The PLAN of the next try at what failed: SPECTRUM rows of one round whose text_sim is too
-    low, or whose image broke.
+    """The PLAN of the next attempt: SPECTRUM rows of one round with a low text_sim or a bad image.
 
-    Everything stays but the attempt and, with it, the seed. Rows whose source is at fault are not
-    tried again.
+    Only the attempt changes and, with it, the seed. Rows whose source cannot be read are left out.
     """
+    limit = np.float32(config.until_text_sim)  # scores are stored in float32
     again: list[dict[str, object]] = []
     for row in made.select([*PLAN.names, "status", "error", "text_sim"]).to_pylist():
-        low = row["status"] == "ok" and np.float32(row["text_sim"]) <= np.float32(
-            config.until_text_sim
-        )  # as it is stored
-        if low or row["error"] == BROKEN:
-            attempt = row["attempt"] + 1
-            seed = stable_seed(
-                base_seed, row["sample_id"], row["source_sha256"], row["replica"], attempt
-            )
-            again.append(
-                {**{name: row[name] for name in PLAN.names}, "attempt": attempt, "seed": seed}
-            )
+        low = row["status"] == "ok" and np.float32(row["text_sim"]) <= limit
+        if not low and row["error"] != BROKEN:
+            continue
+        attempt = row["attempt"] + 1
+        identity = (row["sample_id"], row["source_sha256"], row["replica"])
+        planned = {name: row[name] for name in PLAN.names}
+        planned["attempt"] = attempt
+        planned["seed"] = stable_seed(base_seed, *identity, attempt)
+        again.append(planned)
     return _plan(again, config, fingerprint)
 
 
 def _plan(rows: list[dict[str, object]], config: PlanConfig, fingerprint: str) -> pa.Table:
     """PLAN of rows that lack their ids."""
-    names = (
-        "sample_id",
-        "source_sha256",
-        "prompt",
-        "negative_prompt",
-        "filter_prompt",
-        "lam_pct",
-        "seed",
-        "num_steps",
-    )
-    named = [{**row, "gid": stable_id(*(row[name] for name in names), fingerprint)} for row in rows]
-    return pa.Table.from_pylist(_cut(named, config.shard_steps), schema=PLAN)
+    named: list[dict[str, object]] = []
+    for row in rows:
+        identity = [row[name] for name in GID_COLUMNS]
+        named.append({**row, "gid": stable_id(*identity, fingerprint)})
+    return pa.Table.from_pylist(_with_shards(named, config.shard_steps), schema=PLAN)
 
 
-def _cut(rows: list[dict[str, object]], shard_steps: int) -> list[dict[str, object]]:
-    """Adds `shard_id`: rows, which lie source by source, fill a shard until it holds `shard_steps`
-    steps."""
+def _with_shards(rows: list[dict[str, object]], shard_steps: int) -> list[dict[str, object]]:
+    """Adds `shard_id`: rows, ordered by source, fill a shard until it has `shard_steps` steps."""
     shards: list[list[dict[str, object]]] = []
     load = shard_steps
     for row in rows:
@@ -122,16 +123,16 @@ def _cut(rows: list[dict[str, object]], shard_steps: int) -> list[dict[str, obje
             load = 0
         shards[-1].append(row)
         load += cast(int, row["num_steps"])
-    return [
-        {**row, "shard_id": stable_id(*(r["gid"] for r in shard))[:16]}
-        for shard in shards
-        for row in shard
-    ]
+    named: list[dict[str, object]] = []
+    for shard in shards:
+        shard_id = stable_id(*(row["gid"] for row in shard))[:16]
+        named += [{**row, "shard_id": shard_id} for row in shard]
+    return named
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSize:
-    """What a plan amounts to."""
+    """How much a plan makes."""
 
     rows: int
     sources: int
@@ -151,4 +152,4 @@ class PlanSize:
 
 def without_shards(plan: pa.Table, shards: Collection[str]) -> pa.Table:
     """The rows of a plan that are in none of these shards."""
-    return plan.filter(pc.invert(pc.is_in(plan["shard_id"], pa.array(sorted(shards), pa.string()))))
+    return plan.filter(negate(is_in(plan["shard_id"], sorted(shards))))

@@ -1,13 +1,13 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Which real samples deserve a spectrum.
 
-    class_count   every training image of a class with few of them (paper §3.2, long-tail tasks)
-    confidence    the training images whose own class a classifier finds least likely (paper §3.2, low-quality tasks)
+    class_count   every training image of a class with few of them
+                  (paper §3.2, long-tail tasks)
+    confidence    the training images whose own class a classifier finds least likely
+                  (paper §3.2, low-quality tasks)
 
-The same rule picks, from the val split, the sources of the probe spectra by which a curriculum
-judges its progress; test rows are never sources. A confident classifier that says something else
-may be right: such an image is a suspect, shown and not used.
+The same rule chooses, from the val split, the sources of the probe spectra by which a curriculum
+measures its progress; test rows are never sources. A confident classifier that predicts another
+class may be right: such an image is a suspect, shown and not used.
 """
 
 from __future__ import annotations
@@ -18,9 +18,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from discl_ray.core.columns import (
+    Mask,
+    all_true,
+    any_true,
+    as_numpy,
+    between,
+    counts,
+    equal,
+    fill_null,
+    is_in,
+    is_null,
+    largest,
+    negate,
+    not_equal,
+    places_in,
+    rows_where,
+    smallest,
+    sort_indices,
+    total,
+)
 from discl_ray.core.ids import stable_id
 from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.schema import PREDICTIONS, SAMPLES
@@ -48,7 +67,7 @@ HARDNESS = pa.schema(
 
 
 class Verdicts(NamedTuple):
-    """A rule's word on some rows, in their order."""
+    """What a rule says of some rows, in their order; shape (rows,) each."""
 
     hard: NDArray[np.bool_]
     suspect: NDArray[np.bool_]
@@ -60,32 +79,30 @@ class Verdicts(NamedTuple):
 
 def class_counts(samples: pa.Table) -> dict[int, int]:
     """Training images by label."""
-    labels = samples.filter(pc.equal(samples["split"], "train"))["label"]
-    return {pair["values"]: pair["counts"] for pair in pc.value_counts(labels).to_pylist()}
+    return counts(rows_where(samples, split="train")["label"])
 
 
 def by_class_count(rows: pa.Table, config: HardConfig, _predictions: pa.Table | None) -> Verdicts:
-    """Hard is what belongs to a class with fewer than `below` training images."""
+    """Hard are the images of classes with fewer than `below` training images."""
     label = rows["label"].to_numpy()
     size = np.zeros(int(label.max(initial=0)) + 1, np.int64)
     for c, count in class_counts(rows).items():
         size[c] = count
+    images = size[label]
+    blank = {name: pa.nulls(len(label), GUESSES.field(name).type) for name in GUESSES.names}
     return Verdicts(
-        hard=(size[label] > 0) & (size[label] < config.below) & ~_excluded(rows, config),
+        hard=(images > 0) & (images < config.below) & ~_excluded(rows, config),
         suspect=np.zeros(len(label), bool),
-        rank=_rank(np.argsort(size[label], kind="stable")),
-        guesses=pa.table(
-            {name: pa.nulls(len(label), GUESSES.field(name).type) for name in GUESSES.names}
-        ),
+        rank=_rank(np.argsort(images, kind="stable")),
+        guesses=pa.table(blank),
     )
 
 
 def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | None) -> Verdicts:
-    """Hard is what its classifier finds least likely to be what it is; ties are broken by
-    `sample_id`.
+    """Hard are the images whose own class is least likely; ties are broken by `sample_id`.
 
-    The cut is found on train, after suspects, excluded classes and images without a prediction are
-    left out; val takes it over.
+    The threshold is found on train, without suspects, excluded classes and images that have no
+    prediction; val uses the same.
 
     Raises DataError if predictions are missing or belong to other samples.
     """
@@ -94,36 +111,46 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
             f"hard.rule = confidence needs the predictions of a classifier; {advice('identify')}"
         )
     guesses = _guesses(rows, predictions)
-    own, sure = (
-        guesses[name].to_numpy(zero_copy_only=False) for name in ("prob_true", "prob_pred")
-    )
-    wrong = pc.fill_null(pc.not_equal(guesses["pred"], rows["label"]), False).to_numpy(
-        zero_copy_only=False
-    )
+    prob_true = _floats(guesses["prob_true"])
+    prob_pred = _floats(guesses["prob_pred"])
+    wrong = as_numpy(fill_null(not_equal(guesses["pred"], rows["label"]), False))
     wanted = ~_excluded(rows, config)
-    suspect = wrong & wanted & (sure >= np.float32(config.suspect_above))
-    usable = wanted & ~np.isnan(own) & (~suspect | config.include_suspects)
-    train = pc.equal(rows["split"], "train").to_numpy(zero_copy_only=False)
+    # PREDICTIONS are float32, and so are the numbers they are compared with
+    suspect = wrong & wanted & (prob_pred >= np.float32(config.suspect_above))
+    usable = wanted & ~np.isnan(prob_true) & (~suspect | config.include_suspects)
     keys = pa.table({"prob_true": guesses["prob_true"], "sample_id": rows["sample_id"]})
-    order = pc.sort_indices(
-        keys, sort_keys=[(name, "ascending") for name in keys.column_names]
-    ).to_numpy()
+    order = sort_indices(keys, ("prob_true", "ascending"), ("sample_id", "ascending")).to_numpy()
+    hard = _least_likely(rows, prob_true, usable, order, config)
+    return Verdicts(hard=hard, suspect=suspect, rank=_rank(order), guesses=guesses)
+
+
+def _least_likely(
+    rows: pa.Table,
+    prob_true: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    order: NDArray[np.uint64],
+    config: HardConfig,
+) -> NDArray[np.bool_]:
+    """The usable rows below the configured cut, by the order of `prob_true`; shape (rows,)."""
+    train = as_numpy(equal(rows["split"], "train"))
     pool = order[(usable & train)[order]]
     if not len(pool):
         raise DataError(
             "no training image is left to be hard: all are suspects, of hard.exclude_classes, or "
-            "without a prediction; "
-            f"to see them, {advice('identify')}"
+            f"without a prediction; to see them, {advice('identify')}"
         )
     if config.threshold is not None:
-        hard = usable & (own < np.float32(config.threshold))
-    else:
-        chosen = pool[
-            : config.top_n or max(1, round((config.quantile or PAPER_QUANTILE) * len(pool)))
-        ]
-        hard = usable & ~train & (own <= own[chosen[-1]])
-        hard[chosen] = True
-    return Verdicts(hard=hard, suspect=suspect, rank=_rank(order), guesses=guesses)
+        return usable & (prob_true < np.float32(config.threshold))
+    quantile = config.quantile or PAPER_QUANTILE
+    chosen = pool[: config.top_n or max(1, round(quantile * len(pool)))]
+    hard = usable & ~train & (prob_true <= prob_true[chosen[-1]])
+    hard[chosen] = True  # of ties at the cut, no more than asked for
+    return hard
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """The numbers of a column, shape (rows,); NaN where it is null."""
+    return column.to_numpy(zero_copy_only=False)
 
 
 RULES: dict[str, Callable[[pa.Table, HardConfig, pa.Table | None], Verdicts]] = {
@@ -158,20 +185,19 @@ def hardness(
 def hard_samples(
     samples: pa.Table, config: HardConfig, predictions: pa.Table | None = None
 ) -> pa.Table:
-    """The sources of the spectrum as SAMPLES rows, in their order: hard training images, and hard
-    val images for the probes.
+    """The sources of the spectrum as SAMPLES rows, in their order; images are not looked at.
 
-    Of a class's hard val images the hardest `probe_sources` are taken; images are not looked at.
+    They are the hard training images, and the hardest `probe_sources` val images of each class.
 
     Raises DataError like `hardness`, and if no training image is hard.
     """
     judged = hardness(samples, config, predictions)
-    hard, label, rank = (
-        judged[name].to_numpy(zero_copy_only=False) for name in ("hard", "label", "rank")
-    )
-    train = pc.equal(judged["split"], "train").to_numpy(zero_copy_only=False)
+    hard = as_numpy(judged["hard"])
+    train = as_numpy(equal(judged["split"], "train"))
     if not (hard & train).any():
         raise DataError(_nothing_hard(judged, config))
+    label = judged["label"].to_numpy()
+    rank = judged["rank"].to_numpy()
     probes = np.flatnonzero(hard & ~train)
     probes = probes[np.lexsort((rank[probes], label[probes]))]
     ordered = label[probes]
@@ -183,29 +209,42 @@ def hard_samples(
 
 def describe_rule(judged: pa.Table, config: HardConfig) -> str:
     """The rule, its cut and what it left out, in words, from its HARDNESS."""
-    train = judged.filter(pc.equal(judged["split"], "train"))
-    excluded = np.count_nonzero(_excluded(train, config))
-    left_out = [f"{excluded} of {', '.join(config.exclude_classes)}"] if excluded else []
+    train = rows_where(judged, split="train")
+    left_out: list[str] = []
+    if excluded := np.count_nonzero(_excluded(train, config)):
+        left_out.append(f"{excluded} of {', '.join(config.exclude_classes)}")
     if config.rule == "class_count":
         rule = f"classes with fewer than hard.below = {config.below} training images"
     else:
-        if not config.include_suspects and (suspects := pc.sum(train["suspect"]).as_py()):
-            left_out.append(
-                f"{suspects} whose label is suspect (another class with at least "
-                f"{config.suspect_above:g})"
-            )
-        if unread := train["prob_true"].null_count:
-            left_out.append(f"{unread} that could not be read")
-        highest = pc.max(train.filter(train["hard"])["prob_true"]).as_py()
-        cuts = {
-            "threshold": f"less than hard.threshold = {config.threshold}",
-            "top_n": f"the lowest hard.top_n = {config.top_n}",
-            "quantile": f"the lowest hard.quantile = {config.quantile}",
-        }
-        cut = next(words for name, words in cuts.items() if getattr(config, name) is not None)
-        reach = "none" if highest is None else f"up to {highest:.3g}"
-        rule = f"probability of the own class by {config.method.replace('_', '-')}, {cut}: {reach}"
-    return f"{config.rule} · {rule}" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+        rule = _describe_confidence(train, config)
+        left_out += _left_out(train, config)
+    note = f"; left out: {', '.join(left_out)}" if left_out else ""
+    return f"{config.rule} · {rule}{note}"
+
+
+def _describe_confidence(train: pa.Table, config: HardConfig) -> str:
+    """Whose confidence, the cut, and the highest probability of a hard image."""
+    cut = f"the lowest hard.quantile = {config.quantile}"
+    if config.threshold is not None:
+        cut = f"less than hard.threshold = {config.threshold}"
+    elif config.top_n is not None:
+        cut = f"the lowest hard.top_n = {config.top_n}"
+    highest = largest(rows_where(train, hard=True)["prob_true"])
+    reach = "none" if highest is None else f"up to {highest:.3g}"
+    method = config.method.replace("_", "-")
+    return f"probability of the own class by {method}, {cut}: {reach}"
+
+
+def _left_out(train: pa.Table, config: HardConfig) -> list[str]:
+    """Training images that the rule cannot use, by the reason."""
+    reasons: list[str] = []
+    suspects = total(train["suspect"])
+    if suspects and not config.include_suspects:
+        limit = f"{config.suspect_above:g}"
+        reasons.append(f"{suspects} whose label is suspect (another class with at least {limit})")
+    if unread := train["prob_true"].null_count:
+        reasons.append(f"{unread} that could not be read")
+    return reasons
 
 
 def predictions_folder(
@@ -221,10 +260,11 @@ def predictions_folder(
     `samples` and `scorer` are fingerprints, `prompts` one a class, `classifier` the seed and the
     identity fields of the start of a training run.
     """
-    decides = (
-        [scorer, list(prompts)] if config.method == "zero_shot" else [classifier, config.folds]
-    )
-    return f"predictions-{stable_id(config.method, samples, *decides)[:8]}"
+    if config.method == "zero_shot":
+        identity = stable_id(config.method, samples, scorer, list(prompts))
+    else:
+        identity = stable_id(config.method, samples, classifier, config.folds)
+    return f"predictions-{identity[:8]}"
 
 
 def read_predictions(store: Store) -> pa.Table:
@@ -237,8 +277,8 @@ def read_predictions(store: Store) -> pa.Table:
     return store.read_table(PREDICTIONS_FILE, remedy=f"{advice('identify')}, which predicts again")
 
 
-def _usable_split(samples: pa.Table) -> pa.ChunkedArray:
-    return pc.is_in(samples["split"], pa.array(["train", "val"]))
+def _usable_split(samples: pa.Table) -> Mask:
+    return is_in(samples["split"], ["train", "val"])
 
 
 def _rank(order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -249,74 +289,74 @@ def _rank(order: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _excluded(rows: pa.Table, config: HardConfig) -> NDArray[np.bool_]:
-    return pc.is_in(rows["class_name"], pa.array(config.excluded, pa.string())).to_numpy(
-        zero_copy_only=False
-    )
+    return as_numpy(is_in(rows["class_name"], config.excluded))
 
 
 def _check_excluded(samples: pa.Table, config: HardConfig) -> None:
-    known = samples["class_name"].unique().to_pylist()
+    """Raises DataError for an excluded class that no image is of."""
+    classes = samples["class_name"].unique().to_pylist()
     for name in config.excluded:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean '{near[0]}'?"
-                if near
-                else f"classes are {', '.join(sorted(known)[:5])}, …"
-            )
-            raise DataError(f"hard.exclude_classes = '{name}': no image is of this class; {hint}")
+        if name in classes:
+            continue
+        near = difflib.get_close_matches(name, classes, n=1)
+        some = ", ".join(sorted(classes)[:5])
+        hint = f"did you mean '{near[0]}'?" if near else f"classes are {some}, …"
+        raise DataError(f"hard.exclude_classes = '{name}': no image is of this class; {hint}")
 
 
 def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
     """GUESSES for `rows`, in their order.
 
     Raises DataError for rows without a prediction, predictions for another set of classes, and
-    numbers that are no probabilities.
+    numbers that are not probabilities.
     """
     again = advice("identify")
-    place = pc.index_in(rows["sample_id"], predictions["sample_id"].combine_chunks())
+    place = places_in(rows["sample_id"], predictions["sample_id"].combine_chunks())
     if place.null_count:
-        lacking = rows.filter(pc.is_null(place))["sample_id"][0].as_py()
+        missing = rows.filter(is_null(place))["sample_id"][0].as_py()
         raise DataError(
-            f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {lacking}; "
+            f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {missing}; "
             f"{again}"
         )
     found = predictions.take(place)
-    other = pc.fill_null(pc.not_equal(found["label"], rows["label"]), True)
-    if pc.any(other).as_py():
+    other = fill_null(not_equal(found["label"], rows["label"]), True)
+    if any_true(other):
         first = rows.filter(other).select(["sample_id", "label"]).to_pylist()[0]
         raise DataError(
             f"the predictions are for other classes: {first['sample_id']} has label "
             f"{first['label']} now; {again}"
         )
     for name in ("prob_true", "prob_pred"):
-        inside = pc.and_(
-            pc.greater_equal(found[name], 0), pc.less_equal(found[name], 1)
-        )  # false for NaN
-        if not pc.all(inside, min_count=0).as_py():
-            broken = found.filter(pc.invert(inside)).select(["sample_id", name]).to_pylist()[0]
-            raise DataError(
-                f"{broken['sample_id']}: {name} = {broken[name]} is no probability; delete the "
-                f"predictions' folder and {again}"
-            )
+        _check_probabilities(found, name)
     return found.select(GUESSES.names)
 
 
+def _check_probabilities(predictions: pa.Table, name: str) -> None:
+    """Raises DataError if a number of a column is not in [0, 1]; nulls pass."""
+    inside = between(predictions[name], 0, 1)
+    if all_true(inside):
+        return
+    outside = predictions.filter(negate(inside)).select(["sample_id", name])
+    first = outside.to_pylist()[0]
+    raise DataError(
+        f"{first['sample_id']}: {name} = {first[name]} is no probability; delete the predictions' "
+        f"folder and {advice('identify')}"
+    )
+
+
 def _nothing_hard(judged: pa.Table, config: HardConfig) -> str:
+    """Why no training image is hard, and what to change."""
     otherwise = "or train without a spectrum (curriculum.strategy=real_only)"
-    train = judged.filter(pc.equal(judged["split"], "train"))
+    train = rows_where(judged, split="train")
     if config.rule == "confidence":
-        lowest = pc.min(train["prob_true"]).as_py()
+        lowest = smallest(train["prob_true"])
         return (
             f"hard.threshold = {config.threshold:g}: no training image has a lower probability of "
-            "its class "
-            f"(the lowest is {lowest:.3g}); raise hard.threshold, {otherwise}"
+            f"its class (the lowest is {lowest:.3g}); raise hard.threshold, {otherwise}"
         )
-    smallest = min(
-        class_counts(train.filter(pa.array(~_excluded(train, config)))).values(), default=0
-    )
+    included = train.filter(pa.array(~_excluded(train, config)))
+    fewest = min(class_counts(included).values(), default=0)
     return (
         f"hard.below = {config.below}: no class has fewer training images (the smallest has "
-        f"{smallest}); "
-        f"raise hard.below, {otherwise}"
+        f"{fewest}); raise hard.below, {otherwise}"
     )

@@ -1,8 +1,8 @@
 """Class name -> generation prompts and the filter prompt.
 
-They are two things: an image may be made from a scene description, and is scored against the plain
-class ("a photo of X"). Scene descriptions come from a file, for any class or for one; their content
-decides what is made, the file's place does not.
+They differ: an image may be made from a scene description, and is scored against the plain class
+("a photo of X"). Scene descriptions come from a file, for any class or for one; its content enters
+the run's hash, its path does not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from discl_ray.errors import ConfigError
 from discl_ray.plan.config import PromptConfig
 from discl_ray.plan.templates import LONGEST, broken_rule, has_control, placeholders
 
-NAMED = 5
-"""Classes an error names."""
+SHOWN_CLASSES = 5
+"""Classes an error lists."""
+
+SHOWN_PROBLEMS = 20
 
 
 PARTS = ("any", "classes")
@@ -34,8 +36,7 @@ PARTS = ("any", "classes")
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """What the classes are called towards the models: the configuration and the scene descriptions,
-    already checked."""
+    """The prompts of all classes: a checked configuration and its scene descriptions."""
 
     config: PromptConfig
     general: tuple[str, ...] = ()
@@ -46,7 +47,9 @@ class Prompts:
     @property
     def fingerprint(self) -> str:
         """Hash of the scene descriptions; empty if there are none."""
-        return stable_id(self.general, dict(self.by_class)) if self.general or self.by_class else ""
+        if not self.general and not self.by_class:
+            return ""
+        return stable_id(self.general, dict(self.by_class))
 
     def generation(self, class_name: str, replica: int) -> str:
         """The generator's prompt for one replica of a class."""
@@ -58,25 +61,20 @@ class Prompts:
         return self.config.filter.format(name=class_name)
 
     def check(self, class_names: Collection[str]) -> None:
-        """Whether the data set's class names and these prompts belong together.
-
-        Raises ConfigError like `check_names`, and if a class of the scene descriptions is not in
-        the data set.
-        """
+        """Raises ConfigError like `check_names`, and for scenes of a class not in the data set."""
         check_names(class_names, force=self.config.force)
         known = set(class_names)
-        if unknown := [name for name in self.by_class if name not in known]:
-            shown = [_nearest(name, class_names) for name in unknown[:NAMED]]
-            raise ConfigError(
-                _report(f"{self.config.scenes}", [f"classes.{s}" for s in shown], len(unknown))
-            )
+        unknown = [name for name in self.by_class if name not in known]
+        if unknown:
+            shown = [f"classes.{_nearest(name, class_names)}" for name in unknown[:SHOWN_CLASSES]]
+            raise ConfigError(_report(f"{self.config.scenes}", shown, len(unknown)))
 
 
 def load_prompts(config: PromptConfig) -> Prompts:
-    """The prompts of a configuration with the scene descriptions of its file. A relative path is
-    one from the working directory.
+    """The prompts of a configuration with the scene descriptions of its file.
 
-    Raises ConfigError naming the file and every key whose rule is broken.
+    A relative path is one from the working directory. Raises ConfigError naming the file and every
+    key whose rule is broken.
     """
     if config.scenes is None:
         return Prompts(config=config)
@@ -85,50 +83,52 @@ def load_prompts(config: PromptConfig) -> Prompts:
         raise ConfigError(
             f"prompts.scenes = '{config.scenes}': a mapping with {' or '.join(PARTS)} is needed"
         )
-    if problems := list(_problems(value)):
-        raise ConfigError(_report(config.scenes, problems[:20], len(problems)))
-    by_class = {
-        name: tuple(map(_folded, texts)) for name, texts in value.get("classes", {}).items()
-    }
-    return Prompts(
-        config=config, general=tuple(map(_folded, value.get("any", ()))), by_class=by_class
-    )
+    problems = list(_problems(value))
+    if problems:
+        raise ConfigError(_report(config.scenes, problems[:SHOWN_PROBLEMS], len(problems)))
+    by_class: dict[str, tuple[str, ...]] = {}
+    for name, texts in value.get("classes", {}).items():
+        by_class[name] = _folded_all(texts)
+    general = _folded_all(value.get("any", ()))
+    return Prompts(config=config, general=general, by_class=by_class)
 
 
 def check_names(class_names: Iterable[str], *, force: bool) -> None:
-    """Whether class names can stand in a prompt; `force` lets those pass that read like codes.
-
-    Raises ConfigError naming some of those that cannot, and how to mend them.
-    """
+    """Raises ConfigError for names that cannot be in a prompt; `force` accepts code-like names."""
     names = list(class_names)
-    mend = "give data.names=FILE.csv with the header `class,name` and a line for each"
-    if broken := [name for name in names if not name.strip() or has_control(name)]:
+    remedy = "give data.names=FILE.csv with the header `class,name` and a line for each"
+    broken = [name for name in names if not name.strip() or has_control(name)]
+    if broken:
         raise ConfigError(
-            f"class names that are empty or hold a control character: {_some(broken)}; {mend}, or "
-            "rename them"
+            f"class names that are empty or hold a control character: {_some(broken)}; {remedy}, "
+            "or rename them"
         )
-    if not force and (codes := [name for name in names if code_like(name)]):
+    codes = [name for name in names if code_like(name)]
+    if codes and not force:
         raise ConfigError(
             f"class names that read like codes, which no text encoder knows: {_some(codes)}; "
-            f"{mend}, or prompts.force=true"
+            f"{remedy}, or prompts.force=true"
         )
 
 
 def _folded(text: str) -> str:
-    """Text on one line: YAML's blocks end with a line end that nobody means."""
+    """Text on one line: YAML's blocks end with a line break that is not part of the text."""
     return " ".join(text.split())
 
 
+def _folded_all(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(_folded, texts))
+
+
 class _Loader(yaml.BaseLoader):
-    """Every scalar is text (`no` and `17` may be classes), and a key that stands twice is an
-    error."""
+    """Every scalar is text (`no` and `17` may be classes), and a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        return _without_twice(self.construct_pairs(node, deep=True))
+        return _unique(self.construct_pairs(node, deep=True))
 
 
-def _without_twice(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The mapping of a file, its keys as classes are compared."""
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The mapping of a file, its keys normalised as class names are."""
     found: dict[Any, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
@@ -140,21 +140,23 @@ def _without_twice(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _read(name: str) -> Any:
+    """The content of a YAML or JSON file."""
+    path = Path(name)
     try:
-        check_regular(Path(name))
-        text = Path(name).read_text(encoding="utf-8-sig")
+        check_regular(path)
+        text = path.read_text(encoding="utf-8-sig")
         if name.lower().endswith(".json"):
-            return json.loads(text, object_pairs_hook=_without_twice)
+            return json.loads(text, object_pairs_hook=_unique)
         return yaml.load(text, Loader=_Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"prompts.scenes = '{name}': no such file in {Path.cwd()}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"prompts.scenes = '{name}': cannot be read: {' '.join(str(error).split())}"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"prompts.scenes = '{name}': cannot be read: {reason}") from error
 
 
 def _problems(value: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a file of scene descriptions, a sentence each."""
     for key in value:
         if key not in PARTS:
             near = difflib.get_close_matches(key, PARTS, n=1)
@@ -164,13 +166,14 @@ def _problems(value: Mapping[str, Any]) -> Iterator[str]:
         yield f"no scene descriptions; give {' or '.join(PARTS)}"
     if "any" in value:
         yield from _list_problems("any", value["any"], general=True)
-    if "classes" in value:
-        classes = value["classes"]
-        if not isinstance(classes, dict) or not classes:
-            yield "classes: a mapping of class names to lists of descriptions is needed"
-            return
-        for name, texts in classes.items():
-            yield from _list_problems(f"classes.{name}", texts, general=False)
+    if "classes" not in value:
+        return
+    classes = value["classes"]
+    if not isinstance(classes, dict) or not classes:
+        yield "classes: a mapping of class names to lists of descriptions is needed"
+        return
+    for name, texts in classes.items():
+        yield from _list_problems(f"classes.{name}", texts, general=False)
 
 
 def _list_problems(key: str, texts: Any, *, general: bool) -> Iterator[str]:
@@ -180,32 +183,41 @@ def _list_problems(key: str, texts: Any, *, general: bool) -> Iterator[str]:
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             yield f"{key}[{i}] = {str(text)[:60]}: text is needed"
-        elif rule := broken_rule(_folded(text)):
-            yield f"{key}[{i}] = {_folded(text)[:60]!r}: {rule}"
-        elif len(_folded(text)) > LONGEST:
-            yield f"{key}[{i}] = '{_folded(text)[:40]}…': {len(_folded(text))} characters, at most {LONGEST} are allowed"
-        elif general and not placeholders(text):
-            yield f"{key}[{i}] = '{_folded(text)[:60]}': needs {{name}}, because it is for every class"
+        elif problem := _text_problem(_folded(text), general=general):
+            yield f"{key}[{i}] = {problem}"
+
+
+def _text_problem(text: str, *, general: bool) -> str | None:
+    """A scene description and its broken rule; None if it has none."""
+    if rule := broken_rule(text):
+        return f"{text[:60]!r}: {rule}"
+    if len(text) > LONGEST:
+        return f"'{text[:40]}…': {len(text)} characters, at most {LONGEST} are allowed"
+    if general and not placeholders(text):
+        return f"'{text[:60]}': needs {{name}}, because it is for every class"
+    return None
 
 
 def _nearest(name: str, names: Collection[str]) -> str:
+    """An unknown class with the classes most like it."""
     near = difflib.get_close_matches(name, names, n=3)
-    known = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"classes are {_some(sorted(names))}"
-    )
-    return f"{name}: no such class in the data set; {known}"
+    problem = f"{name}: no such class in the data set"
+    if near:
+        return f"{problem}; did you mean {' or '.join(map(repr, near))}?"
+    return f"{problem}; classes are {_some(sorted(names))}"
 
 
 def _some(names: Collection[str]) -> str:
-    shown = ", ".join(map(repr, list(names)[:NAMED]))
-    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(map(repr, list(names)[:SHOWN_CLASSES]))
+    more = len(names) - SHOWN_CLASSES
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _report(file: str, problems: list[str], total: int) -> str:
-    more = [f"and {total - len(problems)} more"] if total > len(problems) else []
-    count = f"{total} problem{'s' if total > 1 else ''}"
-    return "\n".join(
-        [f"prompts.scenes = '{file}': {count}", *(f"  {p}" for p in (*problems, *more))]
-    )
+    """The first of `total` problems of a file, a line each."""
+    count = "1 problem" if total == 1 else f"{total} problems"
+    lines = [f"prompts.scenes = '{file}': {count}", *(f"  {problem}" for problem in problems)]
+    if total > len(problems):
+        lines.append(f"  and {total - len(problems)} more")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a template of a prompt may be: text with `{name}` and nothing else that is replaced."""
+"""Rules for a prompt's template: text whose only placeholder is `{name}`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ hold."""
 
 
 def broken_rule(template: str) -> str | None:
-    """What is wrong with a template. Fields of `name` are refused, too: `{name.__class__}` would
-    show the program, not the class."""
+    """What is wrong with a template; None if nothing is.
+
+    Attributes of `name` are rejected, too: `{name.__class__}` would show the program.
+    """
     if not template.strip():
         return "is empty"
     if has_control(template):
@@ -21,9 +23,9 @@ def broken_rule(template: str) -> str | None:
         plain = all(placeholder == ("name", "", None) for placeholder in placeholders(template))
     except ValueError:  # a brace that is not closed
         plain = False
-    return (
-        None if plain else "the only placeholder is {name}; a brace that is meant is written twice"
-    )
+    if not plain:
+        return "the only placeholder is {name}; a brace that is meant is written twice"
+    return None
 
 
 def placeholders(template: str) -> list[tuple[str | None, ...]]:
@@ -32,5 +34,5 @@ def placeholders(template: str) -> list[tuple[str | None, ...]]:
 
 
 def has_control(text: str) -> bool:
-    """Control characters, line ends, and halves of characters, which no encoding can write."""
+    """Whether text holds control characters, line breaks, or surrogates, which no file can hold."""
     return any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)

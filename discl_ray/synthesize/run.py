@@ -113,6 +113,7 @@ def preview_of(full: Run) -> Run:
     the model's.
     """
     config = full.config
+    picked = pick_sources(full.hard, config.preview.sources)  # first: without any, say only that
     parts = {
         "plan": preview_plan(config.plan, config.preview),
         "hard": config.hard.model_copy(update={"probe_sources": 0}),
@@ -130,7 +131,6 @@ def preview_of(full: Run) -> Run:
         str(config.preview.sources),  # the other keys of preview are in small.plan
     )
     store = run_store(config.run.root, config.run.name, f"preview-{hash8}")
-    picked = pick_sources(full.hard, config.preview.sources)
     return replace(full, config=small, store=store, picked=picked)
 
 
