@@ -31,7 +31,8 @@ from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.data.config import DIGIT_CAPTIONS, DigitsWildConfig
 from discl_ray.data.digits_wild import CLASSES, EMPTY, digits_wild
-from discl_ray.embedded.digits import DEV_BLOCK, PLACES, SIDE, place, place_look, scans_of
+from discl_ray.embedded.digits import DEV_BLOCK, SIDE, scans_of
+from discl_ray.embedded.places import PLACES, place, place_look
 from discl_ray.evaluate.held_out import commit
 from discl_ray.experiments.cells import fresh
 from discl_ray.experiments.statistics import over_seeds

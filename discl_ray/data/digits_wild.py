@@ -20,7 +20,8 @@ from discl_ray.core.storage import Store
 from discl_ray.data.config import DigitsWildConfig
 from discl_ray.data.digits_lt import by_digit, draw_blocks
 from discl_ray.data.listing import Listing, inline
-from discl_ray.embedded.digits import DEV_BLOCK, NAMES, PLACES, Scan, place, place_look, scans_of
+from discl_ray.embedded.digits import DEV_BLOCK, NAMES, Scan, scans_of
+from discl_ray.embedded.places import PLACES, place, place_look
 
 EMPTY = "empty"
 CLASSES = (*NAMES, EMPTY)

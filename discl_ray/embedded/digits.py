@@ -1,30 +1,29 @@
-# pyright: reportAttributeAccessIssue=false, reportReturnType=false
-# (scikit-learn's and scipy's annotations name every type they might return)
 """The real images inside the package: scikit-learn's handwritten digits, split by who wrote them.
 
-Everything the embedded default knows starts here. The 1,797 scans (8x8, 16 grey levels) lie in 14 contiguous blocks, one
-block a group of writers; a writer never has two roles. Seven blocks are *the web*: the generator, the scorer and the judge
-learn from them, under many random looks, each with a caption. One block is *dev* and six are *the task*, always in one narrow
-look that the web does not hold: brown strokes on ochre paper, low contrast, uneven light. So a generator trained on the web
-knows what a seven is, but not what the task's sevens look like. Two other looks of the task are the same experiment with a
-smaller gap: `sepia` something over half of it, `web` none.
+The 1,797 scans (8x8, 16 grey levels) are in 14 contiguous blocks, each of a group of writers; a
+writer never has two roles. Seven blocks are *the web*: the generator, the scorer and the judge
+learn from them, in many random looks, each with a caption. One block is *dev* and six are *the
+task*, always in one narrow look that the web does not have: brown strokes on ochre paper, low
+contrast, uneven light. So a generator trained on the web knows what a seven is, but not what the
+task's sevens look like. Two other looks of the task make the same experiment with a smaller gap: a
+little over half of it for `sepia`, none for `web`.
 
-Rendering is a pure function of (scan, look, random generator); this module imports neither torch nor Ray.
+Rendering is a pure function of (scan, look, random generator); torch and Ray are not imported.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""Class names by label; the words of the captions and of the prompts."""
+"""Class names by label, as captions and prompts call them."""
 
 SIDE = 32
 """Height and width of every rendered image, in pixels."""
@@ -37,7 +36,7 @@ DEV_BLOCK = 7
 TASK_BLOCKS = tuple(range(8, 14))
 
 WEB_PROFILE = (1.0, 0.9, 0.5, 0.7, 0.35, 0.6, 0.45, 1.0, 0.4, 0.3)
-"""How often the web shows each digit, relative to the commonest: uneven, as the web is."""
+"""How often the web shows each digit, relative to the most frequent one: uneven, like the web."""
 
 PALETTE: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.15, 0.16),
@@ -77,15 +76,16 @@ def scans() -> tuple[Scan, ...]:
     """All 1,797 scans in the data set's own order."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()  # its annotation is a union of all it can return
     blocks = np.searchsorted(BLOCK_STARTS, np.arange(len(data.target)), side="right") - 1
-    return tuple(
-        Scan(index=i, block=int(blocks[i]), label=int(label), pixels=image / 16.0)
-        for i, (image, label) in enumerate(zip(data.images, data.target, strict=True))
-    )
+    found: list[Scan] = []
+    for index, (image, label) in enumerate(zip(data.images, data.target, strict=True)):
+        block = int(blocks[index])
+        found.append(Scan(index=index, block=block, label=int(label), pixels=image / 16.0))
+    return tuple(found)
 
 
-def scans_of(blocks: tuple[int, ...]) -> list[Scan]:
+def scans_of(blocks: Collection[int]) -> list[Scan]:
     """The scans written by the writers of `blocks`, in order."""
     return [scan for scan in scans() if scan.block in blocks]
 
@@ -101,125 +101,138 @@ def stroke(
     shear = rng.uniform(-0.15, 0.15) * wobble
     zoom = np.exp(rng.uniform(-0.14, 0.10, size=2) * wobble)
     shift = rng.uniform(-0.45, 0.45, size=2) * wobble
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    cosine, sine = np.cos(angle), np.sin(angle)
+    rotation = np.array([[cosine, -sine], [sine, cosine]])
     inverse = rotation @ np.array([[1.0, shear], [0.0, 1.0]]) / zoom
-    axis = (
-        np.arange(SIDE) + 0.5
-    ) / SIDE * 10.0 - 5.0  # the 8-pixel scan with a margin of one pixel on each side
-    grid = np.stack(np.meshgrid(axis, axis, indexing="ij")).reshape(2, -1)
+    # the 8-pixel scan with a margin of one pixel on each side
+    axis = (np.arange(SIDE) + 0.5) / SIDE * 10.0 - 5.0
+    rows_and_columns = np.meshgrid(axis, axis, indexing="ij")
+    grid = np.stack(rows_and_columns).reshape(2, -1)
     source = inverse @ grid + shift[:, None] + 3.5
-    ink = ndimage.map_coordinates(pixels, source, order=3, mode="constant").reshape(SIDE, SIDE)
-    threshold, sharpness = rng.uniform(0.34, 0.52), rng.uniform(8.0, 16.0)
-    return 1.0 / (1.0 + np.exp(-(ink - threshold) * sharpness))
+    ink = ndimage.map_coordinates(pixels, source, order=3, mode="constant")
+    threshold = rng.uniform(0.34, 0.52)
+    sharpness = rng.uniform(8.0, 16.0)
+    return 1.0 / (1.0 + np.exp(-(ink.reshape(SIDE, SIDE) - threshold) * sharpness))
 
 
 def _smooth_noise(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
-    """Low-frequency noise of about unit amplitude on the canvas: `cells` x `cells` random values, interpolated."""
-    return ndimage.zoom(rng.standard_normal((cells, cells)), SIDE / cells, order=1)
+    """Low-frequency noise of about unit amplitude: `cells` x `cells` random values, interpolated.
+
+    Shape (SIDE, SIDE).
+    """
+    values = rng.standard_normal((cells, cells))
+    noise: Any = ndimage.zoom(values, SIDE / cells, order=1)  # annotated as array or None
+    return noise
 
 
-def _ramp(rng: np.random.Generator) -> NDArray[np.float64]:
-    """A linear ramp from -1 to 1 across the canvas in a random direction."""
+def ramp(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A linear ramp from -1 to 1 in a random direction, shape (SIDE, SIDE)."""
     direction = rng.uniform(0, 2 * np.pi)
     axis = np.linspace(-1, 1, SIDE)
     return np.cos(direction) * axis[:, None] + np.sin(direction) * axis[None, :]
 
 
 def _texture(rng: np.random.Generator) -> NDArray[np.float64]:
-    """One of the web's backgrounds as a deviation around 0: flat, ramp, stripes, checks, clouds."""
+    """One of the web's backgrounds as a deviation around 0, shape (SIDE, SIDE).
+
+    Flat, a ramp, stripes, checks or clouds.
+    """
     kind = rng.integers(5)
     if kind == 0:
         return np.zeros((SIDE, SIDE))
     if kind == 1:
-        return _ramp(rng)
+        return ramp(rng)
     if kind == 2:
-        return np.sign(np.sin(_ramp(rng) * rng.uniform(6, 14)))
+        return np.sign(np.sin(ramp(rng) * rng.uniform(6, 14)))
     if kind == 3:
-        return np.kron(rng.choice([-1.0, 1.0], size=(4, 4)), np.ones((SIDE // 4, SIDE // 4)))
+        checks = rng.choice([-1.0, 1.0], size=(4, 4))
+        return checks.repeat(SIDE // 4, axis=0).repeat(SIDE // 4, axis=1)
     return _smooth_noise(rng, int(rng.integers(3, 9)))
 
 
-def _finish(image: NDArray[np.float64], rng: np.random.Generator, noise: float) -> Image:
+def finish(image: NDArray[np.float64], rng: np.random.Generator, noise: float) -> Image:
+    """An image in [0, 1] as uint8, with noise of a standard deviation added."""
     noisy = image + rng.standard_normal(image.shape) * noise
     return (np.clip(noisy, 0, 1) * 255).round().astype(np.uint8)
 
 
-def web_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> tuple[Image, dict[str, str]]:
-    """A scan in one of the web's many looks, and the words true of it: `ink` and `ground` colour names."""
+class Shown(NamedTuple):
+    """A scan in a look."""
+
+    image: Image
+    words: dict[str, str]
+    """Names of colours by `ink` and `ground`, for captions; empty for narrow looks."""
+
+
+def web_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
+    """A scan's ink, shape (8, 8), in one of the web's many looks."""
     names = list(PALETTE)
-    while True:
+    while True:  # until ink and ground can be told apart
         ink_name, ground_name = (names[i] for i in rng.choice(len(names), size=2, replace=False))
-        ink = np.clip(np.array(PALETTE[ink_name]) + rng.normal(0, 0.05, 3), 0, 1)
-        ground = np.clip(np.array(PALETTE[ground_name]) + rng.normal(0, 0.05, 3), 0, 1)
+        ink = _tinted(ink_name, rng)
+        ground = _tinted(ground_name, rng)
         if np.linalg.norm(ink - ground) > 0.45:
             break
     mask = stroke(pixels, rng)[..., None]
-    background = ground + _texture(rng)[..., None] * rng.uniform(0.0, 0.16) * rng.uniform(
-        0.5, 1.0, 3
-    )
+    texture = _texture(rng)[..., None] * rng.uniform(0.0, 0.16)
+    background = ground + texture * rng.uniform(0.5, 1.0, 3)
     foreground = ink + _texture(rng)[..., None] * rng.uniform(0.0, 0.08)
     image = background * (1 - mask) + foreground * mask
-    return _finish(image, rng, noise=rng.uniform(0.0, 0.05)), {
-        "ink": ink_name,
-        "ground": ground_name,
-    }
+    words = {"ink": ink_name, "ground": ground_name}
+    return Shown(finish(image, rng, noise=rng.uniform(0.0, 0.05)), words)
+
+
+def _tinted(name: str, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A colour of the PALETTE, slightly changed."""
+    return np.clip(np.array(PALETTE[name]) + rng.normal(0, 0.05, 3), 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """How badly a narrow look shows brown strokes on ochre paper. All in [0, 1] unless said otherwise."""
+    """How a narrow look shows brown strokes on ochre paper. All in [0, 1] unless said otherwise."""
 
     faintness: tuple[float, float]
-    """How much of the paper the ink covers."""
+    """Range of how much of the paper the ink covers."""
     slope: tuple[float, float]
-    """Fall of the light from the middle to an edge."""
+    """Range of how much the light falls from the middle to an edge."""
     clouds: float
-    """Unevenness of the light besides."""
+    """Other unevenness of the light."""
     blur: float
     """Standard deviation in pixels."""
     noise: float
     """Standard deviation."""
 
 
-def _on_paper(
-    pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper
-) -> tuple[Image, dict[str, str]]:
+OCHRE = Paper(faintness=(0.40, 0.80), slope=(0.10, 0.30), clouds=0.06, blur=0.6, noise=0.05)
+SEPIA = Paper(faintness=(0.70, 0.95), slope=(0.03, 0.12), clouds=0.03, blur=0.4, noise=0.025)
+
+
+def _on_paper(pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper) -> Shown:
     paper = np.array([0.72, 0.55, 0.32]) + rng.normal(0, 0.02, 3)
     brown = np.array([0.42, 0.27, 0.14]) + rng.normal(0, 0.02, 3)
     faintness = rng.uniform(*how.faintness)
     mask = stroke(pixels, rng)[..., None] * faintness
-    light = 1.0 + _ramp(rng) * rng.uniform(*how.slope) + _smooth_noise(rng, 4) * how.clouds
+    slope = ramp(rng) * rng.uniform(*how.slope)
+    light = 1.0 + slope + _smooth_noise(rng, 4) * how.clouds
     image = (paper * (1 - mask) + brown * mask) * light[..., None]
     blurred = ndimage.gaussian_filter(image, sigma=(how.blur, how.blur, 0))
-    return _finish(blurred, rng, noise=how.noise), {}
+    return Shown(finish(blurred, rng, noise=how.noise), {})
 
 
-def ochre_look(
-    pixels: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[Image, dict[str, str]]:
-    """A scan in the task's one narrow look: brown on ochre paper, faint, unevenly lit, grainy, a little blurred."""
-    return _on_paper(
-        pixels,
-        rng,
-        Paper(faintness=(0.40, 0.80), slope=(0.10, 0.30), clouds=0.06, blur=0.6, noise=0.05),
-    )
+def ochre_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
+    """A scan's ink in the task's narrow look: faint on ochre paper, unevenly lit, blurred."""
+    return _on_paper(pixels, rng, OCHRE)
 
 
-def sepia_look(
-    pixels: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[Image, dict[str, str]]:
-    """A narrow look nearer to the web than `ochre`: the same paper and ink, better written, lit and photographed."""
-    return _on_paper(
-        pixels,
-        rng,
-        Paper(faintness=(0.70, 0.95), slope=(0.03, 0.12), clouds=0.03, blur=0.4, noise=0.025),
-    )
+def sepia_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
+    """A scan's ink in a narrow look nearer to the web: as `ochre`, better written and lit."""
+    return _on_paper(pixels, rng, SEPIA)
 
 
-LOOKS: dict[
-    str, Callable[[NDArray[np.float64], np.random.Generator], tuple[Image, dict[str, str]]]
-] = {"web": web_look, "ochre": ochre_look, "sepia": sepia_look}
-"""How a scan can be shown; each returns the image and the words true of it."""
+Look = Callable[[NDArray[np.float64], np.random.Generator], Shown]
+
+LOOKS: dict[str, Look] = {"web": web_look, "ochre": ochre_look, "sepia": sepia_look}
+"""How a scan can be shown, by name."""
 
 
 def render(scan: Scan, look: str, *seed: int) -> Image:
@@ -227,7 +240,8 @@ def render(scan: Scan, look: str, *seed: int) -> Image:
 
     Raises KeyError for an unknown look.
     """
-    return LOOKS[look](scan.pixels, np.random.default_rng([scan.index, *seed]))[0]
+    rng = np.random.default_rng([scan.index, *seed])
+    return LOOKS[look](scan.pixels, rng).image
 
 
 CAPTIONS = (
@@ -240,12 +254,12 @@ CAPTIONS = (
     ("a {ink} {name} on {ground}", ("ink", "ground")),
     ("a {name} on a {ground} background", ("ground",)),
 )
-"""Caption templates with the words each one states besides the digit; the plain ones come more often."""
+"""Caption templates, and the words each states besides the digit; plain ones are more frequent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebImages:
-    """Images of the web half with what a caption may say about each."""
+    """Images of the web, with what a caption may say of each."""
 
     images: NDArray[np.uint8]
     """Shape (N, SIDE, SIDE, 3)."""
@@ -256,179 +270,23 @@ class WebImages:
 
 
 def web_images(count: int, seed: int) -> WebImages:
-    """`count` web images: scans of the web's writers drawn by WEB_PROFILE, each in a look of its own."""
+    """`count` scans of the web's writers, drawn by WEB_PROFILE, each in a look of its own."""
     pool = scans_of(WEB_BLOCKS)
     rng = np.random.default_rng([seed, 0])
-    per_class = np.bincount([s.label for s in pool], minlength=10)
-    weights = np.array([WEB_PROFILE[s.label] / per_class[s.label] for s in pool])
+    per_class = np.bincount([scan.label for scan in pool], minlength=10)
+    weights = np.array([WEB_PROFILE[scan.label] / per_class[scan.label] for scan in pool])
     picks = rng.choice(len(pool), size=count, p=weights / weights.sum())
-    rendered = [
-        web_look(pool[p].pixels, np.random.default_rng([seed, 1, i])) for i, p in enumerate(picks)
-    ]
+    shown: list[Shown] = []
+    for number, pick in enumerate(picks):
+        rng_of_image = np.random.default_rng([seed, 1, number])
+        shown.append(web_look(pool[pick].pixels, rng_of_image))
     return WebImages(
-        images=np.stack([image for image, _ in rendered]),
-        labels=np.array([pool[p].label for p in picks]),
-        words=[words for _, words in rendered],
+        images=np.stack([one.image for one in shown]),
+        labels=np.array([pool[pick].label for pick in picks]),
+        words=[one.words for one in shown],
     )
 
 
 def caption(template: int, label: int, words: dict[str, str]) -> str:
-    """The caption that template number `template` makes for a digit and the words true of its look."""
+    """The caption of template number `template` for a digit and the words true of its look."""
     return CAPTIONS[template][0].format(name=NAMES[label], **words)
-
-
-PLACES = {"train": range(24), "val": range(24, 32), "test": range(32, 44)}
-"""Numbers of the places of `digits_wild`: where it is trained, and the others where val and test are drawn, too."""
-
-Vector = tuple[float, float, float]
-T = TypeVar("T")
-
-_GROUNDS: dict[bool, tuple[Vector, ...]] = {
-    False: (
-        (0.34, 0.27, 0.17),
-        (0.30, 0.38, 0.17),
-        (0.66, 0.57, 0.41),
-        (0.40, 0.33, 0.27),
-    ),  # soil, grass, sand, bark
-    True: (
-        (0.78, 0.80, 0.84),
-        (0.54, 0.28, 0.19),
-        (0.31, 0.34, 0.38),
-        (0.50, 0.48, 0.22),
-    ),  # snow, clay, rock, reeds
-}
-_GRAINS: dict[bool, tuple[str, ...]] = {
-    False: ("litter", "tufts", "ripples"),
-    True: ("stones", "stems", "cracks"),
-}
-_COVERS = ("none", "leaves", "blades", "bars", "branch")
-_TINTS: tuple[Vector, ...] = (
-    (1.05, 1.0, 0.90),
-    (0.78, 0.90, 1.15),
-    (0.80, 1.0, 0.86),
-)  # day, dusk, night
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """What a camera that does not move sees, and how well. All in [0, 1] unless said otherwise."""
-
-    scene: NDArray[np.float64]
-    """The background by itself, shape (SIDE, SIDE, 3)."""
-    coat: Vector
-    """Colour of what is written there."""
-    cover: NDArray[np.float64]
-    """How much of each pixel is hidden by what stands before the camera, shape (SIDE, SIDE)."""
-    leaf: Vector
-    """Colour of what hides."""
-    light: NDArray[np.float64]
-    """Factor of brightness, shape (SIDE, SIDE); may exceed 1 by a little."""
-    tint: Vector
-    """Factor by channel."""
-    night: bool
-    """Without colour but for the tint, as infrared is."""
-    blur: float
-    """Standard deviation in pixels."""
-    noise: float
-    """Standard deviation."""
-
-
-@functools.cache
-def place(number: int) -> Place:
-    """A place by its number, which alone decides how it looks.
-
-    The places that nothing is trained in have other grounds and are darker, more hidden, more blurred and noisier by a little.
-    Raises ValueError for a number that PLACES does not have.
-    """
-    if not any(number in numbers for numbers in PLACES.values()):
-        raise ValueError(f"place {number}: there is none; places are 0 to {PLACES['test'][-1]}")
-    away = number not in PLACES["train"]
-    rng = np.random.default_rng([number, 0x91ACE])
-    ground = np.array(_pick(_GROUNDS[away], rng)) + rng.normal(0, 0.03, 3)
-    grain = _grain(_pick(_GRAINS[away], rng), rng)
-    shade = rng.uniform(0.5, 1.2, 3)
-    scene = np.clip(ground + grain[..., None] * rng.uniform(0.04, 0.11) * shade, 0, 1)
-    coat = (0.93, 0.88, 0.76) if ground.mean() < 0.46 else (0.13, 0.10, 0.09)
-    kind = _pick(_COVERS[1:] if away else _COVERS, rng)
-    cover = _cover(kind, rng, share=rng.uniform(0.05, 0.14) + 0.02 * away)
-    time = int(rng.integers(3))
-    level = rng.uniform(*((0.65, 1.0), (0.42, 0.70), (0.34, 0.58))[time]) - 0.025 * away
-    spot = np.hypot(*(np.indices((SIDE, SIDE)) - rng.uniform(8, 24, 2)[:, None, None])) / SIDE
-    uneven = (
-        _ramp(rng) if time == 0 else 0.5 - 1.3 * spot
-    )  # sun from one side, or the camera's own lamp
-    return Place(
-        scene=scene,
-        coat=coat,
-        cover=cover,
-        leaf=_pick(((0.16, 0.26, 0.10), (0.30, 0.23, 0.12), (0.20, 0.18, 0.16)), rng),
-        light=level * np.clip(1 + uneven * rng.uniform(0.15, 0.50), 0.45, 1.3),
-        tint=_TINTS[time],
-        night=time == 2,
-        blur=rng.uniform(0.4, 0.9) + 0.08 * away,
-        noise=rng.uniform(0.02, 0.05) + 0.005 * away,
-    )
-
-
-def place_look(pixels: NDArray[np.float64] | None, where: Place, rng: np.random.Generator) -> Image:
-    """A scan's ink, shape (8, 8), at a place; None shows the place without a digit. A place hardly changes between images."""
-    shake = rng.integers(-1, 2, size=2)
-    scene, cover = (
-        np.roll(layer, shake, (0, 1)) for layer in (where.scene, where.cover[..., None])
-    )
-    mask = (
-        np.zeros((SIDE, SIDE, 1))
-        if pixels is None
-        else stroke(pixels, rng)[..., None] * rng.uniform(0.8, 1.0)
-    )
-    image = scene * (1 - mask) + (np.array(where.coat) + rng.normal(0, 0.03, 3)) * mask
-    image = image * (1 - cover) + np.array(where.leaf) * cover
-    image = ndimage.gaussian_filter(image, sigma=(where.blur * rng.uniform(0.85, 1.15),) * 2 + (0,))
-    if where.night:
-        image = image.mean(2, keepdims=True)
-    image = image * (where.light * rng.uniform(0.9, 1.1))[..., None] * np.array(where.tint)
-    return _finish(image, rng, noise=where.noise * rng.uniform(0.8, 1.2))
-
-
-def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
-    return choices[int(rng.integers(len(choices)))]
-
-
-def _grain(kind: str, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Structure of a ground around 0, of about unit amplitude; none of the web's textures."""
-    sigma = {
-        "litter": (0.9, 0.9),
-        "tufts": (2.6, 0.7),
-        "ripples": (0.8, 3.5),
-        "stones": (2.0, 2.0),
-        "stems": (9.0, 0.9),
-        "cracks": (1.8, 1.8),
-    }[kind]
-    field = ndimage.gaussian_filter(rng.standard_normal((SIDE, SIDE)), sigma, mode="wrap")
-    field /= field.std()
-    if kind in ("stones", "stems"):
-        return np.tanh(4 * field)
-    return 1 - 2.5 * np.exp(-8 * field**2) if kind == "cracks" else field
-
-
-def _cover(kind: str, rng: np.random.Generator, *, share: float) -> NDArray[np.float64]:
-    """What stands before the camera, as opacity; pieces are added until they hide about `share` of the canvas."""
-    y, x = np.indices((SIDE, SIDE)) + 0.5
-    cover = np.zeros((SIDE, SIDE))
-    while kind != "none" and cover.mean() < share:
-        if kind == "bars":
-            distance = np.abs(x - rng.uniform(2, 30)) - 0.9
-        elif kind == "blades":  # grass that grows from below and leans
-            foot, lean, top = rng.uniform(0, 32), rng.uniform(-0.5, 0.5), rng.uniform(4, 18)
-            distance = np.maximum(np.abs(x - foot - lean * (SIDE - y)) - 0.8, top - y)
-        else:
-            angle, cy, cx = rng.uniform(0, np.pi), *rng.uniform(3, 29, 2)
-            along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-            across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
-            distance = (
-                np.hypot(along / 4.0, across / 1.7) * 1.7 - 1.7
-                if kind == "leaves"
-                else np.abs(across) - 0.9
-            )
-        cover = np.maximum(cover, np.clip(0.5 - distance, 0, 1))
-    return cover

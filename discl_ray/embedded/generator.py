@@ -1,9 +1,11 @@
-# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# (the library's own annotations are wider or narrower than what it takes and returns)
-"""How the embedded generator was made: a KL-VAE, then a text-conditioned UNet with its text encoder, on the web half.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false
+# (diffusers' annotations are wider or narrower than what it takes and returns)
+"""Trains the embedded generator: a KL-VAE, then a UNet with its text encoder, on the web's images.
 
-What comes out is an ordinary `StableDiffusionPipeline` folder: AutoencoderKL (32x32 -> 8x8x4), UNet2DConditionModel with
-cross-attention, CLIPTextModel, CLIPTokenizer, DDIMScheduler with Stable Diffusion's own settings.
+The result is an ordinary `StableDiffusionPipeline` folder: AutoencoderKL (32x32 -> 8x8x4),
+UNet2DConditionModel with cross-attention, CLIPTextModel, CLIPTokenizer, and DDIMScheduler with
+Stable Diffusion's own settings.
 """
 
 from __future__ import annotations
@@ -22,21 +24,26 @@ from discl_ray.embedded.tokenizer import CONTEXT
 from discl_ray.embedded.training_loop import Log, fit
 
 UNCONDITIONAL = 0.1
-"""Share of captions replaced by the empty one, so that the UNet learns the unconditional score for guidance."""
+"""Share of captions replaced by the empty one: guidance needs the unconditional score, too."""
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1], the range of Stable Diffusion's VAE."""
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1], the range of the VAE."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def draw_captions(web: WebImages, index: Tensor, generator: torch.Generator) -> list[str]:
     """A random true caption for each image in `index`."""
     templates = torch.randint(len(CAPTIONS), (len(index),), generator=generator).tolist()
-    return [
-        caption(t, int(web.labels[i]), web.words[i])
-        for t, i in zip(templates, index.tolist(), strict=True)
-    ]
+    return captions_of(web, index, templates)
+
+
+def captions_of(web: WebImages, index: Tensor, templates: list[int]) -> list[str]:
+    """The caption of each image in `index` by its template."""
+    captions: list[str] = []
+    for template, image in zip(templates, index.tolist(), strict=True):
+        captions.append(caption(template, int(web.labels[image]), web.words[image]))
+    return captions
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -110,7 +117,10 @@ def new_scheduler() -> DDIMScheduler:
 def train_vae(
     web: WebImages, *, steps: int, seed: int, work: Path, log: Log, batch: int = 64
 ) -> AutoencoderKL:
-    """Reconstruction (L1 + L2) with a light KL; sets `scaling_factor` so that latents have unit variance."""
+    """Trains by reconstruction (L1 + L2) with a light KL term.
+
+    Sets `scaling_factor` so that latents have unit variance.
+    """
     torch.manual_seed(seed)
     vae, images = new_vae(), as_tensor(web.images)
 
@@ -123,7 +133,8 @@ def train_vae(
 
     fit("vae", vae, loss_of, steps=steps, learning_rate=2e-3, seed=seed, work=work, log=log)
     with torch.no_grad():
-        spread = torch.cat([vae.encode(x).latent_dist.mean for x in images[:2048].split(256)]).std()
+        means = [vae.encode(part).latent_dist.mean for part in images[:2048].split(256)]
+        spread = torch.cat(means).std()
     vae.register_to_config(scaling_factor=round(1.0 / float(spread), 5))
     return vae
 
@@ -144,8 +155,10 @@ class Conditional(nn.Module):
 def moments_of(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior mean and standard deviation of every image, already scaled."""
     factor = vae.config["scaling_factor"]
-    parts = [vae.encode(x).latent_dist for x in images.split(256)]
-    return torch.cat([p.mean for p in parts]) * factor, torch.cat([p.std for p in parts]) * factor
+    parts = [vae.encode(part).latent_dist for part in images.split(256)]
+    mean = torch.cat([part.mean for part in parts])
+    std = torch.cat([part.std for part in parts])
+    return mean * factor, std * factor
 
 
 def train_unet(
@@ -159,24 +172,26 @@ def train_unet(
     log: Log,
     batch: int = 64,
 ) -> Conditional:
-    """Plain epsilon-prediction on the VAE's latents, captions dropped with probability UNCONDITIONAL."""
+    """Trains by epsilon-prediction on the VAE's latents; drops captions with UNCONDITIONAL."""
     torch.manual_seed(seed + 1)
-    model, scheduler = Conditional(new_unet(), new_text_encoder(tokenizer)), new_scheduler()
+    model = Conditional(new_unet(), new_text_encoder(tokenizer))
+    scheduler = new_scheduler()
     mean, std = moments_of(vae, as_tensor(web.images))
 
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(mean), (batch,), generator=generator)
         dropped = torch.rand(batch, generator=generator) < UNCONDITIONAL
         texts = draw_captions(web, index, generator)
-        tokens = tokenize(
-            tokenizer, ["" if d else t for d, t in zip(dropped.tolist(), texts, strict=True)]
-        )
-        latents = mean[index] + std[index] * torch.randn(mean[index].shape, generator=generator)
+        for number in dropped.nonzero().flatten().tolist():
+            texts[number] = ""
+        tokens = tokenize(tokenizer, texts)
+        sampled = torch.randn(mean[index].shape, generator=generator)
+        latents = mean[index] + std[index] * sampled
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(
             scheduler.config["num_train_timesteps"], (batch,), generator=generator
         )
-        noisy = scheduler.add_noise(latents, noise, timesteps)  # pyright: ignore[reportArgumentType]
+        noisy = scheduler.add_noise(latents, noise, timesteps)
         return F.mse_loss(model(noisy, timesteps, tokens), noise)
 
     fit(
@@ -188,7 +203,7 @@ def train_unet(
 def save_generator(
     vae: AutoencoderKL, model: Conditional, tokenizer: CLIPTokenizer, folder: Path
 ) -> None:
-    """Writes a `StableDiffusionPipeline` folder; weights are stored in half precision and loaded into what the user asks for."""
+    """Writes a `StableDiffusionPipeline` folder; weights are stored in half precision."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=model.text_encoder,

@@ -1,13 +1,15 @@
-"""A byte-pair tokenizer of a few hundred tokens, learnt from the captions; the generator and the scorer share it.
+"""A byte-pair tokenizer of a few hundred tokens for the captions of generator and scorer.
 
-It is a transformers `CLIPTokenizer` with a smaller vocabulary: same normaliser, same splitting, same special tokens. The end
-token has the highest id, which is where open_clip's text tower reads its summary.
+It is a transformers `CLIPTokenizer` with a smaller vocabulary: same normaliser, same splitting,
+same special tokens. The end token has the highest id, as open_clip's text tower reads its summary
+at the highest id of a text.
 """
 
 from __future__ import annotations
 
 import json
 from itertools import product
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, trainers
 from transformers import CLIPTokenizer
@@ -19,13 +21,12 @@ CONTEXT = 16
 
 
 def caption_corpus() -> list[str]:
-    """Every caption the web can carry."""
+    """Every caption that a web image can have."""
     colours = list(PALETTE)
-    return [
-        template.format(name=name, ink=ink, ground=ground)
-        for template, _ in CAPTIONS
-        for name, ink, ground in product(NAMES, colours, colours)
-    ]
+    captions: list[str] = []
+    for (template, _), name, ink, ground in product(CAPTIONS, NAMES, colours, colours):
+        captions.append(template.format(name=name, ink=ink, ground=ground))
+    return captions
 
 
 def train_tokenizer(vocab_size: int = 384) -> CLIPTokenizer:
@@ -43,12 +44,10 @@ def train_tokenizer(vocab_size: int = 384) -> CLIPTokenizer:
     )
     backend.train_from_iterator(caption_corpus(), trainer)
     learnt = json.loads(backend.to_str())["model"]
-    tokens = [t for t, _ in sorted(learnt["vocab"].items(), key=lambda item: item[1])]
-    ending = [
-        f"{c}</w>" for c in letters if f"{c}</w>" not in learnt["vocab"]
-    ]  # every character can end a word
-    vocab = {
-        token: i for i, token in enumerate([*tokens, *ending, "<|startoftext|>", "<|endoftext|>"])
-    }
-    merges = [tuple(pair) for pair in learnt["merges"]]
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)  # pyright: ignore[reportArgumentType]
+    tokens = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
+    endings = [f"{letter}</w>" for letter in letters]  # every character can end a word
+    tokens += [ending for ending in endings if ending not in learnt["vocab"]]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    merges: Any = [tuple(pair) for pair in learnt["merges"]]  # annotated as one text
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)

@@ -1,12 +1,14 @@
-"""One resumable optimisation loop, shared by everything the embedded default trains.
+"""A resumable optimisation loop, shared by everything that the embedded default trains.
 
-Each step's randomness comes from (seed, step) alone, the learning rate is a function of the step, and the whole state is
-written every `every` steps: a run that was killed and started again ends with the weights of one that never stopped.
+Each step's randomness comes from (seed, step) alone, the learning rate is a function of the step,
+and the whole state is written at intervals: a run that is killed and started again ends with the
+weights of one that never stopped.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -18,28 +20,34 @@ from torch import Tensor, nn
 
 Log = Callable[[dict[str, object]], None]
 
+log = logging.getLogger(__name__)
+
+FINAL = 0.02
+"""Learning-rate factor of the last step."""
+
 
 def log_to(path: Path) -> Log:
-    """A logger that prints a record and appends it to `path` as one JSON line."""
+    """A function that logs a record and appends it to `path` as a line of JSON."""
 
-    def log(record: dict[str, object]) -> None:
+    def write(record: dict[str, object]) -> None:
         line = json.dumps(record)
-        print(line, flush=True)
+        log.info("%s", line)
         with path.open("a") as file:
             file.write(line + "\n")
 
-    return log
+    return write
 
 
 def one_cycle(step: int, steps: int, *, warmup: int = 100) -> float:
-    """Learning-rate factor in (0, 1]: linear warm-up, then a cosine down to 2 %."""
+    """Learning-rate factor in (0, 1]: linear warm-up, then a cosine down to FINAL."""
     if step < warmup:
         return (step + 1) / warmup
-    return 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, steps - warmup)))
+    share = (step - warmup) / max(1, steps - warmup)
+    return FINAL + (1 - FINAL) * 0.5 * (1 + np.cos(np.pi * share))
 
 
 class Average(nn.Module):
-    """Exponential moving average of a module's parameters and buffers, with a warm-up of the decay."""
+    """Exponential moving average of parameters and buffers, with a warm-up of the decay."""
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
         super().__init__()
@@ -56,6 +64,51 @@ class Average(nn.Module):
                 self.values[key].copy_(value)
 
 
+class _Fit:
+    """A module being trained, and its state on disk."""
+
+    def __init__(self, module: nn.Module, path: Path, learning_rate: float) -> None:
+        self.module = module
+        self.path = path
+        self.learning_rate = learning_rate
+        self.optimizer = torch.optim.AdamW(
+            module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
+        self.average = Average(module)
+
+    def load(self) -> int:
+        """Restores the state, if there is one; the next step."""
+        if not self.path.is_file():
+            return 0
+        state = torch.load(self.path, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.values = state["average"]
+        return state["step"]
+
+    def save(self, step: int) -> None:
+        """Writes the state after `step` steps; tensors and numbers only."""
+        state = {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.values,
+            "step": step,
+        }
+        written = self.path.with_suffix(".tmp")
+        torch.save(state, written)
+        os.replace(written, self.path)
+
+    def step(self, loss: Tensor, step: int, steps: int) -> None:
+        """Takes step number `step` of `steps`, from 0."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * one_cycle(step, steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.average.update(self.module, step)
+
+
 def fit(
     name: str,
     module: nn.Module,
@@ -68,49 +121,26 @@ def fit(
     log: Log,
     every: int = 500,
 ) -> nn.Module:
-    """Minimises `loss_of(generator)` over `module`'s parameters and returns the module holding its averaged weights.
+    """Minimises `loss_of(generator)` over a module's parameters; returns it with averaged weights.
 
-    State lies in `work/<name>.pt` (tensors and numbers only) and is taken up again if it is there.
+    The state is written to `work/<name>.pt` every `every` steps, and resumed from there.
     """
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-    )
-    average, first, path = Average(module), 0, work / f"{name}.pt"
-    if path.is_file():
-        state = torch.load(path, weights_only=True)
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values, first = state["average"], state["step"]
+    training = _Fit(module, work / f"{name}.pt", learning_rate)
+    first = training.load()
     running, since = 0.0, time.monotonic()
     module.train()
     for step in range(first, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * one_cycle(step, steps)
         loss = loss_of(torch.Generator().manual_seed(seed * 1_000_003 + step))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        average.update(module, step)
+        training.step(loss, step, steps)
         running += float(loss.detach())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            count = (step % every) + 1
-            seconds = time.monotonic() - since
-            log(
-                {
-                    "part": name,
-                    "step": step + 1,
-                    "loss": round(running / count, 5),
-                    "seconds": round(seconds, 1),
-                }
-            )
-            running, since = 0.0, time.monotonic()
-            state = {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.values,
-            }
-            torch.save({**state, "step": step + 1}, path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
-    module.load_state_dict(average.values)
+        done = step + 1
+        if done % every and done != steps:
+            continue
+        mean = running / (step % every + 1)
+        seconds = time.monotonic() - since
+        record = {"part": name, "step": done, "loss": round(mean, 5), "seconds": round(seconds, 1)}
+        log(record)
+        running, since = 0.0, time.monotonic()
+        training.save(done)
+    module.load_state_dict(training.average.values)
     return module.eval()

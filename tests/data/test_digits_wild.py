@@ -10,16 +10,8 @@ from discl_ray.core.images import decode_image
 from discl_ray.data.config import DigitsWildConfig
 from discl_ray.data.digits_wild import CLASSES, EMPTY, digits_wild
 from discl_ray.embedded import digits
-from discl_ray.embedded.digits import (
-    DEV_BLOCK,
-    NAMES,
-    PLACES,
-    TASK_BLOCKS,
-    place,
-    place_look,
-    scans,
-    scans_of,
-)
+from discl_ray.embedded.digits import DEV_BLOCK, NAMES, TASK_BLOCKS, scans, scans_of
+from discl_ray.embedded.places import PLACES, place, place_look
 
 seeds = st.integers(0, 4)
 Row = dict[str, object]

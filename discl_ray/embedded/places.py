@@ -1,0 +1,226 @@
+"""The places of `digits_wild`: what a camera that does not move sees, and a digit in front of it.
+
+A place is a pure function of its number, an image of the place, a scan and a random generator.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from discl_ray.embedded.digits import SIDE, Image, finish, ramp, stroke
+
+PLACES = {"train": range(24), "val": range(24, 32), "test": range(32, 44)}
+"""Numbers of the places: those that are trained at, and others that val and test add."""
+
+Vector = tuple[float, float, float]
+Canvas = NDArray[np.float64]
+"""Shape (SIDE, SIDE)."""
+T = TypeVar("T")
+
+
+class _Surroundings(NamedTuple):
+    """What the ground of a place can look like."""
+
+    grounds: tuple[Vector, ...]
+    grains: tuple[str, ...]
+
+
+_HOME = _Surroundings(
+    grounds=(
+        (0.34, 0.27, 0.17),  # soil
+        (0.30, 0.38, 0.17),  # grass
+        (0.66, 0.57, 0.41),  # sand
+        (0.40, 0.33, 0.27),  # bark
+    ),
+    grains=("litter", "tufts", "ripples"),
+)
+"""Of the places that are trained at."""
+_AWAY = _Surroundings(
+    grounds=(
+        (0.78, 0.80, 0.84),  # snow
+        (0.54, 0.28, 0.19),  # clay
+        (0.31, 0.34, 0.38),  # rock
+        (0.50, 0.48, 0.22),  # reeds
+    ),
+    grains=("stones", "stems", "cracks"),
+)
+"""Of the other places."""
+
+_GRAIN_SIZES = {
+    "litter": (0.9, 0.9),
+    "tufts": (2.6, 0.7),
+    "ripples": (0.8, 3.5),
+    "stones": (2.0, 2.0),
+    "stems": (9.0, 0.9),
+    "cracks": (1.8, 1.8),
+}
+"""Standard deviations of the noise's smoothing, down and across, in pixels."""
+
+_COVERS = ("none", "leaves", "blades", "bars", "branch")
+_LEAVES: tuple[Vector, ...] = ((0.16, 0.26, 0.10), (0.30, 0.23, 0.12), (0.20, 0.18, 0.16))
+"""Colours of what hides a place."""
+
+
+class _Hour(NamedTuple):
+    """A time of day."""
+
+    tint: Vector
+    light: tuple[float, float]
+    """Range of the brightness."""
+
+
+_HOURS = (
+    _Hour((1.05, 1.0, 0.90), (0.65, 1.0)),  # day
+    _Hour((0.78, 0.90, 1.15), (0.42, 0.70)),  # dusk
+    _Hour((0.80, 1.0, 0.86), (0.34, 0.58)),  # night
+)
+_DAY, _NIGHT = 0, 2
+
+_PALE_COAT, _DARK_COAT = (0.93, 0.88, 0.76), (0.13, 0.10, 0.09)
+"""Colours of a digit, on dark ground and on bright ground."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a camera that does not move sees, and how well. All in [0, 1] unless said otherwise."""
+
+    scene: NDArray[np.float64]
+    """The background by itself, shape (SIDE, SIDE, 3)."""
+    coat: Vector
+    """Colour of what is written there."""
+    cover: Canvas
+    """How much of each pixel is hidden by what is before the camera, shape (SIDE, SIDE)."""
+    leaf: Vector
+    """Colour of what hides."""
+    light: Canvas
+    """Factor of brightness, shape (SIDE, SIDE); may exceed 1 a little."""
+    tint: Vector
+    """Factor by channel."""
+    night: bool
+    """Without colour but for the tint, like infrared."""
+    blur: float
+    """Standard deviation in pixels."""
+    noise: float
+    """Standard deviation."""
+
+
+@functools.cache
+def place(number: int) -> Place:
+    """A place by its number, which alone decides how it looks.
+
+    The places that nothing is trained at have other grounds and are a little darker, more hidden,
+    more blurred and noisier. Raises ValueError for a number that PLACES does not have.
+    """
+    if not any(number in numbers for numbers in PLACES.values()):
+        raise ValueError(f"place {number}: there is none; places are 0 to {PLACES['test'][-1]}")
+    away = number not in PLACES["train"]
+    # the order of the draws below is part of every image's identity
+    rng = np.random.default_rng([number, 0x91ACE])
+    surroundings = _AWAY if away else _HOME
+    ground = np.array(_pick(surroundings.grounds, rng)) + rng.normal(0, 0.03, 3)
+    grain = _grain(_pick(surroundings.grains, rng), rng)
+    shade = rng.uniform(0.5, 1.2, 3)
+    contrast = rng.uniform(0.04, 0.11)
+    kind = _pick(_COVERS[1:] if away else _COVERS, rng)
+    cover = _cover(kind, rng, share=rng.uniform(0.05, 0.14) + 0.02 * away)
+    hour = int(rng.integers(len(_HOURS)))
+    tint, brightness = _HOURS[hour]
+    level = rng.uniform(*brightness) - 0.025 * away
+    uneven = _unevenness(hour, rng)
+    return Place(
+        scene=np.clip(ground + grain[..., None] * contrast * shade, 0, 1),
+        coat=_PALE_COAT if ground.mean() < 0.46 else _DARK_COAT,
+        cover=cover,
+        leaf=_pick(_LEAVES, rng),
+        light=level * np.clip(1 + uneven * rng.uniform(0.15, 0.50), 0.45, 1.3),
+        tint=tint,
+        night=hour == _NIGHT,
+        blur=rng.uniform(0.4, 0.9) + 0.08 * away,
+        noise=rng.uniform(0.02, 0.05) + 0.005 * away,
+    )
+
+
+def _unevenness(hour: int, rng: np.random.Generator) -> Canvas:
+    """Deviation of the light: by day the sun from one side, else the camera's own lamp."""
+    middle = rng.uniform(8, 24, 2)
+    down, across = np.indices((SIDE, SIDE)) - middle[:, None, None]
+    if hour == _DAY:
+        return ramp(rng)
+    spot = np.hypot(down, across) / SIDE
+    return 0.5 - 1.3 * spot
+
+
+def place_look(pixels: NDArray[np.float64] | None, where: Place, rng: np.random.Generator) -> Image:
+    """A scan's ink, shape (8, 8), at a place; None shows the place without a digit.
+
+    A place hardly changes between images: the camera shakes by a pixel, and the light varies.
+    """
+    shake = rng.integers(-1, 2, size=2)
+    scene = np.roll(where.scene, shake, (0, 1))
+    cover = np.roll(where.cover[..., None], shake, (0, 1))
+    mask = np.zeros((SIDE, SIDE, 1))
+    if pixels is not None:
+        mask = stroke(pixels, rng)[..., None] * rng.uniform(0.8, 1.0)
+    coat = np.array(where.coat) + rng.normal(0, 0.03, 3)
+    written = scene * (1 - mask) + coat * mask
+    image = written * (1 - cover) + np.array(where.leaf) * cover
+    blur = where.blur * rng.uniform(0.85, 1.15)
+    image = ndimage.gaussian_filter(image, sigma=(blur, blur, 0))
+    if where.night:
+        image = image.mean(2, keepdims=True)
+    light = where.light * rng.uniform(0.9, 1.1)
+    image = image * light[..., None] * np.array(where.tint)
+    return finish(image, rng, noise=where.noise * rng.uniform(0.8, 1.2))
+
+
+def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
+    """One of the choices, at random."""
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _grain(kind: str, rng: np.random.Generator) -> Canvas:
+    """Structure of a ground around 0, of about unit amplitude; none of the web's textures."""
+    noise = rng.standard_normal((SIDE, SIDE))
+    field = ndimage.gaussian_filter(noise, _GRAIN_SIZES[kind], mode="wrap")
+    field /= field.std()
+    if kind in ("stones", "stems"):
+        return np.tanh(4 * field)
+    if kind == "cracks":
+        return 1 - 2.5 * np.exp(-8 * field**2)
+    return field
+
+
+def _cover(kind: str, rng: np.random.Generator, *, share: float) -> Canvas:
+    """Opacity of what is before the camera: pieces are added until they hide about `share`."""
+    cover = np.zeros((SIDE, SIDE))
+    while kind != "none" and cover.mean() < share:
+        piece = np.clip(0.5 - _distance(kind, rng), 0, 1)
+        cover = np.maximum(cover, piece)
+    return cover
+
+
+def _distance(kind: str, rng: np.random.Generator) -> Canvas:
+    """Distance of each pixel from the edge of a random piece, negative inside, in pixels."""
+    y, x = np.indices((SIDE, SIDE)) + 0.5
+    if kind == "bars":
+        return np.abs(x - rng.uniform(2, 30)) - 0.9
+    if kind == "blades":  # grass that grows from below and leans
+        foot = rng.uniform(0, 32)
+        lean = rng.uniform(-0.5, 0.5)
+        top = rng.uniform(4, 18)
+        beside = np.abs(x - foot - lean * (SIDE - y)) - 0.8
+        return np.maximum(beside, top - y)
+    angle = rng.uniform(0, np.pi)
+    center_y, center_x = rng.uniform(3, 29, 2)
+    along = (x - center_x) * np.cos(angle) + (y - center_y) * np.sin(angle)
+    across = -(x - center_x) * np.sin(angle) + (y - center_y) * np.cos(angle)
+    if kind == "leaves":
+        return np.hypot(along / 4.0, across / 1.7) * 1.7 - 1.7
+    return np.abs(across) - 0.9
