@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.data.root import LONGEST, guard, open_root
+from discl_ray.data.root import LONGEST, guard, in_nfc, leads_out, open_root, same_name
 from discl_ray.errors import DataError
 
 
@@ -172,3 +172,18 @@ def test_remote_roots_have_no_absolute_paths(memory):
     for path in ("/walked/b/2.png", "../x", "memory://walked/b/2.png"):
         with pytest.raises(ValueError, match=r"absolute|leaves|URI"):
             guard(memory, path, links=False)
+
+
+def test_only_local_links_lead_out_of_the_root(root, memory, tmp_path):
+    (root.local / "out.png").symlink_to(tmp_path / "secret.png")
+    (root.local / "inside.png").symlink_to("a/b/x.png")
+    assert leads_out(root, "out.png", set())
+    assert not leads_out(root, "inside.png", set())
+    assert not leads_out(root, "a/b/x.png", set())
+    assert not leads_out(memory, "b/2.png", set())
+
+
+def test_names_are_compared_with_composed_accents_and_without_blanks():
+    assert in_nfc("cafe\u0301") == "caf\u00e9"
+    assert same_name(" cafe\u0301 ") == "caf\u00e9"
+    assert same_name("  ") == "  "

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.core.splits import MIN_IMAGES
-from discl_ray.data.splits import duplicates, fill_splits, long_tail, long_tail_sizes
+from discl_ray.data.splits import conflicts, duplicates, fill_splits, long_tail, long_tail_sizes
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=120)
 
@@ -96,3 +96,11 @@ def test_equal_bytes_in_two_splits_are_found_and_test_keeps_its_own():
     split = np.array(["train", "train", "val", "test", "val", "train"], object)
     sha = np.array(["a", "b", "a", "b", "c", "d"], object)
     assert duplicates(split, sha).tolist() == ["val", "test", None, None, None, None]
+
+
+def test_equal_bytes_under_two_labels_name_each_other():
+    label = np.array([0, 1, 1, 0, 2])
+    sha = np.array(["a", "a", "b", "b", "c"], object)
+    assert conflicts(label, sha).tolist() == [1, 0, 3, 2, -1]
+    same = np.array(["a", "a", "b", "a", "c"], object)
+    assert conflicts(np.array([0, 0, 1, 2, 1]), same).tolist() == [3, 3, -1, 0, -1]
