@@ -55,9 +55,9 @@ def main() -> None:
                 f"--table {name}: there is no such table; there are {', '.join(sorted(TABLES))}"
             )
         if name == "gap":
-            compare_gaps(config, known.seeds, known.tag, command)
+            print(compare_gaps(config, known.seeds, known.tag, command))
         else:
-            compare(config, known.seeds, name, known.tag, command)
+            print(compare(config, known.seeds, name, known.tag, command))
 
     run_job(
         f"{__doc__}\nBesides the options below: --seeds N (default 10), --table NAME, --tag NAME.",

@@ -52,18 +52,11 @@ def _rows_words(base: RowSpec, asked: RowSpec, config: Config) -> str:
 
 def job(config: Config) -> None:
     refuse(config, TRAINING)
-    from discl_ray.experiments.rows import (
-        SHARED,
-        SHARED_WORDS,
-        caveat,
-        division,
-        heading,
-        plan_run,
-        test_row,
-        train_row,
-    )
+    from discl_ray.experiments.rows import SHARED, SHARED_WORDS, caveat, heading, plan_run
+    from discl_ray.experiments.run_workers import describe_workers
     from discl_ray.experiments.spectra import open_for
     from discl_ray.experiments.stages import check_stages, passed, probe_line
+    from discl_ray.experiments.training import evaluate_on_test, train_row
     from discl_ray.report.curves import curves
     from discl_ray.report.history import PICTURE, synthetic_seen
     from discl_ray.report.tables import score_table
@@ -89,7 +82,7 @@ def job(config: Config) -> None:
         for spec in (base,) if same else (base, asked):
             planned, weights = train_row(spec.of(config), spectrum, label=spec.label, start=start)
             runs.append(planned)
-            results[spec.label] = test_row(planned, weights, spectrum)
+            results[spec.label] = evaluate_on_test(planned, weights, spectrum)
             histories[spec.label] = read_history(planned.store)
     assert planned is not None  # the baseline is always trained
     planned.store.write("curves.png", curves(histories, note=caveat(spectrum)))
@@ -97,7 +90,7 @@ def job(config: Config) -> None:
     print(f"  {heading(config)}".rstrip())
     seen = {label: synthetic_seen(history) for label, history in histories.items()}
     print(score_table(results, seen=seen, difference=None if same else (base.label, asked.label)))
-    print(f"  trained by {division(runs)}")
+    print(f"  trained by {describe_workers(runs)}")
     print(
         f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several."
     )

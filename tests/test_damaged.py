@@ -14,7 +14,7 @@ from discl_ray.config import Config, dump_config, load_config
 from discl_ray.core.run_directory import locked
 from discl_ray.core.storage import Store
 from discl_ray.errors import DisclError, SetupError
-from discl_ray.experiments.rows import WORKERS, read_workers
+from discl_ray.experiments.run_workers import WORKERS, read_workers
 from discl_ray.spectrum.commit import CONFIG
 from discl_ray.spectrum.find import find_spectrum
 from discl_ray.spectrum.open import Spectrum

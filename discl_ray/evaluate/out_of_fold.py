@@ -193,13 +193,13 @@ class FoldActor:
         in_no_fold = read & (fold == NO_FOLD)
         shape = (rows.num_rows, len(self.job.counts))
         probabilities = np.zeros(shape, np.float32)
+        weight = 1 / len(self.models)
         for number in range(len(self.models)):
             own = read & (fold == number)
             if own.any():
                 probabilities[own] = self._predict(number, rows, own)
             if in_no_fold.any():
-                share_of_mean = self._predict(number, rows, in_no_fold) / len(self.models)
-                probabilities[in_no_fold] += share_of_mean
+                probabilities[in_no_fold] += weight * self._predict(number, rows, in_no_fold)
         probabilities = probabilities.clip(max=1)  # a mean of float32 may exceed 1 by rounding
         return predictions_of(
             rows, probabilities, read, fold=fold.astype(np.int32), scorer=self.scorer

@@ -1,1 +1,1 @@
-"""Several training runs side by side: the pair of `make train`, and the table over seeds of `make compare`."""
+"""Tables over several rows and seeds, and sweeps: whole studies, above the two phases."""

@@ -1,15 +1,16 @@
-"""Rows x seeds -> one table: means, and intervals of the paired differences to a baseline.
+"""Cells, rows x seeds, on disk: each is trained and evaluated once, and read for the tables.
 
-A seed redraws the writers' roles, which digits are rare, which images a rare class keeps, initialisation and generation noise; the
-rows of one seed share all of that, their start and their spectrum. Each seed is one Ray task on one GPU, or on one CPU where there is
-none, running the loop that Ray Train runs, in process. Finished cells lie on disk and are not computed again, so each model sees the
-test images once; one of which a file is gone or damaged is computed again. Of two comparisons at once one computes a run, and the
-other waits for it.
+A seed redraws what its data set leaves open, initialisation and generation noise; the rows of one
+seed share all of that, their start and their spectrum. Each seed is one Ray task on one GPU, or on
+one CPU, running the loop that Ray Train runs, in process. Finished cells are not computed again,
+so each model sees the test images once; a cell of which a file is missing or damaged is computed
+again. Of two comparisons at the same time one computes a run, and the other waits for it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,35 +43,42 @@ from discl_ray.train.job import history_rows
 from discl_ray.train.learners.learner import TrainJob
 from discl_ray.train.loop import LEARNERS, Report, loop
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 READ = "read.json"
 
 AGAIN = "it is computed again"
 
-Columns = Sequence[tuple[str, str]]
+Column = tuple[str, str]
+"""(metric, group or domain)."""
+
+Columns = Sequence[Column]
 
 
 class Cell(NamedTuple):
-    """What one row came to in one seed."""
+    """The result of one row in one seed."""
 
-    predicted: dict[tuple[str, str], Predicted]
-    """By (metric, group or domain)."""
+    predicted: dict[Column, Predicted]
     history: list[dict[str, Any]]
     """By epoch; empty if nothing was trained."""
     openings: int
-    """How often the test images were opened for it, from the ledger."""
+    """How often the test images were opened for it, by the ledger."""
     read: dict[str, float]
-    """alpha or tau, where the weights are read in another way than as trained."""
+    """`alpha` or `tau`, where the weights are not read as trained."""
     device: str
-    """What its run was trained on; empty if nothing was trained."""
+    """What trained it, in words; empty if nothing was trained."""
 
 
 # -- a seed
 
 
 def compare_seed(config: Config, spectrum: Spectrum, rows: Sequence[RowSpec]) -> None:
-    """Computes the cells of one seed that are missing; raises ModelError if a GPU is reserved that cannot be used."""
+    """Computes the missing cells of one seed.
+
+    Raises ModelError if a GPU is reserved that cannot be used.
+    """
     torch.set_num_threads(1)
     training_device(config.train.on_gpu, config.train.precision)
     seed = _Seed(config, spectrum)
@@ -79,10 +87,11 @@ def compare_seed(config: Config, spectrum: Spectrum, rows: Sequence[RowSpec]) ->
 
 
 class _Seed:
-    """The rows of one seed, with what they share."""
+    """The rows of one seed, and the tables of images they share."""
 
     def __init__(self, config: Config, spectrum: Spectrum) -> None:
-        self.config, self.spectrum = config, spectrum
+        self.config = config
+        self.spectrum = spectrum
         self._tables: dict[str, ImageTable] = {}
 
     def cell(self, spec: RowSpec) -> None:
@@ -103,41 +112,36 @@ class _Seed:
         if spec.read == "post_hoc":
             read["tau"] = 1.0
         store.write_json(READ, read)
-        tau = read.get("tau", 0.0)
         evaluate_test(
             planned.job,
             weights,
             spectrum=self.spectrum,
             run=store,
             config_hash=planned.config_hash,
-            post_hoc=tau,
+            post_hoc=read.get("tau", 0.0),
         )
 
     def _table(self, planned: PlannedRun, spec: RowSpec) -> ImageTable:
-        key = stable_id(planned.config.train.image_size, spec.web == "retrieved")
+        config = planned.config
+        key = stable_id(config.train.image_size, spec.web == "retrieved")
         if key not in self._tables:
-            table = open_table(table_of(planned.config, self.spectrum))
+            table = open_table(table_of(config, self.spectrum))
             if spec.web == "retrieved":
-                table = retrieve(
-                    planned.job, table, planned.config.scorer, load_prompts(planned.config.prompts)
-                )
+                prompts = load_prompts(config.prompts)
+                table = retrieve(planned.job, table, config.scorer, prompts)
             self._tables[key] = table
         return self._tables[key]
 
     def _start(self, planned: PlannedRun, spec: RowSpec) -> dict[str, Tensor]:
-        """What the row begins from: made once for all rows that begin alike."""
+        """The weights the row starts from, trained once for all rows that share them."""
         if not planned.config.train.start_steps:
             return fresh(planned.job)
-        first = plan_run(self.config, self.spectrum, start=True)
-        store = run_store(
-            self.config.run.root,
-            self.config.run.name,
-            f"compare/{first.store.name}-{spec.web or 'start'}",
-        )
-        if spec.web == "retrieved":
+        if spec.web == "retrieved":  # replaces synthetic images, which a start does not see
             return self._start(planned, replace(spec, web=""))
+        first = plan_run(self.config, self.spectrum, start=True)
+        store = _beside(self.config, f"{first.store.name}-{spec.web or 'start'}")
         with locked(store, wait=True):
-            weights = _left_weights(store)
+            weights = _read_weights(store)
             if weights is None:
                 table = self._table(first, replace(spec, web=""))
                 begin = pretrain(first.job) if spec.web == "pretrained" else None
@@ -148,9 +152,9 @@ class _Seed:
     def _trained(
         self, planned: PlannedRun, spec: RowSpec, table: ImageTable, start: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The weights of a run, which several rows may read in their own ways."""
+        """The weights of a run, which several rows may read in different ways."""
         store = run_of(planned, spec)
-        weights = _left_weights(store) if store.sound(HISTORY) else None
+        weights = _read_weights(store) if store.sound(HISTORY) else None
         if weights is None:
             weights, history = train_in_process(planned, table, start)
             store.write("config.yaml", dump_config(planned.config).encode())
@@ -159,40 +163,44 @@ class _Seed:
         return weights
 
 
-def _left_weights(store: Store) -> dict[str, Tensor] | None:
-    """A run's weights; None if there are none, or they cannot be read any more."""
-    from discl_ray.train.run_files import load_weights
+def _read_weights(store: Store) -> dict[str, Tensor] | None:
+    """A run's weights; None if there are none, or they are damaged."""
+    from discl_ray.train.trainer import load_weights
 
     try:
         return load_weights(store, AGAIN) if store.exists(WEIGHTS) else None
     except IntegrityError as error:
-        print(f"  {error}", flush=True)
+        log.info("%s", error)
         return None
 
 
 def run_of(planned: PlannedRun, spec: RowSpec) -> Store:
-    """Where a training run of a table lies: apart from `make train`'s runs, under the same root."""
+    """The folder of a table's training run."""
     name = planned.store.name + (f"-{spec.web}" if spec.web else "")
-    return run_store(planned.config.run.root, planned.config.run.name, f"compare/{name}")
+    return _beside(planned.config, name)
+
+
+def _beside(config: Config, name: str) -> Store:
+    """A folder of a comparison: under the same root as the runs of `make train`, apart from them."""
+    return run_store(config.run.root, config.run.name, f"compare/{name}")
 
 
 def cell_store(planned: PlannedRun, spec: RowSpec) -> Store:
-    """Where a row's test predictions, scores and ledger lie."""
+    """The folder of a row's test predictions, scores and ledger."""
     return run_of(planned, spec).within(spec.read)
 
 
 def fresh(job: TrainJob) -> dict[str, Tensor]:
-    """A model's weights before any training: a CLIP's own, or a random draw."""
-    return {
-        k: v.detach().clone()
-        for k, v in LEARNERS[job.train.model](job, torch.device("cpu")).model.state_dict().items()
-    }
+    """A model's weights before any training: a CLIP's own, or random ones."""
+    learner = LEARNERS[job.train.model](job, torch.device("cpu"))
+    weights = learner.model.state_dict()
+    return {name: value.detach().clone() for name, value in weights.items()}
 
 
 def train_in_process(
     planned: PlannedRun, table: ImageTable, start: dict[str, Tensor] | None
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """The loop without Ray Train; the weights and what was recorded by epoch."""
+    """The loop without Ray Train; the weights, and one record per epoch."""
     job = planned.job
     controller = LocalController(job.curriculum, job.levels, job.seed)
     weights = loop(job, table, controller, _ignore, start=start, epochs=planned.epochs)
@@ -200,11 +208,11 @@ def train_in_process(
 
 
 def _ignore(_report: Report) -> None:
-    """Cells are short: a killed one is computed again from its start."""
+    """Saves nothing: cells are short, and a killed one is computed again from its start."""
 
 
 def is_finished(planned: PlannedRun, spec: RowSpec) -> bool:
-    """Whether a cell has been computed and all that is asked of it can be read; says which file cannot."""
+    """Whether a cell has been computed and can be read; logs which file is damaged."""
     store = cell_store(planned, spec)
     if not (store.exists(SCORED) and store.exists(LEDGER)):
         return False
@@ -212,51 +220,57 @@ def is_finished(planned: PlannedRun, spec: RowSpec) -> bool:
         store.read_table(SCORED, remedy=AGAIN)
         _read(planned, spec)
     except IntegrityError as error:
-        print(f"  {error}", flush=True)
+        log.info("%s", error)
         return False
     return True
 
 
-class _Written(NamedTuple):
-    """A finished cell's files."""
+class _CellFiles(NamedTuple):
+    """A finished cell's files; arrays of shape (test images,)."""
 
     label: NDArray[np.int64]
-    guess: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     domain: NDArray[np.str_]
     history: list[dict[str, Any]]
     read: dict[str, float]
 
 
-def _read(planned: PlannedRun, spec: RowSpec) -> _Written:
-    """Raises IntegrityError for a file that is gone or damaged."""
-    store, run = cell_store(planned, spec), run_of(planned, spec)
+def _read(planned: PlannedRun, spec: RowSpec) -> _CellFiles:
+    """Raises IntegrityError for a file that is missing or damaged."""
+    store = cell_store(planned, spec)
     with store.reading(PREDICTED, AGAIN):
-        said = store.read_table(PREDICTED, remedy=AGAIN)
-        label, guess = (said[name].to_numpy() for name in ("label", "pred"))
-        domain = np.array(said["domain"].to_pylist())
-    history = [] if spec.read == "untrained" else run.read_json(HISTORY, AGAIN)
-    return _Written(label, guess, domain, history, store.read_json(READ, AGAIN))
+        table = store.read_table(PREDICTED, remedy=AGAIN)
+        label = table["label"].to_numpy()
+        predicted = table["pred"].to_numpy()
+        domain = np.array(table["domain"].to_pylist())
+    history = []
+    if spec.read != "untrained":
+        history = run_of(planned, spec).read_json(HISTORY, AGAIN)
+    return _CellFiles(label, predicted, domain, history, store.read_json(READ, AGAIN))
 
 
 def read_cell(config: Config, spectrum: Spectrum, spec: RowSpec, columns: Columns) -> Cell:
     """A finished cell from disk."""
     planned = plan_run(spec.of(config), spectrum)
     found = _read(planned, spec)
-    group = np.array([planned.job.groups[int(c)] for c in found.label])
+    group = np.array([planned.job.groups[label] for label in found.label.tolist()])
     whole = np.ones(len(found.label), bool)
-    parts = {}
+    predicted: dict[Column, Predicted] = {}
     for metric, name in columns:
-        where = found.domain if name in DOMAINS else group
-        part = whole if name == "overall" else where == name
-        parts[metric, name] = Predicted(found.label, found.guess, part)
-    device = "" if spec.read == "untrained" else _device(run_of(planned, spec))
+        members = (found.domain if name in DOMAINS else group) == name
+        part = whole if name == "overall" else members
+        predicted[metric, name] = Predicted(found.label, found.predicted, part)
     return Cell(
-        parts, found.history, _count_openings(cell_store(planned, spec)), found.read, device
+        predicted=predicted,
+        history=found.history,
+        openings=_count_openings(cell_store(planned, spec)),
+        read=found.read,
+        device="" if spec.read == "untrained" else _device(run_of(planned, spec)),
     )
 
 
 def _device(run: Store) -> str:
-    """What a run was trained on, by its configuration; where that is left open it is one of before GPUs were used."""
+    """What a run was trained on, by its configuration; older runs leave that open."""
     if not run.exists("config.yaml"):
         return ""
     on_gpu = yaml.safe_load(run.read("config.yaml"))["train"]["use_gpu"] is True
@@ -264,9 +278,10 @@ def _device(run: Store) -> str:
 
 
 def _count_openings(store: Store) -> int:
-    """Lines of a cell's ledger; raises IntegrityError if it is damaged, as nobody knows then."""
+    """Lines of a cell's ledger; raises IntegrityError if it is damaged."""
     with store.reading(LEDGER):
-        return len([json.loads(line) for line in store.read(LEDGER).decode().splitlines()])
+        lines = store.read(LEDGER).decode().splitlines()
+        return len([json.loads(line) for line in lines])
 
 
 # -- the table
@@ -275,21 +290,27 @@ Cells = Mapping[int, Mapping[str, Cell]]
 """Seed -> row's label -> cell."""
 
 
-def difference(cells: Cells, label: str, base: str | None, column: tuple[str, str]) -> Interval:
+def difference(cells: Cells, label: str, base: str | None, column: Column) -> Interval:
     """A row's mean, or its paired difference to another row, with the interval."""
-    runs = [cells[seed][label].predicted[column] for seed in sorted(cells)]
-    bases = (
-        None if base is None else [cells[seed][base].predicted[column] for seed in sorted(cells)]
-    )
-    return interval(runs, column[0], bases)
+    runs = _over_seeds(cells, label, column)
+    baselines = None if base is None else _over_seeds(cells, base, column)
+    return interval(runs, column[0], baselines)
+
+
+def _over_seeds(cells: Cells, label: str, column: Column) -> list[Predicted]:
+    return [cells[seed][label].predicted[column] for seed in sorted(cells)]
 
 
 def openings(cells: Cells) -> Counter[int]:
-    """How many cells opened the test images how often."""
-    return Counter(cell.openings for rows in cells.values() for cell in rows.values())
+    """Openings of the test images -> number of cells."""
+    found = Counter[int]()
+    for rows in cells.values():
+        found.update(cell.openings for cell in rows.values())
+    return found
 
 
 def compare_hash(config: Config, table: str) -> str:
-    """Names a comparison by everything that decides it but the seed."""
+    """The name of a comparison: a hash of everything that decides it but the seed."""
     parts = ("data", "hard", "plan", "generator", "filter", "curriculum", "train")
-    return part_hash(config.model_copy(update={"seed": 0}), parts, table)[:8]
+    any_seed = config.model_copy(update={"seed": 0})
+    return part_hash(any_seed, parts, table)[:8]

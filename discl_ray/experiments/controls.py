@@ -1,4 +1,6 @@
-"""Controls that ask what the generator brings with it: its own training images, retrieved, or learnt from first (SCIENCE §5).
+"""Controls for what the generator brings with it: its training images, retrieved or learnt from.
+
+Do synthetic images help more than the images the generator was trained on (SCIENCE §5)?
 
 Only the embedded tasks have them: there it is known what the generator was trained on.
 """
@@ -9,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from discl_ray.core.lam import REAL
@@ -27,41 +30,43 @@ if TYPE_CHECKING:
     from discl_ray.score.config import ScorerConfig
 
 POOL = 4000
-"""Web images to look through or to learn from; the generator saw as many and more."""
+"""Web images to retrieve from or to learn from; the generator saw at least as many."""
 
-LEVEL = 0
-"""The level under which retrieved images stand in a table: they are what text alone gives."""
+RETRIEVED_LAM = 0
+"""λ in percent of retrieved images in a table: like images of λ = 0 they follow from text alone."""
 
 
 def retrieve(
     job: TrainJob, table: ImageTable, scorer: ScorerConfig, prompts: Prompts
 ) -> ImageTable:
-    """A table whose synthetic training images are replaced by as many web images of the same classes.
+    """A table whose synthetic training images are replaced by as many web images of their classes.
 
-    Of POOL web images those are taken whose closest class prompt is the class's, the most similar first, as one would from the web;
-    their true class is not looked at. Where there are fewer, they are repeated by the sampler.
+    Of POOL web images a class gets those whose closest class prompt is its own, the most similar
+    first, as one would retrieve them from the web; their true class is not looked at. Where there
+    are fewer, the sampler repeats them.
     """
     from discl_ray.score.clip import ClipScorer
 
     device = training_device(job.train.on_gpu, job.train.precision)
-    clip, web = ClipScorer(scorer, device), web_images(POOL, seed=job.seed)
+    clip = ClipScorer(scorer, device)
+    web = web_images(POOL, seed=job.seed)
     texts = clip.embed_texts([prompts.filter(name) for name in job.names])
     similarity = clip.embed_images(list(web.images)) @ texts.T
     synthetic = (table.role == "train") & (table.lam_pct != REAL)
-    images, labels = [], []
+    predicted = similarity.argmax(1)
+    retrieved: list[NDArray[np.int64]] = []
     for label in np.unique(table.label[synthetic]).tolist():
-        mine = np.flatnonzero(similarity.argmax(1) == label)
-        best = mine[np.argsort(-similarity[mine, label], kind="stable")][
-            : np.count_nonzero(synthetic & (table.label == label))
-        ]
-        images.append(web.images[best])
-        labels.append(np.full(len(best), label))
-    keep, found = np.flatnonzero(~synthetic), np.concatenate(labels)
+        candidates = np.flatnonzero(predicted == label)
+        by_similarity = np.argsort(-similarity[candidates, label], kind="stable")
+        wanted = np.count_nonzero(synthetic & (table.label == label))
+        retrieved.append(candidates[by_similarity[:wanted]])
+    found = np.concatenate(retrieved)
     count = len(found)
+    keep = np.flatnonzero(~synthetic)
     return ImageTable(
-        images=np.concatenate([table.images[keep], *images]),
-        label=np.concatenate([table.label[keep], found]),
-        lam_pct=np.concatenate([table.lam_pct[keep], np.full(count, LEVEL)]),
+        images=np.concatenate([table.images[keep], web.images[found]]),
+        label=np.concatenate([table.label[keep], predicted[found]]),
+        lam_pct=np.concatenate([table.lam_pct[keep], np.full(count, RETRIEVED_LAM)]),
         role=np.concatenate([table.role[keep], np.full(count, "train")]),
         hard=np.concatenate([table.hard[keep], np.zeros(count, bool)]),
         domain=np.concatenate([table.domain[keep], np.full(count, "")]),
@@ -94,4 +99,4 @@ def pretrain(job: TrainJob) -> dict[str, Tensor]:
 
 
 def _ignore(_report: Report) -> None:
-    """Short enough to be done again."""
+    """Saves nothing: short enough to be done again."""

@@ -1,4 +1,7 @@
-"""What the published tables hold: rows, what each is compared with, and the contrast that was fixed beforehand (SCIENCE §1, §5, §9)."""
+"""The published tables: rows, their baselines, and the contrast that was fixed beforehand.
+
+See SCIENCE §1, §5 and §9.
+"""
 
 from __future__ import annotations
 
@@ -75,12 +78,12 @@ LONG_TAIL = Table(
     | {r.label: CE.label for r in (TEXT_ONLY, FIXED, ALL_LEVEL, D2S, S2D, EASY, RANDOM, ADAPTIVE)},
     columns=(("top1", "many"), ("top1", "medium"), ("top1", "few"), ("top1", "overall")),
 )
-"""Long tail: the primary contrast is BS + Diverse-to-Specific against BS, both with the prior of the configuration, as all rows
-that name none. Adaptive's steps on D are part of the epoch."""
+"""Long tail: the primary contrast is BS + Diverse-to-Specific against BS, both with the prior of the
+configuration, like all rows that name none. Adaptive's steps on D are part of the epoch."""
 
 
 def _flyp(label: str, strategy: str, **more: object) -> RowSpec:
-    """Algorithm 2's steps on D come on top of the epoch; they count in the budget, which is that of every row."""
+    """Algorithm 2's steps on D come on top of the epoch; every row's budget includes as many."""
     return row(f"FLYP{label}", strategy, curriculum__explore_extra=True, **more)
 
 
@@ -127,14 +130,14 @@ GAP = Table(
     | {r.label: CE.label for r in (BS, TEXT_ONLY, ALL_LEVEL, D2S, S2D)},
     columns=LONG_TAIL.columns,
 )
-"""How much of a gain depends on the gap between what the generator has seen and what the task looks like."""
+"""How a gain depends on the gap between what the generator was trained on and the task."""
 
 SHORT = Table(
     rows=(CE, BS, ALL_LEVEL, D2S, BS_D2S),
     baselines={BS_D2S.label: BS.label} | {r.label: CE.label for r in (BS, ALL_LEVEL, D2S)},
     columns=LONG_TAIL.columns,
 )
-"""The main rows alone."""
+"""The main rows."""
 
 TABLES: dict[str, Table] = {
     "long_tail": LONG_TAIL,

@@ -14,7 +14,7 @@ from discl_ray.errors import ConfigError, IntegrityError
 from discl_ray.experiments import cells as compare
 from discl_ray.experiments import controls
 from discl_ray.experiments.cells import compare_seed, difference, openings, read_cell
-from discl_ray.experiments.comparison import seen_of
+from discl_ray.experiments.footnotes import synthetic_images_of
 from discl_ray.experiments.controls import pretrain, retrieve
 from discl_ray.experiments.rows import CE, changed, heading, plan_run, row, strategy_name, table_of
 from discl_ray.experiments.stages import (
@@ -83,7 +83,7 @@ def test_rows_are_trained_once_read_in_their_ways_and_opened_once(small, monkeyp
     assert len(trained) == 7
     cells = {config.seed: {spec.label: read_cell(config, spectrum, spec, COLUMNS) for spec in ROWS}}
     assert dict(openings(cells)) == {1: len(ROWS)}
-    seen = {spec.label: seen_of(spec, cells) for spec in ROWS}
+    seen = {spec.label: synthetic_images_of(spec, cells) for spec in ROWS}
     assert [seen[label] for label in ("CE", "adjusted", "pretrained", ZERO_SHOT_SCORER.label)] == [
         "0"
     ] * 4
@@ -315,7 +315,7 @@ def test_an_adaptive_curriculum_without_a_probe_is_refused_before_training(
     rows = stages.table_rows(spectrum, config.filter)
     left = rows.filter(pc.equal(rows["role"], "train"))
     monkeypatch.setattr(stages, "table_rows", lambda *_: left)
-    monkeypatch.setattr(stages, "_TABLES", {})
+    monkeypatch.setattr(stages, "_PLANNED", {})
     with pytest.raises(
         ConfigError, match=r"no probe at any level.*raise hard\.probe_sources"
     ) as caught:

@@ -25,7 +25,8 @@ from discl_ray.config import PHASE_2, Config, dump_config, part_hash, with_value
 from discl_ray.core.run_directory import run_store
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
-from discl_ray.experiments.rows import SHARED, table_of, train_row
+from discl_ray.experiments.rows import SHARED, table_of
+from discl_ray.experiments.training import train_row
 from discl_ray.experiments.tune.outcomes import DEV, Seeded, Sweep, read_outcome, write_outcome
 from discl_ray.experiments.tune.rungs import Rungs
 from discl_ray.experiments.tune.space import DRIVER, Dimension, draw_points, shown

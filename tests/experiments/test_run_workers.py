@@ -15,7 +15,8 @@ from discl_ray.config import with_values
 from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.storage import Store
 from discl_ray.errors import SetupError
-from discl_ray.experiments.rows import WORKERS, PlannedRun, divided, division
+from discl_ray.experiments.rows import PlannedRun
+from discl_ray.experiments.run_workers import WORKERS, describe_workers, with_workers
 from discl_ray.train import workers as workers_module
 from tests.conftest import ROOT, TINY, tiny_config
 from tests.train.tiny import make_job
@@ -36,7 +37,7 @@ def start(tmp_path, monkeypatch, capsys):
             workers_module, "present", lambda run: Cluster((Node(cpus=4, gpus=gpus),))
         )
         config = with_values(plain.config, {f"train.{key}": value for key, value in train.items()})
-        found = divided(replace(plain, config=config), "CE")
+        found = with_workers(replace(plain, config=config), "CE")
         assert found.job.train == found.config.train
         assert (found.config.train.workers, found.config.train.use_gpu) == found.workers[-1]
         return found.workers[-1], found.workers, capsys.readouterr().out
@@ -98,10 +99,10 @@ def test_a_table_says_by_how_many_its_rows_were_trained_and_where_it_matters(sta
     base = PlannedRun(
         job=make_job(), store=start.store, config=tiny_config(tmp_path), config_hash="", epochs=1
     )
-    assert division([replace(base, workers=(CPU,))] * 2) == "1 worker on the CPU."
-    said = division([replace(base, workers=(CPU,)), replace(base, workers=(CPU, CPUS))])
+    assert describe_workers([replace(base, workers=(CPU,))] * 2) == "1 worker on the CPU."
+    said = describe_workers([replace(base, workers=(CPU,)), replace(base, workers=(CPU, CPUS))])
     assert said.startswith(
-        "1 worker on the CPU; 1 worker on the CPU, then 2 workers on the CPU. Batch normalisation goes by"
+        "1 worker on the CPU; 1 worker on the CPU, then 2 workers on the CPU. Batch normalisation averages over"
     )
 
 
