@@ -137,7 +137,7 @@ def probes_of(found: Sequence[Passed]) -> Passed:
 
 
 def synthetic_images_of(spec: RowSpec, cells: Cells) -> str:
-    """Synthetic images a row was trained on, the mean over seeds; retrieved ones are counted apart."""
+    """Synthetic images a row was trained on, the mean over seeds; retrieved ones are apart."""
     numbers = [synthetic_seen(rows[spec.label].history) for rows in cells.values()]
     known = [number for number in numbers if number is not None]
     mean = sum(known) / len(known) if len(known) == len(numbers) else None

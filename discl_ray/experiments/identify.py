@@ -1,6 +1,6 @@
-"""Hardness by confidence: SAMPLES -> PREDICTIONS, in a folder named by everything that decides them.
+"""Hardness by confidence: SAMPLES -> PREDICTIONS, in a folder named by all that decides them.
 
-    <run>/predictions-<hash8>/predictions.parquet    PREDICTIONS of train and val; nobody looks at test
+    <run>/predictions-<hash8>/predictions.parquet    PREDICTIONS of train and val, never test
     <run>/predictions-<hash8>/MANIFEST.json          written last
 
 Out-of-fold hardness trains classifiers in order to plan images: the one place where phase 1 needs

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def open_for(config: Config, judged: Literal["val", "test"] = "test") -> tuple[Config, Spectrum]:
-    """The spectrum of a configuration, and the configuration with the parts that made it; logs both.
+    """The spectrum of a configuration, and the configuration with the parts that made it.
 
     Raises what `find_spectrum` does, and DataError if the split `judged` has no real image.
     """

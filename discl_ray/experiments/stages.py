@@ -28,7 +28,7 @@ from discl_ray.train.images.table import table_rows
 log = logging.getLogger(__name__)
 
 BAR = {"absolute": "threshold", "quantile": "quantile", "rank": "rank"}
-"""filter.mode -> the key beside it that holds its threshold; filters from outside have `options`."""
+"""filter.mode -> the key that holds its threshold; filters from outside have `options`."""
 
 NAMED = 3
 """Rows a line names."""
@@ -141,7 +141,7 @@ class _Planned(NamedTuple):
 
 
 _PLANNED: dict[tuple[str, str], _Planned] = {}
-"""A cache by spectrum's folder, whose content is final, and filter: rows of a comparison share both."""
+"""A cache by spectrum's folder, whose content is final, and filter, which rows share."""
 
 
 def _planned(planned: PlannedRun, spectrum: Spectrum) -> _Planned:

@@ -78,7 +78,7 @@ LONG_TAIL = Table(
     | {r.label: CE.label for r in (TEXT_ONLY, FIXED, ALL_LEVEL, D2S, S2D, EASY, RANDOM, ADAPTIVE)},
     columns=(("top1", "many"), ("top1", "medium"), ("top1", "few"), ("top1", "overall")),
 )
-"""Long tail: the primary contrast is BS + Diverse-to-Specific against BS, both with the prior of the
+"""Long tail: the primary contrast is BS + Diverse-to-Specific against BS, with the prior of the
 configuration, like all rows that name none. Adaptive's steps on D are part of the epoch."""
 
 

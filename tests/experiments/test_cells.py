@@ -14,8 +14,8 @@ from discl_ray.errors import ConfigError, IntegrityError
 from discl_ray.experiments import cells as compare
 from discl_ray.experiments import controls
 from discl_ray.experiments.cells import compare_seed, difference, openings, read_cell
-from discl_ray.experiments.footnotes import synthetic_images_of
 from discl_ray.experiments.controls import pretrain, retrieve
+from discl_ray.experiments.footnotes import synthetic_images_of
 from discl_ray.experiments.rows import CE, changed, heading, plan_run, row, strategy_name, table_of
 from discl_ray.experiments.stages import (
     check_kept,

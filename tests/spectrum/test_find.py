@@ -126,7 +126,7 @@ def test_data_that_changed_since_is_said_and_the_spectrum_is_used_as_it_is(run, 
     opened, spectrum = open_for(config)
     assert opened == config
     first, *others = capsys.readouterr().out.splitlines()
-    assert first == f"spectrum · {store.base}"
+    assert first.strip() == f"spectrum · {store.base}"
     assert others == []
     assert "the data has changed since" in since_made(spectrum, "samples-00000000")[0]
 

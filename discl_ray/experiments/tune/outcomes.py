@@ -1,7 +1,8 @@
-"""What a sweep is, and what became of its trials: records that say all a later run needs."""
+"""A sweep, and the recorded outcomes of its trials, from which it is resumed."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.experiments.tune.space import Dimension, Point
 from discl_ray.spectrum.open import Spectrum
 
+log = logging.getLogger(__name__)
+
 DEV = "dev"
-"""What a sweep goes by, under this name to Ray Tune: the first of METRICS that a task has, the mean over seeds."""
+"""The metric of a sweep, by this name in Ray Tune: the first of METRICS a task has, the mean over
+seeds."""
 
 
 METRICS = ("val_macro_f1_ood", "val_top1_overall")
 
 
 SEEN = "synthetic_seen"
-"""In a trial's record: synthetic images up to an epoch, the mean over seeds; null where they were not told apart."""
+"""In a trial's record: synthetic images up to an epoch, the mean over seeds; null if unknown."""
 
 
 TRAIN_AGAIN = "its trial is trained again"
@@ -41,11 +45,11 @@ class Seeded:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Everything a trial has to know; small, and sent to each."""
+    """Everything a trial needs; small, and sent to each."""
 
     dimensions: tuple[Dimension, ...]
     points: tuple[Point, ...]
-    """Drawn beforehand; empty where a search draws them one after the other."""
+    """Drawn beforehand; empty if a search draws them one after the other."""
     seeded: tuple[Seeded, ...]
     store: Store
 
@@ -58,11 +62,14 @@ class Sweep:
         """The point of a trial from what Ray Tune gave it."""
         if self.points:
             return self.points[parameters["point"]]
-        return {
-            d.key: d.values[v] if d.kind == "choice" else d.value(v)
-            for d in self.dimensions
-            for v in [parameters[d.key]]
-        }
+        point: Point = {}
+        for dimension in self.dimensions:
+            drawn = parameters[dimension.key]
+            if dimension.kind == "choice":  # Ray Tune draws its number
+                point[dimension.key] = dimension.values[drawn]
+            else:
+                point[dimension.key] = dimension.value(drawn)
+        return point
 
     def record(self, point: Point) -> str:
         """The file of a trial."""
@@ -71,17 +78,17 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a trial."""
+    """The outcome of a trial."""
 
     point: Point
     rows: tuple[dict[str, Any], ...]
     """What was reported, by epoch."""
     epochs: int
-    """What it was to train."""
+    """How many it was to train."""
     reason: str = ""
     """Why it failed."""
     judged: bool = False
-    """Whether the scheduler has stopped it."""
+    """Whether the scheduler stopped it."""
 
     @property
     def over(self) -> bool:
@@ -90,7 +97,7 @@ class Outcome:
 
     @property
     def seen(self) -> float | None:
-        """Synthetic images it was trained on, the mean over seeds; None if that was not recorded."""
+        """Synthetic images it was trained on, the mean over seeds; None if not recorded."""
         return self.rows[-1].get(SEEN) if self.rows else None
 
     @property
@@ -106,7 +113,9 @@ class Outcome:
     @property
     def status(self) -> str:
         """finished, failed, or stopped before its end."""
-        return "failed" if self.reason else "finished" if self.epoch == self.epochs else "stopped"
+        if self.reason:
+            return "failed"
+        return "finished" if self.epoch == self.epochs else "stopped"
 
 
 def record_file(point: Point) -> str:
@@ -122,14 +131,13 @@ def write_outcome(
     epochs: int,
     reason: str = "",
 ) -> None:
-    """Writes a trial's record; without `rows` those that were there stay."""
+    """Writes a trial's record; without `rows` it keeps those it has."""
     name = sweep.record(point)
     kept: Sequence[Mapping[str, Any]] = rows or ()
     if rows is None and sweep.store.exists(name):
         kept = sweep.store.read_json(name)["rows"]
-    sweep.store.write_json(
-        name, {"point": point, "epochs": epochs, "rows": list(kept), "reason": reason}
-    )
+    record = {"point": point, "epochs": epochs, "rows": list(kept), "reason": reason}
+    sweep.store.write_json(name, record)
 
 
 def read_outcome(store: Store, name: str) -> Outcome:
@@ -139,9 +147,8 @@ def read_outcome(store: Store, name: str) -> Outcome:
     """
     with store.reading(name, TRAIN_AGAIN):
         found = store.read_json(name, TRAIN_AGAIN)
-        if record_file(found["point"]) != name or not all(
-            {"epoch", "metric", DEV} <= row.keys() for row in found["rows"]
-        ):
+        complete = all({"epoch", "metric", DEV} <= row.keys() for row in found["rows"])
+        if record_file(found["point"]) != name or not complete:
             raise ValueError("no record of this trial")
         return Outcome(
             point=found["point"],
@@ -153,30 +160,34 @@ def read_outcome(store: Store, name: str) -> Outcome:
 
 
 def read_outcomes(store: Store) -> list[Outcome]:
-    """Every trial that began, best first: those that finished by their metric, then those stopped by how far they came, then failures.
+    """Every trial that began, best first.
 
-    A trial that was stopped cannot win: it was behind when it was, and its metric is of another epoch.
+    Finished trials are ordered by their metric, then come stopped ones by their epoch, then failed
+    ones. A stopped trial cannot win: it was behind, and its metric is of an earlier epoch.
     """
-    order = {"finished": 0, "stopped": 1, "failed": 2}
+    names = store.list("trials", ".json")
+    return sorted((read_outcome(store, name) for name in names), key=_rank)
 
-    def place(found: Outcome) -> tuple[int, int, float]:
-        far = found.epoch if found.status == "stopped" else 0
-        return order[found.status], -far, -found.dev if math.isfinite(found.dev) else math.inf
 
-    return sorted((read_outcome(store, name) for name in store.list("trials", ".json")), key=place)
+def _rank(outcome: Outcome) -> tuple[int, int, float]:
+    """What trials are sorted by, the best first."""
+    status = {"finished": 0, "stopped": 1, "failed": 2}[outcome.status]
+    epoch = outcome.epoch if outcome.status == "stopped" else 0
+    dev = outcome.dev if math.isfinite(outcome.dev) else -math.inf
+    return status, -epoch, -dev
 
 
 def is_complete(store: Store) -> bool:
-    """Whether a sweep came to its end and all it came to can be read; says what cannot."""
+    """Whether a sweep is complete and its records can be read; logs what cannot."""
     if not store.exists(MANIFEST):
         return False
     try:
-        remedy = "the sweep is looked through again"
+        remedy = "the sweep's trials are checked again"
         with store.reading(MANIFEST, remedy):
             trials = int(store.read_json(MANIFEST, remedy)["trials"])
         return len(read_outcomes(store)) == trials
     except IntegrityError as error:
-        print(f"  {error}", flush=True)
+        log.info("%s", error)
         return False
 
 

@@ -1,6 +1,6 @@
-"""The space of a sweep: read from the configuration, checked to its ends before the first trial, drawn from. No Ray.
+"""The space of a sweep: read, checked before the first trial, and sampled. No Ray.
 
-Values are rounded to four digits, so that what the table shows, what a trial ran with and what `best.yaml` says are the same.
+Values are rounded to four digits, so that the table, the trial and `best.yaml` have the same ones.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ from discl_ray.train.config import AUGMENT_OF_START, OF_START
 PARTS = ("curriculum", "train", "filter")
 """Sections that may be swept: those that decide a training run on a given spectrum."""
 
-LISTS, RANGES = ("choice", "grid"), ("uniform", "loguniform", "randint")
+LISTS = ("choice", "grid")
+RANGES = ("uniform", "loguniform", "randint")
 
 SHARED = (
     *(f"train.{name}" for name in OF_START),
     *(f"train.augment.{name}" for name in AUGMENT_OF_START),
 )
-"""What the start is made with, which all trials share."""
+"""Keys of the start run, which all trials share."""
 
 DECIDED = {"filter.threshold": "absolute", "filter.quantile": "quantile", "filter.rank": "rank"}
-"""Values that have a say only in one filter.mode."""
+"""Keys that have an effect in one filter.mode only -> that mode."""
 
 DRIVER = 0.1
-"""CPUs of a trial that only waits for its Ray Train workers. A whole one would keep the workers from ever being placed."""
+"""CPUs of a trial that only waits for its Ray Train workers: a whole one could leave them none."""
+
+TRIES = 100
+"""Draws until a point differs from the others; a space without another one ends there."""
 
 Point = dict[str, Any]
 """Dotted key -> value."""
@@ -54,11 +58,12 @@ class Dimension:
     """The candidates of a list; the ends of a range."""
 
     def candidates(self) -> tuple[Any, ...]:
-        """Every value of a list; of a range the ends and one in between, which tells whether the key takes fractions."""
+        """Every value of a list; of a range its ends and one between, for keys without fractions."""
         if self.kind in LISTS:
             return self.values
         low, high = self.values
-        return tuple(dict.fromkeys((low, self.value(low + 0.382 * (high - low)), high)))
+        between = self.value(low + 0.382 * (high - low))
+        return tuple(dict.fromkeys((low, between, high)))
 
     def draw(self, rng: np.random.Generator) -> Any:
         """One value, at random."""
@@ -68,15 +73,17 @@ class Dimension:
         if self.kind == "randint":
             return int(rng.integers(low, high + 1))
         if self.kind == "loguniform":
-            return self.value(math.exp(rng.uniform(math.log(low), math.log(high))))
+            exponent = rng.uniform(math.log(low), math.log(high))
+            return self.value(math.exp(exponent))
         return self.value(rng.uniform(low, high))
 
     def value(self, drawn: float) -> Any:
         """A number of a range, rounded as the range is."""
+        if self.kind == "randint":
+            return round(drawn)
         low, high = self.values
-        return (
-            round(drawn) if self.kind == "randint" else min(max(float(f"{drawn:.4g}"), low), high)
-        )
+        rounded = float(f"{drawn:.4g}")
+        return min(max(rounded, low), high)
 
 
 # -- reading
@@ -85,18 +92,20 @@ class Dimension:
 def read_space(space: Mapping[str, Any]) -> tuple[list[Dimension], list[str]]:
     """The dimensions of `tune.space` and what is wrong with it, in sentences.
 
-    Keys may be dotted or nested. A command line's overrides nest them, and stand in for what a file says of the same key.
+    Keys may be dotted or nested. Overrides on the command line nest them, and replace what a file
+    says about the same key.
     """
     dimensions: dict[str, Dimension] = {}
     spelt: dict[str, tuple[str, ...]] = {}
     problems: list[str] = []
     for path, values in _leaves(space):
-        *names, kind = [name for part in path for name in part.split(".")]
+        *names, kind = ".".join(path).split(".")
         key = ".".join(names)
         at = f"tune.space.{key}"
         if not key:
             problems.append(
-                f"tune.space.{kind} = {values!r}: a key with a distribution is needed, e.g. {{choice: [1, 2]}}"
+                f"tune.space.{kind} = {values!r}: a key with a distribution is needed, "
+                "e.g. {choice: [1, 2]}"
             )
         elif kind not in (*LISTS, *RANGES):
             problems.append(f"{at}.{kind}: unknown distribution; {_near(kind, (*LISTS, *RANGES))}")
@@ -121,21 +130,24 @@ def _leaves(
 
 
 def _wrong_values(kind: str, values: Any) -> str:
-    """Why the values of a distribution cannot be; empty if they can."""
+    """What is wrong with the values of a distribution; empty if nothing is."""
     if not isinstance(values, list) or not values:
         return "a list is needed"
     if kind in LISTS:
-        return "names a value twice" if any(v in values[:i] for i, v in enumerate(values)) else ""
-    if len(values) != 2 or any(
-        isinstance(v, bool) or not isinstance(v, int | float) for v in values
-    ):
+        repeated = any(value in values[:number] for number, value in enumerate(values))
+        return "names a value twice" if repeated else ""
+    if len(values) != 2 or not all(map(_is_number, values)):
         return "two numbers are needed, [low, high]"
     low, high = values
-    if kind == "randint" and not all(isinstance(v, int) for v in values):
+    if kind == "randint" and not (isinstance(low, int) and isinstance(high, int)):
         return "two whole numbers are needed"
     if not low < high:
         return "the first must be less than the second"
     return "both must be more than 0" if kind == "loguniform" and low <= 0 else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _near(name: str, names: Sequence[str], *, listing: bool = True) -> str:
@@ -146,49 +158,48 @@ def _near(name: str, names: Sequence[str], *, listing: bool = True) -> str:
 
 def sweepable() -> list[str]:
     """Every key that can be swept, dotted."""
-    return [
-        f"{part}.{name}"
-        for part in PARTS
-        for name in _identity_names(_model_in(Config.model_fields[part].annotation) or BaseModel)
-    ]
+    found: list[str] = []
+    for part in PARTS:
+        model = _model_in(Config.model_fields[part].annotation) or BaseModel
+        found += [f"{part}.{name}" for name in _identity_names(model)]
+    return found
 
 
 def _identity_names(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        if inner := _model_in(field.annotation):
+        inner = _model_in(field.annotation)
+        if inner:
             yield from (f"{name}.{more}" for more in _identity_names(inner))
-        elif not (
-            isinstance(field.json_schema_extra, dict)
-            and field.json_schema_extra.get("kind") == "execution"
-        ):
+            continue
+        extra = field.json_schema_extra
+        if not (isinstance(extra, dict) and extra.get("kind") == "execution"):
             yield name
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    kinds = [
-        kind
-        for kind in (annotation, *get_args(annotation))
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-    ]
-    return kinds[0] if kinds else None
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 # -- drawing
 
 
 def draw_points(dimensions: Sequence[Dimension], trials: int, seed: int) -> tuple[Point, ...]:
-    """The points of a random sweep, all different; fewer than `trials` where the space has no more."""
+    """The points of a random sweep, all different; fewer than `trials` if the space has no more."""
     grids = [d for d in dimensions if d.kind == "grid"]
     others = [d for d in dimensions if d.kind != "grid"]
-    corners = list(itertools.product(*(d.values for d in grids)))
+    corners = list(itertools.product(*(grid.values for grid in grids)))
     rng = np.random.default_rng([seed, 0x7E])
     points: list[Point] = []
     for number in range(trials if others else len(corners)):
-        corner = dict(zip((d.key for d in grids), corners[number % len(corners)], strict=True))
-        for _ in range(100):
-            point = corner | {d.key: d.draw(rng) for d in others}
+        corner = corners[number % len(corners)]
+        values = {grid.key: value for grid, value in zip(grids, corner, strict=True)}
+        for _ in range(TRIES):
+            point = values | {other.key: other.draw(rng) for other in others}
             if point not in points:
-                points.append({d.key: point[d.key] for d in dimensions})
+                points.append({dimension.key: point[dimension.key] for dimension in dimensions})
                 break
     return tuple(points)
 
@@ -197,18 +208,25 @@ def draw_points(dimensions: Sequence[Dimension], trials: int, seed: int) -> tupl
 
 
 def needs(config: Config) -> dict[str, float]:
-    """What the trials of a sweep hold at once."""
+    """CPUs and GPUs that the concurrent trials of a sweep need."""
     train, concurrent = config.train, config.tune.concurrent
     if train.workers in ("auto", 1):
-        return {"CPU": float(concurrent)} | ({"GPU": float(concurrent)} if train.on_gpu else {})
-    workers = {"GPU" if train.on_gpu else "CPU": float(concurrent * train.workers)}
-    return {**workers, "CPU": workers.get("CPU", 0.0) + concurrent * DRIVER}
+        found = {"CPU": float(concurrent)}
+        if train.on_gpu:
+            found["GPU"] = float(concurrent)
+        return found
+    waiting = concurrent * DRIVER
+    workers = float(concurrent * train.workers)
+    if train.on_gpu:
+        return {"GPU": workers, "CPU": waiting}
+    return {"CPU": workers + waiting}
 
 
 def check_sweep(config: Config, made: tuple[int, ...]) -> list[Dimension]:
-    """The dimensions of a sweep whose every part can be; `made` are the levels of the spectrum.
+    """The validated dimensions of a sweep; `made` are the spectrum's λ in percent.
 
-    Raises ConfigError with everything that is wrong: names, distributions, values, ends of ranges, levels, resources, packages.
+    Raises ConfigError with everything that is wrong: names, distributions, values, ends of ranges,
+    levels, resources, packages.
     """
     dimensions, problems = read_space(config.tune.space)
     if not dimensions and not problems:
@@ -217,17 +235,17 @@ def check_sweep(config: Config, made: tuple[int, ...]) -> list[Dimension]:
             'make tune CONF="conf/digits_lt.yaml conf/tune_digits_lt.yaml"'
         )
     known = sweepable()
-    swept = {d.key for d in dimensions}
-    tried = []
+    swept = {dimension.key for dimension in dimensions}
+    sound: list[Dimension] = []
     for dimension in dimensions:
-        wrong = _wrong_key(config, dimension.key, swept, known) or _wrong_candidates(
-            config, dimension, made
-        )
+        wrong = _wrong_key(config, dimension.key, swept, known)
+        wrong = wrong or _wrong_candidates(config, dimension, made)
         problems += wrong
-        tried += [] if wrong else [dimension]
+        if not wrong:
+            sound.append(dimension)
     if not problems:
         problems += _wrong_points(config, dimensions, made)
-    problems += _wrong_settings(config, tried)
+    problems += _wrong_settings(config, sound)
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ConfigError("\n".join([f"{count} in the sweep", *(f"  {p}" for p in problems)]))
@@ -240,12 +258,13 @@ def _wrong_key(config: Config, key: str, swept: set[str], known: list[str]) -> l
         return [f"{at}: no key that can be swept; {_near(key, known, listing=False)}"]
     if key in SHARED and config.train.start_steps:
         return [
-            f"{at}: the trials share a start made with {key}; sweep it with train.start_steps=0, or one after the other"
+            f"{at}: the trials share a start made with {key}; sweep it with train.start_steps=0, "
+            "or one value after the other"
         ]
     mode = DECIDED.get(key)
     if mode and config.filter.mode != mode and "filter.mode" not in swept:
         return [
-            f"{at}: has no say while filter.mode = {config.filter.mode}; set filter.mode={mode}"
+            f"{at}: has no effect with filter.mode = {config.filter.mode}; set filter.mode={mode}"
         ]
     return []
 
@@ -253,8 +272,8 @@ def _wrong_key(config: Config, key: str, swept: set[str], known: list[str]) -> l
 def _wrong(config: Config, point: Point, made: tuple[int, ...]) -> list[str]:
     """What is wrong with a point."""
     try:
-        there = with_values(config, point)
-        curriculum_levels(there.curriculum, made)
+        curriculum = with_values(config, point).curriculum
+        curriculum_levels(curriculum, made)
     except ValidationError as error:
         return sentences(error)
     except (ConfigError, ValueError) as error:
@@ -263,55 +282,83 @@ def _wrong(config: Config, point: Point, made: tuple[int, ...]) -> list[str]:
 
 
 def _wrong_candidates(config: Config, dimension: Dimension, made: tuple[int, ...]) -> list[str]:
-    found = [
-        p for value in dimension.candidates() for p in _wrong(config, {dimension.key: value}, made)
-    ]
+    found: list[str] = []
+    for value in dimension.candidates():
+        found += _wrong(config, {dimension.key: value}, made)
     return [f"tune.space.{dimension.key}: {problem}" for problem in dict.fromkeys(found)]
 
 
 def _wrong_points(
     config: Config, dimensions: Sequence[Dimension], made: tuple[int, ...]
 ) -> list[str]:
-    """Values that can be, each for itself, and cannot be together."""
+    """Values that are valid by themselves and not together."""
     found: dict[str, Point] = {}
-    for point in draw_points(dimensions, config.tune.trials, config.tune.seed):
+    points = draw_points(dimensions, config.tune.trials, config.tune.seed)
+    for point in points:
         for problem in _wrong(config, point, made):
             found.setdefault(problem, point)
     return [f"tune.space: {problem}, drawn with {shown(point)}" for problem, point in found.items()]
 
 
 def _wrong_settings(config: Config, dimensions: Sequence[Dimension]) -> list[str]:
-    tune, train = config.tune, config.train
-    problems = []
-    grids = [d for d in dimensions if d.kind == "grid"]
-    corners = math.prod(len(d.values) for d in grids)
+    """What of `tune` does not fit the space, the training or the machine."""
+    return [
+        *_wrong_search(config, dimensions),
+        *_wrong_epochs(config, dimensions),
+        *_wrong_resources(config),
+    ]
+
+
+def _wrong_search(config: Config, dimensions: Sequence[Dimension]) -> Iterator[str]:
+    tune = config.tune
+    grids = [dimension for dimension in dimensions if dimension.kind == "grid"]
+    corners = math.prod(len(grid.values) for grid in grids)
     if grids and tune.search == "optuna":
-        problems.append(
-            f"tune.space.{grids[0].key}.grid: tune.search = optuna draws; write choice, or tune.search=random"
+        yield (
+            f"tune.space.{grids[0].key}.grid: tune.search = optuna draws; write choice, or "
+            "tune.search=random"
         )
     elif tune.trials < corners:
-        problems.append(f"tune.trials = {tune.trials}: the grids have {corners} points; raise it")
+        yield f"tune.trials = {tune.trials}: the grids have {corners} points; raise it"
     if tune.search == "optuna" and importlib.util.find_spec("optuna") is None:
-        problems.append(
-            "tune.search = optuna: the package optuna is not installed; pip install optuna, or tune.search=random"
+        yield (
+            "tune.search = optuna: the package optuna is not installed; pip install optuna, or "
+            "tune.search=random"
         )
-    longest = max(
-        [train.epochs, *(v for d in dimensions if d.key == "train.epochs" for v in d.values)]
-    )
+
+
+def longest_trial(config: Config, dimensions: Sequence[Dimension]) -> int:
+    """The most epochs that a trial may have."""
+    longest = config.train.epochs
+    for dimension in dimensions:
+        if dimension.key == "train.epochs":
+            longest = max(longest, *dimension.values)
+    return longest
+
+
+def _wrong_epochs(config: Config, dimensions: Sequence[Dimension]) -> Iterator[str]:
+    tune = config.tune
+    longest = longest_trial(config, dimensions)
     if tune.scheduler == "asha" and tune.grace > longest:
-        problems.append(
-            f"tune.grace = {tune.grace}: more than the {longest} epochs of a trial; lower it"
-        )
+        yield f"tune.grace = {tune.grace}: more than the {longest} epochs of a trial; lower it"
+
+
+def _wrong_resources(config: Config) -> Iterator[str]:
+    tune, train = config.tune, config.train
     if not train.alone and tune.seeds > 1:
-        problems.append(
-            f"tune.seeds = {tune.seeds}: with train.workers = {train.workers} a trial is one run; one of them must be 1"
+        yield (
+            f"tune.seeds = {tune.seeds}: with train.workers = {train.workers} a trial is one run; "
+            "one of them must be 1"
         )
-    cpus, asked = local_cpus(config.run.num_cpus), needs(config)["CPU"]
-    if "RAY_ADDRESS" not in os.environ and asked > cpus:
-        problems.append(
-            f"tune.concurrent = {tune.concurrent}: needs {asked:g} CPUs and there are {cpus} (run.num_cpus); lower it"
+    if "RAY_ADDRESS" in os.environ:  # what a cluster has is checked when it is joined
+        return
+    cpus = local_cpus(config.run.num_cpus)
+    asked = needs(config)["CPU"]
+    if asked > cpus:
+        yield (
+            f"tune.concurrent = {tune.concurrent}: needs {asked:g} CPUs and there are {cpus} "
+            "(run.num_cpus); lower it"
         )
-    return problems
 
 
 def shown(point: Point) -> str:

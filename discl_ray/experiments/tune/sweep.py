@@ -1,13 +1,14 @@
-"""Sweeps under Ray Tune: points of a space, each trained from the seed's start on its spectrum, the best on val wins.
+"""Sweeps under Ray Tune: each point of a space is trained on the spectrum, the best on val wins.
 
     runs/<name>/tune-<hash8>/config.yaml          the configuration with the space
-    runs/<name>/tune-<hash8>/trials/<id>.json     a trial: its values, what it measured, why it failed
+    runs/<name>/tune-<hash8>/trials/<id>.json     a trial: its values, its metrics, why it failed
     runs/<name>/tune-<hash8>/ray_tune/            Ray Tune's own state and checkpoints
     runs/<name>/tune-<hash8>/tune.md, tune.png    the table and the picture
     runs/<name>/tune-<hash8>/best.yaml            the best values, to be laid over the configuration
 
-A trial with one worker runs the loop in its own process and goes on from its last checkpoint, bit for bit; one with more waits for
-a Ray Train run. A trial that fails, or whose metric is no number, does not win and ends no other. The test images are not opened.
+A trial with one worker runs the loop in its own process and resumes bit for bit from its last
+checkpoint; one with more waits for a Ray Train run. A trial that fails, or whose metric is not
+finite, cannot win and stops no other. The test images are not opened.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from ray import tune
 
@@ -29,79 +30,98 @@ from discl_ray.experiments.rows import SHARED, table_of
 from discl_ray.experiments.training import train_row
 from discl_ray.experiments.tune.outcomes import DEV, Seeded, Sweep, read_outcome, write_outcome
 from discl_ray.experiments.tune.rungs import Rungs
-from discl_ray.experiments.tune.space import DRIVER, Dimension, draw_points, shown
-from discl_ray.experiments.tune.trial import run_trial, said_of
+from discl_ray.experiments.tune.space import (
+    DRIVER,
+    LISTS,
+    Dimension,
+    draw_points,
+    longest_trial,
+    shown,
+)
+from discl_ray.experiments.tune.trial import one_line, run_trial
 from discl_ray.spectrum.open import Spectrum
+
+log = logging.getLogger(__name__)
 
 RAY_TUNE = "ray_tune"
 
-
 CLOCK = "clock.json"
+
+ENDED = ("TERMINATED", "ERROR")
+"""Ray Tune's status of trials that have ended."""
+
+
+class Clock(NamedTuple):
+    """The time of a sweep over all its resumptions, as CLOCK records it."""
+
+    limit_s: float | None = None
+    spent_s: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is spent."""
+        return self.limit_s is not None and self.spent_s >= self.limit_s
 
 
 def sweep_store(config: Config, spectra: Sequence[Spectrum]) -> Store:
-    """A sweep's directory: another space, search, configuration or spectrum is another one."""
+    """A sweep's directory, named by its space, search, configuration and spectra."""
     settings = config.tune.model_dump(mode="json", exclude={"concurrent", "time_limit_s"})
-    before = [settings, *(spectrum.name for spectrum in spectra)]
-    return run_store(
-        config.run.root,
-        config.run.name,
-        f"tune-{part_hash(config, PHASE_2, json.dumps(before))[:8]}",
-    )
+    before = json.dumps([settings, *(spectrum.name for spectrum in spectra)])
+    hash_ = part_hash(config, PHASE_2, before)
+    return run_store(config.run.root, config.run.name, f"tune-{hash_[:8]}")
 
 
-class _Deadline(tune.Stopper):
-    """Ends the sweep when its time is spent, counted over all resumptions; looks even if no trial reports."""
+class Deadline(tune.Stopper):
+    """Ends the sweep when its time is spent, counted over all resumptions.
 
-    def __init__(self, store: Store) -> None:
+    Ray Tune asks `stop_all` also while no trial reports.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], float] = time.monotonic) -> None:
         self.store = store
+        self._now = now
         self._last: float | None = None
-        self._spent = self._written = 0.0
+        self._clock = Clock()
+        self._written_s = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is ended for itself."""
+        """No trial is stopped on its own."""
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store}
+        return {"store": self.store}  # Ray Tune pickles it; a resumed sweep reads the clock again
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["store"])
 
     def stop_all(self) -> bool:
         """Whether the time is spent."""
-        now = time.monotonic()
+        now = self._now()
         if self._last is None:
-            self._limit, self._spent = (
-                self.store.read_json(CLOCK)[key] for key in ("limit_s", "spent_s")
-            )
-            self._written = self._spent
+            self._clock = Clock(**self.store.read_json(CLOCK))
+            self._written_s = self._clock.spent_s
         else:
-            self._spent += now - self._last
+            spent_s = self._clock.spent_s + now - self._last
+            self._clock = self._clock._replace(spent_s=spent_s)
         self._last = now
-        clock = {"limit_s": self._limit, "spent_s": self._spent}
-        if self._spent - self._written > 1 or _is_over(clock):
-            self._written = self._spent
-            self.store.write_json(CLOCK, clock)
-        return _is_over(clock)
+        if self._clock.spent_s - self._written_s > 1 or self._clock.is_over:
+            self._written_s = self._clock.spent_s
+            self.store.write_json(CLOCK, self._clock._asdict())
+        return self._clock.is_over
 
 
-def _is_over(clock: Mapping[str, Any]) -> bool:
-    return clock["limit_s"] is not None and clock["spent_s"] >= clock["limit_s"]
-
-
-class _Told(tune.Callback):
-    """Prints a line for each trial that ends, and notes a failure that the trial could not note itself."""
+class _Ended(tune.Callback):
+    """Logs a line for each trial that ends, and records the failure of one whose process died."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial came to its end or was stopped."""
-        self._tell(trials, trial)
+        """A trial finished or was stopped."""
+        self._log(trials, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed; one whose process died has said nothing of it."""
+        """A trial failed; if its process died, it could not record that itself."""
         point = self.sweep.point(trial.config)
         name = self.sweep.record(point)
         if not self.sweep.store.exists(name) or not read_outcome(self.sweep.store, name).reason:
@@ -113,30 +133,26 @@ class _Told(tune.Callback):
                 epochs=epochs,
                 reason="its process died (killed, or out of memory)",
             )
-        self._tell(trials, trial)
+        self._log(trials, trial)
 
-    def _tell(self, trials: list[Any], trial: Any) -> None:
+    def _log(self, trials: list[Any], trial: Any) -> None:
         point = self.sweep.point(trial.config)
         name = self.sweep.record(point)
         if not self.sweep.store.exists(name):
             return
         found = read_outcome(self.sweep.store, name)
-        ended = 1 + sum(t.status in ("TERMINATED", "ERROR") for t in trials if t is not trial)
+        others = [other for other in trials if other is not trial]
+        ended = 1 + sum(other.status in ENDED for other in others)
         total = len(self.sweep.points) or self.sweep.config.tune.trials
-        said = found.reason or f"val {found.dev:.1f} %"
-        print(
-            f"  {ended}/{total} · {found.status} at epoch {found.epoch} · {said} · {shown(point)}",
-            flush=True,
-        )
+        result = found.reason or f"val {found.dev:.1f} %"
+        where = f"{found.status} at epoch {found.epoch}"
+        log.info("%d/%d · %s · %s · %s", ended, total, where, result, shown(point))
 
 
 def lay_out_sweep(
     seeds: Sequence[tuple[Config, Spectrum]], dimensions: Sequence[Dimension]
 ) -> Sweep:
-    """The sweep of a configuration's seeds (config, spectrum), with the starts its trials share, which are trained here if need be.
-
-    Ray has to be there.
-    """
+    """The sweep of some seeds (config, spectrum); trains the starts its trials share. Needs Ray."""
     config = seeds[0][0]
     store = sweep_store(config, [spectrum for _, spectrum in seeds])
     store.write("config.yaml", dump_config(config).encode())
@@ -144,72 +160,67 @@ def lay_out_sweep(
     for own, spectrum in seeds:
         start = None
         if own.train.start_steps:
-            start = train_row(
-                own, spectrum, label=f"{SHARED}, seed {own.seed}", start=None, is_start=True
-            )[0].store
+            label = f"{SHARED}, seed {own.seed}"
+            planned, _ = train_row(own, spectrum, label=label, start=None, is_start=True)
+            start = planned.store
         else:
-            table_of(own, spectrum)
+            table_of(own, spectrum)  # built once here, not by the first trials at the same time
         seeded.append(Seeded(config=own, spectrum=spectrum, start=start))
-    points = (
-        draw_points(dimensions, config.tune.trials, config.tune.seed)
-        if config.tune.search == "random"
-        else ()
-    )
+    points = ()
+    if config.tune.search == "random":
+        points = draw_points(dimensions, config.tune.trials, config.tune.seed)
     return Sweep(dimensions=tuple(dimensions), points=points, seeded=tuple(seeded), store=store)
 
 
 def run_sweep(sweep: Sweep) -> bool:
-    """Runs what is left of a sweep; a killed one goes on where it was. False if its time was over before its trials were."""
-    os.environ.setdefault(
-        "TUNE_GLOBAL_CHECKPOINT_S", "2"
-    )  # what is not noted when the driver is killed is run again
-    os.environ.setdefault(
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
-    )  # the trials' own records say the same
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # _Told speaks
+    """Runs what is left of a sweep, also of a killed one. False if its time ended first."""
+    # trials that ended after the last snapshot are run again if the driver is killed
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
+    # the trials' own records hold the same
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # _Ended logs
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # likewise of what fails
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     store, settings = sweep.store, sweep.config.tune
     before = _clock(store)
-    clock = {"limit_s": settings.time_limit_s, "spent_s": before["spent_s"]}
-    if _is_over(clock):
+    clock = before._replace(limit_s=settings.time_limit_s)
+    if clock.is_over:
         return False
-    # Ray Tune does not take up what was stopped, nor what was damaged; what is over is known by its record
-    if RAY_TUNE in store.folders() and (_is_over(before) or not _can_go_on(sweep)):
+    # Ray Tune does not resume what was stopped or damaged; trials that are over have their records
+    if RAY_TUNE in store.folders() and (before.is_over or not can_resume(store)):
         store.filesystem.delete_dir(store.path(RAY_TUNE))
-    store.write_json(CLOCK, clock)
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, sweep=sweep), _resources(sweep.config)
-    )
-    (_taken_up(sweep, trainable) or _begun(sweep, trainable)).fit()
-    return not _is_over(_clock(store))
+    store.write_json(CLOCK, clock._asdict())
+    trainable = tune.with_parameters(run_trial, sweep=sweep)
+    trainable = tune.with_resources(trainable, _resources(sweep.config))
+    tuner = _restored(sweep, trainable) or _new(sweep, trainable)
+    tuner.fit()
+    return not _clock(store).is_over
 
 
-def _taken_up(sweep: Sweep, trainable: Any) -> tune.Tuner | None:
-    """Ray Tune where it was; None if it has not begun, or cannot read what it wrote."""
+def _restored(sweep: Sweep, trainable: Any) -> tune.Tuner | None:
+    """Ray Tune where it was; None if it has not started, or cannot read its own state."""
     path, filesystem = sweep.store.path(RAY_TUNE), _filesystem(sweep)
     if not tune.Tuner.can_restore(path, storage_filesystem=filesystem):
         return None
     try:
         return tune.Tuner.restore(path, trainable, storage_filesystem=filesystem)
-    except Exception as error:  # whatever garbage leads to when it is unpickled
-        print(
-            f"  {path}: cannot be read ({said_of(error)[:120]}); trials that are not over start over",
-            flush=True,
-        )
+    except Exception as error:  # unpickling damaged bytes may raise anything
+        reason = one_line(error)[:120]
+        log.info("%s: cannot be read (%s); trials that are not over start over", path, reason)
         sweep.store.filesystem.delete_dir(path)
         return None
 
 
-def _begun(sweep: Sweep, trainable: Any) -> tune.Tuner:
-    """Ray Tune from the beginning; trials that are over say so by their records."""
+def _new(sweep: Sweep, trainable: Any) -> tune.Tuner:
+    """Ray Tune from the beginning; trials that are over report their records and end."""
     store, settings = sweep.store, sweep.config.tune
+    space = _domains(sweep)
+    if sweep.points:
+        space = {"point": tune.grid_search(list(range(len(sweep.points))))}
     return tune.Tuner(
         trainable,
-        param_space={"point": tune.grid_search(list(range(len(sweep.points))))}
-        if sweep.points
-        else _domains(sweep),
+        param_space=space,
         tune_config=tune.TuneConfig(
             metric=DEV,
             mode="max",
@@ -223,8 +234,8 @@ def _begun(sweep: Sweep, trainable: Any) -> tune.Tuner:
             name=RAY_TUNE,
             storage_path=store.base,
             storage_filesystem=_filesystem(sweep),
-            stop=_Deadline(store),
-            callbacks=[_Told(sweep)],
+            stop=Deadline(store),
+            callbacks=[_Ended(sweep)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             verbose=0,
         ),
@@ -236,31 +247,28 @@ def _filesystem(sweep: Sweep) -> Any:
     return None if sweep.store.local is not None else sweep.store.filesystem
 
 
-def _clock(store: Store) -> dict[str, Any]:
-    """The time a sweep has taken; counted anew if the record is damaged."""
-    anew = {"limit_s": None, "spent_s": 0.0}
+def _clock(store: Store) -> Clock:
+    """The time a sweep has taken; counted anew if the record is missing or damaged."""
     try:
         with store.reading(CLOCK):
-            known = store.read_json(CLOCK)
-            return {
-                "limit_s": known["limit_s"] and float(known["limit_s"]),
-                "spent_s": float(known["spent_s"]),
-            }
+            recorded = store.read_json(CLOCK)
+            limit_s = recorded["limit_s"]
+            return Clock(None if limit_s is None else float(limit_s), float(recorded["spent_s"]))
     except IntegrityError:
-        return anew
+        return Clock()
 
 
-def _can_go_on(sweep: Sweep) -> bool:
+def can_resume(store: Store) -> bool:
     """Whether Ray Tune's own state, and the record of every trial that it began, can be read.
 
-    Says so where it is begun anew, and strikes damaged records.
+    Logs what cannot be read, and deletes damaged records.
     """
-    store, whole = sweep.store, True
+    whole = True
     for name in store.list("trials", ".json"):
         try:
             read_outcome(store, name)
         except IntegrityError as error:
-            print(f"  {error}", flush=True)
+            log.info("%s", error)
             store.delete(name)
             whole = False
     if not whole:
@@ -268,18 +276,16 @@ def _can_go_on(sweep: Sweep) -> bool:
     try:
         lost = _ended(store) - len(store.list("trials", ".json"))
     except IntegrityError as error:
-        print(f"  {error}", flush=True)
+        log.info("%s", error)
         return False
     if lost > 0:
-        print(
-            f"  {store.path('trials')}: {lost} records are gone; their trials are trained again",
-            flush=True,
-        )
+        records = "1 record is" if lost == 1 else f"{lost} records are"
+        log.info("%s: %s gone; their trials are trained again", store.path("trials"), records)
     return lost <= 0
 
 
 def _ended(store: Store) -> int:
-    """How many trials Ray Tune takes for ended; raises IntegrityError if part of what it wrote cannot be read."""
+    """How many trials Ray Tune counts as ended; raises IntegrityError if its state is damaged."""
     remedy = "trials that are not over start over"
     files = store.list(RAY_TUNE, ".json")
     for name in files:
@@ -289,7 +295,7 @@ def _ended(store: Store) -> int:
         raise IntegrityError(f"{store.path(RAY_TUNE)}: is gone; {remedy}")
     with store.reading(states[-1], remedy):
         trials = [json.loads(trial) for trial, _ in store.read_json(states[-1])["trial_data"]]
-        return sum(trial["status"] in ("TERMINATED", "ERROR") for trial in trials)
+        return sum(trial["status"] in ENDED for trial in trials)
 
 
 def _resources(config: Config) -> Any:
@@ -299,14 +305,18 @@ def _resources(config: Config) -> Any:
 
 
 def _domains(sweep: Sweep) -> dict[str, Any]:
-    """The space as Ray Tune's; a choice by its number, as values may be lists."""
-    of = {
-        "choice": lambda d: tune.choice(list(range(len(d.values)))),
-        "uniform": lambda d: tune.uniform(*d.values),
-        "loguniform": lambda d: tune.loguniform(*d.values),
-        "randint": lambda d: tune.randint(d.values[0], d.values[1] + 1),
-    }
-    return {d.key: of[d.kind](d) for d in sweep.dimensions}
+    """The space in Ray Tune's terms."""
+    return {dimension.key: _domain(dimension) for dimension in sweep.dimensions}
+
+
+def _domain(dimension: Dimension) -> Any:
+    values = dimension.values
+    if dimension.kind in LISTS:  # by number, as the values may be lists themselves
+        return tune.choice(list(range(len(values))))
+    low, high = values
+    if dimension.kind == "randint":
+        return tune.randint(low, high + 1)
+    return tune.loguniform(low, high) if dimension.kind == "loguniform" else tune.uniform(low, high)
 
 
 def _search(sweep: Sweep) -> Any:
@@ -322,6 +332,5 @@ def _scheduler(sweep: Sweep) -> Any:
     settings = sweep.config.tune
     if settings.scheduler == "none":
         return None
-    swept = (v for d in sweep.dimensions if d.key == "train.epochs" for v in d.values)
-    longest = max([sweep.config.train.epochs, *swept])
+    longest = longest_trial(sweep.config, sweep.dimensions)
     return Rungs(sweep, max_t=longest, grace_period=settings.grace)

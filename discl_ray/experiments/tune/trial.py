@@ -1,8 +1,9 @@
-"""One trial of a sweep: in its own process, resumed bit for bit, or as a Ray Train run of several workers."""
+"""One trial of a sweep: in its own process, resumed bit for bit, or as a Ray Train run."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tempfile
 import time
@@ -17,6 +18,7 @@ from ray import tune
 from torch import Tensor
 
 from discl_ray.config import with_values
+from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.experiments.rows import PlannedRun, plan_run, table_of
@@ -25,21 +27,27 @@ from discl_ray.experiments.tune.outcomes import (
     DEV,
     METRICS,
     SEEN,
+    Seeded,
     Sweep,
     read_outcome,
     write_outcome,
 )
 from discl_ray.experiments.tune.space import Point
 from discl_ray.report.history import synthetic_seen
-from discl_ray.train.checkpoint import LoopState, load_checkpoint, save_checkpoint
+from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
 from discl_ray.train.images.table import ImageTable, open_table
 from discl_ray.train.loop import Report, loop
 
+log = logging.getLogger(__name__)
+
 ROWS = "rows.json"
+
+POLL_S = 0.5
+"""Seconds between two looks at the metrics of a Ray Train run."""
 
 
 def run_trial(parameters: Mapping[str, Any], *, sweep: Sweep) -> None:
-    """One trial, in the process that Ray Tune gave it; one that is over only says again what it said."""
+    """One trial, in the process Ray Tune gave it; one that is over only repeats its reports."""
     point = sweep.point(parameters)
     name = sweep.record(point)
     if sweep.store.exists(name):
@@ -55,27 +63,28 @@ def run_trial(parameters: Mapping[str, Any], *, sweep: Sweep) -> None:
         else:
             _under_ray_train(sweep, point, epochs)
     except Exception as error:
-        write_outcome(sweep, point, rows=None, epochs=epochs, reason=said_of(error))
+        write_outcome(sweep, point, rows=None, epochs=epochs, reason=one_line(error))
         raise
 
 
-def said_of(error: BaseException) -> str:
-    """An error on one line."""
+def one_line(error: BaseException) -> str:
+    """An error as one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def measured(
-    metrics: Sequence[Mapping[str, float]], bests: Sequence[float | None]
+    metrics: Sequence[Mapping[str, float]], bests: Sequence[Mapping[str, Any] | None]
 ) -> tuple[str, float]:
-    """The metric's name and its mean over seeds; of the best epoch so far where those weights are kept.
+    """The metric's name and its mean over seeds.
 
-    Raises DisclError if it is missing or no number.
+    Where the best weights are kept, `bests` holds the best epoch's `value` by seed, else None.
+
+    Raises DisclError if the metric is missing or not finite.
     """
-    name = next((n for n in METRICS if n in metrics[0]), METRICS[-1])
-    values = [
-        m.get(name, math.nan) if best is None else best
-        for m, best in zip(metrics, bests, strict=True)
-    ]
+    name = next((name for name in METRICS if name in metrics[0]), METRICS[-1])
+    values: list[float] = []
+    for own, best in zip(metrics, bests, strict=True):
+        values.append(own.get(name, math.nan) if best is None else best["value"])
     value = math.fsum(values) / len(values)
     if not math.isfinite(value):
         raise DisclError(f"{name} is {value}: there is nothing to judge the trial by")
@@ -83,7 +92,7 @@ def measured(
 
 
 class _Paused(Exception):
-    """Carries a report out of the loop, which is entered again with it."""
+    """Carries a report out of the loop, which is resumed from its state."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -97,8 +106,8 @@ class _SeedRun:
     table: ImageTable
     start: dict[str, Tensor] | None
 
-    def up_to_report(self, state: LoopState | None) -> Report:
-        """Trains from a state (None: from the start) to the next report: seeds take turns, and none is ahead."""
+    def up_to_report(self, state: Mapping[str, Any] | None) -> Report:
+        """Trains from a state (None: from the start) to the next report: seeds take turns."""
         job = self.planned.job
         controller = LocalController(job.curriculum, job.levels, job.seed)
 
@@ -122,75 +131,80 @@ class _SeedRun:
 
 
 def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
-    from discl_ray.train.run_files import load_weights
-
     torch.set_num_threads(1)
-    runs = []
-    for seeded in sweep.seeded:
-        config = with_values(seeded.config, point)
-        planned = plan_run(config, seeded.spectrum)
-        check_kept(planned, seeded.spectrum)
-        start = None if seeded.start is None else load_weights(seeded.start)
-        runs.append(
-            _SeedRun(
-                planned=planned, table=open_table(table_of(config, seeded.spectrum)), start=start
-            )
-        )
+    runs = [_seed_run(seeded, point) for seeded in sweep.seeded]
     states, rows = _resumed(len(runs))
     write_outcome(sweep, point, rows=rows, epochs=epochs)
     while not rows or rows[-1]["epoch"] < epochs:
         reports = [run.up_to_report(state) for run, state in zip(runs, states, strict=True)]
         states = [report.state for report in reports]
-        name, value = measured(
-            [report.metrics for report in reports],
-            [None if report.state.best is None else report.state.best.value for report in reports],
-        )
-        seen = _seen([list(report.state.history.values()) for report in reports])
-        rows = [
-            *rows,
-            {
-                DEV: value,
-                "metric": name,
-                "epoch": reports[0].epoch,
-                "lam": reports[0].metrics["lam"],
-                SEEN: seen,
-            },
-        ]
+        rows = [*rows, _row_of(reports)]
         with tempfile.TemporaryDirectory() as folder:
-            for number, report in enumerate(reports):
-                (part := Path(folder) / str(number)).mkdir()
-                save_checkpoint(part, report.state)
-            (Path(folder) / ROWS).write_text(json.dumps(rows))
+            _save(Path(folder), reports, rows)
+            # the record comes first: a rung may only know what a resumed sweep finds recorded
             write_outcome(sweep, point, rows=rows, epochs=epochs)
             tune.report(rows[-1], checkpoint=tune.Checkpoint.from_directory(folder))
 
 
+def _seed_run(seeded: Seeded, point: Point) -> _SeedRun:
+    from discl_ray.train.trainer import load_weights
+
+    config = with_values(seeded.config, point)
+    planned = plan_run(config, seeded.spectrum)
+    check_kept(planned, seeded.spectrum)
+    start = None if seeded.start is None else load_weights(seeded.start)
+    table = open_table(table_of(config, seeded.spectrum))
+    return _SeedRun(planned=planned, table=table, start=start)
+
+
+def _row_of(reports: Sequence[Report]) -> dict[str, Any]:
+    """One epoch's row of a trial, from the reports of its seeds."""
+    metrics = [report.metrics for report in reports]
+    name, value = measured(metrics, [report.state["best"] for report in reports])
+    histories = [list(report.state["curriculum"]["history"].values()) for report in reports]
+    return _row(name, value, reports[0].epoch, metrics[0]["lam"], _seen(histories))
+
+
+def _row(name: str, value: float, epoch: int, lam: object, seen: float | None) -> dict[str, Any]:
+    return {DEV: value, "metric": name, "epoch": epoch, "lam": lam, SEEN: seen}
+
+
+def _save(folder: Path, reports: Sequence[Report], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A trial's checkpoint: the state of each seed, and all rows so far."""
+    for number, report in enumerate(reports):
+        part = folder / str(number)
+        part.mkdir()
+        save_checkpoint(part, report.state)
+    (folder / ROWS).write_text(json.dumps(rows))
+
+
 def _seen(histories: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:
-    """Synthetic images of an epoch's records, the mean over seeds."""
+    """Synthetic images in the epochs of each seed, the mean over seeds; None if unknown."""
     found = [synthetic_seen(history) for history in histories]
     known = [number for number in found if number is not None]
     return sum(known) / len(known) if len(known) == len(found) else None
 
 
-def _resumed(seeds: int) -> tuple[list[LoopState | None], list[dict[str, Any]]]:
-    """States by seed and rows from the trial's checkpoint; from nothing if there is none, or it is damaged."""
+def _resumed(seeds: int) -> tuple[list[Mapping[str, Any] | None], list[dict[str, Any]]]:
+    """States by seed and rows from the trial's checkpoint; none if it is missing or damaged."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
+        with checkpoint.as_directory() as name:
+            folder = Path(name)
             try:
-                return [load_checkpoint(Path(folder) / str(i)) for i in range(seeds)], json.loads(
-                    (Path(folder) / ROWS).read_text()
-                )
+                rows = json.loads((folder / ROWS).read_text())
+                return [load_checkpoint(folder / str(seed)) for seed in range(seeds)], rows
             except (IntegrityError, OSError, ValueError) as error:
-                print(f"warning: {error}; the trial starts over", flush=True)
+                log.warning("%s; the trial starts over", error)
     return [None] * seeds, []
 
 
 def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
-    """A trial of several workers: a Ray Train run, whose metrics are passed on while it trains. It resumes by itself."""
-    from discl_ray.train.run_files import METRICS as WRITTEN
-    from discl_ray.train.run_files import load_weights, read_history
-    from discl_ray.train.trainer import train
+    """A trial of several workers: a Ray Train run, which resumes by itself.
+
+    Its metrics are passed on while it trains.
+    """
+    from discl_ray.train.trainer import load_weights, train
 
     (seeded,) = sweep.seeded
     config = with_values(seeded.config, point)
@@ -198,10 +212,9 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
     check_kept(planned, seeded.spectrum)
     run = sweep.store.within(f"trials/{planned.store.name}")
     start = None if seeded.start is None else load_weights(seeded.start)
-    rows: list[dict[str, Any]] = []
-    write_outcome(sweep, point, rows=rows, epochs=epochs)
-    label = sweep.record(point)
+    write_outcome(sweep, point, rows=[], epochs=epochs)
     table = table_of(config, seeded.spectrum)
+    follower = _Follower(sweep, point, run, best=config.train.keep == "best")
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(
             train,
@@ -209,36 +222,47 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
             run=run,
             table=table,
             epochs=epochs,
-            label=label,
+            label=sweep.record(point),
             start=start,
             guarded=True,
         )
         ended = False
         while not ended:
-            ended = training.done()
-            best: float | None = None
-            history = read_history(run) if run.exists(WRITTEN) else []
-            for number, found in enumerate(history, 1):
-                if not any(name in found for name in METRICS):
-                    continue
-                _, value = measured([found], [None])
-                best = value if best is None else max(best, value)
-                if rows and found["epoch"] <= rows[-1]["epoch"]:
-                    continue
-                name, value = measured([found], [best if config.train.keep == "best" else None])
-                seen = _seen([history[:number]])
-                rows.append(
-                    {
-                        DEV: value,
-                        "metric": name,
-                        "epoch": found["epoch"],
-                        "lam": found["lam"],
-                        SEEN: seen,
-                    }
-                )
-                write_outcome(sweep, point, rows=rows, epochs=epochs)
-                tune.report(rows[-1])
-            time.sleep(0.0 if ended else 0.5)
+            ended = training.done()  # asked first, so that the last epoch is read after the end
+            follower.report_new(epochs)
+            time.sleep(0.0 if ended else POLL_S)
         training.result()
-    if not rows or rows[-1]["epoch"] < epochs:
+    if not follower.rows or follower.rows[-1]["epoch"] < epochs:
         raise DisclError("the run ended without a metric on val")
+
+
+class _Follower:
+    """Reports each new epoch of a Ray Train run to Ray Tune."""
+
+    def __init__(self, sweep: Sweep, point: Point, run: Store, *, best: bool) -> None:
+        self.sweep = sweep
+        self.point = point
+        self.run = run
+        self.best = best
+        """Whether the best weights are kept, so that the best value so far counts."""
+        self.rows: list[dict[str, Any]] = []
+
+    def report_new(self, epochs: int) -> None:
+        """Records and reports the epochs with a metric that were not reported before."""
+        from discl_ray.train.trainer import METRICS as WRITTEN
+        from discl_ray.train.trainer import read_history
+
+        history = read_history(self.run) if self.run.exists(WRITTEN) else []
+        best = -math.inf
+        for number, found in enumerate(history, 1):
+            if not any(name in found for name in METRICS):
+                continue
+            name, value = measured([found], [None])
+            best = max(best, value)
+            if self.rows and found["epoch"] <= self.rows[-1]["epoch"]:
+                continue
+            seen = _seen([history[:number]])
+            value = best if self.best else value
+            self.rows.append(_row(name, value, found["epoch"], found["lam"], seen))
+            write_outcome(self.sweep, self.point, rows=self.rows, epochs=epochs)
+            tune.report(self.rows[-1])
