@@ -181,7 +181,7 @@ def run_of(planned: PlannedRun, spec: RowSpec) -> Store:
 
 
 def _beside(config: Config, name: str) -> Store:
-    """A folder of a comparison: under the same root as the runs of `make train`, apart from them."""
+    """A folder of a comparison: under the root of the runs of `make train`, apart from them."""
     return run_store(config.run.root, config.run.name, f"compare/{name}")
 
 

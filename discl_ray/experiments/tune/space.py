@@ -58,7 +58,7 @@ class Dimension:
     """The candidates of a list; the ends of a range."""
 
     def candidates(self) -> tuple[Any, ...]:
-        """Every value of a list; of a range its ends and one between, for keys without fractions."""
+        """Every value of a list; of a range its ends and one between, to find integer keys."""
         if self.kind in LISTS:
             return self.values
         low, high = self.values
