@@ -165,7 +165,7 @@ class _Seed:
 
 def _read_weights(store: Store) -> dict[str, Tensor] | None:
     """A run's weights; None if there are none, or they are damaged."""
-    from discl_ray.train.trainer import load_weights
+    from discl_ray.train.run_files import load_weights
 
     try:
         return load_weights(store, AGAIN) if store.exists(WEIGHTS) else None

@@ -28,7 +28,8 @@ def train_row(
     is_start: bool = False,
 ) -> tuple[PlannedRun, dict[str, Tensor]]:
     """Trains one row under Ray Train (or the start run); finished runs are not run again."""
-    from discl_ray.train.trainer import read_history, train
+    from discl_ray.train.run_files import read_history
+    from discl_ray.train.trainer import train
 
     planned = plan_run(config, spectrum, start=is_start)
     with locked(planned.store):

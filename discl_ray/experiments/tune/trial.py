@@ -34,7 +34,7 @@ from discl_ray.experiments.tune.outcomes import (
 )
 from discl_ray.experiments.tune.space import Point
 from discl_ray.report.history import synthetic_seen
-from discl_ray.train.checkpoint import load_checkpoint, save_checkpoint
+from discl_ray.train.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from discl_ray.train.images.table import ImageTable, open_table
 from discl_ray.train.loop import Report, loop
 
@@ -73,18 +73,18 @@ def one_line(error: BaseException) -> str:
 
 
 def measured(
-    metrics: Sequence[Mapping[str, float]], bests: Sequence[Mapping[str, Any] | None]
+    metrics: Sequence[Mapping[str, float]], bests: Sequence[float | None]
 ) -> tuple[str, float]:
     """The metric's name and its mean over seeds.
 
-    Where the best weights are kept, `bests` holds the best epoch's `value` by seed, else None.
+    Where the best weights are kept, `bests` holds the best epoch's metric by seed, else None.
 
     Raises DisclError if the metric is missing or not finite.
     """
     name = next((name for name in METRICS if name in metrics[0]), METRICS[-1])
     values: list[float] = []
     for own, best in zip(metrics, bests, strict=True):
-        values.append(own.get(name, math.nan) if best is None else best["value"])
+        values.append(own.get(name, math.nan) if best is None else best)
     value = math.fsum(values) / len(values)
     if not math.isfinite(value):
         raise DisclError(f"{name} is {value}: there is nothing to judge the trial by")
@@ -106,7 +106,7 @@ class _SeedRun:
     table: ImageTable
     start: dict[str, Tensor] | None
 
-    def up_to_report(self, state: Mapping[str, Any] | None) -> Report:
+    def up_to_report(self, state: LoopState | None) -> Report:
         """Trains from a state (None: from the start) to the next report: seeds take turns."""
         job = self.planned.job
         controller = LocalController(job.curriculum, job.levels, job.seed)
@@ -147,7 +147,7 @@ def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
 
 
 def _seed_run(seeded: Seeded, point: Point) -> _SeedRun:
-    from discl_ray.train.trainer import load_weights
+    from discl_ray.train.run_files import load_weights
 
     config = with_values(seeded.config, point)
     planned = plan_run(config, seeded.spectrum)
@@ -160,8 +160,9 @@ def _seed_run(seeded: Seeded, point: Point) -> _SeedRun:
 def _row_of(reports: Sequence[Report]) -> dict[str, Any]:
     """One epoch's row of a trial, from the reports of its seeds."""
     metrics = [report.metrics for report in reports]
-    name, value = measured(metrics, [report.state["best"] for report in reports])
-    histories = [list(report.state["curriculum"]["history"].values()) for report in reports]
+    bests = [report.state.best for report in reports]
+    name, value = measured(metrics, [None if best is None else best.value for best in bests])
+    histories = [list(report.state.history.values()) for report in reports]
     return _row(name, value, reports[0].epoch, metrics[0]["lam"], _seen(histories))
 
 
@@ -185,7 +186,7 @@ def _seen(histories: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:
     return sum(known) / len(known) if len(known) == len(found) else None
 
 
-def _resumed(seeds: int) -> tuple[list[Mapping[str, Any] | None], list[dict[str, Any]]]:
+def _resumed(seeds: int) -> tuple[list[LoopState | None], list[dict[str, Any]]]:
     """States by seed and rows from the trial's checkpoint; none if it is missing or damaged."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
@@ -204,7 +205,8 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
 
     Its metrics are passed on while it trains.
     """
-    from discl_ray.train.trainer import load_weights, train
+    from discl_ray.train.run_files import load_weights
+    from discl_ray.train.trainer import train
 
     (seeded,) = sweep.seeded
     config = with_values(seeded.config, point)
@@ -249,8 +251,8 @@ class _Follower:
 
     def report_new(self, epochs: int) -> None:
         """Records and reports the epochs with a metric that were not reported before."""
-        from discl_ray.train.trainer import METRICS as WRITTEN
-        from discl_ray.train.trainer import read_history
+        from discl_ray.train.run_files import METRICS as WRITTEN
+        from discl_ray.train.run_files import read_history
 
         history = read_history(self.run) if self.run.exists(WRITTEN) else []
         best = -math.inf

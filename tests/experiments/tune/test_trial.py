@@ -28,7 +28,7 @@ def test_the_metric_is_the_mean_over_seeds_and_that_of_the_weights_that_are_kept
     )
     both = {"val_top1_overall": 40.0, "val_macro_f1_ood": 30.0}
     assert measured([both], [None]) == ("val_macro_f1_ood", 30.0)
-    assert measured([both], [{"value": 35.0}]) == ("val_macro_f1_ood", 35.0)
+    assert measured([both], [35.0]) == ("val_macro_f1_ood", 35.0)
 
 
 def test_an_error_is_one_line() -> None:
