@@ -1,5 +1,3 @@
-# pyright: reportArgumentType=false
-# (pyarrow's annotations leave out the forms by column that its documentation gives)
 """A run's files: written whole or not at all, on any file system pyarrow opens.
 
 On a local disk a file appears by temporary name, fsync and rename; on an object store a single PUT
