@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from discl_ray.core import outside
+from discl_ray.core import outside, presets
 from discl_ray.core.ids import stable_id
 from discl_ray.core.settings import (
     RECORDED,
@@ -255,10 +255,11 @@ def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[st
 
 def _read(file: str | Path) -> DictConfig:
     """A YAML file's sections."""
-    path = Path(file).expanduser()
+    path = presets.find(file)
     if not path.is_file():
         what = "is no regular file" if path.exists() else "no such file"
-        raise ConfigError(f"{file}: {what}; `--config conf/digits_lt.yaml` is the default")
+        known = ", ".join(presets.names())
+        raise ConfigError(f"{file}: {what}; nor one of the presets, which are {known}")
     try:
         found = OmegaConf.load(path)
     except (

@@ -1,66 +1,9 @@
-"""Makes the spectrum: hard samples -> plan -> diffusion actors -> CLIP actors -> Parquet.
-
-    python jobs/generate.py --config conf/digits_lt.yaml plan.replicas=4
-    ray job submit --working-dir . -- python jobs/generate.py run.root=/shared/runs
-
-The default takes under two minutes on two cores. Rerunning resumes; rerunning a finished run makes nothing.
-"""
+"""`discl-ray generate` as a script: discl_ray/commands/generate.py."""
 
 from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
+    from discl_ray.cli import run_command
 
-from discl_ray.cli import run_job
-from discl_ray.cluster.checks import refuse
-from discl_ray.config import PLUMBING, Config
-from discl_ray.core.run_directory import MANIFEST, locked
-from discl_ray.core.schema import FILE
-from discl_ray.data import summarize_samples
-from discl_ray.process.calls import next_command
-from discl_ray.report.acceptance import made_words, nothing_kept_words, real_words
-from discl_ray.report.card import write_card, write_verdicts
-from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
-from discl_ray.spectrum.read import open_spectrum, with_images
-from discl_ray.synthesize.checks import MAKING, crew
-from discl_ray.synthesize.layout import lay_out
-from discl_ray.synthesize.rounds import generate
-from discl_ray.synthesize.run import prepare
-from discl_ray.synthesize.summary import describe, summarize, warnings
-
-
-def job(config: Config) -> None:
-    run = prepare(config)
-    store, samples = run.store, run.samples
-    finished = store.exists(MANIFEST)
-    if not finished:  # a finished run needs no room: it is looked at, on whatever machine
-        refuse(config, MAKING)
-    print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
-    with locked(store):
-        lay_out(run)
-        print(
-            f"plan · {store.base}\n{describe(run, None if finished else crew(config))}", flush=True
-        )
-        for warning in warnings(run):
-            print(f"  warning: {warning}", flush=True)
-        note = PLUMBING if config.plumbing_test else ""
-        write_card(store, config, samples.classes, note)
-        made_now = bool(generate(run))
-        spectrum = open_spectrum(store, config.filter, [FILE.name])
-        write_card(store, config, samples.classes, note)
-        write_verdicts(store, spectrum)
-        shown = pick_shown(run.hard)
-        cells = with_images(store, made_from(spectrum, shown))
-        store.write("contact_sheet.png", contact_sheet(cells, shown, note=note))
-        print(f"spectrum · filter {config.filter.mode}\n{summarize(run)}")
-        print(real_words(spectrum, config.filter))
-        if note:
-            print(f"  {note}")
-        told = made_words(spectrum, made_now=made_now)
-        print(f"{told} · look at {store.path('contact_sheet.png')} · next: {next_command('train')}")
-        if empty := nothing_kept_words(spectrum, config.filter):
-            print(empty)
-
-
-if __name__ == "__main__":
-    run_job(__doc__, job)
+    run_command("generate")

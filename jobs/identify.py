@@ -1,87 +1,9 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""Which images are hard: how many of each class, whose labels are suspect, and a picture of the hardest.
-
-    python jobs/identify.py --config conf/digits_wild.yaml hard.quantile=0.1
-    ray job submit --working-dir . -- python jobs/identify.py run.root=/shared/runs
-
-By class count this only counts. By confidence a classifier predicts every train and val image first; `make generate` goes by what
-is written here. Another cut is another query: it predicts nothing again.
-"""
+"""`discl-ray identify` as a script: discl_ray/commands/identify.py."""
 
 from discl_ray.process.stopping import listen
 
 if __name__ == "__main__":
     listen()  # before the imports, which take their time
+    from discl_ray.cli import run_command
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from discl_ray.cli import run_job
-from discl_ray.config import PLUMBING, Config
-from discl_ray.core.run_directory import run_store
-from discl_ray.data import Samples, read_samples, summarize_samples
-from discl_ray.plan.hardness import describe_rule, hard_samples, hardness
-from discl_ray.plan.prompts import load_prompts
-from discl_ray.process.calls import next_command
-from discl_ray.report.hardest import (
-    agreement,
-    class_table,
-    hardest_rows,
-    hardest_sheet,
-    tail_rows,
-    tail_sheet,
-)
-from discl_ray.synthesize.run import predictions_store
-
-SHEET = "hardest.png"
-
-
-def job(config: Config) -> None:
-    prompts = load_prompts(config.prompts)
-    samples = read_samples(
-        config.data,
-        config.seed,
-        run_store(config.run.root, config.run.name, ""),
-        num_cpus=config.run.num_cpus,
-    )
-    prompts.check(samples.classes)
-    print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
-    by_confidence = config.hard.rule == "confidence"
-    predictions, place = None, samples.store
-    if by_confidence:
-        from discl_ray.experiments.identify import (
-            identify,
-        )  # takes seconds; what is wrong has been said by now
-
-        place = predictions_store(config, samples, prompts)
-        print(f"predictions · {place.base}", flush=True)
-        predictions = identify(config, samples, prompts)
-    judged = hardness(samples.table, config.hard, predictions)
-    rule = describe_rule(judged, config.hard)
-    print(
-        f"hard · {rule}\n"
-        + (f"  {agreement(judged)}\n" if by_confidence else "")
-        + class_table(judged),
-        flush=True,
-    )
-    sources = hard_samples(samples.table, config.hard, predictions)  # ends here if there are none
-    place.write(SHEET, _sheet(config, samples, judged, rule))
-    probes = sources["split"].to_pylist().count("val")
-    words = f"{sources.num_rows - probes} hard training images, {probes} val images for probes"
-    print(f"{words} · look at {place.path(SHEET)} · next: {next_command('preview')}")
-
-
-def _sheet(config: Config, samples: Samples, judged: pa.Table, rule: str) -> bytes:
-    by_confidence = config.hard.rule == "confidence"
-    shown = hardest_rows(judged) if by_confidence else tail_rows(judged)
-    places = pc.index_in(shown["sample_id"], samples.table["sample_id"].combine_chunks())
-    images = samples.with_images(samples.table.take(places))
-    note = PLUMBING if config.plumbing_test else ""
-    if by_confidence:
-        return hardest_sheet(shown, images, samples.classes, title=rule, note=note)
-    return tail_sheet(shown, images, judged, title=rule, note=note)
-
-
-if __name__ == "__main__":
-    run_job(__doc__, job)
+    run_command("identify")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from discl_ray.cli import arguments
 from discl_ray.config import PHASE_1, PHASE_2, Config, dump_config, load_config, part_hash
 from discl_ray.core.settings import Settings
 from discl_ray.errors import ConfigError
@@ -414,12 +413,3 @@ def test_a_job_says_what_is_wrong_before_it_imports_pytorch_or_ray(job):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert "did you mean 'epochs'" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "words",
-    ["a=1 --config x.yaml b=2 --config y.yaml c=3", "--config x.yaml --config y.yaml a=1 b=2 c=3"],
-)
-def test_files_and_overrides_may_stand_in_any_order(words):
-    asked = arguments(None, words.split())
-    assert (asked.config, asked.overrides) == (["x.yaml", "y.yaml"], ["a=1", "b=2", "c=3"])

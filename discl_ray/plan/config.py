@@ -22,6 +22,7 @@ class HardConfig(Settings):
     """The rule for hardness."""
 
     rule: Literal["class_count", "confidence"] = "class_count"
+    """Hard are the images of rare classes, or those of which a classifier is not confident."""
     below: int = Field(default=6, ge=1)
     """class_count: classes with fewer training images than this are hard."""
     method: Literal["zero_shot", "out_of_fold"] = "zero_shot"

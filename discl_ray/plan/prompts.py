@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from discl_ray.core import presets
 from discl_ray.core.ids import stable_id
 from discl_ray.core.storage import check_regular
 from discl_ray.data.names import code_like
@@ -141,7 +142,7 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 def _read(name: str) -> Any:
     """The content of a YAML or JSON file."""
-    path = Path(name)
+    path = presets.find(name)
     try:
         check_regular(path)
         text = path.read_text(encoding="utf-8-sig")

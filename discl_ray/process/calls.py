@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from pathlib import Path
 from discl_ray.process.masking import masked
 
 JOBS = ("identify", "preview", "generate", "train", "compare", "tune", "doctor")
+
+CONSOLE = "discl-ray"
+"""The console command that the package installs."""
 
 BY_MAKE = "DISCL_RAY_BY_MAKE"
 """Set by the Makefile for the jobs it runs: the targets that make was called with."""
@@ -47,6 +51,10 @@ class Call:
     rest: tuple[str, ...]
     """Overrides and options, in order."""
     python: str = "python"
+    entry: tuple[str, ...] = ()
+    """The words before the job's name, if the console command was called."""
+    name: str = ""
+    """The job's name behind them."""
     targets: tuple[str, ...] = ()
     """Targets that make was called with; empty if the job was not called by make."""
     submitted: bool = False
@@ -56,14 +64,18 @@ class Call:
         cls, argv: Sequence[str], environment: Mapping[str, str], python: str = "python"
     ) -> Call:
         """The call with these words."""
-        files, rest = split_words(argv[1:])
         script = argv[0] if argv else ""
+        entry = _entry(script, _near(python))
+        name = argv[1] if entry and len(argv) > 1 else ""
+        files, rest = split_words(argv[2:] if entry else argv[1:])
         is_job = Path(script).parent.name == "jobs" and Path(script).suffix == ".py"
         return cls(
-            script=script if is_job else "",
+            script=script if is_job or name in JOBS else "",
             files=files,
             rest=rest,
             python=_near(python),
+            entry=entry,
+            name=name,
             targets=tuple(environment.get(BY_MAKE, "").split()),
             submitted="RAY_JOB_CONFIG_JSON_ENV_VAR" in environment,
         )
@@ -76,7 +88,7 @@ class Call:
     @property
     def job(self) -> str:
         """The job's name; empty if this process is no job."""
-        return Path(self.script).stem if self.script else ""
+        return self.name or Path(self.script).stem if self.script else ""
 
     def command(
         self,
@@ -98,11 +110,11 @@ class Call:
             targets = (job,) if job else self.targets or (self.job,)
             configured = _variable("CONF", _files_of(job or self.job, files))
             return " ".join(["make", *targets, *configured, *_variable("ARGS", words)])
-        return self._by_python(job or self.job, files, words)
+        return self._by_shell(job or self.job, files, words)
 
-    def _by_python(self, job: str, files: Sequence[str], words: Sequence[str]) -> str:
+    def _by_shell(self, job: str, files: Sequence[str], words: Sequence[str]) -> str:
         script = Path(self.script).with_name(f"{job}.py")
-        parts = [self.python, str(script)]
+        parts = [*self.entry, job] if self.entry else [self.python, str(script)]
         for file in files:
             parts += ["--config", file]
         command = shlex.join([*parts, *words])
@@ -159,6 +171,15 @@ def split_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
         else:
             rest.append(word)
     return tuple(files), tuple(rest)
+
+
+def _entry(script: str, python: str) -> tuple[str, ...]:
+    """How the console command is called, if this is it: by its name where the shell finds it by that."""
+    if Path(script).name == CONSOLE:
+        return (CONSOLE,) if shutil.which(CONSOLE) == script else (_near(script),)
+    if Path(script).name == "__main__.py" and Path(script).parent.name == "discl_ray":
+        return (python, "-m", "discl_ray")
+    return ()
 
 
 def _files_of(job: str, files: tuple[str, ...]) -> tuple[str, ...]:

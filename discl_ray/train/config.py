@@ -73,6 +73,7 @@ class TrainConfig(Settings):
     learning_rate: float = Field(default=1e-3, gt=0)
     """At its highest; falls to zero on a cosine."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """Strength of the decay of weights."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
     augment: AugmentConfig = AugmentConfig()

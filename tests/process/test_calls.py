@@ -140,6 +140,35 @@ def test_options_of_a_job_are_repeated_for_it_and_left_out_for_others():
     assert compare.command("generate") == "python jobs/generate.py seed=1"
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("/nowhere/bin/discl-ray", "/nowhere/bin/discl-ray"),
+        ("/lib/discl_ray/__main__.py", "python -m discl_ray"),
+    ],
+)
+def test_who_calls_the_console_command_is_told_it(typed, shown):
+    words = [typed, "generate", "--config", "digits_lt", "seed=1"]
+    console = Call.of(words, {}, "python")
+    assert console.job == "generate"
+    assert console.command() == f"{shown} generate --config digits_lt seed=1"
+    assert console.command("train") == f"{shown} train --config digits_lt seed=1"
+    submitted = Call.of(words, {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, "python")
+    assert submitted.command("train").startswith(f"ray job submit --working-dir . -- {shown} train")
+
+
+def test_the_console_command_is_named_as_the_shell_finds_it(tmp_path, monkeypatch):
+    command = tmp_path / "discl-ray"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Call.of([str(command), "tune"], {}).command("train") == "discl-ray train"
+
+
+def test_the_console_command_without_a_job_is_no_job():
+    assert Call.of(["/bin/discl-ray", "--help"], {}).script == ""
+
+
 def test_what_is_no_job_is_told_make(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "tests"])
     assert next_command("train") == "make train"
