@@ -1,1 +1,1 @@
-"""Training on tables: the image table, augmentation, models, losses, the epoch loop, and the Ray Train edge."""
+"""Training on tables: image table, augmentation, models, losses, epoch loop, and Ray Train."""

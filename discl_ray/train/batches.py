@@ -82,7 +82,7 @@ class Batches:
         return sum(map(len, self.places))
 
     def share(self, number: int) -> Batch | None:
-        """This worker's share of a global batch; None if the batch is too small for it to have one."""
+        """This worker's share of a global batch; None if the batch is too small for one."""
         places = self.places[number]
         own = places[self.world.rank :: self.world.size]
         if not len(own):

@@ -121,6 +121,6 @@ def _check_sums(folder: Path) -> None:
 
 
 def kept_weights(folder: Path) -> Path:
-    """The file of the weights that a finished run leaves: the best if they were kept, else the last."""
+    """The file of the weights that a finished run leaves: the best if kept, else the last."""
     best = folder / BEST
     return best if best.is_file() else folder / MODEL

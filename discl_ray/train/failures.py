@@ -1,6 +1,7 @@
-"""What ends a Ray Train run, and what is said of it.
+"""Errors that end a Ray Train run, and their reason in one sentence.
 
-Ray Train's controller imports what its callbacks are made of: this module leaves PyTorch out, which takes seconds to import.
+Ray Train's controller imports the modules of its callbacks: this one leaves out PyTorch, which
+takes seconds to import.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from discl_ray.errors import DisclError
 
 
 class Final(ray.train.UserCallback):
-    """Ends a run at an error of our own, which would come again: Ray Train takes up what raises in a worker, not what raises here."""
+    """Fails fast on DisclError: it is deterministic, and Ray Train would retry it.
+
+    Ray Train retries what a worker raises, not what a callback raises.
+    """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train's controller; raises DisclError if a worker did."""
@@ -23,7 +27,7 @@ class Final(ray.train.UserCallback):
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong in a worker, without Ray's pages around it."""
+    """What went wrong in a worker, without Ray's traceback."""
     failures = [
         *(getattr(error, "worker_failures", None) or {}).values(),
         getattr(error, "controller_failure", None),
@@ -37,10 +41,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def _own_error(error: BaseException) -> str | None:
-    """The message of a DisclError, or of one in a traceback that Ray Train made of it; None for any other error."""
-    within = getattr(
-        error, "cause", None
-    )  # Ray's wrapper looks like what it wraps, and prints as pages
+    """The message of a DisclError, or of one in Ray Train's traceback; None for other errors."""
+    # Ray's wrapper is an instance of the wrapped error's class, but its text is a traceback
+    within = getattr(error, "cause", None)
     if isinstance(within, DisclError):
         return str(within)
     if isinstance(error, DisclError):

@@ -1,6 +1,7 @@
-"""Ray Train's workers on GPUs: each looks at its device before they find each other.
+"""Ray Train's workers on GPUs: each checks its device before the process group is formed.
 
-Without CUDA their process group would only say that NCCL needs it. Ray Train's controller imports this module.
+Without CUDA the process group's error would only say that NCCL needs it. Ray Train's controller
+imports this module.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from discl_ray.models.device import training_device
 
 class _Checked(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """Called by Ray Train once the workers are there; raises a worker's ModelError if it cannot use its GPU."""
+        """Called by Ray Train once the workers run.
+
+        Raises a worker's ModelError if it cannot use its GPU.
+        """
         if isinstance(backend_config, OnGpu):
             worker_group.execute(training_device, True, backend_config.precision)
         super().on_start(worker_group, backend_config)
@@ -23,11 +27,11 @@ class _Checked(_TorchBackend):
 
 @dataclass
 class OnGpu(TorchConfig):
-    """Of workers that have reserved a GPU each."""
+    """Configuration of workers that have reserved a GPU each."""
 
     precision: str = "fp32"
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
-        """What sets the workers up."""
+        """The class that sets the workers up."""
         return _Checked

@@ -318,7 +318,7 @@ class _Run:
             ) from error
 
     def _probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Class probabilities of table rows, (N, C): each worker predicts a part, all get the whole."""
+        """Class probabilities of table rows, (N, C); each worker predicts a part of them."""
         count = len(rows)
         found = torch.zeros(count, len(self.job.counts), device=self.device)
         predict = self.learner.predictor()

@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder: weights, metrics by epoch, and a manifest when it is done.
+"""What a training run leaves in its folder: weights, metrics by epoch, and in the end a manifest.
 
 This module leaves PyTorch and Ray out until weights are read.
 """

@@ -1,4 +1,4 @@
-"""By how many workers a training run is trained, and on what."""
+"""Number and devices of the workers of a training run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from discl_ray.config import Config
 
 
 def training(config: Config, begun: Workers | None = None) -> Workers:
-    """The workers of a training run on the cluster there is; `begun` are those that it was begun with.
+    """The workers of a training run on this cluster; `begun` are those that it was begun with.
 
     Raises SetupError if what is asked for does not fit.
     """
-    return workers(
-        config.train.workers, config.train.use_gpu, config.train.batch, present(config.run), begun
-    )
+    train = config.train
+    there = present(config.run)
+    return workers(train.workers, train.use_gpu, train.batch, there, begun)
 
 
 def each_alone(config: Config, number: int = 1) -> Config:
-    """The configuration of a job that trains many runs at once, each by `number` workers: with the workers and the devices decided.
+    """The configuration of a job that trains many runs at once, each with `number` workers.
 
-    Raises SetupError if what is asked for does not fit.
+    Workers and devices are decided in it. Raises SetupError if what is asked for does not fit.
     """
     train = config.train.model_copy(update={"workers": number})
     found = training(config.model_copy(update={"train": train}))
@@ -29,9 +29,9 @@ def each_alone(config: Config, number: int = 1) -> Config:
 
 
 def check_training(config: Config) -> str:
-    """Whether the workers of a training run have room."""
+    """The workers of a training run, in words; raises SetupError if they do not fit."""
     return str(training(config))
 
 
 TRAINING: tuple[tuple[str, Check], ...] = (("training", check_training),)
-"""Of a job that trains."""
+"""Checks of a job that trains."""

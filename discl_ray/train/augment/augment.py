@@ -50,8 +50,8 @@ PARAMETERS = SEQUENCE + STEPS * DRAWS
 """Random numbers for one image."""
 
 CAPTION = PARAMETERS - 1
-"""Which caption a CLIP's image has. The column is shared with the seed of the last operation, which a
-CLIP's images never go through."""
+"""Which caption a CLIP's image has. It is the column of the last operation's seed, too: a CLIP's
+images go through no operations."""
 
 
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:
@@ -77,7 +77,8 @@ def draw_parameters(count: int, *, seed: int, epoch: int, stream: int = 0) -> Fl
     if stream:
         key.append(stream)
     first = np.random.default_rng(key).random((count, 4))
-    rest = np.random.default_rng([seed, epoch, 0xA60, stream]).random((count, PARAMETERS - 4))
+    others = np.random.default_rng([seed, epoch, 0xA60, stream])
+    rest = others.random((count, PARAMETERS - 4))
     return np.concatenate([first, rest], axis=1)
 
 
@@ -153,7 +154,8 @@ def _sequence(
             rows = np.flatnonzero(active & (chosen == number))
             index = torch.from_numpy(rows)
             operation = OPS[names[int(number)]]
-            x[index] = operation(x[index], magnitude[rows, step], draws[rows, step, 2:])
+            direction_and_seed = draws[rows, step, 2:]
+            x[index] = operation(x[index], magnitude[rows, step], direction_and_seed)
     return x
 
 

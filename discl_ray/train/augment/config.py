@@ -1,4 +1,4 @@
-"""What may be done to a training image before the classifier sees it. Pure, so that the configuration can hold it."""
+"""Augmentation of training images. Pure, so that the configuration can hold it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from pydantic import Field
 from discl_ray.core.settings import Settings
 
 STEPS = 10
-"""Operations that one image may go through at the most."""
+"""Most operations that one image may go through."""
 
 
 class AugmentConfig(Settings):
     """Augmentation of training images; val and test are never augmented."""
 
     kind: Literal["standard", "strong", "cuda"] = "standard"
-    """`standard`: crop, flip, shift and jitter as below. `strong`: colour and texture operations besides. `cuda`: operations whose
-    number and magnitude grow by class with what the model gets right (Ahn et al., ICLR 2023)."""
+    """`standard`: crop, flip, shift and jitter as below. `strong`: colour and texture operations as
+    well. `cuda`: operations whose number and magnitude grow by class with what the model predicts
+    correctly (Ahn et al., ICLR 2023)."""
     shift: int = Field(default=2, ge=0)
     """Largest random shift, in pixels; edges are repeated."""
     jitter: float = Field(default=0.1, ge=0)
     """Spread of random gain and offset, in standard deviations of the image."""
     flip: bool = False
-    """Mirrors half the images left to right; not for digits."""
+    """Mirrors half the images left to right; not for letters or digits."""
     crop: float = Field(default=1.0, gt=0, le=1)
-    """Least share of the area that a random crop keeps, at aspects of 3/4 to 4/3; 1 crops nothing. The only one of these that a
-    CLIP's images know; its default there is 0.9."""
+    """Smallest share of the area that a random crop keeps, at aspects of 3/4 to 4/3; 1 crops
+    nothing. The only augmentation of a CLIP's images; its default there is 0.9."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
     """Mixes each image and its loss with another's of the batch."""
     mix_alpha: float = Field(default=1.0, gt=0)

@@ -1,6 +1,7 @@
-"""MixUp and CutMix: each image of a global batch with another's, the same for any division of the batch between workers.
+"""MixUp and CutMix: each image of a global batch with another's.
 
-The loss is share * L(label) + (1 - share) * L(partner's label).
+They are the same however the batch is divided between workers. The loss is share * L(label) +
+(1 - share) * L(partner's label).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ class Mix:
     """How a global batch is mixed."""
 
     partner: NDArray[np.int64]
-    """For each place of the batch the place it is mixed with: a permutation of the batch's places."""
+    """For each place of the batch its partner's: a permutation of the batch's places, (n,)."""
     share: float
-    """Lambda: how much of an image is its own, in [0, 1]; for CutMix by the box's area as it was cut."""
+    """How much of an image is its own, in [0, 1]; for CutMix by the area of the clipped box."""
     box: tuple[int, int, int, int] | None = None
-    """What is the partner's in CutMix: top, bottom, left, right in pixels, ends excluded."""
+    """CutMix: the partner's part: top, bottom, left, right in pixels, ends excluded."""
 
 
 def draw_mix(
@@ -34,35 +35,39 @@ def draw_mix(
     alpha: float,
     side: int,
 ) -> Mix:
-    """The mix of one global batch of images of `side` x `side` pixels; a function of (seed, epoch, places) alone.
+    """The mix of one global batch of images of `side` x `side` pixels.
 
-    lambda ~ Beta(alpha, alpha), one for the batch, as in Zhang et al. 2018 (mixup, section 2) and Yun et al. 2019 (CutMix, Eq. 2:
-    the box has sides sqrt(1 - lambda) and its centre anywhere; what would lie outside is cut off, and lambda follows).
+    A function of (seed, epoch, places) alone. The share is drawn from Beta(alpha, alpha), one for
+    the batch, as in Zhang et al. 2018 (mixup, section 2) and Yun et al. 2019 (CutMix, Eq. 2: the
+    box has sides sqrt(1 - share) and its centre anywhere; it is clipped to the image, and the share
+    follows).
     """
     own = np.asarray(places, dtype=np.int64)
     if kind == "none" or not len(own):
         return Mix(partner=own, share=1.0)
     rng = np.random.default_rng([seed, epoch, 0x313, int(own[0])])
-    partner, share = own[rng.permutation(len(own))], float(rng.beta(alpha, alpha))
+    partner = own[rng.permutation(len(own))]
+    share = float(rng.beta(alpha, alpha))
     if kind == "mixup":
         return Mix(partner=partner, share=share)
     half = int(0.5 * np.sqrt(1 - share) * side)
-    ends = [
-        (max(centre - half, 0), min(centre + half, side))
-        for centre in map(int, rng.integers(side, size=2))
-    ]
-    (top, bottom), (left, right) = ends
-    return Mix(
-        partner=partner,
-        share=1 - (bottom - top) * (right - left) / side**2,
-        box=(top, bottom, left, right),
-    )
+    down, across = rng.integers(side, size=2).tolist()
+    top, bottom = _clipped(down, half, side)
+    left, right = _clipped(across, half, side)
+    area = (bottom - top) * (right - left)
+    return Mix(partner=partner, share=1 - area / side**2, box=(top, bottom, left, right))
+
+
+def _clipped(centre: int, half: int, side: int) -> tuple[int, int]:
+    return max(centre - half, 0), min(centre + half, side)
 
 
 def blend(x: Tensor, x_partner: Tensor, mix: Mix) -> Tensor:
     """Images (n, C, side, side) with their partners in the same order -> the mixed ones."""
+    if mix.share == 1:
+        return x
     if mix.box is None:
-        return x if mix.share == 1 else mix.share * x + (1 - mix.share) * x_partner
+        return mix.share * x + (1 - mix.share) * x_partner
     top, bottom, left, right = mix.box
     mixed = x.clone()
     mixed[:, :, top:bottom, left:right] = x_partner[:, :, top:bottom, left:right]

@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import functional as V
 Floats = NDArray[np.float64]
 
 Op = Callable[[Tensor, Floats, Floats], Tensor]
-"""uint8 (n, 3, H, W), magnitudes in [0, 1] (n,), uniform numbers (n, 2) for direction and seed -> uint8
-(n, 3, H, W)."""
+"""uint8 (n, 3, H, W), magnitudes in [0, 1] (n,), uniform numbers (n, 2) for direction and seed ->
+uint8 (n, 3, H, W)."""
 
 
 def per_image(values: Floats) -> Tensor:

@@ -1,4 +1,8 @@
-"""Segments as files of this node: mapped where they lie if the disk is this node's own, else copied once for all its processes."""
+"""Segments as files of this node.
+
+They are mapped where they lie if the disk is this node's own, else copied once for all its
+processes.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ SHARED = (
     "smb",
     "wekafs",
 )
-"""How the types of file systems begin that are reached over a network."""
+"""Beginnings of the types of file systems that are reached over a network."""
 
 COPIES = 4
 """Segments a process fetches at once."""
@@ -40,9 +44,10 @@ CHUNK = 2**24
 
 
 def make_local(store: Store, segments: Sequence[Segment]) -> list[Path]:
-    """The segments of a table's folder as files of this node, whole; one process fetches each, the others wait for it.
+    """The segments of a table's folder as complete files of this node.
 
-    Raises IntegrityError if a segment is gone or damaged where it comes from, SetupError if there is no room for it.
+    One process fetches each, the others wait for it. Raises IntegrityError if a segment is gone or
+    damaged where it comes from, SetupError if there is no room for it.
     """
     if store.local is not None and not on_shared_disk(store.local):
         paths = [store.local / segment.name for segment in segments]
@@ -55,7 +60,7 @@ def make_local(store: Store, segments: Sequence[Segment]) -> list[Path]:
 
 
 def node_folder() -> Path:
-    """Where this user's copies lie on this node."""
+    """The folder of this user's copies on this node."""
     return Path(tempfile.gettempdir()) / f"discl_ray-{os.getuid()}"
 
 
@@ -71,15 +76,16 @@ def _fetched(store: Store, segment: Segment) -> Path:
     except FileNotFoundError as error:
         raise _damaged(store, segment) from error
     except OSError as error:
+        size = f"{segment.size / 1e6:.0f} MB"
         raise SetupError(
-            f"{target}: {error}; a copy of {store.path(segment.name)} ({segment.size / 1e6:.0f} MB) belongs there; "
+            f"{target}: {error}; a copy of {store.path(segment.name)} ({size}) belongs there; "
             "make room, or set TMPDIR to another folder on this node"
         ) from error
     return target
 
 
 def _fetch(store: Store, segment: Segment, target: Path) -> None:
-    """Copies and checks a segment; it appears under its name only when it is whole."""
+    """Copies and checks a segment; it gets its name only when it is complete."""
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
     digest = hashlib.sha256()
     try:
@@ -103,20 +109,24 @@ def _whole(path: Path, segment: Segment) -> bool:
 
 def _damaged(store: Store, segment: Segment) -> IntegrityError:
     return IntegrityError(
-        f"{store.path(segment.name)}: gone or damaged; delete the folder {store.base} and run the command again"
+        f"{store.path(segment.name)}: gone or damaged; "
+        f"delete the folder {store.base} and run the command again"
     )
 
 
 def on_shared_disk(path: Path) -> bool:
-    """Whether a path lies on a file system of another machine, as far as Linux tells; elsewhere, no."""
+    """Whether a path lies on a file system of another machine, as Linux reports it; else no."""
     try:
-        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
         return False
-    real = str(path.resolve())
-    under = [
-        (len(point), number, kind)  # the deepest, and of those at one place the last
-        for number, (_, point, kind, *_) in enumerate(mounts)
-        if f"{real}/".startswith(f"{point.rstrip('/')}/")
-    ]
-    return max(under, default=(0, 0, ""))[2].startswith(SHARED)
+    folder = f"{path.resolve()}/"
+    deepest = 0
+    kind = ""
+    for line in mounts:
+        _, point, kind_of_point, *_ = line.split()
+        # of several mounts at one place the last counts
+        if folder.startswith(f"{point.rstrip('/')}/") and len(point) >= deepest:
+            deepest = len(point)
+            kind = kind_of_point
+    return kind.startswith(SHARED)

@@ -1,19 +1,20 @@
-"""A segment: some thousands of images in one immutable Arrow file named by its content, and reading rows out of many of them.
+"""A segment: some thousands of images in one immutable Arrow file named by its content.
 
-Decoded segments hold pixels at the classifier's size and are read by mapping them into memory. Encoded ones hold the images'
-own bytes, for sets whose pixels fill no disk, and are decoded on access, to the same pixels.
+Decoded segments hold pixels at the classifier's size and are memory-mapped. Encoded ones hold the
+images' own bytes, for sets whose pixels fit on no disk, and are decoded on access, to the same
+pixels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ from discl_ray.core.sources import image_bytes, image_pixels
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, ImageError, IntegrityError
 from discl_ray.process.calls import advice
+
+Value = TypeVar("Value")
 
 Mode = Literal["decoded", "encoded"]
 
@@ -38,16 +41,16 @@ ROWS = pa.schema(
         ("domain", pa.string()),
     ]
 )
-"""What a segment says of each image, besides the image."""
+"""Columns of a segment besides the image."""
 
 SEGMENT_BYTES = 2**27
-"""Most pixels of a decoded segment, in bytes: what a process that writes one has in memory."""
+"""Largest decoded segment: what a process that writes one holds in memory."""
 
 SEGMENT_ROWS = 4096
-"""Most images of a decoded segment; several segments can be written at once."""
+"""Most images of a decoded segment, so that even small sets are written by several processes."""
 
 ENCODED_ROWS = 512
-"""Images of an encoded segment: photographs of half a megabyte come to a quarter of a gigabyte."""
+"""Images of an encoded segment: photographs of half a megabyte fill a quarter of a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,12 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """Its place in the table's folder."""
+        """Its path in the table's folder."""
         return f"segments/{self.sha256[:16]}.arrow"
 
 
 class Images(Protocol):
-    """Images by row number; a numpy array is one, too."""
+    """Images by row number, as a numpy array gives them."""
 
     def __len__(self) -> int: ...
 
@@ -80,29 +83,33 @@ class Images(Protocol):
 
 
 def load_pixels(image: Mapping[str, Any], side: int) -> NDArray[np.uint8]:
-    """An `image` value {bytes, path} at the classifier's size, shape (side, side, 3): the largest square in its middle, resized.
+    """An `image` value {bytes, path} at the classifier's size, shape (side, side, 3).
 
-    Raises DataError if the file is gone or broken since it was read first.
+    The largest square in its middle, resized. Raises DataError if the file is gone or broken since
+    it was read first.
     """
-    pixels = _readable(image, lambda: image_pixels(image))
+    pixels = _readable(image, image_pixels)
     if pixels.shape[:2] == (side, side):
         return pixels
-    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BICUBIC))
+    fitted = ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BICUBIC)
+    return np.asarray(fitted)
 
 
 def _load_bytes(image: Mapping[str, Any], side: int) -> bytes:
-    """The encoded bytes, after a look whether they can be decoded: training is no time to find out."""
-    data = _readable(image, lambda: image_bytes(image))
+    """The encoded bytes, which are decoded once here: a broken image should not end training."""
+    data = _readable(image, image_bytes)
     load_pixels({"bytes": data, "path": image["path"]}, side)
     return data
 
 
-def _readable(image: Mapping[str, Any], read: Any) -> Any:
+def _readable(image: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Value]) -> Value:
+    """What `read` returns; raises DataError if it cannot read the image."""
     try:
-        return read()
+        return read(image)
     except (OSError, ImageError) as error:
+        name = image["path"] or "an image in a table"
         raise DataError(
-            f"{image['path'] or 'an image in a table'}: {error}; it was readable before: put it back, or, where it has moved, "
+            f"{name}: {error}; it was readable before: put it back, or, where it has moved, "
             f"{advice('generate')} and say where"
         ) from error
 
@@ -111,12 +118,11 @@ def _readable(image: Mapping[str, Any], read: Any) -> Any:
 
 
 def rows_of_segment(side: int, mode: Mode) -> int:
-    """How many images a segment gets."""
-    return (
-        ENCODED_ROWS
-        if mode == "encoded"
-        else max(1, min(SEGMENT_ROWS, SEGMENT_BYTES // (side * side * 3)))
-    )
+    """Images of a segment."""
+    if mode == "encoded":
+        return ENCODED_ROWS
+    image = side * side * 3
+    return max(1, min(SEGMENT_ROWS, SEGMENT_BYTES // image))
 
 
 def write_segment(
@@ -126,28 +132,17 @@ def write_segment(
     side: int,
     mode: Mode,
 ) -> Segment:
-    """Writes ROWS with their `images`, each with the place of its row, in any order. Equal images make an equal file.
+    """Writes ROWS with their `images`, each with the place of its row, in any order.
 
-    Raises DataError for an image that is gone or broken.
+    Equal images give an equal file. Raises DataError for an image that is gone or broken.
     """
     count = rows.num_rows
-    if mode == "decoded":
-        pixels = np.empty((count, side, side, 3), np.uint8)
-        for place, image in images:
-            pixels[place] = load_pixels(image, side)
-        buffers: list[pa.Buffer | None] = [None, pa.py_buffer(pixels)]
-        content: pa.Array = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(side * side * 3), count, buffers
-        )
-    else:
-        encoded: list[bytes | None] = [None] * count
-        for place, image in images:
-            encoded[place] = _load_bytes(image, side)
-        content = pa.array(encoded, pa.large_binary())
-    # built anew: slices, and tables that went through Ray, hold the same rows in other buffers
-    plain = rows.select(ROWS.names).to_pydict() | {
-        "domain": [domain or "" for domain in rows["domain"].to_pylist()]
-    }
+    encode = _decoded_content if mode == "decoded" else _encoded_content
+    content = encode(count, images, side)
+    # built from Python values: slices, and tables that went through Ray, hold the same rows in
+    # other buffers, which would give another file
+    plain = rows.select(ROWS.names).to_pydict()
+    plain["domain"] = [domain or "" for domain in plain["domain"]]
     table = pa.Table.from_pydict(plain, schema=ROWS).append_column("content", content)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
@@ -156,6 +151,26 @@ def write_segment(
     segment = Segment(hashlib.sha256(data).hexdigest(), count, len(data))
     store.write(segment.name, data)
     return segment
+
+
+def _decoded_content(
+    count: int, images: Iterable[tuple[int, Mapping[str, Any]]], side: int
+) -> pa.Array:
+    pixels = np.empty((count, side, side, 3), np.uint8)
+    for place, image in images:
+        pixels[place] = load_pixels(image, side)
+    kind = pa.binary(side * side * 3)
+    buffers: list[pa.Buffer | None] = [None, pa.py_buffer(pixels)]
+    return pa.FixedSizeBinaryArray.from_buffers(kind, count, buffers)
+
+
+def _encoded_content(
+    count: int, images: Iterable[tuple[int, Mapping[str, Any]]], side: int
+) -> pa.Array:
+    encoded: list[bytes | None] = [None] * count
+    for place, image in images:
+        encoded[place] = _load_bytes(image, side)
+    return pa.array(encoded, pa.large_binary())
 
 
 # -- reading
@@ -170,51 +185,58 @@ def map_segment(path: Path) -> pa.RecordBatch:
         return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowException) as error:
         raise IntegrityError(
-            f"{path}: cannot be read ({error}); delete the folder {path.parent.parent} and run the command again"
+            f"{path}: cannot be read ({error}); "
+            f"delete the folder {path.parent.parent} and run the command again"
         ) from error
 
 
 class DecodedSegments:
-    """Pixels of segments, mapped into memory; `images[rows]` copies the rows asked for, in their order, repeated or not.
+    """Pixels of memory-mapped segments.
 
-    Rows of many files come out in one numpy call, as fast as from one array: every image is an element of one vector over the
-    addresses of all the files, whose stride divides every image's address. Only elements that are images are ever looked at.
+    `images[rows]` copies the rows asked for, in their order, repeated or not. Rows of many files
+    are copied in one numpy call, as fast as from one array: every image is an element of one vector
+    over the addresses of all files, whose stride divides every image's address. Only elements that
+    are images are ever read.
     """
 
     def __init__(self, contents: Sequence[pa.Array], side: int) -> None:
         size = side * side * 3
         self._contents = list(contents)  # keeps the files mapped
-        raws = [
-            np.frombuffer(c.buffers()[1], np.uint8, len(c) * size, c.offset * size)
-            for c in contents
-        ]
-        self._first = np.cumsum([0, *map(len, contents)])
+        raws = [_bytes_of(content, size) for content in contents]
+        lengths = [len(content) for content in contents]
+        self._first = np.cumsum([0, *lengths])
         self.shape = (int(self._first[-1]), side, side, 3)
         self._ends = self._first[1:].view(np.uint64)
-        at = np.array([raw.ctypes.data for raw in raws])
-        lowest = raws[int(at.argmin())]
-        step = int(np.gcd.reduce([size, *(at - at.min())]))
-        length = (int(at.max() - at.min()) + size * max(map(len, contents))) // step
-        # the vector's last elements may reach beyond the last file, where nobody asks for them
+        addresses = np.array([raw.ctypes.data for raw in raws])
+        lowest = raws[int(addresses.argmin())]
+        distances = addresses - addresses.min()
+        step = int(np.gcd.reduce([size, *distances]))
+        # the vector's last elements may reach beyond the last file, where no row is
+        length = (int(distances.max()) + size * max(lengths)) // step
         element = lowest[:size].view(f"V{size}")
         self._elements = as_strided(element, (length,), (step,), writeable=False)
         self._per_row = size // step
-        self._offset = (at - at.min()) // step - self._first[:-1] * self._per_row
+        self._offset = distances // step - self._first[:-1] * self._per_row
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
-        """Pixels, shape (len(rows), side, side, 3), a copy; raises IndexError for a row that is not there."""
+        """Pixels, shape (len(rows), side, side, 3), a copy; raises IndexError for a missing row."""
         rows = np.asarray(rows, np.int64)
-        # as unsigned numbers, negative rows lie beyond the end, too, where there is no offset
+        # as unsigned numbers, negative rows are beyond the end, too, where there is no offset
         segment = self._ends.searchsorted(rows.view(np.uint64), "right")
         pixels = self._elements[self._offset[segment] + rows * self._per_row]
         return pixels.view(np.uint8).reshape(len(rows), *self.shape[1:])
 
 
+def _bytes_of(content: pa.Array, size: int) -> NDArray[np.uint8]:
+    """The pixels of a segment in the file's own memory."""
+    return np.frombuffer(content.buffers()[1], np.uint8, len(content) * size, content.offset * size)
+
+
 class EncodedSegments:
-    """Encoded images of segments; `images[rows]` decodes the rows asked for, by a few threads."""
+    """Encoded images of segments; `images[rows]` decodes the rows asked for with a few threads."""
 
     def __init__(self, contents: Sequence[pa.Array], side: int, threads: int | None = None) -> None:
         self._contents = list(contents)
@@ -230,7 +252,7 @@ class EncodedSegments:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
-        """Pixels, shape (len(rows), side, side, 3); raises IndexError for a row that is not there."""
+        """Pixels, shape (len(rows), side, side, 3); raises IndexError for a missing row."""
         rows = np.asarray(rows, np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()}: the table has {len(self)}")
@@ -241,10 +263,9 @@ class EncodedSegments:
             pixels[place] = load_pixels(image, self.shape[1])
 
         segments = self._first.searchsorted(rows, "right") - 1
-        places = range(len(rows))
-        for _ in self._pool.map(
-            load, places, segments.tolist(), (rows - self._first[segments]).tolist()
-        ):
+        within = rows - self._first[segments]
+        loaded = self._pool.map(load, range(len(rows)), segments.tolist(), within.tolist())
+        for _ in loaded:  # raises what a thread raised
             pass
         return pixels
 

@@ -1,14 +1,13 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""The image table: everything training on a spectrum may look at, made once and read by every worker of every run.
+"""The image table: everything that training on a spectrum reads, made once for all runs.
 
     runs/<name>/table-<hash8>/segments/<sha16>.arrow   images, in files named by their content
-    runs/<name>/table-<hash8>/TABLE.json               which segments, in their order; written last
+    runs/<name>/table-<hash8>/TABLE.json               which segments, in order; written last
     runs/<name>/table-<hash8>/TABLE-<hash8>.json       the same and appended ones
 
-The folder is named by the spectrum, the filter and the images' size. The curriculum is a sampler over the table: a new λ is a new
-list of row numbers, never a new loader. Rows carry a role; only rows of role `train` can enter a training batch, and the test
-split is not read here, nor anywhere in training.
+The folder is named by the spectrum, the filter and the images' size. The curriculum is a sampler
+over the table: a new λ is a new list of row numbers, never a new loader. Rows carry a role; only
+rows of role `train` can enter a training batch, and the test split is not read here, nor anywhere
+in training.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from discl_ray.cluster.map_blocks import map_blocks
+from discl_ray.core.columns import both, either, equal, fill_null, is_in, places_in
 from discl_ray.core.ids import stable_id
 from discl_ray.core.lam import REAL
 from discl_ray.core.run_directory import locked
@@ -56,7 +55,7 @@ MAX_DECODED_GB = 64.0
 Role = Literal["train", "probe", "val"]
 
 FORMAT = 2
-"""Part of a table's name; another number where what is written changes. 1: probes were filtered."""
+"""Part of a table's name, raised whenever what is written changes. 1: probes were filtered."""
 
 
 def _unknown() -> NDArray[np.str_]:
@@ -65,7 +64,7 @@ def _unknown() -> NDArray[np.str_]:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Images with what is known of them. Arrays of an opened table are read-only."""
+    """Images and their columns, arrays of shape (N,); those of an opened table are read-only."""
 
     images: Images
     """`images[rows]` are pixels, uint8, shape (len(rows), side, side, 3)."""
@@ -73,11 +72,12 @@ class ImageTable:
     lam_pct: NDArray[np.int64]
     """100 for real images."""
     role: NDArray[np.str_]
-    """train: may be trained on; probe: synthetic from val, only to judge progress; val: real, only to evaluate."""
+    """train: may be trained on; probe: synthetic from val, only to measure progress; val: real,
+    only to evaluate."""
     hard: NDArray[np.bool_]
-    """Real images that have a spectrum: of role train, and, as sources of probes, of role val."""
+    """Real images that have a spectrum: of role train, and of role val as sources of probes."""
     domain: NDArray[np.str_] = field(default_factory=_unknown)
-    """Where an image was taken, a synthetic one's source; empty where there is no such thing."""
+    """Where the real image, or a synthetic one's source, was taken; empty if nothing is known."""
     sample_id: NDArray[np.str_] = field(default_factory=_unknown)
     """The real image, a synthetic one's source."""
 
@@ -110,12 +110,14 @@ class TableRef:
             )
 
     def write(self, counts: Mapping[str, int]) -> TableRef:
-        """Writes the index; `counts` are for those who look into it."""
-        segments = [asdict(segment) for segment in self.segments]
-        self.store.write_json(
-            self.name,
-            {"side": self.side, "mode": self.mode, "segments": segments, "counts": dict(counts)},
-        )
+        """Writes the index; `counts` are there for people who read it."""
+        index = {
+            "side": self.side,
+            "mode": self.mode,
+            "segments": [asdict(segment) for segment in self.segments],
+            "counts": dict(counts),
+        }
+        self.store.write_json(self.name, index)
         return self
 
     def __len__(self) -> int:
@@ -128,35 +130,40 @@ class TableRef:
 def open_table(ref: TableRef) -> ImageTable:
     """Maps a table into memory, after its segments have been brought to this node.
 
-    Raises IntegrityError if a segment is gone or damaged, SetupError if there is no room for a copy.
+    Raises IntegrityError if a segment is gone or damaged, SetupError without room for a copy.
     """
     batches = [map_segment(path) for path in make_local(ref.store, ref.segments)]
+    contents = [batch.column("content") for batch in batches]
     rows = pa.Table.from_batches([batch.select(ROWS.names) for batch in batches])
-    table = ImageTable(
-        images=READERS[ref.mode]([batch.column("content") for batch in batches], ref.side),
-        label=rows["label"].to_numpy().astype(np.int64),
-        lam_pct=rows["lam_pct"].to_numpy().astype(np.int64),
-        role=np.array(rows["role"].to_pylist()),
-        hard=np.array(rows["hard"].to_pylist(), bool),
-        domain=np.array(rows["domain"].to_pylist()),
-        sample_id=np.array(rows["sample_id"].to_pylist()),
+    return ImageTable(
+        images=READERS[ref.mode](contents, ref.side),
+        label=_integers(rows["label"]),
+        lam_pct=_integers(rows["lam_pct"]),
+        role=_texts(rows["role"]),
+        hard=_read_only(np.array(rows["hard"].to_pylist(), bool)),
+        domain=_texts(rows["domain"]),
+        sample_id=_texts(rows["sample_id"]),
     )
-    for array in (
-        table.label,
-        table.lam_pct,
-        table.role,
-        table.hard,
-        table.domain,
-        table.sample_id,
-    ):
-        array.setflags(write=False)
-    return table
+
+
+def _integers(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    return _read_only(column.to_numpy().astype(np.int64))
+
+
+def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    return _read_only(np.array(column.to_pylist()))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
 
 
 # -- building
 
 _WANTED = pa.schema([*ROWS, ("file", pa.string()), ("made", pa.bool_()), ("key", pa.string())])
-"""A row to be, and where its image lies: in which file of the samples or (made) of the spectrum, under which id."""
+"""A row to write, and its image's place: the file of the samples or (made) of the spectrum, and the
+key in it."""
 
 _WRITTEN = pa.schema(
     [
@@ -179,103 +186,121 @@ def build_table(
     max_decoded_gb: float = MAX_DECODED_GB,
     num_cpus: int | None = None,
 ) -> TableRef:
-    """The table of a complete spectrum: real training images, kept synthetic ones, all probes, and val images.
+    """The table of a complete spectrum.
 
-    Made once: of several processes on one disk that ask for it, one makes it and the others wait. `auto` decodes it unless it
-    comes to more than `max_decoded_gb`. Raises DataError for an image that is gone or broken.
+    It holds real training images, kept synthetic ones, all probes, and val images. It is made once:
+    of several processes on one disk that need it, one makes it and the others wait. `auto` stores
+    it decoded unless it is larger than `max_decoded_gb`. Raises DataError for an image that is gone
+    or broken.
     """
     limit = max_decoded_gb if mode == "auto" else None
     made_from = [content_of(spectrum.store), content_of_samples(spectrum.samples)]
-    name = stable_id(FORMAT, spectrum.name, *made_from, identity(filter_config), side, mode, limit)[
-        :8
-    ]
+    filtered = identity(filter_config)
+    name = stable_id(FORMAT, spectrum.name, *made_from, filtered, side, mode, limit)[:8]
     store = (beside or spectrum.store.parent).within(f"table-{name}")
-    if (known := _known(store, side)) is not None:
-        return known
+    existing = _existing(store, side)
+    if existing is not None:
+        return existing
     with locked(store, wait=True):
-        if (known := _known(store, side)) is not None:
-            return known
+        existing = _existing(store, side)
+        if existing is not None:
+            return existing
         rows = table_rows(spectrum, filter_config)
-        size = rows.num_rows * side * side * 3
-        kind: Mode = (
-            mode if mode != "auto" else "decoded" if size <= max_decoded_gb * 1e9 else "encoded"
-        )
-        segments = _write_segments(
-            rows, _WriteSegment(spectrum.samples, spectrum.store, store, side, kind), num_cpus
-        )
-        return TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments).write(
-            _count(rows)
-        )
+        kind = _mode_of(rows.num_rows, side, max_decoded_gb) if mode == "auto" else mode
+        work = _WriteSegment(spectrum.samples, spectrum.store, store, side, kind)
+        segments = _write_segments(rows, work, num_cpus)
+        table = TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments)
+        return table.write(_count(rows))
 
 
-def _known(store: Store, side: int) -> TableRef | None:
-    """The table of a folder; None if there is none, or its index has been damaged, and it is written again."""
+def _mode_of(rows: int, side: int, max_decoded_gb: float) -> Mode:
+    size = rows * side * side * 3
+    return "decoded" if size <= max_decoded_gb * 1e9 else "encoded"
+
+
+def _existing(store: Store, side: int) -> TableRef | None:
+    """The table of a folder; None without one, or if its index is damaged and is made again."""
+    if not store.exists(INDEX):
+        return None
     try:
-        known = TableRef.read(store) if store.exists(INDEX) else None
+        table = TableRef.read(store)
     except IntegrityError:
         return None
-    return known if known is not None and known.side == side and known.mode in READERS else None
+    fits = table.side == side and table.mode in READERS
+    return table if fits else None
 
 
 def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
     """The table with more rows at its end: ROWS and `image` {bytes, path}, decoded here.
 
-    Another index names the old segments and the new ones, so whoever has the old table goes on with it, and its row numbers hold
-    in the new one. Raises DataError for an image that is gone or broken, ValueError for a role that is none.
+    Another index names the old segments and the new ones, so the old table stays valid, and its row
+    numbers are the same in the new one. Raises DataError for an image that is gone or broken,
+    ValueError for an unknown role.
     """
-    if foreign := set(rows["role"].to_pylist()) - set(get_args(Role)):
-        raise ValueError(
-            f"role '{min(foreign, key=str)}': a table holds rows of role {', '.join(get_args(Role))}"
-        )
-    added = tuple(
-        write_segment(ref.store, part, enumerate(part["image"].to_pylist()), ref.side, ref.mode)
-        for part in _cut(rows, rows_of_segment(ref.side, ref.mode))
-    )
-    segments = (*ref.segments, *added)
-    name = f"TABLE-{stable_id(*(segment.sha256 for segment in segments))[:8]}.json"
+    roles = get_args(Role)
+    unknown = set(rows["role"].to_pylist()) - set(roles)
+    if unknown:
+        named = min(unknown, key=str)
+        raise ValueError(f"role '{named}': a table holds rows of role {', '.join(roles)}")
+    segments = list(ref.segments)
+    for part in _cut(rows, rows_of_segment(ref.side, ref.mode)):
+        images = enumerate(part["image"].to_pylist())
+        segments.append(write_segment(ref.store, part, images, ref.side, ref.mode))
+    content = stable_id(*(segment.sha256 for segment in segments))
     counts = Counter(ref.store.read_json(ref.name)["counts"]) + Counter(_count(rows))
-    return TableRef(
-        store=ref.store, name=name, side=ref.side, mode=ref.mode, segments=segments
-    ).write(counts)
+    longer = TableRef(
+        store=ref.store,
+        name=f"TABLE-{content[:8]}.json",
+        side=ref.side,
+        mode=ref.mode,
+        segments=tuple(segments),
+    )
+    return longer.write(counts)
 
 
 def table_rows(spectrum: Spectrum, filter_config: FilterConfig) -> pa.Table:
-    """ROWS of the whole table, and where each image lies, without a pixel: train, val, then what was made, source by source."""
-    samples, sources = spectrum.samples, spectrum.sources()
+    """ROWS of the whole table, and where each image lies, without pixels.
+
+    Train, val, then synthetic images, source by source.
+    """
+    samples = spectrum.samples
+    sources = spectrum.sources()
     ids = sources["sample_id"].combine_chunks()
     parts = [_WANTED.empty_table()]
     for split in ("train", "val"):
         for file in samples.list(split, ".parquet"):
             real = read_part(samples, file, ["sample_id", "label", "domain"])
-            known = {"lam_pct": REAL, "role": split, "file": file, "made": False}
-            columns = {"hard": pc.is_in(real["sample_id"], ids), "key": real["sample_id"]}
-            parts.append(_rows(real, columns, known))
+            same = {"lam_pct": REAL, "role": split, "file": file, "made": False}
+            columns = {"hard": is_in(real["sample_id"], ids), "key": real["sample_id"]}
+            parts.append(_rows(real, columns, same))
     made = spectrum.table(filter_config, ["file"])
     made = made.filter(_usable(made))
-    # as shards are cut: the images of a segment lie in few files
-    made = made.append_column("place", pc.index_in(made["sample_id"], ids))
-    order = [(name, "ascending") for name in ("place", "lam_pct", "replica", "attempt")]
-    made = made.sort_by(order)
-    columns = {"domain": sources["domain"].combine_chunks().take(made["place"]), "key": made["gid"]}
+    # the order in which shards are cut: so the images of a segment lie in few files
+    made = made.append_column("place", places_in(made["sample_id"], ids))
+    keys = ("place", "lam_pct", "replica", "attempt")
+    made = made.sort_by([(name, "ascending") for name in keys])
+    domains = sources["domain"].combine_chunks()
+    columns = {"domain": domains.take(made["place"]), "key": made["gid"]}
     parts.append(_rows(made, columns, {"hard": False, "made": True}))
     return pa.concat_tables(parts)
 
 
 def _usable(spectrum: pa.Table) -> pa.ChunkedArray | pa.Array:
-    """Kept images to train on, and probes whatever the filter says: then every level's come from the same sources."""
-    trains, probes = (pc.equal(spectrum["role"], role) for role in ("train", "probe"))
-    return pc.or_(
-        pc.and_(trains, spectrum["kept"]), pc.and_(probes, pa.array(best_attempts(spectrum)))
-    )
+    """Kept images to train on, and all probes: then every level's come from the same sources."""
+    trains = equal(spectrum["role"], "train")
+    probes = equal(spectrum["role"], "probe")
+    best = pa.array(best_attempts(spectrum))
+    return either(both(trains, spectrum["kept"]), both(probes, best))
 
 
-def _rows(table: pa.Table, columns: Mapping[str, Any], known: Mapping[str, Any]) -> pa.Table:
-    """_WANTED of a table's own columns, others, and those of one value."""
-    given = {**{name: pa.repeat(value, table.num_rows) for name, value in known.items()}, **columns}
+def _rows(table: pa.Table, columns: Mapping[str, Any], same: Mapping[str, Any]) -> pa.Table:
+    """_WANTED of a table's own columns, other `columns`, and those of one value in all rows."""
+    given = dict(columns)
+    for name, value in same.items():
+        given[name] = pa.repeat(value, table.num_rows)
     whole = {name: given[name] if name in given else table[name] for name in _WANTED.names}
-    return pa.table({**whole, "domain": pc.fill_null(whole["domain"].cast(pa.string()), "")}).cast(
-        _WANTED
-    )
+    whole["domain"] = fill_null(whole["domain"].cast(pa.string()), "")
+    return pa.table(whole).cast(_WANTED)
 
 
 def _cut(rows: pa.Table, length: int) -> list[pa.Table]:
@@ -283,15 +308,16 @@ def _cut(rows: pa.Table, length: int) -> list[pa.Table]:
 
 
 def _count(rows: pa.Table) -> dict[str, int]:
-    """Rows by what they are."""
-    kinds = [
-        role if lam == REAL or role != "train" else "synthetic"
-        for role, lam in _pairs(rows, "role", "lam_pct")
-    ]
-    return {**Counter(kinds), "hard": sum(rows["hard"].to_pylist())}
+    """Numbers of rows: train, synthetic, probe, val, and the hard ones among the real."""
+    kinds: Counter[str] = Counter()
+    for role, lam_pct in _zipped(rows, "role", "lam_pct"):
+        synthetic = role == "train" and lam_pct != REAL
+        kinds["synthetic" if synthetic else role] += 1
+    return {**kinds, "hard": sum(rows["hard"].to_pylist())}
 
 
-def _pairs(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+def _zipped(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Values of some columns, row by row."""
     return zip(*(rows[name].to_pylist() for name in names), strict=True)
 
 
@@ -299,10 +325,10 @@ def _write_segments(
     rows: pa.Table, work: _WriteSegment, num_cpus: int | None
 ) -> tuple[Segment, ...]:
     """All segments, in the order of `rows`."""
-    blocks = [
-        block.append_column("number", pa.repeat(number, block.num_rows))
-        for number, block in enumerate(_cut(rows, rows_of_segment(work.side, work.mode)))
-    ]
+    blocks: list[pa.Table] = []
+    for number, block in enumerate(_cut(rows, rows_of_segment(work.side, work.mode))):
+        numbers = pa.repeat(number, block.num_rows)
+        blocks.append(block.append_column("number", numbers))
     segments: dict[int, Segment] = {}
     for done in map_blocks(blocks, work, "images into the table", num_cpus, weigh="rows"):
         for row in done.to_pylist():
@@ -314,7 +340,10 @@ def _write_segments(
 
 @dataclass(frozen=True)
 class _WriteSegment:
-    """Rows of one `number` (_WANTED) become a segment, and a row of _WRITTEN; what is wrong with an image is a row, too."""
+    """Makes rows of one `number` (_WANTED) a segment, and returns a row of _WRITTEN.
+
+    A problem with an image is returned in that row, too.
+    """
 
     samples: Store
     generated: Store
@@ -325,9 +354,9 @@ class _WriteSegment:
     def __call__(self, rows: pa.Table) -> pa.Table:
         row: dict[str, Any] = {"number": rows["number"][0].as_py(), "rows": rows.num_rows}
         try:
-            row |= asdict(
-                write_segment(self.target, rows, self._images(rows), self.side, self.mode)
-            )
+            images = self._images(rows)
+            segment = write_segment(self.target, rows, images, self.side, self.mode)
+            row |= asdict(segment)
         except DataError as error:
             row["error"] = str(error)
         return pa.Table.from_pylist([row], schema=_WRITTEN)
@@ -335,20 +364,32 @@ class _WriteSegment:
     def _images(self, rows: pa.Table) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """(place, image), file by file, few in memory at a time."""
         files: dict[tuple[str, bool], dict[str, int]] = {}
-        for place, (file, made, key) in enumerate(_pairs(rows, "file", "made", "key")):
+        for place, (file, made, key) in enumerate(_zipped(rows, "file", "made", "key")):
             files.setdefault((file, made), {})[key] = place
         for (file, made), places in files.items():
-            store, key = (self.generated, "gid") if made else (self.samples, "sample_id")
-            remedy = images_again(self.generated) if made else SAMPLES_AGAIN
-            with (
-                store.reading(file, remedy),
-                store.filesystem.open_input_file(store.path(file)) as source,
-            ):
-                for batch in open_parquet(source).iter_batches(
-                    ROW_GROUP, columns=[key, "image"], use_threads=False
-                ):
-                    for i, name in enumerate(batch.column(key).to_pylist()):
-                        if (place := places.pop(name, None)) is not None:
-                            yield place, batch.column("image")[i].as_py()
-            if places:
-                raise IntegrityError(f"{store.path(file)}: {len(places)} images are gone; {remedy}")
+            if made:
+                yield from _read(self.generated, file, "gid", places, images_again(self.generated))
+            else:
+                yield from _read(self.samples, file, "sample_id", places, SAMPLES_AGAIN)
+
+
+def _read(
+    store: Store, file: str, key: str, places: dict[str, int], remedy: str
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(place, image) of the rows of a Parquet file that `places` names by their key.
+
+    Raises IntegrityError with the remedy if one is gone.
+    """
+    left = dict(places)
+    path = store.path(file)
+    with store.reading(file, remedy), store.filesystem.open_input_file(path) as source:
+        parquet = open_parquet(source)
+        for batch in parquet.iter_batches(ROW_GROUP, columns=[key, "image"], use_threads=False):
+            images = batch.column("image")
+            for i, name in enumerate(batch.column(key).to_pylist()):
+                place = left.pop(name, None)
+                if place is not None:
+                    yield place, images[i].as_py()
+    if left:
+        count = "1 image is" if len(left) == 1 else f"{len(left)} images are"
+        raise IntegrityError(f"{path}: {count} gone; {remedy}")

@@ -1,4 +1,4 @@
-"""A ResNet from scratch: augmentation, mixing, one of the losses."""
+"""A ResNet from scratch: augmentation, MixUp or CutMix, one of the losses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ CHUNK = 256
 """Images of one forward pass without gradients."""
 
 LEAST_CHANNELS = 16
-"""Channels that go last on a CPU. With fewer, oneDNN's gradient of a shortcut's weights (1x1, stride 2) writes past its buffer, under
-AVX2 below 8 and under AVX-512 below 16 (its issue 6035): wrong in silence, or a crash."""
+"""Fewest channels for channels-last on a CPU. With fewer, oneDNN's gradient of a shortcut's weights
+(1x1, stride 2) writes past its buffer, under AVX2 below 8 and under AVX-512 below 16 (its issue
+6035): silently wrong, or a crash."""
 
 
 class Classifier:
@@ -29,7 +30,9 @@ class Classifier:
     whole_batches = False
 
     def __init__(self, job: TrainJob, device: torch.device) -> None:
-        self.job, self.device, train = job, device, job.train
+        self.job = job
+        self.device = device
+        train = job.train
         classes = len(job.counts)
         self.model: nn.Module = resnet(
             train.model,
@@ -47,42 +50,50 @@ class Classifier:
 
     def _logits(self, x: Tensor) -> Tensor:
         x = x.to(self.device, memory_format=self._format, non_blocking=True)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.job.train.precision == "bf16"
-        ):
+        bf16 = self.job.train.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             return self._forward(x).float()
 
     def backward(self, batch: Batch, world: World) -> Tensor:
-        """See `Learner`; a batch in `accumulate` parts has the same gradient but for rounding and batch normalisation."""
-        train, total = self.job.train, torch.zeros((), device=self.device)
-        counts = batch.counts.to(self.device)
-        for part in np.array_split(
-            np.arange(len(batch.labels)), min(train.accumulate, max(1, len(batch.labels)))
-        ):
-            if not len(part):
-                continue
-            x, weighted = self._augmented(batch, part), [(1.0, batch.labels[part])]
-            if batch.partner is not None and batch.mix is not None:
-                x = blend(x, self._augmented(batch.partner, part), batch.mix)
-                weighted = [
-                    (batch.mix.share, batch.labels[part]),
-                    (1 - batch.mix.share, batch.partner.labels[part]),
-                ]
-            logits, loss = self._logits(x), torch.zeros((), device=self.device)
-            for share, labels in weighted:
-                target = torch.from_numpy(labels).to(self.device)
-                loss = loss + share * LOSSES[train.loss](logits, target, counts, train.tau).sum()
-            (loss / batch.size).backward()
-            total += loss.detach()
+        """See `Learner`.
+
+        A batch in `accumulate` parts has the same gradient but for rounding and batch
+        normalisation.
+        """
+        total = torch.zeros((), device=self.device)
+        count = len(batch.labels)
+        parts = min(self.job.train.accumulate, max(1, count))
+        for part in np.array_split(np.arange(count), parts):
+            if len(part):
+                loss = self._loss(batch, part)
+                (loss / batch.size).backward()
+                total += loss.detach()
         return total
 
+    def _loss(self, batch: Batch, part: NDArray[np.int64]) -> Tensor:
+        """Summed loss of some of a batch's images."""
+        x = self._augmented(batch, part)
+        if batch.partner is None or batch.mix is None:
+            return self._summed(self._logits(x), batch.labels[part], batch.counts)
+        share = batch.mix.share
+        x = blend(x, self._augmented(batch.partner, part), batch.mix)
+        logits = self._logits(x)
+        own = self._summed(logits, batch.labels[part], batch.counts)
+        partners = self._summed(logits, batch.partner.labels[part], batch.counts)
+        return share * own + (1 - share) * partners
+
+    def _summed(self, logits: Tensor, labels: NDArray[np.int64], counts: Tensor) -> Tensor:
+        train = self.job.train
+        target = torch.from_numpy(labels).to(self.device)
+        return LOSSES[train.loss](logits, target, counts.to(self.device), train.tau).sum()
+
     def _augmented(self, batch: Batch, part: NDArray[np.int64]) -> Tensor:
-        return augment(
-            batch.images[part], batch.parameters[part], batch.strength[part], self.job.train.augment
-        )
+        parameters = batch.parameters[part]
+        strength = batch.strength[part]
+        return augment(batch.images[part], parameters, strength, self.job.train.augment)
 
     def after_step(self) -> None:
-        """See `Learner`; nothing has to hold."""
+        """See `Learner`; nothing to do."""
 
     def predictor(self) -> Predictor:
         """See `Learner`."""
@@ -90,8 +101,10 @@ class Classifier:
 
         @torch.no_grad()
         def predict(images: NDArray[np.uint8]) -> Tensor:
-            chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-            parts = [self._logits(to_tensor(chunk)).softmax(1).cpu() for chunk in chunks]
-            return torch.cat([torch.zeros(0, len(self.job.counts)), *parts])
+            parts = [torch.zeros(0, len(self.job.counts))]
+            for begin in range(0, len(images), CHUNK):
+                x = to_tensor(images[begin : begin + CHUNK])
+                parts.append(self._logits(x).softmax(1).cpu())
+            return torch.cat(parts)
 
         return predict

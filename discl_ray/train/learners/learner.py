@@ -74,15 +74,18 @@ class Learner(Protocol):
     """Whether the images that do not fill an epoch's last batch are left out of that epoch."""
 
     def backward(self, batch: Batch, world: World) -> Tensor:
-        """Adds gradients, which over all workers sum up to that of the batch's mean loss; returns the sum of this share's losses."""
+        """Adds gradients, and returns the sum of this share's losses.
+
+        Summed over all workers, the gradients are those of the batch's mean loss.
+        """
         ...
 
     def after_step(self) -> None:
-        """What has to hold of the weights after each step."""
+        """Restores what must hold for the weights after each step."""
         ...
 
     def predictor(self) -> Predictor:
-        """The model as it is now, for one pass over some images."""
+        """The current model as a predictor, for one pass over some images."""
         ...
 
 

@@ -1,7 +1,8 @@
 """Losses: one signature (logits, labels, class counts, tau) -> loss of each image, shape (N,).
 
-Adjusted losses add the classes' log prior to the logits while training, so that the logits themselves, read without it, belong
-to balanced classes. Adding log n or log π = log n - log Σn makes no difference: softmax does not see a constant.
+Shapes: logits (N, C), labels (N,), counts (C,). Adjusted losses add the classes' log prior to the
+logits while training, so that the logits themselves, used without it, belong to balanced classes.
+Adding log n or log π = log n - log Σn makes no difference: softmax ignores a constant.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""ResNets of torchvision's BasicBlock, of any width: `[1, 1, 1, 1]` is ResNet-10, `[3, 4, 6, 3]` ResNet-34."""
+"""ResNets of torchvision's BasicBlock, of any width.
+
+`[1, 1, 1, 1]` blocks are ResNet-10, `[3, 4, 6, 3]` ResNet-34.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ GROUPS = 8
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(
-        next(g for g in range(min(GROUPS, channels), 0, -1) if channels % g == 0), channels
-    )
+    groups = min(GROUPS, channels)
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": _group_norm}
@@ -26,39 +30,45 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group"
 def resnet(
     name: str, *, num_classes: int, width: int, seed: int, norm: str = "batch", stem: str = "small"
 ) -> nn.Sequential:
-    """A ResNet whose stages have width, 2, 4 and 8 times width channels; initialised from `seed` alone.
+    """A ResNet whose stages have width, 2, 4 and 8 times width channels; initialised from `seed`.
 
-    Takes (N, 3, H, W), returns logits (N, num_classes). The small stem is one 3x3 convolution; the other is torchvision's.
+    Takes (N, 3, H, W), returns logits (N, num_classes). The small stem is one 3x3 convolution; the
+    other is torchvision's.
     """
     make_norm = NORMS[norm]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        small = stem == "small"
-        first = (
-            nn.Conv2d(3, width, 3, padding=1, bias=False)
-            if small
-            else nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        )
-        layers: list[nn.Module] = [first, make_norm(width), nn.ReLU(inplace=True)]
-        if not small:
-            layers.append(nn.MaxPool2d(3, 2, padding=1))
+        layers = _stem(stem, width, make_norm)
         before = width
         for stage, blocks in enumerate(BLOCKS[name]):
             after = width * 2**stage
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                change = before != after or stride != 1
-                shortcut = (
-                    nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), make_norm(after))
-                    if change
-                    else None
-                )
-                layers.append(BasicBlock(before, after, stride, shortcut, norm_layer=make_norm))
+                layers.append(_block(before, after, stride, make_norm))
                 before = after
-        model = nn.Sequential(
-            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)
-        )
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes))
+        model = nn.Sequential(*layers, *head)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return model
+
+
+def _stem(stem: str, width: int, make_norm: Callable[[int], nn.Module]) -> list[nn.Module]:
+    if stem == "small":
+        first = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        return [first, make_norm(width), nn.ReLU(inplace=True)]
+    first = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+    pool = nn.MaxPool2d(3, 2, padding=1)
+    return [first, make_norm(width), nn.ReLU(inplace=True), pool]
+
+
+def _block(
+    before: int, after: int, stride: int, make_norm: Callable[[int], nn.Module]
+) -> BasicBlock:
+    """A block, with a 1x1 convolution as shortcut where the shape changes."""
+    shortcut = None
+    if before != after or stride != 1:
+        convolution = nn.Conv2d(before, after, 1, stride, bias=False)
+        shortcut = nn.Sequential(convolution, make_norm(after))
+    return BasicBlock(before, after, stride, shortcut, norm_layer=make_norm)
