@@ -90,7 +90,7 @@ def test_keys_are_dotted_or_nested_and_an_override_stands_in_for_the_file(tmp_pa
             "curriculum.epochs = 40 exceeds train.epochs = 35",
         ),
         ({"curriculum.epochs": {"randint": [1.5, 20]}}, "whole numbers"),
-        ({"curriculum.share": {"choice": ["auto", 1.5]}}, "is no share"),
+        ({"curriculum.share": {"choice": ["auto", 1.5]}}, "must be in (0, 1]"),
         ({"curriculum.strategy": {"choice": ["all_levels"]}}, "curriculum.strategy = 'all_levels'"),
         (
             {"curriculum.levels": {"choice": [[0, 0.3], [0, 0.7]]}},
