@@ -1,5 +1,3 @@
-# pyright: reportCallIssue=false
-# (the library's own annotations are wider or narrower than what it takes and returns)
 """open_clip's models: loaded with the activation they were trained with, or only checked.
 
 open_clip has a table of definitions and one of tags: `ViT-B-32` is built with GELU, and OpenAI's
@@ -14,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import open_clip
 import torch
@@ -55,10 +53,18 @@ def _tag(name: str, pretrained: str | None) -> dict[str, Any]:
     return open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained or "")
 
 
-def load(
-    name: str, pretrained: str | None, device: torch.device | str
-) -> tuple[nn.Module, Any, Any]:
-    """A model with all its weights, its image transform and its tokenizer.
+class Loaded(NamedTuple):
+    """A model with all its weights, and how its inputs are prepared."""
+
+    model: nn.Module
+    transform: Any
+    """A Pillow image -> float32 (3, S, S)."""
+    tokenizer: Any
+    """A list of texts -> tokens, int64 (texts, length)."""
+
+
+def load(name: str, pretrained: str | None, device: torch.device | str) -> Loaded:
+    """A model by open_clip's name for it, or from a checkpoint.
 
     Raises what open_clip raises, see REFUSED, and ValueError for weights that are not finite.
     """
@@ -70,7 +76,8 @@ def load(
         require_pretrained=True,
     )
     check_finite(model)
-    return model, transform, open_clip.get_tokenizer(name)
+    tokenizer = open_clip.get_tokenizer(name)
+    return Loaded(model, transform, tokenizer)
 
 
 def check_clip(name: str, pretrained: str | None, where: str) -> None:

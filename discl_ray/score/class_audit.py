@@ -6,25 +6,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from discl_ray.score.clip import rank_of
+from discl_ray.score.clip import Floats, Pixels, rank_of
+
+LabelledImage = tuple[str, Pixels]
+"""Class and RGB uint8 (H, W, 3)."""
 
 
 class Scorer(Protocol):
     """What is needed of `ClipScorer`."""
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
         """Unit vectors, shape (len(texts), D)."""
         ...
 
-    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def embed_images(self, images: Sequence[Pixels]) -> Floats:
         """Unit vectors of RGB (H, W, 3) images, shape (len(images), D)."""
         ...
 
 
 def class_ranks(
-    images: Iterable[tuple[str, NDArray[np.uint8]]], prompts: Mapping[str, str], scorer: Scorer
+    images: Iterable[LabelledImage], prompts: Mapping[str, str], scorer: Scorer
 ) -> dict[str, float]:
     """Class -> the median rank of its own prompt among all `prompts`, over its images; 1 is best.
 
@@ -38,10 +40,17 @@ def class_ranks(
     position = {name: i for i, name in enumerate(prompts)}
     ranks: dict[str, list[int]] = {}
     for name, image in images:
-        similarities = texts @ scorer.embed_images([image])[0]
+        vector = scorer.embed_images([image])[0]
+        similarities = texts @ vector
         rank = rank_of(position[name], similarities)
         ranks.setdefault(name, []).append(rank)
-    return {name: float(np.median(ranks[name])) for name in prompts if name in ranks}
+    medians: dict[str, float] = {}
+    for name in prompts:
+        if name not in ranks:
+            continue
+        median = np.median(ranks[name])
+        medians[name] = float(median)
+    return medians
 
 
 def unknown_classes(ranks: Mapping[str, float], count: int) -> dict[str, float]:
@@ -51,5 +60,7 @@ def unknown_classes(ranks: Mapping[str, float], count: int) -> dict[str, float]:
     is there five times in six.
     """
     limit = max(3.0, count / 4)
-    low = {name: rank for name, rank in ranks.items() if rank > limit}
-    return dict(sorted(low.items(), key=lambda item: -item[1]))
+    low = [name for name in ranks if ranks[name] > limit]
+    # the sort is stable: classes of one rank stay in the order of `ranks`
+    low.sort(key=lambda name: -ranks[name])
+    return {name: ranks[name] for name in low}

@@ -69,8 +69,9 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(
             f"{folder}: no *.safetensors file; pickled weights are not loaded, convert them first"
         )
-    pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pth")])
-    if pickles and not any((folder / name).is_file() for name in FIRST):
+    pickles = [*folder.glob("*.bin"), *folder.glob("*.pth")]
+    loaded_first = any((folder / name).is_file() for name in FIRST)
+    if pickles and not loaded_first:
         names = sorted(path.name for path in pickles)
         raise ModelError(
             f"{folder}: open_clip might load {names[0]}, which is pickled; remove it or name the "
@@ -151,7 +152,8 @@ def scorer_fingerprint(config: ScorerConfig) -> str:
     Raises ModelError like `open_clip_name`.
     """
     name = open_clip_name(config)
-    contents = {file.name: file_hash(file) for file in _files(config, name).values()}
+    files = _files(config, name)
+    contents = {name_of_file: file_hash(file) for name_of_file, file in files.items()}
     version = importlib.metadata.version("open_clip_torch")
     tag = (config.pretrained or "").lower().replace("-", "_")
     if tag in QUICK.get(definition(name), ()):
@@ -175,9 +177,12 @@ def _check_activation(model: str, file: Path) -> None:
     beside = file.parent / "open_clip_config.json"
     if not beside.is_file():
         return
-    quick = bool(read_json(beside).get("model_cfg", {}).get("quick_gelu", False))
+    settings = read_json(beside).get("model_cfg", {})
+    quick = bool(settings.get("quick_gelu", False))
     name = definition(model)
-    if name.removesuffix(QUICKGELU) in QUICK and quick != name.endswith(QUICKGELU):
+    base = name.removesuffix(QUICKGELU)
+    # a definition that open_clip has with one activation only says nothing by its name
+    if base in QUICK and quick != name.endswith(QUICKGELU):
         raise ModelError(
             f"scorer.pretrained = '{file}': {beside.name} beside it says quick_gelu = "
             f"{str(quick).lower()}, and scorer.model = '{model}' is another activation; set "

@@ -5,8 +5,6 @@ The classes' filter prompts are the classifier.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,15 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from scipy.special import softmax
 
-from discl_ray.cluster.heartbeat import WorkerSigns, report_loading
 from discl_ray.core.predictions import predictions_of
 from discl_ray.core.sources import image_pixels
 from discl_ray.errors import ImageError
-from discl_ray.models.device import CPU_ONLY, device_of
-from discl_ray.score.clip import ClipScorer
+from discl_ray.score.actor import load_scorer
+from discl_ray.score.clip import Floats, Pixels
 from discl_ray.score.config import ScorerConfig
 
 
@@ -39,36 +35,38 @@ class ZeroShotActor:
         torch.set_num_threads(config.threads)
         self.batch = config.batch
         self.fingerprint = fingerprint
-        name = f"scorer {os.getpid()} on {socket.gethostname()}"
-        with report_loading(heartbeat, name):
-            device = device_of(config.on_gpu, CPU_ONLY)
-            self.scorer = ClipScorer(config, device)
-            self.texts = self.scorer.embed_texts(class_prompts)
-        if heartbeat is not None:
-            heartbeat.report.remote(name, WorkerSigns(phase="idle"))
+        loaded = load_scorer(config, class_prompts, heartbeat)
+        self.scorer = loaded.scorer
+        self.texts = loaded.texts
         self.readers = ThreadPoolExecutor(config.threads)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """PREDICTIONS of SAMPLES rows, in their order; nulls for images that cannot be read."""
         images = rows["image"].to_pylist()
-        probabilities = np.zeros((len(images), len(self.texts)), np.float32)
+        shape = (len(images), len(self.texts))
+        probabilities = np.zeros(shape, np.float32)
         read = np.zeros(len(images), bool)
         for begin in range(0, len(images), self.batch):  # pixels of one batch at a time
-            batch = self.readers.map(_pixels, images[begin : begin + self.batch])
-            pixels = {i: image for i, image in enumerate(batch, begin) if image is not None}
-            if pixels:
-                found = list(pixels)
-                probabilities[found] = self._predict(list(pixels.values()))
+            part = images[begin : begin + self.batch]
+            found: list[int] = []
+            pixels: list[Pixels] = []
+            for i, image in enumerate(self.readers.map(_pixels, part), begin):
+                if image is not None:
+                    found.append(i)
+                    pixels.append(image)
+            if found:
+                probabilities[found] = self._predict(pixels)
                 read[found] = True
         return predictions_of(rows, probabilities, read, fold=-1, scorer=self.fingerprint)
 
-    def _predict(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def _predict(self, images: Sequence[Pixels]) -> Floats:
         """Class probabilities, shape (len(images), classes)."""
         embedded = self.scorer.embed_images(images)
-        return softmax(self.scorer.logit_scale * embedded @ self.texts.T, axis=1)
+        logits = self.scorer.logit_scale * embedded @ self.texts.T
+        return softmax(logits, axis=1)
 
 
-def _pixels(image: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+def _pixels(image: Mapping[str, Any]) -> Pixels | None:
     """RGB uint8 (H, W, 3), or None."""
     try:
         return image_pixels(image)
