@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from discl_ray.cluster import map_blocks as parallel
@@ -24,7 +22,7 @@ from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.samples import SAMPLES_AT
 from discl_ray.train.images import node_cache as local
 from discl_ray.train.images import segments, table
-from discl_ray.train.images.segments import ROWS, DecodedSegments, load_pixels
+from discl_ray.train.images.segments import ROWS, load_pixels
 from discl_ray.train.images.table import (
     INDEX,
     ImageTable,
@@ -68,26 +66,6 @@ def new_rows(count: int, **values: object) -> pa.Table:
 
 
 # -- reading rows
-
-
-@given(st.data())
-def test_many_segments_are_one_array(data):
-    side = data.draw(st.sampled_from([1, 3, 8]))
-    counts = data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=6))
-    total = sum(counts)
-    whole = np.random.default_rng(0).integers(0, 256, (total, side, side, 3), dtype=np.uint8)
-    parts = [part.copy() for part in np.split(whole, np.cumsum(counts)[:-1])]
-    kind = pa.binary(side * side * 3)
-    arrays = [
-        pa.FixedSizeBinaryArray.from_buffers(kind, len(p), [None, pa.py_buffer(p)]) for p in parts
-    ]
-    images = DecodedSegments(arrays, side)
-    assert (len(images), images.shape) == (total, whole.shape)
-    for rows in data.draw(st.lists(st.lists(st.integers(0, total - 1), max_size=20), max_size=4)):
-        assert np.array_equal(images[rows], whole[np.asarray(rows, int)])
-    beyond = data.draw(st.sampled_from([-1, -total, total, total + 1, 2**62, -(2**62)]))
-    with pytest.raises(IndexError):
-        images[[0, beyond]]
 
 
 def test_what_comes_out_is_a_copy_and_stays_when_the_table_is_gone(spectrum_run, tmp_path):
@@ -236,7 +214,7 @@ def test_an_image_that_is_in_no_file_is_told(spectrum_run, tmp_path):
     work = table._WriteSegment(
         samples, spectrum_of_run.store, spectrum_of_run.store.within("t"), SIDE, "decoded"
     )
-    with pytest.raises(IntegrityError, match="1 images are gone"):
+    with pytest.raises(IntegrityError, match="1 image is gone"):
         table._write_segments(rows, work, None)
 
 
@@ -380,14 +358,6 @@ def test_a_table_on_this_disk_is_mapped_in_place(spectrum_run, tmp_path, node, m
     file.write_bytes(b"ARROW1")
     with pytest.raises(IntegrityError, match="gone or damaged"):
         open_table(ref)
-
-
-def test_what_lies_on_another_machine(tmp_path, monkeypatch):
-    mounts = f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n/dev/sdb {tmp_path}/scratch xfs rw 0 0\n"
-    monkeypatch.setattr(Path, "read_text", lambda _: mounts)
-    assert local.on_shared_disk(tmp_path / "runs")
-    assert not local.on_shared_disk(tmp_path / "scratch" / "runs")
-    assert not local.on_shared_disk(tmp_path.with_name(f"{tmp_path.name}-2"))
 
 
 def test_a_table_of_arrays_needs_no_domain():
