@@ -10,7 +10,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from discl_ray.core.metrics import adjusted, group_of, macro_f1, main_metric, scores, top1_by_group
 from discl_ray.experiments.statistics import fast_macro_f1
 
-
 RNG = np.random.default_rng(0)
 LABEL, PREDICTED = RNG.integers(0, 4, 200), RNG.integers(0, 4, 200)
 GROUPS = {0: "many", 1: "many", 2: "medium", 3: "few"}
