@@ -16,8 +16,8 @@ from ray.exceptions import RayActorError
 
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.curriculum.progress import Progress
-from discl_ray.curriculum.strategies import Choice
+from discl_ray.curriculum.progress import ByLevel
+from discl_ray.curriculum.strategies import Choice, Levels
 from discl_ray.errors import IntegrityError
 
 TRIES = 20
@@ -30,10 +30,10 @@ LONGEST_WAIT_S = 1.0
 class ControllerActor:
     """A `LocalController` on Ray. Async: `state()` does not block training, nor wait for it."""
 
-    def __init__(self, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> None:
+    def __init__(self, config: CurriculumConfig, levels: Levels, seed: int) -> None:
         self._controller = LocalController(config, levels, seed)
 
-    async def choose(self, epoch: int, progress: Mapping[int, Progress] | None) -> Choice | None:
+    async def choose(self, epoch: int, progress: ByLevel | None) -> Choice | None:
         """See `Controller`."""
         return self._controller.choose(epoch, progress)
 
@@ -55,7 +55,7 @@ def actor_name(run: str) -> str:
     return f"curriculum-{run}"
 
 
-def start_controller(run: str, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> Any:
+def start_controller(run: str, config: CurriculumConfig, levels: Levels, seed: int) -> Any:
     """Creates the run's controller, or finds it; the actor lives as long as the returned handle."""
     # Ray's decorator hides the class's signature from type checkers; as a call it stays a class
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ControllerActor)
@@ -90,7 +90,7 @@ class ActorController:
             "after being loaded from the checkpoint"
         )
 
-    def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
+    def choose(self, epoch: int, progress: ByLevel | None = None) -> Choice | None:
         """See `Controller`."""
         return self._ask("choose", epoch, progress)
 

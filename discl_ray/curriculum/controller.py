@@ -12,14 +12,17 @@ from typing import Any, Protocol
 
 from discl_ray.core.lam import lam_to_pct
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.curriculum.progress import Progress, from_metrics
-from discl_ray.curriculum.strategies import Choice, Situation, strategy_of
+from discl_ray.curriculum.progress import ByLevel, from_metrics
+from discl_ray.curriculum.strategies import Choice, Levels, Situation, strategy_of
+
+Record = dict[str, Any]
+"""What is recorded of an epoch, as JSON values."""
 
 
 class Controller(Protocol):
     """What the training loop asks of a curriculum."""
 
-    def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
+    def choose(self, epoch: int, progress: ByLevel | None = None) -> Choice | None:
         """What an epoch (from 1) trains on, or None if an earlier epoch is not recorded.
 
         If the answer says `explore`, progress is to be measured first and the question asked again
@@ -46,13 +49,13 @@ class Controller(Protocol):
 class LocalController:
     """The curriculum of one training run; `levels` are λ in percent, ascending, 100 last."""
 
-    def __init__(self, config: CurriculumConfig, levels: tuple[int, ...], seed: int) -> None:
+    def __init__(self, config: CurriculumConfig, levels: Levels, seed: int) -> None:
         self.config = config
         self.levels = levels
         self.seed = seed
-        self.history: dict[int, dict[str, Any]] = {}
+        self.history: dict[int, Record] = {}
 
-    def choose(self, epoch: int, progress: Mapping[int, Progress] | None = None) -> Choice | None:
+    def choose(self, epoch: int, progress: ByLevel | None = None) -> Choice | None:
         """See `Controller`."""
         if epoch > 1 and epoch - 1 not in self.history:
             return None

@@ -41,6 +41,10 @@ class Progress(NamedTuple):
     """d̄_lg, rounded to SIGNIFICANT_DIGITS; empty in records made before it was kept."""
 
 
+ByLevel = Mapping[int, Progress]
+"""Progress by λ in percent."""
+
+
 def progress_of(
     before: Floats, after: Floats, level: NDArray[np.int64], source: NDArray[np.str_]
 ) -> dict[int, Progress]:
@@ -119,9 +123,7 @@ def _paired(first: Progress, second: Progress) -> Floats:
     return np.array(differences)
 
 
-def most_progressed(
-    progress: Mapping[int, Progress], *, previous: int | None = None
-) -> tuple[int, float | None]:
+def most_progressed(progress: ByLevel, *, previous: int | None = None) -> tuple[int, float | None]:
     """(level, lead over the second in standard errors): the argmax; among equals the lowest level.
 
     Given `previous` (margin rule), that level is kept while the best leads it by less than one
@@ -148,7 +150,7 @@ SOURCES = "progress_sources_"
 """Prefixes of an epoch's record; the level in percent follows."""
 
 
-def to_metrics(progress: Mapping[int, Progress]) -> dict[str, Any]:
+def to_metrics(progress: ByLevel) -> dict[str, Any]:
     """As an epoch's record: progress_30, progress_se_30, and the list progress_sources_30."""
     record: dict[str, Any] = {}
     for level, found in sorted(progress.items()):

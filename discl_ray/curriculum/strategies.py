@@ -16,7 +16,7 @@ Where D_h is used without synthetic images it is repeated to the size of a synth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from discl_ray.core import outside
 from discl_ray.core.lam import REAL, lam_to_pct, pct_to_lam
 from discl_ray.curriculum.config import CurriculumConfig
-from discl_ray.curriculum.progress import Progress, most_progressed
+from discl_ray.curriculum.progress import ByLevel, most_progressed
 from discl_ray.errors import ConfigError, IntegrityError
 from discl_ray.process.calls import advice
 
@@ -69,9 +69,9 @@ class Situation:
     """Ascending, 100 last."""
     config: CurriculumConfig
     seed: int
-    progress: Mapping[int, Progress] | None = None
+    progress: ByLevel | None = None
     """Measured over this epoch's round of real images, by level; None before that round."""
-    past: Mapping[int, Progress] | None = None
+    past: ByLevel | None = None
     """The previous epoch's progress; None if it measured none."""
     previous: int | None = None
     """The previous epoch's level."""
