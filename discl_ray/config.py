@@ -168,6 +168,10 @@ def part_hash(config: Config, parts: Sequence[str], *before: str) -> str:
     return stable_id(*decisive, sources) if sources else stable_id(*decisive)
 
 
+FUNCTION = {"curriculum": "curriculum.strategy", "filter": "filter.mode"}
+"""The key of a section that names the function its `options` are for."""
+
+
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """A configuration with some of its values replaced, by dotted keys, and validated again.
 
@@ -176,6 +180,9 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     plain = config.model_dump()
     if not any(key.startswith("data.") for key in values):
         plain["data"] = config.data  # its reader may be one that is not installed here
+    for part in ("curriculum", "filter"):
+        if FUNCTION[part] in values:  # options belong to the function that was named before
+            plain[part]["options"] = {}
     for key, value in values.items():
         *path, name = key.split(".")
         part = plain

@@ -121,6 +121,8 @@ def check_packages(_: Subject) -> str:
     wrong: list[str] = []
     shown: list[str] = []
     for requirement in map(Requirement, importlib.metadata.requires("discl-ray") or ()):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue  # of an extra, which nobody has to install
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:

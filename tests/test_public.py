@@ -70,7 +70,7 @@ def strategy(at: discl_ray.Situation) -> discl_ray.Choice:
     return discl_ray.STRATEGIES["fixed"](at)
 reveal_type(config.plan.replicas)
 reveal_type(spectrum.grid)
-reveal_type(discl_ray.plan_spectrum(config).hard.num_rows)
+reveal_type(discl_ray.plan_spectrum(config).class_prompts)
 reveal_type(discl_ray.make_spectrum(config).classes)
 reveal_type(discl_ray.train_classifier(config)[-1].label)
 reveal_type([made.error for made in engine.run([])])

@@ -25,16 +25,20 @@ from discl_ray.cluster.start import (
 from discl_ray.errors import SetupError
 from discl_ray.process.stopping import hold, muted
 
+OWN_ABI = 29
+"""torchvision 0.29 requires torch>=2.14, where older ones required one release of torch."""
+
 
 def check_versions(version_of: Callable[[str], str] = importlib.metadata.version) -> None:
     """Raises SetupError unless torch and torchvision belong together.
 
     torch 2.N belongs with torchvision 0.(N+15), both of one build (the part after "+"). Others fail
-    later, with an operator that is missing.
+    later, with an operator that is missing. From OWN_ABI on a torchvision works with newer torch.
     """
     torch, vision = version_of("torch"), version_of("torchvision")
     minor = int(torch.split(".")[1])
-    same_release = minor + 15 == int(vision.split(".")[1])
+    release = int(vision.split(".")[1])
+    same_release = minor + 15 == release or minor + 15 > release >= OWN_ABI
     same_build = torch.partition("+")[2] == vision.partition("+")[2]
     if not (same_release and same_build):
         install = f"pip install 'torch==2.{minor}.*' 'torchvision==0.{minor + 15}.*'"

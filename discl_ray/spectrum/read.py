@@ -20,9 +20,9 @@ from discl_ray.spectrum.remedies import COMMITS, images_again
 
 FILTERED_BY = (
     *("sample_id", "role", "lam_pct", "replica", "attempt", "status", "error"),
-    *("text_sim", "text_rank", "source_text_sim", "source_text_rank", "gid", "label"),
+    *("text_sim", "text_rank", "image_sim", "source_text_sim", "source_text_rank", "gid", "label"),
 )
-"""Columns that the filter needs."""
+"""Columns that the filter needs, `image_sim` where it is one from outside."""
 
 INDISPENSABLE = (
     *("gid", "sample_id", "label", "role", "lam_pct", "replica", "attempt", "status", "text_sim"),

@@ -16,7 +16,13 @@ from discl_ray.errors import SetupError
 
 
 @pytest.mark.parametrize(
-    ("torch", "vision"), [("2.11.0", "0.26.0"), ("2.11.0+cpu", "0.26.0+cpu"), ("2.12.1", "0.27.0")]
+    ("torch", "vision"),
+    [
+        ("2.11.0", "0.26.0"),
+        ("2.11.0+cpu", "0.26.0+cpu"),
+        ("2.12.1", "0.27.0"),
+        ("2.15.0", "0.29.2"),
+    ],
 )
 def test_versions_that_belong_together_are_accepted(torch, vision):
     check_versions({"torch": torch, "torchvision": vision}.__getitem__)

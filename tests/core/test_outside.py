@@ -4,7 +4,14 @@ import sys
 
 import pytest
 
-from discl_ray.config import Config, dump_config, load_config, part_hash, recorded_config
+from discl_ray.config import (
+    Config,
+    dump_config,
+    load_config,
+    part_hash,
+    recorded_config,
+    with_values,
+)
 from discl_ray.core import outside
 from discl_ray.core.outside import FILTERS, READERS, STRATEGIES
 from discl_ray.errors import ConfigError
@@ -119,3 +126,13 @@ def test_an_edited_function_gives_another_hash_and_builtin_ones_have_none(own, t
     assert part_hash(config, ("train",)) == part_hash(Config(), ("train",))
     (tmp_path / f"{own}.py").write_text(MODULE + "# edited\n")
     assert part_hash(config, ("curriculum",)) != before
+
+
+def test_a_row_with_another_strategy_does_not_inherit_its_options(own):
+    config = load_config([], [f"curriculum.strategy={own}:strategy", "curriculum.options.x=1"])
+    other = with_values(config, {"curriculum.strategy": "real_only"})
+    assert other.curriculum.options == {}
+    assert part_hash(other, ("curriculum",)) == part_hash(
+        load_config([], ["curriculum.strategy=real_only"]), ("curriculum",)
+    )
+    assert with_values(config, {"seed": 1}).curriculum.options == {"x": 1}

@@ -1,0 +1,56 @@
+"""A package of a user's own, as docs/extending.md shows it. Tests copy it out of the tree; discl_ray does not know it."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from discl_ray import Choice, Listing, Situation
+from discl_ray.core.storage import Store
+from discl_ray.data.config import OutsideConfig
+from discl_ray.data.listing import inline
+from discl_ray.spectrum.config import FilterConfig
+
+SHAPES = ("square", "bar", "dot")
+
+
+# a reader: data.name=own_shapes:read
+def read(config: OutsideConfig, seed: int) -> Listing:
+    """Squares, bars and dots, `data.options.count` of the first class and half as many of each next."""
+    rng = np.random.default_rng(seed)
+    count, side = config.options.get("count", 16), config.options.get("side", 32)
+    rows = []
+    for number, name in enumerate(SHAPES):
+        for i in range(max(4, count >> number)):
+            split = ("train", "train", "val", "test")[i % 4]
+            row = {"sample_id": f"{name}/{i}", "class_key": name, "split": split}
+            rows.append({**row, "bytes": _drawn(name, side, rng)})
+    return inline(rows, Store.at(config.root), SHAPES)
+
+
+def _drawn(name: str, side: int, rng: np.random.Generator) -> bytes:
+    pixels = rng.integers(0, 60, (side, side, 3), dtype=np.uint8)
+    width, height = {"square": (12, 12), "bar": (24, 4), "dot": (4, 4)}[name]
+    top, left = rng.integers(0, side - height), rng.integers(0, side - width)
+    pixels[top : top + height, left : left + width] = 220
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+# a strategy: curriculum.strategy=own_shapes:back_and_forth
+def back_and_forth(at: Situation) -> Choice:
+    """λ rises for `options.period` epochs, then begins anew."""
+    if at.over:
+        return Choice(levels=())
+    period = at.config.options.get("period", len(at.levels))
+    place = (at.epoch - 1) % period * len(at.levels) // period
+    return Choice(levels=(at.levels[place],))
+
+
+# a filter: filter.mode=own_shapes:near_its_source
+def near_its_source(rows: pa.Table, config: FilterConfig) -> np.ndarray:
+    """Keeps an image that looks like its source: image_sim of at least `options.least`."""
+    least = config.options.get("least", 0.5)
+    return rows["image_sim"].to_numpy(zero_copy_only=False) >= least
