@@ -12,12 +12,12 @@ from discl_ray.train.images.table import ImageTable
 from discl_ray.train.learners.learner import TrainJob
 from discl_ray.train.loop import predictor_of
 
+Weights = Mapping[str, Tensor]
+
 ALPHAS = tuple(i / 10 for i in range(11))
 
 
-def ensembled(
-    start: Mapping[str, Tensor], weights: Mapping[str, Tensor], alpha: float
-) -> dict[str, Tensor]:
+def ensembled(start: Weights, weights: Weights, alpha: float) -> dict[str, Tensor]:
     """(1 - α) θ_start + α θ; integer tensors, such as batch counts, are those of θ."""
     mixed: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -27,15 +27,15 @@ def ensembled(
     return mixed
 
 
-def choose_alpha(
-    job: TrainJob, start: Mapping[str, Tensor], weights: Mapping[str, Tensor], table: ImageTable
-) -> float:
+def choose_alpha(job: TrainJob, start: Weights, weights: Weights, table: ImageTable) -> float:
     """The α of ALPHAS with the best main metric on a table's val images; of equals the largest.
 
     One α serves all columns of a table: the metric is that of OOD val where there is one.
     """
     val = np.flatnonzero(table.role == "val")
-    images, label, domain = table.images[val], table.label[val], table.domain[val]
+    images = table.images[val]
+    label = table.label[val]
+    domain = table.domain[val]
     best_value, best_alpha = -np.inf, 1.0
     for alpha in ALPHAS:
         predict = predictor_of(job, ensembled(start, weights, alpha))

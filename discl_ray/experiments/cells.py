@@ -51,6 +51,8 @@ READ = "read.json"
 
 AGAIN = "it is computed again"
 
+Weights = dict[str, Tensor]
+
 Column = tuple[str, str]
 """(metric, group or domain)."""
 
@@ -104,7 +106,9 @@ class _Seed:
         store = cell_store(planned, spec)
         table = self._table(planned, spec)
         start = self._start(planned, spec)
-        weights = start if spec.read == "untrained" else self._trained(planned, spec, table, start)
+        weights = start
+        if spec.read != "untrained":
+            weights = self._trained(planned, spec, table, start)
         read: dict[str, float] = {}
         if spec.read == "ensemble":
             read["alpha"] = choose_alpha(planned.job, start, weights, table)
@@ -132,7 +136,7 @@ class _Seed:
             self._tables[key] = table
         return self._tables[key]
 
-    def _start(self, planned: PlannedRun, spec: RowSpec) -> dict[str, Tensor]:
+    def _start(self, planned: PlannedRun, spec: RowSpec) -> Weights:
         """The weights the row starts from, trained once for all rows that share them."""
         if not planned.config.train.start_steps:
             return fresh(planned.job)
@@ -150,8 +154,8 @@ class _Seed:
         return weights
 
     def _trained(
-        self, planned: PlannedRun, spec: RowSpec, table: ImageTable, start: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+        self, planned: PlannedRun, spec: RowSpec, table: ImageTable, start: Weights
+    ) -> Weights:
         """The weights of a run, which several rows may read in different ways."""
         store = run_of(planned, spec)
         weights = _read_weights(store) if store.sound(HISTORY) else None
@@ -163,7 +167,7 @@ class _Seed:
         return weights
 
 
-def _read_weights(store: Store) -> dict[str, Tensor] | None:
+def _read_weights(store: Store) -> Weights | None:
     """A run's weights; None if there are none, or they are damaged."""
     from discl_ray.train.run_files import load_weights
 
@@ -176,7 +180,9 @@ def _read_weights(store: Store) -> dict[str, Tensor] | None:
 
 def run_of(planned: PlannedRun, spec: RowSpec) -> Store:
     """The folder of a table's training run."""
-    name = planned.store.name + (f"-{spec.web}" if spec.web else "")
+    name = planned.store.name
+    if spec.web:
+        name += f"-{spec.web}"
     return _beside(planned.config, name)
 
 
@@ -190,7 +196,7 @@ def cell_store(planned: PlannedRun, spec: RowSpec) -> Store:
     return run_of(planned, spec).within(spec.read)
 
 
-def fresh(job: TrainJob) -> dict[str, Tensor]:
+def fresh(job: TrainJob) -> Weights:
     """A model's weights before any training: a CLIP's own, or random ones."""
     learner = LEARNERS[job.train.model](job, torch.device("cpu"))
     weights = learner.model.state_dict()
@@ -198,8 +204,8 @@ def fresh(job: TrainJob) -> dict[str, Tensor]:
 
 
 def train_in_process(
-    planned: PlannedRun, table: ImageTable, start: dict[str, Tensor] | None
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    planned: PlannedRun, table: ImageTable, start: Weights | None
+) -> tuple[Weights, list[dict[str, Any]]]:
     """The loop without Ray Train; the weights, and one record per epoch."""
     job = planned.job
     controller = LocalController(job.curriculum, job.levels, job.seed)
@@ -253,7 +259,8 @@ def read_cell(config: Config, spectrum: Spectrum, spec: RowSpec, columns: Column
     """A finished cell from disk."""
     planned = plan_run(spec.of(config), spectrum)
     found = _read(planned, spec)
-    group = np.array([planned.job.groups[label] for label in found.label.tolist()])
+    groups = planned.job.groups
+    group = np.array([groups[label] for label in found.label.tolist()])
     whole = np.ones(len(found.label), bool)
     predicted: dict[Column, Predicted] = {}
     for metric, name in columns:
@@ -273,7 +280,8 @@ def _device(run: Store) -> str:
     """What a run was trained on, by its configuration; older runs leave that open."""
     if not run.exists("config.yaml"):
         return ""
-    on_gpu = yaml.safe_load(run.read("config.yaml"))["train"]["use_gpu"] is True
+    config = yaml.safe_load(run.read("config.yaml"))
+    on_gpu = config["train"]["use_gpu"] is True
     return "a GPU" if on_gpu else "the CPU"
 
 

@@ -53,6 +53,12 @@ GAP_COLUMNS = (("top1", "few"), ("top1", "overall"))
 
 Seeded = tuple[Config, Spectrum]
 
+Means = dict[tuple[str, Column], Interval]
+"""By (row, column)."""
+
+Contrasts = dict[tuple[str, str, Column], Interval]
+"""By (row, baseline, column); in the picture of the gap by (gap, row, column)."""
+
 
 def spectrum_of(config: Config) -> Seeded:
     """A seed with its spectrum, which is made if there is none."""
@@ -152,18 +158,18 @@ def _is_adaptive(spec: RowSpec) -> bool:
     return dict(spec.values).get("curriculum.strategy") == "adaptive"
 
 
-def contrasts(cells: Cells, table: Table) -> dict[tuple[str, str, Column], Interval]:
+def contrasts(cells: Cells, table: Table) -> Contrasts:
     """Every paired difference of a table, by (row, baseline, column)."""
-    found: dict[tuple[str, str, Column], Interval] = {}
+    found: Contrasts = {}
     for label, base in table.baselines.items():
         for column in table.columns:
             found[label, base, column] = difference(cells, label, base, column)
     return found
 
 
-def means(cells: Cells, table: Table) -> dict[tuple[str, Column], Interval]:
+def means(cells: Cells, table: Table) -> Means:
     """Every mean of a table, by (row, column)."""
-    found: dict[tuple[str, Column], Interval] = {}
+    found: Means = {}
     for spec in table.rows:
         for column in table.columns:
             found[spec.label, column] = difference(cells, spec.label, None, column)
@@ -179,7 +185,9 @@ def _table_text(computed: Computed, table: Table, what: str) -> str:
 
 def _prior_of(config: Config) -> str:
     """For a table's first line; CLIPs have none."""
-    return "" if config.train.model == "clip" else f", prior: {PRIORS[config.train.prior]}"
+    if config.train.model == "clip":
+        return ""
+    return f", prior: {PRIORS[config.train.prior]}"
 
 
 def _quoted(caveat: str) -> list[str]:
@@ -197,9 +205,9 @@ def compare(config: Config, seeds: int, name: str, tag: str, command: str) -> st
     what = "test, top-1 [%]"
     if table.columns[0][0] == "macro_f1":
         what = "test, macro F1 and top-1 [%]"
-    title = f"{config.run.name}: {len(table.rows)} rows, {seeds} seeds{_prior_of(config)}"
+    rows, prior = len(table.rows), _prior_of(config)
     lines = [
-        f"# {title}\n",
+        f"# {config.run.name}: {rows} rows, {seeds} seeds{prior}\n",
         *_quoted(computed.caveat),
         _table_text(computed, table, what),
         "",
@@ -233,7 +241,7 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> str:
             f"--table gap: data.name = {config.data.name}; only digits_lt comes in several looks"
         )
     began, table = time.monotonic(), TABLES["gap"]
-    values: dict[tuple[str, str, Column], Interval] = {}
+    values: Contrasts = {}
     texts: list[str] = []
     computed = None
     for gap, look in GAPS.items():
@@ -257,9 +265,9 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> str:
     return _write(config, file, "\n".join(lines), drawn)
 
 
-def _gains_over_ce(cells: Cells, table: Table) -> dict[tuple[str, Column], Interval]:
+def _gains_over_ce(cells: Cells, table: Table) -> Means:
     """The differences of all other rows to CE, by (row, column of GAP_COLUMNS)."""
-    found: dict[tuple[str, Column], Interval] = {}
+    found: Means = {}
     for spec in table.rows:
         if spec is CE:
             continue

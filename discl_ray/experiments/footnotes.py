@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from discl_ray.curriculum.progress import unpaired
 from discl_ray.data.notes import notes_on
 from discl_ray.evaluate.held_out import commit
@@ -87,7 +89,8 @@ def _shared(computed: Computed) -> str:
     sizes: list[str] = []
     for (figure, name), predicted in some.predicted.items():
         if figure == metric:  # each metric has the same groups
-            sizes.append(f"{name} {int(predicted.part.sum())}")
+            images = np.count_nonzero(predicted.part)
+            sizes.append(f"{name} {images}")
     return (
         "Rows of a seed share their start and take the same number of optimizer steps. Test images "
         f"of seed {first}: {', '.join(sizes)}; hard training images: {min(computed.hard)} to "
@@ -140,5 +143,9 @@ def synthetic_images_of(spec: RowSpec, cells: Cells) -> str:
     """Synthetic images a row was trained on, the mean over seeds; retrieved ones are apart."""
     numbers = [synthetic_seen(rows[spec.label].history) for rows in cells.values()]
     known = [number for number in numbers if number is not None]
-    mean = sum(known) / len(known) if len(known) == len(numbers) else None
-    return f"0, and {count(mean)} of the web" if spec.web == "retrieved" else count(mean)
+    mean = None
+    if len(known) == len(numbers):
+        mean = sum(known) / len(known)
+    if spec.web == "retrieved":
+        return f"0, and {count(mean)} of the web"
+    return count(mean)

@@ -54,7 +54,9 @@ def check_kept(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
 def _check_probes(planned: PlannedRun, spectrum: Spectrum) -> None:
     job = planned.job
     config = job.curriculum
-    if not explores(config, job.levels, seed=job.seed) or _planned(planned, spectrum).probes:
+    if not explores(config, job.levels, seed=job.seed):
+        return
+    if _planned(planned, spectrum).probes:
         return
     sources = planned.config.hard.probe_sources
     raise ConfigError(
@@ -79,8 +81,11 @@ def check_stages(planned: Mapping[str, PlannedRun], spectrum: Spectrum) -> None:
         for stage in short:
             rows.setdefault(_short(stage), []).append(label)
     for line, labels in rows.items():
-        more = f" and {len(labels) - NAMED} more rows" if len(labels) > NAMED else ""
-        log.info("%s%s: %s", ", ".join(labels[:NAMED]), more, line)
+        named = ", ".join(labels[:NAMED])
+        others = len(labels) - NAMED
+        if others > 0:
+            named += f" and {others} more row" + ("s" if others > 1 else "")
+        log.info("%s: %s", named, line)
 
 
 def check_points(seeds: Sequence[tuple[Config, Spectrum]], points: Sequence[Point]) -> None:
@@ -180,7 +185,8 @@ def probe_line(found: Passed) -> str:
     """The filter's pass rate on the probes, which are used whether they pass or not."""
     rates: list[str] = []
     for lam_pct, (kept, made) in found.items():
-        rates.append(f"λ {pct_to_lam(lam_pct):g}: {100 * kept / made:.0f} % of {made}")
+        percent = 100 * kept / made
+        rates.append(f"λ {pct_to_lam(lam_pct):g}: {percent:.0f} % of {made}")
     return (
         "probes are not filtered, so that every level's come from the same images; the filter "
         f"would pass {', '.join(rates) or 'none'}"
@@ -209,8 +215,9 @@ def _nothing_kept(planned: PlannedRun, spectrum: Spectrum, short: Supply) -> str
     for lam_pct, (passes, made) in passed(spectrum, config, "train").items():
         kept.append(f"λ {pct_to_lam(lam_pct):g}: {passes} of {made}")
     strategy = planned.job.curriculum.strategy
+    stage = _stage(short)
     return (
-        f"curriculum.strategy = {strategy}: {_stage(short)} has no synthetic image: the filter "
+        f"curriculum.strategy = {strategy}: {stage} has no synthetic image: the filter "
         f"(filter.mode = {config.mode}, filter.{bar} = {getattr(config, bar)}) kept "
         f"{', '.join(kept)}. Another filter.{bar} or filter.mode makes no image again; "
         "curriculum.levels leaves levels out; curriculum.allow_empty=true trains this stage all "

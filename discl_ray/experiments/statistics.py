@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from discl_ray.core.metrics import macro_f1
 
+Integers = NDArray[np.int64]
+
 RESAMPLES = 2000
 
 CONFIDENCE = 0.95
@@ -21,8 +23,8 @@ CONFIDENCE = 0.95
 class Predicted(NamedTuple):
     """Labels and predictions of one run on the test images, arrays of shape (N,)."""
 
-    label: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    label: Integers
+    predicted: Integers
     part: NDArray[np.bool_]
     """Which images a figure is about: those of a group of classes, or of a domain."""
 
@@ -35,19 +37,21 @@ class Interval(NamedTuple):
     high: float
 
 
-def top1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+def top1(label: Integers, predicted: Integers) -> float:
     """Accuracy in percent; NaN without images."""
-    return 100 * float((label == predicted).mean()) if len(label) else float("nan")
+    if not len(label):
+        return float("nan")
+    correct = label == predicted
+    return 100 * float(correct.mean())
 
 
-FIGURES: dict[str, Callable[[NDArray[np.int64], NDArray[np.int64]], float]] = {
-    "top1": top1,
-    "macro_f1": macro_f1,
-}
+Figure = Callable[[Integers, Integers], float]
 """(labels, predictions) -> percent."""
 
+FIGURES: dict[str, Figure] = {"top1": top1, "macro_f1": macro_f1}
 
-def fast_macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+
+def fast_macro_f1(label: Integers, predicted: Integers) -> float:
     """`macro_f1` in percent from counts alone, fast enough for thousands of resamples.
 
     F1 of a class is 2 TP / (true + predicted); the mean is over the classes in `label`, shape (N,).
@@ -100,10 +104,12 @@ def interval(
     figure = RESAMPLED[metric]
     rng = np.random.default_rng(seed)
 
-    def value(pair: tuple[Predicted, Predicted | None], at: NDArray[np.int64]) -> float:
+    def value(pair: tuple[Predicted, Predicted | None], at: Integers) -> float:
         run, base = pair
         own = figure(run.label[at], run.predicted[at])
-        return own if base is None else own - figure(base.label[at], base.predicted[at])
+        if base is None:
+            return own
+        return own - figure(base.label[at], base.predicted[at])
 
     places = [np.flatnonzero(run.part) for run, _ in pairs]
     exact = [value(pair, at) for pair, at in zip(pairs, places, strict=True)]

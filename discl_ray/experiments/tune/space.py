@@ -28,6 +28,7 @@ PARTS = ("curriculum", "train", "filter")
 
 LISTS = ("choice", "grid")
 RANGES = ("uniform", "loguniform", "randint")
+DISTRIBUTIONS = (*LISTS, *RANGES)
 
 SHARED = (
     *(f"train.{name}" for name in OF_START),
@@ -107,8 +108,9 @@ def read_space(space: Mapping[str, Any]) -> tuple[list[Dimension], list[str]]:
                 f"tune.space.{kind} = {values!r}: a key with a distribution is needed, "
                 "e.g. {choice: [1, 2]}"
             )
-        elif kind not in (*LISTS, *RANGES):
-            problems.append(f"{at}.{kind}: unknown distribution; {_near(kind, (*LISTS, *RANGES))}")
+        elif kind not in DISTRIBUTIONS:
+            hint = _near(kind, DISTRIBUTIONS)
+            problems.append(f"{at}.{kind}: unknown distribution; {hint}")
         elif spelt.get(key) == path[:-1]:
             problems.append(f"{at}: has two distributions; leave one")
         elif wrong := _wrong_values(kind, values):
@@ -134,16 +136,21 @@ def _wrong_values(kind: str, values: Any) -> str:
     if not isinstance(values, list) or not values:
         return "a list is needed"
     if kind in LISTS:
-        repeated = any(value in values[:number] for number, value in enumerate(values))
-        return "names a value twice" if repeated else ""
+        for number, value in enumerate(values):
+            if value in values[:number]:  # values may be lists, which no set takes
+                return "names a value twice"
+        return ""
     if len(values) != 2 or not all(map(_is_number, values)):
         return "two numbers are needed, [low, high]"
     low, high = values
-    if kind == "randint" and not (isinstance(low, int) and isinstance(high, int)):
+    whole = isinstance(low, int) and isinstance(high, int)
+    if kind == "randint" and not whole:
         return "two whole numbers are needed"
     if not low < high:
         return "the first must be less than the second"
-    return "both must be more than 0" if kind == "loguniform" and low <= 0 else ""
+    if kind == "loguniform" and low <= 0:
+        return "both must be more than 0"
+    return ""
 
 
 def _is_number(value: Any) -> bool:
@@ -151,9 +158,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _near(name: str, names: Sequence[str], *, listing: bool = True) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = [f"did you mean '{near[0]}'?"] if near else []
-    return " ".join([*hint, *([f"allowed: {', '.join(names)}"] if listing or not near else [])])
+    """The nearest of some names, and all of them where `listing`, or where none is near."""
+    hints = [f"did you mean '{near}'?" for near in difflib.get_close_matches(name, names, n=1)]
+    if listing or not hints:
+        every = ", ".join(names)
+        hints.append(f"allowed: {every}")
+    return " ".join(hints)
 
 
 def sweepable() -> list[str]:
@@ -247,8 +257,10 @@ def check_sweep(config: Config, made: tuple[int, ...]) -> list[Dimension]:
         problems += _wrong_points(config, dimensions, made)
     problems += _wrong_settings(config, sound)
     if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ConfigError("\n".join([f"{count} in the sweep", *(f"  {p}" for p in problems)]))
+        plural = "s" if len(problems) > 1 else ""
+        lines = [f"{len(problems)} problem{plural} in the sweep"]
+        lines += [f"  {problem}" for problem in problems]
+        raise ConfigError("\n".join(lines))
     return dimensions
 
 
@@ -297,7 +309,10 @@ def _wrong_points(
     for point in points:
         for problem in _wrong(config, point, made):
             found.setdefault(problem, point)
-    return [f"tune.space: {problem}, drawn with {shown(point)}" for problem, point in found.items()]
+    wrong: list[str] = []
+    for problem, point in found.items():
+        wrong.append(f"tune.space: {problem}, drawn with {shown(point)}")
+    return wrong
 
 
 def _wrong_settings(config: Config, dimensions: Sequence[Dimension]) -> list[str]:
@@ -363,7 +378,8 @@ def _wrong_resources(config: Config) -> Iterator[str]:
 
 def shown(point: Point) -> str:
     """A point in a line."""
-    return ", ".join(f"{key}={text(value)}" for key, value in point.items())
+    words = [f"{key}={text(value)}" for key, value in point.items()]
+    return ", ".join(words)
 
 
 def text(value: Any) -> str:
@@ -373,8 +389,11 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(text, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        inner = ",".join(map(text, value))
+        return f"[{inner}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def nested(point: Point) -> dict[str, Any]:

@@ -124,7 +124,9 @@ class _Ended(tune.Callback):
         """A trial failed; if its process died, it could not record that itself."""
         point = self.sweep.point(trial.config)
         name = self.sweep.record(point)
-        if not self.sweep.store.exists(name) or not read_outcome(self.sweep.store, name).reason:
+        store = self.sweep.store
+        recorded = store.exists(name) and read_outcome(store, name).reason
+        if not recorded:
             epochs = with_values(self.sweep.config, point).train.epochs
             write_outcome(
                 self.sweep,
@@ -217,7 +219,8 @@ def _new(sweep: Sweep, trainable: Any) -> tune.Tuner:
     store, settings = sweep.store, sweep.config.tune
     space = _domains(sweep)
     if sweep.points:
-        space = {"point": tune.grid_search(list(range(len(sweep.points))))}
+        numbers = list(range(len(sweep.points)))
+        space = {"point": tune.grid_search(numbers)}
     return tune.Tuner(
         trainable,
         param_space=space,
@@ -253,7 +256,9 @@ def _clock(store: Store) -> Clock:
         with store.reading(CLOCK):
             recorded = store.read_json(CLOCK)
             limit_s = recorded["limit_s"]
-            return Clock(None if limit_s is None else float(limit_s), float(recorded["spent_s"]))
+            if limit_s is not None:
+                limit_s = float(limit_s)
+            return Clock(limit_s, float(recorded["spent_s"]))
     except IntegrityError:
         return Clock()
 
@@ -294,7 +299,8 @@ def _ended(store: Store) -> int:
     if not states:
         raise IntegrityError(f"{store.path(RAY_TUNE)}: is gone; {remedy}")
     with store.reading(states[-1], remedy):
-        trials = [json.loads(trial) for trial, _ in store.read_json(states[-1])["trial_data"]]
+        state = store.read_json(states[-1])
+        trials = [json.loads(trial) for trial, _ in state["trial_data"]]
         return sum(trial["status"] in ENDED for trial in trials)
 
 
@@ -316,7 +322,9 @@ def _domain(dimension: Dimension) -> Any:
     low, high = values
     if dimension.kind == "randint":
         return tune.randint(low, high + 1)
-    return tune.loguniform(low, high) if dimension.kind == "loguniform" else tune.uniform(low, high)
+    if dimension.kind == "loguniform":
+        return tune.loguniform(low, high)
+    return tune.uniform(low, high)
 
 
 def _search(sweep: Sweep) -> Any:

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 ROWS = "rows.json"
 
+Row = dict[str, Any]
+"""One epoch of a trial as it is recorded and reported."""
+
 POLL_S = 0.5
 """Seconds between two looks at the metrics of a Ray Train run."""
 
@@ -69,7 +72,8 @@ def run_trial(parameters: Mapping[str, Any], *, sweep: Sweep) -> None:
 
 def one_line(error: BaseException) -> str:
     """An error as one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    words = " ".join(str(error).split())
+    return words[:300] or type(error).__name__
 
 
 def measured(
@@ -81,7 +85,8 @@ def measured(
 
     Raises DisclError if the metric is missing or not finite.
     """
-    name = next((name for name in METRICS if name in metrics[0]), METRICS[-1])
+    present = [name for name in METRICS if name in metrics[0]]
+    name = present[0] if present else METRICS[-1]
     values: list[float] = []
     for own, best in zip(metrics, bests, strict=True):
         values.append(own.get(name, math.nan) if best is None else best)
@@ -157,20 +162,23 @@ def _seed_run(seeded: Seeded, point: Point) -> _SeedRun:
     return _SeedRun(planned=planned, table=table, start=start)
 
 
-def _row_of(reports: Sequence[Report]) -> dict[str, Any]:
+def _row_of(reports: Sequence[Report]) -> Row:
     """One epoch's row of a trial, from the reports of its seeds."""
     metrics = [report.metrics for report in reports]
-    bests = [report.state.best for report in reports]
-    name, value = measured(metrics, [None if best is None else best.value for best in bests])
+    bests: list[float | None] = []
+    for report in reports:
+        best = report.state.best
+        bests.append(None if best is None else best.value)
+    name, value = measured(metrics, bests)
     histories = [list(report.state.history.values()) for report in reports]
     return _row(name, value, reports[0].epoch, metrics[0]["lam"], _seen(histories))
 
 
-def _row(name: str, value: float, epoch: int, lam: object, seen: float | None) -> dict[str, Any]:
+def _row(name: str, value: float, epoch: int, lam: object, seen: float | None) -> Row:
     return {DEV: value, "metric": name, "epoch": epoch, "lam": lam, SEEN: seen}
 
 
-def _save(folder: Path, reports: Sequence[Report], rows: Sequence[Mapping[str, Any]]) -> None:
+def _save(folder: Path, reports: Sequence[Report], rows: Sequence[Row]) -> None:
     """A trial's checkpoint: the state of each seed, and all rows so far."""
     for number, report in enumerate(reports):
         part = folder / str(number)
@@ -183,10 +191,12 @@ def _seen(histories: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:
     """Synthetic images in the epochs of each seed, the mean over seeds; None if unknown."""
     found = [synthetic_seen(history) for history in histories]
     known = [number for number in found if number is not None]
-    return sum(known) / len(known) if len(known) == len(found) else None
+    if len(known) < len(found):
+        return None
+    return sum(known) / len(known)
 
 
-def _resumed(seeds: int) -> tuple[list[LoopState | None], list[dict[str, Any]]]:
+def _resumed(seeds: int) -> tuple[list[LoopState | None], list[Row]]:
     """States by seed and rows from the trial's checkpoint; none if it is missing or damaged."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
@@ -247,7 +257,7 @@ class _Follower:
         self.run = run
         self.best = best
         """Whether the best weights are kept, so that the best value so far counts."""
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
 
     def report_new(self, epochs: int) -> None:
         """Records and reports the epochs with a metric that were not reported before."""
