@@ -49,7 +49,8 @@ def unseen_labels(train: pa.Table, folds: Folds) -> list[int]:
     for row in train.select(["sample_id", "label"]).to_pylist():
         found = folds_of_label.setdefault(row["label"], set())
         found.add(folds[row["sample_id"]])
-    return sorted(label for label, found in folds_of_label.items() if len(found) == 1)
+    unseen = [label for label, found in folds_of_label.items() if len(found) == 1]
+    return sorted(unseen)
 
 
 def fold_of(rows: pa.Table, folds: Folds) -> Integers:
@@ -95,15 +96,18 @@ def _numbered(values: NDArray[np.generic]) -> Integers:
 def _inseparable(group: Strings, sha256: Strings) -> Integers:
     """Numbers the connected components of rows that share a group or bytes, shape (N,)."""
     count = len(sha256)
-    grouped = np.flatnonzero([name is not None for name in group])
-    of_group = _numbered(group[grouped].astype(str))
-    of_bytes = _numbered(sha256.astype(str))
+    has_group = [name is not None for name in group]
+    grouped = np.flatnonzero(has_group)
+    names = group[grouped].astype(str)
+    hashes = sha256.astype(str)
     # nodes of the graph are rows, then groups, then bytes; each row has an edge to its own
     first_group = count
     first_bytes = first_group + len(grouped)
     size = first_bytes + count
     starts = np.concatenate([grouped, np.arange(count)])
-    ends = np.concatenate([first_group + of_group, first_bytes + of_bytes])
+    group_nodes = first_group + _numbered(names)
+    byte_nodes = first_bytes + _numbered(hashes)
+    ends = np.concatenate([group_nodes, byte_nodes])
     weights = np.ones(len(ends), bool)
     edges = coo_array((weights, (starts, ends)), shape=(size, size))
     _, component = connected_components(edges, directed=False)
@@ -119,7 +123,8 @@ def _bundle_singles(
     would make slow. Dealt out class by class, the bundles have nearly equal mixes of classes.
     """
     size = np.bincount(part)[part]
-    single = rng.permutation(np.flatnonzero(size == 1))
+    single = np.flatnonzero(size == 1)
+    single = rng.permutation(single)
     by_class = np.argsort(label[single], kind="stable")
     part[single[by_class]] = np.resize(bundles, len(single))
 

@@ -70,7 +70,8 @@ def evaluate_test(
     probabilities = _probabilities(predict, test["image"], job)
     predicted = adjusted(probabilities, np.array(job.counts), post_hoc)
     domain = np.array([name or "" for name in test["domain"].to_pylist()])
-    result = scores(test["label"].to_numpy(), predicted, job.groups, domain)
+    label = test["label"].to_numpy()
+    result = scores(label, predicted, job.groups, domain)
     predictions = pa.table(
         {"label": test["label"], "pred": pa.array(predicted), "domain": pa.array(domain)}
     )
@@ -88,18 +89,21 @@ def _note_opening(run: Store, config_hash: str, *, images: int) -> None:
         "images": images,
     }
     earlier = run.read(LEDGER) if run.exists(LEDGER) else b""
-    run.write(LEDGER, earlier + (json.dumps(opening) + "\n").encode())
+    line = json.dumps(opening) + "\n"
+    run.write(LEDGER, earlier + line.encode())
 
 
 def _probabilities(
     predict: Callable[[NDArray[np.uint8]], Tensor], images: pa.ChunkedArray, job: TrainJob
 ) -> NDArray[np.float64]:
     """Class probabilities of stored images, shape (N, classes); CHUNK are decoded at a time."""
-    parts = [np.zeros((0, len(job.counts)), np.float32)]  # a test split may be empty
+    classes, side = len(job.counts), job.train.image_size
+    parts = [np.zeros((0, classes), np.float32)]  # a test split may be empty
     for begin in range(0, len(images), CHUNK):
         chunk = images.slice(begin, CHUNK).to_pylist()
-        pixels = np.stack([load_pixels(image, job.train.image_size) for image in chunk])
-        parts.append(predict(pixels).numpy())
+        pixels = [load_pixels(image, side) for image in chunk]
+        predicted = predict(np.stack(pixels))
+        parts.append(predicted.numpy())
     return np.concatenate(parts).astype(np.float64)
 
 

@@ -134,7 +134,8 @@ class Decode:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Decodes a block; keeps all rows."""
-        raw = [self._raw(image) for image in rows["image"].to_pylist()]
+        images = rows["image"].to_pylist()
+        raw = [self._raw(image) for image in images]
         kept = rows.select(["sample_id", "label"])
         return kept.append_column("raw", pa.array(raw, pa.binary()))
 
@@ -147,7 +148,8 @@ class Decode:
 
 def _stack(raw: pa.ChunkedArray, side: int) -> NDArray[np.uint8]:
     """Pixels of rows without nulls, shape (N, side, side, 3), read-only."""
-    pixels = np.frombuffer(b"".join(raw.to_pylist()), np.uint8)
+    data = b"".join(raw.to_pylist())
+    pixels = np.frombuffer(data, np.uint8)
     return pixels.reshape(-1, side, side, 3)
 
 
@@ -167,7 +169,8 @@ def train_fold(job: TrainJob, decoded: pa.Table) -> dict[str, Tensor]:
         sample_id=np.asarray(rows["sample_id"].to_pylist()),
     )
     controller = LocalController(job.curriculum, job.levels, job.seed)
-    return loop(job, table, controller, _ignore, epochs=start_epochs(job, count))
+    epochs = start_epochs(job, count)
+    return loop(job, table, controller, _ignore, epochs=epochs)
 
 
 def _ignore(_report: Report) -> None:
