@@ -1,4 +1,5 @@
-"""Diffusion Curriculum on Ray: from hard real images to a spectrum of synthetic ones, and training on it with a curriculum.
+"""Diffusion Curriculum on Ray: from hard real images to a spectrum of synthetic ones, and training
+on it with a curriculum.
 
 The path in public names, in order; the commands of `discl-ray` call the same functions:
 

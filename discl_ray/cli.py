@@ -1,8 +1,9 @@
-"""The command line: `discl-ray COMMAND --config FILE key=value`, errors as one report, signals, exit codes.
+"""The command line: `discl-ray COMMAND --config FILE key=value`, errors as one report, signals,
+exit codes.
 
-Exit codes: 0 done, 1 failed underway (what is committed stays), 2 refused before any work, 130 ended
-by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed, 141 by a reader of the output that went
-away.
+Exit codes: 0 done, 1 failed underway (what is committed stays), 2 refused before any work, 130
+ended by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed, 141 by a reader of the output
+that went away.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """`discl-ray` with these words (default: the process's); ends the process with its exit code."""
+    """`discl-ray` with these words (default: the process's); ends the process."""
     given = list(sys.argv[1:] if words is None else words)
     name, *rest = given or ["--help"]
     if name in ("-h", "--help", "help"):
@@ -92,7 +93,8 @@ def parser_of(command: Command) -> argparse.ArgumentParser:
 
 
 def run_command(name: str, words: Sequence[str] | None = None) -> None:
-    """Runs a command with these words (default: the process's); ends the process with its exit code."""
+    """Runs a command with these words (default: the process's); ends the process with its exit
+    code."""
     command = COMMANDS[name]
     stopping.listen()
     finished(lambda: _run(command, sys.argv[1:] if words is None else words))
@@ -125,7 +127,8 @@ def _run(command: Command, words: Sequence[str]) -> None:
 
 
 def prepare_terminal() -> None:
-    """What a terminal cannot show is replaced, here and in later processes, whose output goes to files."""
+    """What a terminal cannot show is replaced, here and in later processes, whose output goes to
+    files."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
@@ -133,7 +136,8 @@ def prepare_terminal() -> None:
 
 
 def finished(run: Callable[[], None]) -> None:
-    """Runs, and ends the process with its exit code; an error that a user can mend becomes one line."""
+    """Runs, and ends the process with its exit code; an error that a user can mend becomes one
+    line."""
     try:
         _written(run)
     except KeyboardInterrupt:  # from a library that for a while has a handler of its own

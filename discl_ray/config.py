@@ -1,7 +1,8 @@
 """One configuration for the whole path: conf/*.yaml, then `key=value`, then pydantic.
 
-YAML holds values, not code: no interpolation, no environment. All problems are reported at once, before anything is started or
-written. Only jobs, the doctor and tests see the whole `Config`; each step gets its own part.
+YAML holds values, not code: no interpolation, no environment. All problems are reported at once,
+before anything is started or written. Only jobs, the doctor and tests see the whole `Config`; each
+step gets its own part.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -67,9 +68,11 @@ class RunConfig(Settings):
     root: Location = execution("runs", min_length=1)
     """Folder of all runs. Inside a submitted job it must be absolute and shared by all nodes."""
     num_cpus: int | None = execution(None, ge=1)
-    """Logical CPUs of a Ray started here; default: two more than there are cores. Ignored when a cluster is joined."""
+    """Logical CPUs of a Ray started here; default: two more than there are cores. Ignored when a
+    cluster is joined."""
     gpus: int | None = execution(None, ge=1)
-    """GPUs that a cluster may start by itself, where it does not tell Ray so (KubeRay); default: what Ray knows."""
+    """GPUs that a cluster may start by itself, where it does not tell Ray so (KubeRay); default:
+    what Ray knows."""
     stall_warning_s: float = execution(120.0, gt=0)
     """Seconds without progress until a warning names what is waited for."""
     stall_limit_s: float | None = execution(None, gt=0)
@@ -126,7 +129,8 @@ class Config(Settings):
         curriculum = info.data.get("curriculum")
         if curriculum is not None and curriculum.epochs > train.epochs:
             raise ValueError(
-                f"curriculum.epochs = {curriculum.epochs} exceeds train.epochs = {train.epochs}; lower the former"
+                f"curriculum.epochs = {curriculum.epochs} exceeds "
+                f"train.epochs = {train.epochs}; lower the former"
             )
         return train
 
@@ -139,15 +143,20 @@ class Config(Settings):
 
     @property
     def plumbing_test(self) -> bool:
-        """Whether the embedded generator, which knows only digits, is let loose on something else: its images mean nothing."""
+        """Whether the embedded generator, which knows only digits, is let loose on something else:
+        its images mean nothing."""
         return self.generator.model == "embedded" and not self.data.embedded
 
 
-PLUMBING = "PLUMBING TEST: the embedded generator knows only digits. Its images, and numbers that rest on them, mean nothing here."
+PLUMBING = (
+    "PLUMBING TEST: the embedded generator knows only digits. "
+    "Its images, and numbers that rest on them, mean nothing here."
+)
 """What every sheet and table of a plumbing test says."""
 
 PHASE_1 = ("seed", "hard", "prompts", "plan", "generator", "scorer")
-"""Parts whose identity decides the spectrum, besides the samples it is made from and the models that make it."""
+"""Parts whose identity decides the spectrum, besides the samples it is made from and the models
+that make it."""
 
 PHASE_2 = ("seed", "filter", "curriculum", "train")
 """Parts whose identity decides a training run, besides the spectrum it uses."""
@@ -196,11 +205,13 @@ TAGS = (*DATA_SETS, OUTSIDE)
 """What stands in an error's location for the kind of data set."""
 
 ALIASES: dict[str, str] = {}
-"""Dotted keys of earlier versions -> what they are called now; read in every configuration, and said in CHANGELOG."""
+"""Dotted keys of earlier versions -> what they are called now; read in every configuration, and
+said in CHANGELOG."""
 
 
 def renamed(plain: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
-    """A nested configuration with its keys as they are called now; where both names are given, both stay."""
+    """A nested configuration with its keys as they are called now; where both names are given, both
+    stay."""
     values = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()
     }
@@ -218,9 +229,11 @@ def renamed(plain: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, A
 
 
 def recorded_config(text: str) -> Config:
-    """The configuration that a run recorded: fields added since have the values they had implicitly then.
+    """The configuration that a run recorded: fields added since have the values they had implicitly
+    then.
 
-    Raises pydantic's ValidationError for one that this version cannot read, yaml.YAMLError for what is no YAML.
+    Raises pydantic's ValidationError for one that this version cannot read, yaml.YAMLError for what
+    is no YAML.
     """
     plain = yaml.safe_load(text)
     recorded = renamed(plain, ALIASES) if isinstance(plain, Mapping) else {}
@@ -228,9 +241,11 @@ def recorded_config(text: str) -> Config:
 
 
 def load_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
-    """Reads YAML files, each over the ones before it (a data set's, then a model's), applies `key=value` and validates.
+    """Reads YAML files, each over the ones before it (a data set's, then a model's), applies
+    `key=value` and validates.
 
-    Raises ConfigError naming every problem: where it was given, path, value, what is allowed, the nearest name.
+    Raises ConfigError naming every problem: where it was given, path, value, what is allowed, the
+    nearest name.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     given = _given(overrides)
@@ -304,7 +319,8 @@ class _Sources:
         )
 
     def of(self, place: Sequence[Any], problem: str) -> str:
-        """The source whose value stands at a place, or of which the problem names a key; empty if none says anything there."""
+        """The source whose value stands at a place, or of which the problem names a key; empty if
+        none says anything there."""
         if _says(self.given, place) or any(
             re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", problem) for key in self.overrides
         ):
@@ -328,7 +344,8 @@ def _command_line() -> str:
 
 
 def _says(values: Any, place: Sequence[Any]) -> bool:
-    """Whether nested values have something at a place, or, in its stead, something that is no mapping on the way to it."""
+    """Whether nested values have something at a place, or, in its stead, something that is no
+    mapping on the way to it."""
     for part in place:
         if not isinstance(values, Mapping):
             return True
@@ -344,7 +361,8 @@ def sentences(error: ValidationError) -> list[str]:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML; what is secret in its URIs is masked, for it lies beside what is shared."""
+    """The resolved configuration as YAML; what is secret in its URIs is masked, for it lies beside
+    what is shared."""
     return masked(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
 
 
@@ -372,8 +390,9 @@ def _given(overrides: Sequence[str]) -> DictConfig:
 def _value(kinds: Sequence[Any], text: str) -> Any:
     """What stands behind the `=`, as a value of one of these types.
 
-    Where text is needed it is the whole text: nothing in it is YAML but quotes around all of it, and `null` where a key may be
-    null. In lists and mappings of texts every item is one. All else is YAML without comments.
+    Where text is needed it is the whole text: nothing in it is YAML but quotes around all of it,
+    and `null` where a key may be null. In lists and mappings of texts every item is one. All else
+    is YAML without comments.
     """
     some = [kind for kind in kinds if kind is not NoneType]
     if some and len(some) < len(kinds) and text.strip() in ("", "null"):
@@ -384,7 +403,8 @@ def _value(kinds: Sequence[Any], text: str) -> Any:
         return text
     if some and all(map(_holds_text, some)):
         return yaml.load(text, yaml.BaseLoader)
-    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # pyright: ignore
+    values = _plain(OmegaConf.from_dotlist([f"value={text}"]))
+    return values["value"]
 
 
 def _unquoted(text: str) -> str:
@@ -399,21 +419,29 @@ def _unquoted(text: str) -> str:
 def _has_comment(text: str) -> bool:
     """Whether YAML would drop some of it."""
     node = yaml.compose(text)
-    return bool(text[node.end_mark.index :].strip()) if node is not None else bool(text.strip())
+    end = 0 if node is None else node.end_mark.index
+    return text[end:].strip() != ""
 
 
 def _kinds_at(key: str) -> list[Any]:
-    """The types a value may have by the field of a dotted key; of all data sets that have such a field."""
+    """The types a value may have by the field of a dotted key; of all data sets that have such a
+    field."""
     kinds: list[Any] = [Config]
     for part in key.split("."):
         found: list[Any] = []
         for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
-                found += _members(kind.model_fields[part].annotation)
+            fields = kind.model_fields if _is_model(kind) else {}
+            if part in fields:
+                found += _members(fields[part].annotation)
             elif get_origin(kind) is dict:
                 found += _members(get_args(kind)[1])
         kinds = found
     return kinds
+
+
+def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether a type is a section."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -421,21 +449,28 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return [kind for part in get_args(annotation) for kind in _members(part)]
+        found: list[Any] = []
+        for part in get_args(annotation):
+            found += _members(part)
+        return found
     return [annotation]
 
 
 def _is_text(kind: Any) -> bool:
-    return kind is str or (
-        get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind))
-    )
+    """Whether a type has texts alone."""
+    if get_origin(kind) is Literal:
+        return all(isinstance(word, str) for word in get_args(kind))
+    return kind is str
 
 
 def _holds_text(kind: Any) -> bool:
-    items = [part for part in get_args(kind) if part is not Ellipsis]
-    return get_origin(kind) in (tuple, list, dict) and all(
-        _is_text(part) for item in items for part in _members(item)
-    )
+    """Whether a type is a list or mapping of texts."""
+    if get_origin(kind) not in (tuple, list, dict):
+        return False
+    parts: list[Any] = []
+    for item in get_args(kind):
+        parts += [] if item is Ellipsis else _members(item)
+    return all(_is_text(part) for part in parts)
 
 
 def _report(path: str, problems: Sequence[str]) -> str:
@@ -459,7 +494,7 @@ def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
     for part in location:
         field = model.model_fields.get(str(part))
         kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        models: list[type[BaseModel]] = [kind for kind in kinds if _is_model(kind)]
         if model is Config and part == "data":  # a union: the location's next part is the tag
             models = [DATA_SETS.get(str(name), OutsideConfig) for name in location[1:2]]
         if not models:
@@ -491,9 +526,10 @@ def _sentence(error: Any) -> str:
         and location[-1] in FilesConfig.model_fields
     ):
         return (  # all others have this field
-            f"{path} = {error['input']!r}: data.name = {location[1]}, which comes with the package; name the file of your data set: "
-            "--config conf/imagefolder.yaml (class folders), conf/manifest.yaml (a list of files), or another of conf/*.yaml; "
-            "with make, CONF=conf/imagefolder.yaml"
+            f"{path} = {error['input']!r}: data.name = {location[1]}, which comes with the "
+            "package; name the file of your data set: --config conf/imagefolder.yaml (class "
+            "folders), conf/manifest.yaml (a list of files), or another of conf/*.yaml; with make, "
+            "CONF=conf/imagefolder.yaml"
         )
     if error["type"] == "extra_forbidden":
         names = list(_model_at(location[:-1]).model_fields)

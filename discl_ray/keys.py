@@ -160,12 +160,12 @@ SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
 def _bounds(metadata: Sequence[Any]) -> str:
-    found = [
-        f"{sign} {getattr(part, name):g}"
-        for part in metadata
-        for name, sign in SIGNS.items()
-        if getattr(part, name, None) is not None
-    ]
+    """Limits of a number, as they are written behind its type."""
+    found: list[str] = []
+    for part in metadata:
+        for name, sign in SIGNS.items():
+            limit = getattr(part, name, None)
+            found += [] if limit is None else [f"{sign} {limit:g}"]
     return f" {', '.join(found)}" if found else ""
 
 

@@ -5,12 +5,13 @@
     python jobs/compare.py --seeds 10 --config conf/digits_wild.yaml
     python jobs/compare.py --seeds 5 --table gap --config conf/digits_lt.yaml
 
-Makes the predictions and spectra that are missing (a minute or two a seed on two cores), then trains every row of every seed, a seed
-to a GPU, or to a CPU where there is none. Resumable: finished cells are not computed again. Leaves compare-<hash8>.md and .png under
-<root>/<name>/.
+Makes the predictions and spectra that are missing (a minute or two a seed on two cores), then
+trains every row of every seed, a seed to a GPU, or to a CPU where there is none. Resumable:
+finished cells are not computed again. Leaves compare-<hash8>.md and .png under <root>/<name>/.
 
---table: long_tail (every curriculum and control), low_quality (the same for CLIPs), short (five rows), gap (the same task in three
-looks). Default: long_tail, or low_quality where train.model is clip. --tag says what one file is called.
+--table: long_tail (every curriculum and control), low_quality (the same for CLIPs), short (five
+rows), gap (the same task in three looks). Default: long_tail, or low_quality where train.model is
+clip. --tag says what one file is called.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from discl_ray.process.masking import masked
 
 
 def command_of(seeds: int, table: str | None) -> str:
-    """The command that makes the table again, to be written below it; where the run lies is no part of it."""
+    """The command that makes the table again, to be written below it; where the run lies is no part
+    of it."""
     call = Call.this()
     asked = [word for word in call.rest if "=" in word and not word.startswith("--")]
-    configured = [word for file in call.files for word in ("--config", file)]
+    configured: list[str] = []
+    for file in call.files:
+        configured += ["--config", file]
     words = [masked(word) for word in (*configured, *asked) if not word.startswith("run.root=")]
     start = [*call.entry, "compare"] if call.entry else ["python", "jobs/compare.py"]
     named = ["--table", table] if table else []

@@ -4,7 +4,8 @@
     python jobs/generate.py --config conf/digits_lt.yaml plan.replicas=4
     ray job submit --working-dir . -- python jobs/generate.py run.root=/shared/runs
 
-The default takes under two minutes on two cores. Rerunning resumes; rerunning a finished run makes nothing.
+The default takes under two minutes on two cores. Rerunning resumes; rerunning a finished run makes
+nothing.
 """
 
 from discl_ray.cluster.checks import refuse

@@ -1,13 +1,15 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions at import; pyright cannot see them)
-"""Which images are hard: how many of each class, whose labels are suspect, and a picture of the hardest.
+"""Which images are hard: how many of each class, whose labels are suspect, and a picture of the
+hardest.
 
     discl-ray identify --config digits_wild hard.quantile=0.1
     python jobs/identify.py --config conf/digits_wild.yaml hard.quantile=0.1
     ray job submit --working-dir . -- python jobs/identify.py run.root=/shared/runs
 
-By class count this only counts. By confidence a classifier predicts every train and val image first; `make generate` goes by what
-is written here. Another cut is another query: it predicts nothing again.
+By class count this only counts. By confidence a classifier predicts every train and val image
+first; `make generate` goes by what is written here. Another cut is another query: it predicts
+nothing again.
 """
 
 import pyarrow as pa

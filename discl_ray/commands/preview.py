@@ -1,11 +1,13 @@
-"""A look before a long job: few hard images at more levels, made as generate would, and what the full plan will cost and give.
+"""A look before a long job: few hard images at more levels, made as generate would, and what the
+full plan will cost and give.
 
-    discl-ray preview --config digits_lt generator.model=/models/sd15 generator.num_gpus=1
-    python jobs/preview.py --config conf/digits_lt.yaml generator.model=/models/sd15 generator.num_gpus=1
+    discl-ray preview --config digits_lt generator.model=/models/sd15
+    python jobs/preview.py --config conf/digits_lt.yaml generator.model=/models/sd15
     python jobs/preview.py preview.sources=4 preview.lams=[0,0.5] plan.replicas=16
 
-Takes the same configuration as generate and leaves its directory alone. The default takes under a minute on two cores. Rerunning
-resumes; rerunning a finished preview makes nothing and forecasts anew.
+Takes the same configuration as generate and leaves its directory alone. The default takes under a
+minute on two cores. Rerunning resumes; rerunning a finished preview makes nothing and forecasts
+anew.
 """
 
 from discl_ray.config import PLUMBING, Config

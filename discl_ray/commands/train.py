@@ -1,12 +1,13 @@
-"""Trains a classifier on the spectrum with a curriculum, beside plain training from the same start with the same steps.
+"""Trains a classifier on the spectrum with a curriculum, beside plain training from the same start
+with the same steps.
 
     discl-ray train --config digits_lt curriculum.strategy=all_level
     python jobs/train.py --config conf/digits_lt.yaml curriculum.strategy=all_level
     ray job submit --working-dir . -- python jobs/train.py run.root=/shared/runs
 
 Needs a complete spectrum (generate with the same configuration, or spectrum.path=FOLDER), and
-nothing that made it. The default takes one to three minutes on two cores.
-Rerunning resumes; finished runs are not trained again, only evaluated.
+nothing that made it. The default takes one to three minutes on two cores. Rerunning resumes;
+finished runs are not trained again, only evaluated.
 """
 
 from __future__ import annotations

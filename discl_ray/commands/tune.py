@@ -2,16 +2,20 @@
 
     discl-ray tune --config digits_lt --config tune_digits_lt
     python jobs/tune.py --config conf/digits_lt.yaml --config conf/tune_digits_lt.yaml
-    python jobs/tune.py --config conf/digits_lt.yaml --config conf/tune_digits_lt.yaml tune.trials=40 tune.search=optuna
+    discl-ray tune tune.trials=40 tune.search=optuna
 
-Needs a complete spectrum (`make generate` with the same data and plan, or spectrum.path=FOLDER), one for each of `tune.seeds`. The
-space and all it leads to are checked before the first trial. Killed, it goes on by the same command. Leaves tune.md, tune.png and
-best.yaml under <root>/<name>/tune-<hash8>/; best.yaml is laid over the configuration. Validation images decide; test images are
-not opened.
+Needs a complete spectrum (`make generate` with the same data and plan, or spectrum.path=FOLDER),
+one for each of `tune.seeds`. The space and all it leads to are checked before the first trial.
+Killed, it goes on by the same command. Leaves tune.md, tune.png and best.yaml under
+<root>/<name>/tune-<hash8>/; best.yaml is laid over the configuration. Validation images decide;
+test images are not opened.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -35,12 +39,16 @@ from discl_ray.process.calls import DEFAULT, Call
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.train.workers import each_alone
 
+if TYPE_CHECKING:  # imports PyTorch, which takes seconds: only once the configuration is valid
+    from discl_ray.experiments.tune.outcomes import Outcome
+
 
 def seeds_of(config: Config) -> list[tuple[Config, Spectrum]]:
     """Every seed with its spectrum; raises ConfigError naming all that are not there."""
     if config.spectrum.path and config.tune.seeds > 1:
         raise ConfigError(
-            f"spectrum.path names one spectrum, and tune.seeds = {config.tune.seeds} need one each; leave one of them out"
+            f"spectrum.path names one spectrum, and tune.seeds = {config.tune.seeds} need one "
+            "each; leave one of them out"
         )
     seeds: list[tuple[Config, Spectrum]] = []
     missing: list[str] = []
@@ -55,7 +63,8 @@ def seeds_of(config: Config) -> list[tuple[Config, Spectrum]]:
 
 
 def next_command(swept: Sequence[str], best: str) -> str:
-    """The command that trains with the best values: the files and overrides of this one, without what the sweep decided."""
+    """The command that trains with the best values: the files and overrides of this one, without
+    what the sweep decided."""
     call = Call.this()
     kept = [
         word
@@ -73,77 +82,105 @@ def next_command(swept: Sequence[str], best: str) -> str:
 def write_results(
     config: Config, spectrum: Spectrum, store: Store, dimensions: Sequence[Dimension]
 ) -> None:
-    """tune.md, tune.png and best.yaml; prints the table and what to do next. Raises DisclError if no trial finished."""
-    from discl_ray.experiments.rows import caveat
+    """Writes tune.md, tune.png and best.yaml, and prints the table and what to do next.
+
+    Raises DisclError if no trial finished.
+    """
     from discl_ray.experiments.tune.outcomes import best_of, read_outcomes
-    from discl_ray.report.sweep import sweep_picture, sweep_table
-    from discl_ray.report.tables import count
 
     outcomes = read_outcomes(store)
-    best = outcomes[0] if outcomes and outcomes[0].status == "finished" else None
-    metric = (
-        next((o.rows[-1]["metric"] for o in outcomes if o.rows), "val")
-        .removeprefix("val_")
-        .replace("_", " ")
-    )
-    rows = [
-        {
-            "rank": str(number) if o.status == "finished" else "–",
-            f"{metric} on val [%]": f"{o.dev:.2f}" if o.rows else "–",
-        }
-        | {d.key: text(o.point[d.key]) for d in dimensions}
-        | {
-            "synthetic seen": count(o.seen),
-            "epochs": f"{o.epoch}/{o.epochs}",
-            "status": f"{o.status}: {o.reason}" if o.reason else o.status,
-        }
-        for number, o in enumerate(outcomes, 1)
-    ]
-    counts = {
-        status: sum(o.status == status for o in outcomes)
-        for status in ("finished", "stopped", "failed")
-    }
-    seeds = ", ".join(str(config.seed + i) for i in range(config.tune.seeds))
-    body = "\n".join(
-        [
-            f"# {config.run.name}: a sweep of {len(outcomes)} trials\n",
-            *([f"> {caveat(spectrum)}\n"] if caveat(spectrum) else []),
-            sweep_table(rows) if rows else "No trial began.",
-            "",
-            f"- {', '.join(f'{count} {status}' for status, count in counts.items())}; search {config.tune.search}, scheduler"
-            f" {config.tune.scheduler}, seed {seeds}. Only finished trials are ranked; the best of many on val looks better than it is.",
-            "- Val decides; the test images were not opened.",
-            "",
-        ]
-    )
-    swept = {
-        d.key: [(o.point[d.key], o.dev) for o in outcomes if o.status == "finished"]
-        for d in dimensions
-    }
-    lines = [(o.status, [(row["epoch"], row["dev"]) for row in o.rows]) for o in outcomes]
-    title = f"{config.run.name}: {len(outcomes)} trials"
-    store.write("tune.md", body.encode())
-    store.write(
-        "tune.png",
-        sweep_picture(lines, None if best is None else 0, swept, metric=metric, title=title),
-    )
-    print(body)
+    page = _page(config, spectrum, outcomes, dimensions)
+    store.write("tune.md", page.encode())
+    store.write("tune.png", _picture(config, outcomes, dimensions))
+    print(page)
     point: Point = best_of(outcomes).point
     store.write("best.yaml", yaml.safe_dump(nested(point), sort_keys=False).encode())
     print(f"swept · {store.path('tune.md')}, tune.png and best.yaml · next:")
     print(f"  {next_command(list(point), store.path('best.yaml'))}")
 
 
+def _metric(outcomes: Sequence[Outcome]) -> str:
+    """What trials are ranked by on val, in words."""
+    named = next((outcome.rows[-1]["metric"] for outcome in outcomes if outcome.rows), "val")
+    return named.removeprefix("val_").replace("_", " ")
+
+
+def _page(
+    config: Config, spectrum: Spectrum, outcomes: Sequence[Outcome], dimensions: Sequence[Dimension]
+) -> str:
+    """tune.md: a row a trial, the best first."""
+    from discl_ray.experiments.rows import caveat
+    from discl_ray.report.sweep import sweep_table
+
+    metric, note = _metric(outcomes), caveat(spectrum)
+    rows = [
+        _table_row(number, outcome, dimensions, metric)
+        for number, outcome in enumerate(outcomes, 1)
+    ]
+    statuses = [outcome.status for outcome in outcomes]
+    counts = [f"{statuses.count(name)} {name}" for name in ("finished", "stopped", "failed")]
+    seeds = ", ".join(str(config.seed + i) for i in range(config.tune.seeds))
+    settings = f"search {config.tune.search}, scheduler {config.tune.scheduler}, seed {seeds}"
+    lines = [f"# {config.run.name}: a sweep of {len(outcomes)} trials\n"]
+    lines += [f"> {note}\n"] if note else []
+    lines += [
+        sweep_table(rows) if rows else "No trial began.",
+        "",
+        f"- {', '.join(counts)}; {settings}. Only finished trials are ranked; "
+        "the best of many on val looks better than it is.",
+        "- Val decides; the test images were not opened.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table_row(
+    number: int, outcome: Outcome, dimensions: Sequence[Dimension], metric: str
+) -> dict[str, str]:
+    """A trial's cells by column."""
+    from discl_ray.report.tables import count
+
+    row = {
+        "rank": str(number) if outcome.status == "finished" else "–",
+        f"{metric} on val [%]": f"{outcome.dev:.2f}" if outcome.rows else "–",
+    }
+    for dimension in dimensions:
+        row[dimension.key] = text(outcome.point[dimension.key])
+    row["synthetic seen"] = count(outcome.seen)
+    row["epochs"] = f"{outcome.epoch}/{outcome.epochs}"
+    reason = f": {outcome.reason}" if outcome.reason else ""
+    row["status"] = f"{outcome.status}{reason}"
+    return row
+
+
+def _picture(config: Config, outcomes: Sequence[Outcome], dimensions: Sequence[Dimension]) -> bytes:
+    """tune.png: each trial's course, and the score over each swept key."""
+    from discl_ray.report.sweep import sweep_picture
+
+    finished = [outcome for outcome in outcomes if outcome.status == "finished"]
+    swept: dict[str, list[tuple[Any, float]]] = {}
+    for dimension in dimensions:
+        key = dimension.key
+        swept[key] = [(outcome.point[key], outcome.dev) for outcome in finished]
+    lines: list[tuple[str, list[tuple[int, float]]]] = []
+    for outcome in outcomes:
+        course = [(row["epoch"], row["dev"]) for row in outcome.rows]
+        lines.append((outcome.status, course))
+    best = 0 if outcomes and outcomes[0].status == "finished" else None
+    title = f"{config.run.name}: {len(outcomes)} trials"
+    return sweep_picture(lines, best, swept, metric=_metric(outcomes), title=title)
+
+
 def settled_sweep(config: Config) -> Config:
-    """The configuration with the workers of a trial, one unless more are asked for, and as many trials at a time as there are GPUs."""
+    """The configuration with the workers of a trial, one unless more are asked for, and as many
+    trials at a time as there are GPUs."""
     number = 1 if config.train.workers == "auto" else config.train.workers
     settled, gpus = each_alone(config, number), present(config.run).gpus
     concurrent = config.tune.concurrent
     if settled.train.on_gpu and concurrent * number > gpus:
         concurrent = max(1, gpus // number)
-        print(
-            f"  {concurrent} trial{'s' * (concurrent > 1)} at a time: tune.concurrent = {config.tune.concurrent}, {gpus} GPUs"
-        )
+        trials = f"{concurrent} trial{'s' * (concurrent > 1)} at a time"
+        print(f"  {trials}: tune.concurrent = {config.tune.concurrent}, {gpus} GPUs")
     return with_values(settled, {"tune.concurrent": concurrent})
 
 
@@ -172,8 +209,6 @@ def job(config: Config) -> None:
                 if run_sweep(lay_out_sweep(seeds, dimensions)):
                     store.write_json(MANIFEST, {"trials": len(store.list("trials", ".json"))})
                 else:
-                    print(
-                        f"  ended by tune.time_limit_s = {config.tune.time_limit_s:g}; with more the sweep goes on",
-                        flush=True,
-                    )
+                    limit = f"tune.time_limit_s = {config.tune.time_limit_s:g}"
+                    print(f"  ended by {limit}; with more the sweep goes on", flush=True)
             write_results(config, seeds[0][1], store, dimensions)

@@ -114,7 +114,10 @@ def _extra(field: FieldInfo) -> Mapping[str, Any]:
 
 def named(kinds: Sequence[type[Settings]], name: object) -> type[Settings]:
     """Of the configs of a union the one whose `name` it is; the last is the one for other names."""
-    return next((k for k in kinds[:-1] if k.model_fields["name"].default == name), kinds[-1])
+    for kind in kinds[:-1]:
+        if kind.model_fields["name"].default == name:
+            return kind
+    return kinds[-1]
 
 
 def _settings_of(annotation: Any) -> list[type[Settings]]:

@@ -1,6 +1,7 @@
 # pyright: reportIncompatibleVariableOverride=false
 # (a data set's `name` is one word, where the base says only that it is text; configs are frozen)
-"""Which data set, where it lies, how it is split, and which of its classes count as many, medium and few.
+"""Which data set, where it lies, how it is split, and which of its classes count as many, medium
+and few.
 
 One class a data set: `data.name` chooses it, and a key that another data set has is an error.
 """
@@ -24,7 +25,8 @@ DIGIT_CAPTIONS = (DIGIT, "the digit {name}", "a handwritten {name}")
 
 
 class LongTail(Settings):
-    """Subsampling of the training split: n_i = n_0 * imbalance^(-i / (C - 1)), rounded down; i counts classes by falling size."""
+    """Subsampling of the training split: n_i = n_0 * imbalance^(-i / (C - 1)), rounded down; i
+    counts classes by falling size."""
 
     imbalance: float = Field(default=100, ge=1)
     """Images of the commonest class for each of the rarest."""
@@ -66,7 +68,8 @@ class DigitsLTConfig(AnyDataConfig):
     embedded: ClassVar[bool] = True
     name: Literal["digits_lt"] = "digits_lt"
     look: Literal["ochre", "sepia", "web"] = "ochre"
-    """How the task's digits look: `sepia` narrows the gap to what the generator has seen, `web` closes it."""
+    """How the task's digits look: `sepia` narrows the gap to what the generator has seen, `web`
+    closes it."""
     head: int = Field(default=36, ge=2, le=36)
     """Training images of the largest class (three blocks of writers hold at least 36 of each)."""
     tail: int = Field(default=2, ge=1)
@@ -82,7 +85,7 @@ class DigitsLTConfig(AnyDataConfig):
 
 
 class DigitsWildConfig(AnyDataConfig):
-    """The embedded low-quality task: digits in the places of camera traps, and places without one."""
+    """The embedded low-quality task: digits in the places of camera traps, and empty places."""
 
     template: ClassVar[str] = DIGIT
     captions: ClassVar[tuple[str, ...]] = DIGIT_CAPTIONS
@@ -100,7 +103,8 @@ class FilesConfig(AnyDataConfig):
     root: Location = execution(min_length=1)
     """Folder or URI of the data set; nothing outside it is read. Moving it changes nothing."""
     names: Location | None = execution(None)
-    """File of class names for prompts and tables: CSV (`class,name`), JSON ({class: name}), or text (`class name`, a line each)."""
+    """File of class names for prompts and tables: CSV (`class,name`), JSON ({class: name}), or text
+    (`class name`, a line each)."""
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of each class that becomes val where the data set has no val split."""
     test_fraction: float = Field(default=0.2, ge=0, lt=1)
@@ -108,14 +112,16 @@ class FilesConfig(AnyDataConfig):
     long_tail: LongTail | None = None
     """Makes the training split long-tailed; null takes all of it."""
     cross_split_duplicates: Literal["exclude", "keep"] = "exclude"
-    """Files with the same bytes in two splits: only the first of test, val and train keeps them, or all do."""
+    """Files with the same bytes in two splits: only the first of test, val and train keeps them, or
+    all do."""
     conflicts: Literal["drop", "refuse"] = added("drop", before="drop")
-    """Files with the same bytes under two classes, so that nobody knows which: all of them are left out, or the job ends."""
+    """Files with the same bytes under two classes, so that nobody knows which: all of them are left
+    out, or the job ends."""
     max_bad_fraction: float = execution(0.05, ge=0, le=1)
     """The job ends if more than this share of the images cannot be read."""
     max_megapixels: int = execution(50, ge=1, le=LARGEST // 10**6)
-    """Largest image of those that have to be decoded whole: all but ordinary JPEG, which is read at a fraction. Reading one takes
-    up to 20 bytes a pixel."""
+    """Largest image of those that have to be decoded whole: all but ordinary JPEG, which is read at
+    a fraction. Reading one takes up to 20 bytes a pixel."""
     allow_links_outside: bool = execution(False)
     """Follow symbolic links that lead out of `root`."""
 
@@ -123,7 +129,8 @@ class FilesConfig(AnyDataConfig):
     def _something_left(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"val_fraction = {self.val_fraction} and test_fraction = {self.test_fraction} leave nothing to train on"
+                f"val_fraction = {self.val_fraction} and test_fraction = {self.test_fraction} "
+                "leave nothing to train on"
             )
         return self
 
@@ -140,7 +147,8 @@ def _check_columns(columns: dict[str, str], ours: tuple[str, ...]) -> dict[str, 
         if name not in ours:
             near = difflib.get_close_matches(name, ours, n=1) or [ours[0]]
             raise ValueError(
-                f"'{name}' is none of our columns, which are {', '.join(ours)}; to rename one: data.columns.{near[0]}=THEIR_NAME"
+                f"'{name}' is none of our columns, which are {', '.join(ours)}; "
+                f"to rename one: data.columns.{near[0]}=THEIR_NAME"
             )
         if not theirs:
             raise ValueError(f"the column for '{name}' has no name")
@@ -154,7 +162,8 @@ class ManifestConfig(FilesConfig):
     file: Location = "manifest.csv"
     """The manifest, under `root`; *.csv, *.tsv or *.jsonl."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """What the manifest calls our columns, where that differs: path, label, split, sample_id, domain, group."""
+    """What the manifest calls our columns, where that differs: path, label, split, sample_id,
+    domain, group."""
 
     @field_validator("file")
     @classmethod
@@ -174,7 +183,8 @@ class ParquetConfig(FilesConfig):
 
     name: Literal["parquet"] = "parquet"
     columns: dict[str, str] = Field(default_factory=dict)
-    """What the files call our columns, where that differs: image, label, split, sample_id, domain, group."""
+    """What the files call our columns, where that differs: image, label, split, sample_id, domain,
+    group."""
 
     @field_validator("columns")
     @classmethod
@@ -183,7 +193,8 @@ class ParquetConfig(FilesConfig):
 
 
 class HuggingFaceConfig(FilesConfig):
-    """A data set folder of Hugging Face's `datasets`: saved by `save_to_disk`, or a repository's Parquet files."""
+    """A data set folder of Hugging Face's `datasets`: saved by `save_to_disk`, or a repository's
+    Parquet files."""
 
     name: Literal["huggingface"] = "huggingface"
     image: str | None = None
@@ -203,7 +214,8 @@ class ImageNetLTConfig(FilesConfig):
 
 
 class Cifar100LTConfig(FilesConfig):
-    """CIFAR-100-LT: torchvision's `cifar-100-python/`, made long-tailed by the standard exponential profile."""
+    """CIFAR-100-LT: torchvision's `cifar-100-python/`, made long-tailed by the standard exponential
+    profile."""
 
     name: Literal["cifar100_lt"] = "cifar100_lt"
     long_tail: LongTail | None = LongTail()
@@ -212,7 +224,8 @@ class Cifar100LTConfig(FilesConfig):
 
 
 class INaturalistConfig(FilesConfig):
-    """iNaturalist 2018: `train2018.json`, `val2018.json` and the images they name; its val split is the test split, as is usual."""
+    """iNaturalist 2018: `train2018.json`, `val2018.json` and the images they name; its val split is
+    the test split, as is usual."""
 
     name: Literal["inaturalist"] = "inaturalist"
     val_fraction: float = Field(default=0.05, ge=0, lt=1)

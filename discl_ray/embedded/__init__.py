@@ -3,8 +3,8 @@
 Nothing here is a stand-in. GENERATOR is a `StableDiffusionPipeline` folder and SCORER an open_clip
 folder, loaded by the code that loads SDXL and ViT-B/32. STUDENT is a second open_clip folder, of
 another seed and other web images, for fine-tuning: the CLIP that learns is not the CLIP that
-filters. They were trained by `tools/train_embedded.py` on the web half of `digits`, and their weights, logs
-and card are beside them. They know digits and nothing else.
+filters. They were trained by `tools/train_embedded.py` on the web half of `digits`, and their
+weights, logs and card are beside them. They know digits and nothing else.
 """
 
 from pathlib import Path

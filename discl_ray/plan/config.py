@@ -26,39 +26,42 @@ class HardConfig(Settings):
     below: int = Field(default=6, ge=1)
     """class_count: classes with fewer training images than this are hard."""
     method: Literal["zero_shot", "out_of_fold"] = "zero_shot"
-    """confidence: whose. The scorer's over all class prompts, or that of classifiers trained on the other folds."""
+    """confidence: whose. The scorer's over all class prompts, or that of classifiers trained on the
+    other folds."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """confidence: hard is a probability of the own class below this."""
     top_n: int | None = Field(default=None, ge=1)
-    """confidence: so many training images are hard, those with the lowest probability of their own class."""
+    """confidence: so many training images are hard, those with the lowest probability of their own
+    class."""
     quantile: float | None = Field(default=None, gt=0, le=1, validate_default=True)
-    """confidence: this share of the training images is hard; default, if nothing else cuts: the paper's 0.064."""
+    """confidence: this share of the training images is hard; default, if nothing else cuts: the
+    paper's 0.064."""
     folds: int = Field(default=5, ge=2)
-    """out_of_fold: classifiers to train; images of one group, and copies of one image, are in one fold."""
+    """out_of_fold: classifiers to train; images of one group, and copies of one image, are in one
+    fold."""
     suspect_above: float = Field(default=0.9, gt=0, le=1)
-    """confidence: an image that is given to another class with at least this probability may be labelled wrongly."""
+    """confidence: an image that is given to another class with at least this probability may be
+    labelled wrongly."""
     include_suspects: bool = False
     """confidence: makes spectra of suspects, too."""
     exclude_classes: tuple[str, ...] = ()
     """Names of classes that never get a spectrum, such as `empty`."""
     probe_sources: int = Field(default=3, ge=0)
-    """Val images of each class, at the most, that get a probe spectrum: the hardest; 0 makes none."""
+    """Val images of each class that get a probe spectrum, at most: the hardest; 0 makes none."""
 
     @field_validator("quantile")
     @classmethod
     def _one_cut(cls, quantile: float | None, info: ValidationInfo) -> float | None:
         # runs even if another field is wrong, so that every problem is in one report
-        cuts = {
-            "threshold": info.data.get("threshold"),
-            "top_n": info.data.get("top_n"),
-            "quantile": quantile,
-        }
-        given = [f"{name} = {value:g}" for name, value in cuts.items() if value is not None]
+        cuts = {name: info.data.get(name) for name in ("threshold", "top_n")}
+        cuts["quantile"] = quantile
+        given: list[str] = []
+        for name, value in cuts.items():
+            given += [] if value is None else [f"{name} = {value:g}"]
         if len(given) > 1:
             raise ValueError(f"{', '.join(given)}: one of them cuts; set the others to null")
-        return (
-            quantile if given or not {"threshold", "top_n"} <= info.data.keys() else PAPER_QUANTILE
-        )
+        others_are_valid = {"threshold", "top_n"} <= info.data.keys()
+        return PAPER_QUANTILE if others_are_valid and not given else quantile
 
     @field_validator("exclude_classes")
     @classmethod
@@ -78,10 +81,11 @@ class PromptConfig(Settings):
     """Templates; `{name}` is the class name."""
 
     generation: tuple[str, ...] = Field(default=(NEUTRAL,), min_length=1)
-    """Prompts for the generator; replicas take them in turn. Default: the data set's own template."""
+    """Prompts for the generator; replicas take them in turn. Default: the data set's template."""
     scenes: Location | None = execution(None, min_length=1)
-    """YAML or JSON file of scene descriptions, which replace `generation`: `any`, a list for every class, and `classes`, a list
-    for each class named in it, which replaces `any`. What it holds decides what is made, its place does not."""
+    """YAML or JSON file of scene descriptions, which replace `generation`: `any`, a list for every
+    class, and `classes`, a list for each class named in it, which replaces `any`. What it holds
+    decides what is made, its place does not."""
     filter: str = NEUTRAL
     """The prompt an image is scored against. Default: the data set's own template."""
     negative: str = ""
@@ -122,11 +126,14 @@ class PlanConfig(Settings):
     num_steps: int = Field(default=30, ge=1, le=1000)
     """T, the steps of the full schedule; a level takes T * (100 - λ%) // 100 of them."""
     lams: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5)
-    """Levels to generate, in [0, 1); the real image (λ = 1) is always there. Default: the paper's for long tails."""
+    """Levels to generate, in [0, 1); the real image (λ = 1) is always there. Default: the paper's
+    for long tails."""
     attempts: int = Field(default=1, ge=1, le=20)
-    """Tries at one image: what falls short of `until_text_sim` is made again from other noise, at most this often in all."""
+    """Tries at one image: what falls short of `until_text_sim` is made again from other noise, at
+    most this often in all."""
     until_text_sim: float | None = Field(default=None, ge=-1, le=1, validate_default=True)
-    """text_sim above which an image is not tried again (the reference: 6 attempts, 0.30 of OpenAI's ViT-B/32)."""
+    """text_sim above which an image is not tried again (the reference: 6 attempts, 0.30 of OpenAI's
+    ViT-B/32)."""
     shard_steps: int = Field(default=1500, ge=1)
     """UNet steps per shard, the unit of commit and resume: aim at 10 to 90 seconds of work."""
 
@@ -143,7 +150,8 @@ class PlanConfig(Settings):
     def _attempts_end(cls, until: float | None, info: ValidationInfo) -> float | None:
         if until is None and info.data.get("attempts", 1) > 1:
             raise ValueError(
-                f"attempts = {info.data['attempts']} needs a text_sim to reach, e.g. until_text_sim=0.3"
+                f"attempts = {info.data['attempts']} needs a text_sim to reach, "
+                "e.g. until_text_sim=0.3"
             )
         return until
 

@@ -174,7 +174,7 @@ def split_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def _entry(script: str, python: str) -> tuple[str, ...]:
-    """How the console command is called, if this is it: by its name where the shell finds it by that."""
+    """How the console command is called, by its name if PATH leads to it; empty if it was not."""
     if Path(script).name == CONSOLE:
         return (CONSOLE,) if shutil.which(CONSOLE) == script else (_near(script),)
     if Path(script).name == "__main__.py" and Path(script).parent.name == "discl_ray":
