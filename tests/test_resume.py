@@ -67,7 +67,7 @@ def hashes(root):
 def dates(store):
     """Of the committed shards' own files."""
     names = [f"commits/{s}.json" for s in committed(store)] + [
-        f["name"] for r in committed(store).values() for f in r["files"]
+        file.name for record in committed(store).values() for file in record.files
     ]
     return {name: Path(store.path(name)).stat().st_mtime_ns for name in names}
 

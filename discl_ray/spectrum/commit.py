@@ -13,11 +13,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from discl_ray.core.columns import (
     any_true,
@@ -45,7 +47,10 @@ beside it. That is one source of photographs, or a few of digits.
 """
 
 ORDER = ("sample_id", "lam_pct", "replica", "attempt")
-"""Keys that rows are sorted by."""
+"""Columns that rows are sorted by."""
+
+STORED_BY = [(name, "ascending") for name in ORDER]
+"""The same as keys of `pyarrow.Table.sort_by`."""
 
 NAMED = 10
 """Shards that a message names."""
@@ -58,53 +63,110 @@ T = TypeVar("T")
 MADE_NOW = "its images are made again"
 
 
+@dataclass(frozen=True)
+class CommittedFile:
+    """A data file that a commit record names."""
+
+    name: str
+    """Relative to the run."""
+    rows: int
+    sha256: str
+    """Of the file's bytes, hexadecimal."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit record: which files hold a shard's rows."""
+
+    shard_id: str
+    files: tuple[CommittedFile, ...]
+    """One; several in the layout of an earlier version, which had a file for each λ."""
+    status: Mapping[str, int]
+    """`status` -> number of rows that have it."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The record that a JSON object holds; raises LookupError or TypeError if it is none."""
+        files = [
+            CommittedFile(name=file["name"], rows=file["rows"], sha256=file["sha256"])
+            for file in value["files"]
+        ]
+        return cls(
+            shard_id=value["shard_id"],
+            files=tuple(files),
+            # Nothing depends on it, so a record without it is a record.
+            status=value.get("status", {}),
+        )
+
+
 def write_shard(run: Store, shard_id: str, table: pa.Table, classes: Sequence[str]) -> None:
     """Writes a shard's SPECTRUM rows, then its commit record.
 
     `table` holds SCORED rows, `classes` the class names by label. File names come from content, so
-    a repeated attempt overwrites itself with the same bytes.
+    a repeated attempt overwrites itself with the same bytes. Raises StorageError if the run's
+    folder cannot be written.
     """
     table = spectrum_rows(table, classes)
-    name = f"{DATA}/{shard_id}.parquet"
     data = parquet_bytes(table, group_starts(table))
-    run.write(name, data)
+    file = CommittedFile(
+        name=f"{DATA}/{shard_id}.parquet", rows=table.num_rows, sha256=sha256(data)
+    )
     status = Counter[str](table["status"].to_pylist())
-    record: dict[str, Any] = {
-        "shard_id": shard_id,
-        "files": [{"name": name, "rows": table.num_rows, "sha256": sha256(data)}],
-        "status": dict(status),
-    }
-    run.write_json(_record_name(shard_id), record)
+    commit = Commit(shard_id, (file,), dict(status))
+    # The record comes last: a shard that is half written when its worker dies has none.
+    run.write(file.name, data)
+    run.write_json(_record_name(shard_id), asdict(commit))
 
 
 def spectrum_rows(scored: pa.Table, classes: Sequence[str]) -> pa.Table:
     """SPECTRUM of SCORED rows and the class names by label, in the order they are stored in."""
-    names = pa.array(classes, pa.string()).take(scored["label"])
-    table = scored.append_column("class_name", names).select(SPECTRUM.names)
-    ordered = table.sort_by([(name, "ascending") for name in ORDER]).combine_chunks()
+    names = pa.array(classes, pa.string())
+    class_name = names.take(scored["label"])
+    table = scored.append_column("class_name", class_name)
+    ordered = table.select(SPECTRUM.names).sort_by(STORED_BY)
     # Ray loses the schema's metadata, and `datasets` needs it.
-    return ordered.cast(SPECTRUM)
+    return ordered.combine_chunks().cast(SPECTRUM)
 
 
 def group_starts(table: pa.Table) -> list[int]:
     """The rows at which row groups begin: none divides a source or, when full, takes another."""
-    ids = table["sample_id"].to_numpy(zero_copy_only=False)
-    sizes = fill_null(lengths(member(table["image"], "bytes")), 0).to_numpy()
-    before = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    source_starts = _source_starts(table["sample_id"])
+    # Image bytes in the rows before each row, and in all of them; shape (rows + 1,).
+    bytes_before = np.concatenate([[0], np.cumsum(_image_sizes(table), dtype=np.int64)])
     starts = [0]
-    source_starts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
-    for begin in source_starts.tolist():
+    for begin in source_starts:
         last = starts[-1]
-        if begin - last >= ROW_GROUP or before[begin] - before[last] >= GROUP_BYTES:
+        rows = begin - last
+        size = bytes_before[begin] - bytes_before[last]
+        if rows >= ROW_GROUP or size >= GROUP_BYTES:
             starts.append(begin)
     return starts
 
 
-def committed(run: Store) -> dict[str, Any]:
-    """Commit records by shard."""
-    read = partial(_read_commit, run, partial(images_again, run))
+def _source_starts(sample_ids: pa.ChunkedArray) -> list[int]:
+    """The rows at which another source begins than in the row before; row 0 is left out."""
+    ids = sample_ids.to_numpy(zero_copy_only=False)
+    changes = ids[1:] != ids[:-1]
+    starts = np.flatnonzero(changes) + 1
+    return starts.tolist()
+
+
+def _image_sizes(table: pa.Table) -> NDArray[np.int64]:
+    """Bytes of each row's encoded image, 0 where none was made; shape (rows,)."""
+    encoded = member(table["image"], "bytes")
+    sizes = fill_null(lengths(encoded), 0)
+    return sizes.to_numpy()
+
+
+def committed(run: Store) -> dict[str, Commit]:
+    """Commit records by shard.
+
+    Raises IntegrityError if one is damaged, UnreadableError if the disk or the network fails.
+    """
+    remedy = partial(images_again, run)
+    read = partial(_read_commit, run, remedy)
     records = each_of(read, run.list(COMMITS, ".json"))
-    return {record["shard_id"]: record for record in records}
+    return {record.shard_id: record for record in records}
 
 
 def committed_ids(run: Store) -> set[str]:
@@ -113,23 +175,27 @@ def committed_ids(run: Store) -> set[str]:
 
 
 def _record_name(shard_id: str) -> str:
+    """The file of a shard's commit record."""
     return f"{COMMITS}/{shard_id}.json"
 
 
 def _shard_of(record_name: str) -> str:
-    return record_name.removeprefix(f"{COMMITS}/").removesuffix(".json")
+    """The shard whose commit record a file is."""
+    file = record_name.removeprefix(f"{COMMITS}/")
+    return file.removesuffix(".json")
 
 
-def _read_commit(run: Store, remedy: Remedy, name: str) -> dict[str, Any]:
+def _read_commit(run: Store, remedy: Remedy, name: str) -> Commit:
     """A commit record.
 
     Raises IntegrityError for one that is damaged, or of an unknown layout.
     """
     with run.reading(name, remedy):
-        record = run.read_json(name, remedy)
-        files = record["files"]
-        known = all({"name", "rows", "sha256"} <= file.keys() for file in files)
-        if not (known and files and record["shard_id"] == _shard_of(name)):
+        record = Commit.from_json(run.read_json(name, remedy))
+        if not record.files:
+            raise ValueError("no record of this shard")
+        # A copied record would let another shard's images count twice.
+        if record.shard_id != _shard_of(name):
             raise ValueError("no record of this shard")
         return record
 
@@ -147,50 +213,63 @@ def drop_damaged(run: Store) -> set[str]:
         try:
             record = _read_commit(run, MADE_NOW, name)
             _check_bytes(run, record, MADE_NOW)
-            whole.add(record["shard_id"])
+            whole.add(record.shard_id)
         except UnreadableError:
             raise
         except IntegrityError as error:
             damaged[name] = str(error)
     if damaged:
-        others = len(damaged) - 1
-        shards = f"{others} more shard{'s' * (others > 1)}"
-        log.info("%s%s", min(damaged.values()), f" (likewise {shards})" if others else "")
+        log.info("%s", _first_of(list(damaged.values())))
+    # Only now: an UnreadableError above must cost no record.
     for name in damaged:
         run.delete(name)
     return whole
 
 
-def _check_bytes(run: Store, record: Mapping[str, Any], remedy: Remedy) -> None:
+def _first_of(errors: Sequence[str]) -> str:
+    """The first of several messages, and how many shards more have one."""
+    first = min(errors)
+    others = len(errors) - 1
+    if not others:
+        return first
+    shards = "shard" if others == 1 else "shards"
+    return f"{first} (likewise {others} more {shards})"
+
+
+def _check_bytes(run: Store, record: Commit, remedy: Remedy) -> None:
     """Raises IntegrityError unless the files of a commit record hold the recorded bytes."""
-    for file in record["files"]:
-        name = file["name"]
-        with run.reading(name, remedy):
-            data = run.read(name)
-        if sha256(data) != file["sha256"]:
-            todo = remedy_text(remedy)
-            raise IntegrityError(f"{run.path(name)}: its bytes differ from its commit; {todo}")
+    for file in record.files:
+        with run.reading(file.name, remedy):
+            data = run.read(file.name)
+        if sha256(data) == file.sha256:
+            continue
+        path = run.path(file.name)
+        todo = remedy_text(remedy)
+        raise IntegrityError(f"{path}: its bytes differ from its commit; {todo}")
 
 
 def committed_files(run: Store) -> list[str]:
     """Names of the files with the committed rows, sorted; of another tool's spectrum, all files."""
     if is_of_another_tool(run):
         return run.list(DATA, ".parquet")
-    return sorted(file["name"] for file in _recorded_files(run))
+    return sorted(file.name for file in _recorded_files(run))
 
 
 def content_of(run: Store) -> list[str]:
     """Hashes of the files with the committed rows, sorted."""
-    if is_of_another_tool(run):
-        return sorted(each_of(lambda name: sha256(run.read(name)), run.list(DATA, ".parquet")))
-    return sorted(file["sha256"] for file in _recorded_files(run))
+    if not is_of_another_tool(run):
+        return sorted(file.sha256 for file in _recorded_files(run))
+    # Without a record the bytes themselves must be read.
+    names = run.list(DATA, ".parquet")
+    hashes = each_of(lambda name: sha256(run.read(name)), names)
+    return sorted(hashes)
 
 
-def _recorded_files(run: Store) -> list[dict[str, Any]]:
-    """The files that commit records name: `name`, `rows`, `sha256`."""
-    files: list[dict[str, Any]] = []
+def _recorded_files(run: Store) -> list[CommittedFile]:
+    """The files that all commit records name."""
+    files: list[CommittedFile] = []
     for record in committed(run).values():
-        files.extend(record["files"])
+        files.extend(record.files)
     return files
 
 
@@ -202,15 +281,20 @@ def drop_strays(run: Store) -> None:
     found: set[str] = set()
     for names in data_files(run).values():
         found.update(names)
-    for name in found - set(committed_files(run)):
+    strays = found - set(committed_files(run))
+    for name in strays:
         run.delete(name)
 
 
 def data_files(run: Store) -> dict[str, list[str]]:
     """Folder -> files with rows, committed or not, in any layout; empty folders are left out."""
-    folders = [DATA, *(f"{DATA}/{folder}" for folder in run.folders(DATA))]
-    found = {folder: run.list(folder, ".parquet") for folder in folders}
-    return {folder: names for folder, names in found.items() if names}
+    inner = [f"{DATA}/{folder}" for folder in run.folders(DATA)]
+    found: dict[str, list[str]] = {}
+    for folder in (DATA, *inner):
+        names = run.list(folder, ".parquet")
+        if names:
+            found[folder] = names
+    return found
 
 
 def each_of(function: Callable[[str], T], names: Iterable[str]) -> list[T]:
@@ -224,21 +308,29 @@ def verify(run: Store, plan: pa.Table, whole: Container[str] = ()) -> None:
 
     The bytes of the shards in `whole` are known to be right and not read again.
     """
+    gids_of = _checked_gids(run, whole)
+    gids = _concatenated(gids_of.values())
+    planned = plan["gid"]
+    missing = total(negate(is_in(planned, gids)))
+    if missing:
+        raise IntegrityError(
+            f"{run.base}: {missing} planned images are not committed; {remake(run)}"
+        )
+    unplanned = negate(is_in(gids, planned))
+    _check_none(run, gids_of, gids.filter(unplanned), "are not in the plan")
+    _check_none(run, gids_of, duplicates(gids), "are committed twice")
+
+
+def _checked_gids(run: Store, whole: Container[str]) -> dict[str, pa.ChunkedArray]:
+    """Shard -> committed gids; the bytes of shards that are not in `whole` are checked first."""
     remedy = partial(images_again, run)
     gids_of: dict[str, pa.ChunkedArray] = {}
     for shard_id, record in committed(run).items():
         if shard_id not in whole:
             _check_bytes(run, record, remedy)
-        tables = [run.read_table(file["name"], ["gid"], remedy) for file in record["files"]]
+        tables = [run.read_table(file.name, ["gid"], remedy) for file in record.files]
         gids_of[shard_id] = pa.concat_tables(tables)["gid"]
-    gids = _concatenated(gids_of.values())
-    missing = total(negate(is_in(plan["gid"], gids)))
-    if missing:
-        raise IntegrityError(
-            f"{run.base}: {missing} planned images are not committed; {remake(run)}"
-        )
-    _check_none(run, gids_of, gids.filter(negate(is_in(gids, plan["gid"]))), "are not in the plan")
-    _check_none(run, gids_of, duplicates(gids), "are committed twice")
+    return gids_of
 
 
 def _concatenated(columns: Iterable[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -256,13 +348,19 @@ def _check_none(
     if not len(wrong):
         return
     holders = [shard for shard, gids in gids_of.items() if any_true(is_in(gids, wrong))]
-    found = f"{len(wrong)} committed images {what}, e.g. {min(wrong.to_pylist())}"
+    example = min(wrong.to_pylist())
     records = _records(run, holders)
-    raise IntegrityError(f"{run.base}: {found}; delete {records} and {remake(run)}")
+    raise IntegrityError(
+        f"{run.base}: {len(wrong)} committed images {what}, e.g. {example}; "
+        f"delete {records} and {remake(run)}"
+    )
 
 
 def _records(run: Store, shards: Iterable[str]) -> str:
-    """The commit records of some shards, by their paths."""
+    """The commit records of some shards, by their paths; the first NAMED of them."""
     names = sorted(shards)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(run.path(_record_name(shard)) for shard in names[:NAMED]) + more
+    paths = [run.path(_record_name(shard)) for shard in names[:NAMED]]
+    listed = ", ".join(paths)
+    if len(names) <= NAMED:
+        return listed
+    return f"{listed} and {len(names) - NAMED} more"

@@ -103,7 +103,7 @@ def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_pat
     generate(run)
     check_complete(store)
     assert store.list("spectrum", ".parquet") == [f"spectrum/{shard}.parquet"]
-    gone = {file["name"] for file in record["files"]}
+    gone = {file.name for file in record.files}
     assert not any(store.exists(name) for name in gone)  # outsiders would see its images twice
     after = open_spectrum(store, config.filter, ["image", "file", "class_name"]).to_pylist()
     assert [row["gid"] for row in after] == list(before)

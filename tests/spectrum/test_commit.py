@@ -2,6 +2,7 @@
 
 import errno
 from collections import Counter
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,14 +99,14 @@ def test_what_no_commit_names_is_dropped(copy):
 
 def test_a_changed_byte_is_found(copy, spectrum_run):
     record = next(iter(committed(copy).values()))
-    file = Path(copy.path(record["files"][0]["name"]))
+    file = Path(copy.path(record.files[0].name))
     data = bytearray(file.read_bytes())
     data[len(data) // 3] ^= 1
     file.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"bytes differ from its commit") as caught:
         verify(copy, spectrum_run[1].plan)
     assert str(file) in str(caught.value)
-    assert record["shard_id"] in str(caught.value)
+    assert record.shard_id in str(caught.value)
 
 
 def test_shards_that_are_damaged_are_made_again_and_others_are_whole(copy, capsys):
@@ -142,11 +143,11 @@ def test_a_missing_commit_is_found_and_its_rows_do_not_exist(copy, spectrum_run)
     plan = spectrum_run[1].plan
     shard_id, record = next(iter(committed(copy).items()))
     Path(copy.path(f"commits/{shard_id}.json")).unlink()
-    lost = sum(f["rows"] for f in record["files"])
+    lost = sum(file.rows for file in record.files)
     with pytest.raises(IntegrityError, match=f"{lost} planned images are not committed"):
         verify(copy, plan)
     assert open_spectrum(copy, LAX).num_rows == plan.num_rows - lost
-    assert Path(copy.path(record["files"][0]["name"])).exists()
+    assert Path(copy.path(record.files[0].name)).exists()
 
 
 def test_foreign_and_doubled_rows_are_found(copy, spectrum_run):
@@ -154,6 +155,6 @@ def test_foreign_and_doubled_rows_are_found(copy, spectrum_run):
     with pytest.raises(IntegrityError, match="1 committed images are not in the plan"):
         verify(copy, plan.slice(1))
     record = next(iter(committed(copy).values()))
-    copy.write_json("commits/ffff.json", {**record, "shard_id": "ffff"})
+    copy.write_json("commits/ffff.json", asdict(replace(record, shard_id="ffff")))
     with pytest.raises(IntegrityError, match="committed twice"):
         verify(copy, plan)
