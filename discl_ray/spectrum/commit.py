@@ -132,7 +132,8 @@ def group_starts(table: pa.Table) -> list[int]:
     """The rows at which row groups begin: none divides a source or, when full, takes another."""
     source_starts = _source_starts(table["sample_id"])
     # Image bytes in the rows before each row, and in all of them; shape (rows + 1,).
-    bytes_before = np.concatenate([[0], np.cumsum(_image_sizes(table), dtype=np.int64)])
+    up_to_row = np.cumsum(_image_sizes(table), dtype=np.int64)
+    bytes_before = np.concatenate([[0], up_to_row])
     starts = [0]
     for begin in source_starts:
         last = starts[-1]
@@ -311,7 +312,8 @@ def verify(run: Store, plan: pa.Table, whole: Container[str] = ()) -> None:
     gids_of = _checked_gids(run, whole)
     gids = _concatenated(gids_of.values())
     planned = plan["gid"]
-    missing = total(negate(is_in(planned, gids)))
+    uncommitted = negate(is_in(planned, gids))
+    missing = total(uncommitted)
     if missing:
         raise IntegrityError(
             f"{run.base}: {missing} planned images are not committed; {remake(run)}"
@@ -347,7 +349,10 @@ def _check_none(
     """Raises IntegrityError if there are wrong gids, naming the commit records that hold them."""
     if not len(wrong):
         return
-    holders = [shard for shard, gids in gids_of.items() if any_true(is_in(gids, wrong))]
+    holders: list[str] = []
+    for shard_id, gids in gids_of.items():
+        if any_true(is_in(gids, wrong)):
+            holders.append(shard_id)
     example = min(wrong.to_pylist())
     records = _records(run, holders)
     raise IntegrityError(

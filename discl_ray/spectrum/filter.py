@@ -17,7 +17,7 @@ kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,29 +30,38 @@ from discl_ray.core.schema import VERDICT
 from discl_ray.errors import DataError
 from discl_ray.spectrum.config import FilterConfig
 
+Flags: TypeAlias = NDArray[np.bool_]
+"""Yes or no for each row, shape (rows,)."""
+
+Values: TypeAlias = NDArray[np.float32]
+"""A number for each row, shape (rows,)."""
+
 KEPT = ""
 """`reason` of a kept row."""
 
-
 OWN = "filter"
 """`reason` of a row that a filter from outside rejects."""
+
+IMAGE = ("sample_id", "role", "lam_pct", "replica")
+"""Columns whose values are equal in all attempts at one image, and differ between images."""
 
 
 class Scores(NamedTuple):
     """What the modes judge by, float32. A missing score is the worst there is and never passes."""
 
-    text_sim: NDArray[np.float32]
+    text_sim: Values
     """CLIP cosine to the own class prompt by row, -inf where missing; shape (rows,)."""
-    text_rank: NDArray[np.float32]
+    text_rank: Values
     """Rank of the own class by row, inf where missing; shape (rows,)."""
-    sources: NDArray[np.float32]
+    sources: Values
     """CLIP cosine to the own class prompt of each real training image that has one; (sources,)."""
 
     @classmethod
     def of(cls, spectrum: pa.Table) -> Scores:
         """The scores of a spectrum table."""
         trains = rows_where(spectrum, role="train")
-        scored = trains.filter(np.isfinite(_column(trains, "source_text_sim", missing=np.nan)))
+        has_score = np.isfinite(_column(trains, "source_text_sim", missing=np.nan))
+        scored = trains.filter(has_score)
         # All rows of a source have the same score. One thread keeps the order of the rows.
         by_source = scored.group_by("sample_id", use_threads=False)
         sources = by_source.aggregate([("source_text_sim", "last")])
@@ -63,36 +72,45 @@ class Scores(NamedTuple):
         )
 
 
-def _column(spectrum: pa.Table, name: str, *, missing: float) -> NDArray[np.float32]:
+def _column(spectrum: pa.Table, name: str, *, missing: float) -> Values:
     """A column as float32, shape (rows,), with a value for null and NaN."""
-    values = spectrum[name].to_numpy(zero_copy_only=False).astype(np.float32)
-    return np.where(np.isnan(values), np.float32(missing), values)
+    column = spectrum[name].to_numpy(zero_copy_only=False)
+    values = column.astype(np.float32)
+    absent = np.isnan(values)
+    return np.where(absent, np.float32(missing), values)
 
 
-def _absolute(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+def _absolute(config: FilterConfig, scores: Scores) -> Flags:
+    """Mode `absolute`: an image must reach the configured cosine."""
     return scores.text_sim >= config.threshold
 
 
-def _quantile(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+def _quantile(config: FilterConfig, scores: Scores) -> Flags:
+    """Mode `quantile`: an image must reach what all but a share of the real images reach.
+
+    Raises DataError if no real image has a score.
+    """
     if not len(scores.sources):
         raise DataError(
             "filter.mode = 'quantile': no real training image of this spectrum has a "
             "source_text_sim to take the quantile of; use filter.mode=rank or absolute, or "
             "generate and score under another run.name"
         )
-    bar = np.quantile(scores.sources.astype(np.float64), config.quantile)
+    real = scores.sources.astype(np.float64)
+    bar = np.quantile(real, config.quantile)
     # In float32 like the scores: a quantile that equals an image's own score must let it pass.
     return scores.text_sim >= np.float32(bar)
 
 
-def _rank(config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+def _rank(config: FilterConfig, scores: Scores) -> Flags:
+    """Mode `rank`: the own class must be among the `rank` best."""
     return scores.text_rank <= config.rank
 
 
 class Mode(NamedTuple):
     """A rule of the filter."""
 
-    passes: Callable[[FilterConfig, Scores], NDArray[np.bool_]]
+    passes: Callable[[FilterConfig, Scores], Flags]
     """Verdict by row."""
     reason: str
     """`reason` of the rows it rejects."""
@@ -101,21 +119,23 @@ class Mode(NamedTuple):
 
 
 MODES: dict[str, Mode] = {
-    "absolute": Mode(_absolute, "text_sim", ("text_sim",)),
-    "quantile": Mode(_quantile, "text_sim", ("text_sim", "sources")),
-    "rank": Mode(_rank, "rank", ("text_rank",)),
+    "absolute": Mode(passes=_absolute, reason="text_sim", needs=("text_sim",)),
+    "quantile": Mode(passes=_quantile, reason="text_sim", needs=("text_sim", "sources")),
+    "rank": Mode(passes=_rank, reason="rank", needs=("text_rank",)),
 }
 
 
-def _passes(spectrum: pa.Table, config: FilterConfig, scores: Scores) -> NDArray[np.bool_]:
+def _passes(spectrum: pa.Table, config: FilterConfig, scores: Scores) -> Flags:
     """Verdict of the configured mode by row, shape (rows,).
 
     Raises ConfigError if one from outside cannot be found, DataError if it gives something else.
     """
     if config.mode in MODES:
         return MODES[config.mode].passes(config, scores)
-    found = np.asarray(outside.FILTERS.load(config.mode)(spectrum, config))
-    if found.shape != (spectrum.num_rows,) or found.dtype != np.bool_:
+    judge_rows = outside.FILTERS.load(config.mode)
+    found = np.asarray(judge_rows(spectrum, config))
+    one_a_row = found.shape == (spectrum.num_rows,)
+    if not one_a_row or found.dtype != np.bool_:
         raise DataError(
             f"filter.mode = '{config.mode}': returned {found.dtype} of shape {found.shape}; "
             f"a bool for each of the {spectrum.num_rows} rows is needed"
@@ -125,12 +145,12 @@ def _passes(spectrum: pa.Table, config: FilterConfig, scores: Scores) -> NDArray
 
 def _as_rows(real: pa.Table) -> pa.Table:
     """Real images as a filter from outside sees made ones: one row each, at λ = 1, own scores."""
-    ones = np.ones(real.num_rows, np.float32)
+    rows = real.num_rows
     own = {
         "text_sim": real["source_text_sim_max"],
         "text_rank": real["source_text_rank_max"],
-        "image_sim": pa.array(ones),
-        "lam_pct": pa.array((REAL * ones).astype(np.int32)),
+        "image_sim": pa.array(np.ones(rows, np.float32)),
+        "lam_pct": pa.array(np.full(rows, REAL, np.int32)),
         "sample_id": real["sample_id"],
         "label": real["label_max"],
         "source_text_sim": real["source_text_sim_max"],
@@ -145,67 +165,96 @@ def accepts_real(spectrum: pa.Table, config: FilterConfig) -> tuple[int, int] | 
     None if no image has the score that the mode uses: none was made, or the version that scored
     the spectrum did not store it.
     """
-    rows = rows_where(spectrum, role="train")
-    values = ("source_text_sim", "source_text_rank", "label")
-    real = rows.group_by("sample_id").aggregate([(name, "max") for name in values])
+    real = _real_images(spectrum)
     sims = _column(real, "source_text_sim_max", missing=-np.inf)
-    ranks = _column(real, "source_text_rank_max", missing=np.inf)
-    scores = Scores(text_sim=sims, text_rank=ranks, sources=sims[np.isfinite(sims)])
-    needed = MODES[config.mode].needs[0] if config.mode in MODES else "text_sim"
+    scores = Scores(
+        text_sim=sims,
+        text_rank=_column(real, "source_text_rank_max", missing=np.inf),
+        sources=sims[np.isfinite(sims)],
+    )
+    # A filter from outside judges by whatever it likes; what has no text_sim was never scored.
+    needed = "text_sim"
+    if config.mode in MODES:
+        needed = MODES[config.mode].needs[0]
     known = np.isfinite(getattr(scores, needed))
-    if not known.any():
+    total = int(known.sum())
+    if not total:
         return None
-    accepted = _passes(_as_rows(real), config, scores) & known
-    return int(accepted.sum()), int(known.sum())
+    passes = _passes(_as_rows(real), config, scores)
+    accepted = passes & known
+    return int(accepted.sum()), total
 
 
-def _made(spectrum: pa.Table) -> NDArray[np.bool_]:
-    """Which rows hold an image."""
-    return np.asarray(spectrum["status"].to_pylist()) == "ok"
+def _real_images(spectrum: pa.Table) -> pa.Table:
+    """One row for each real training image: `sample_id`, its scores and `label`, named `…_max`.
+
+    All rows of an image hold the same values, or null: the maximum is the value.
+    """
+    rows = rows_where(spectrum, role="train")
+    by_source = rows.group_by("sample_id")
+    values = ("source_text_sim", "source_text_rank", "label")
+    return by_source.aggregate([(name, "max") for name in values])
 
 
-def verdicts(spectrum: pa.Table, config: FilterConfig) -> dict[str, NDArray[np.bool_]]:
+def _made(spectrum: pa.Table) -> Flags:
+    """Which rows hold an image, shape (rows,)."""
+    status = spectrum["status"].to_pylist()
+    return np.asarray(status) == "ok"
+
+
+def verdicts(spectrum: pa.Table, config: FilterConfig) -> dict[str, Flags]:
     """Pass or fail of every row by every mode, shape (rows,), before attempts are compared.
 
     Modes without scores are left out.
     """
-    made, scores = _made(spectrum), Scores.of(spectrum)
-    present = {name for name, values in scores._asdict().items() if np.isfinite(values).any()}
-    return {
-        name: made & mode.passes(config, scores)
-        for name, mode in MODES.items()
-        if present.issuperset(mode.needs)
-    }
+    made = _made(spectrum)
+    scores = Scores.of(spectrum)
+    present: set[str] = set()
+    for name, values in scores._asdict().items():
+        known = np.isfinite(values)
+        if known.any():
+            present.add(name)
+    found: dict[str, Flags] = {}
+    for name, mode in MODES.items():
+        if present.issuperset(mode.needs):
+            found[name] = made & mode.passes(config, scores)
+    return found
 
 
-def best_attempts(spectrum: pa.Table) -> NDArray[np.bool_]:
+def best_attempts(spectrum: pa.Table) -> Flags:
     """One row per image, whatever the filter's verdict: of its attempts, the highest text_sim.
 
     Shape (rows,); attempts that gave no image do not count.
     """
-    return _best_of(spectrum, _made(spectrum), _column(spectrum, "text_sim", missing=-np.inf))
+    text_sim = _column(spectrum, "text_sim", missing=-np.inf)
+    return _best_of(spectrum, _made(spectrum), text_sim)
 
 
-def _best_of(
-    spectrum: pa.Table, candidates: NDArray[np.bool_], text_sim: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Of the candidates for one image the one with the highest text_sim; of equals the first."""
-    image = ("sample_id", "role", "lam_pct", "replica")
-    keys = np.stack([_codes(spectrum[name]) for name in image], axis=1)
+def _best_of(spectrum: pa.Table, candidates: Flags, text_sim: Values) -> Flags:
+    """Of the candidates for one image the one with the highest text_sim; of equals the first.
+
+    `candidates`, `text_sim` and the result have shape (rows,).
+    """
+    codes = [_codes(spectrum[name]) for name in IMAGE]
+    keys = np.stack(codes, axis=1)
     rows = np.flatnonzero(candidates)
-    by_image_then_score = np.lexsort((rows, -text_sim[rows], *keys[rows].T))
-    rows = rows[by_image_then_score]
+    # lexsort sorts by its last key first: by image, then score, then place in the table.
+    worst_last = -text_sim[rows]
+    order = np.lexsort((rows, worst_last, *keys[rows].T))
+    rows = rows[order]
     ordered = keys[rows]
-    first = np.ones(len(rows), bool)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    first_of_image = np.ones(len(rows), bool)
+    differs = ordered[1:] != ordered[:-1]
+    first_of_image[1:] = differs.any(1)
     best = np.zeros(len(keys), bool)
-    best[rows[first]] = True
+    best[rows[first_of_image]] = True
     return best
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """An integer for each distinct value, null being one of them; shape (rows,)."""
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    whole = column.combine_chunks()
+    encoded = whole.dictionary_encode(null_encoding="encode")
     return encoded.indices.to_numpy().astype(np.int64)
 
 
@@ -216,17 +265,21 @@ def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
     another attempt scored higher. Raises DataError in mode `quantile` if no real training image
     has a score.
     """
-    made, scores = _made(spectrum), Scores.of(spectrum)
-    rejected = MODES[config.mode].reason if config.mode in MODES else OWN
+    made = _made(spectrum)
+    scores = Scores.of(spectrum)
     passes = _passes(spectrum, config, scores)
     best = _best_of(spectrum, made & passes, scores.text_sim)
+    rejected = OWN
+    if config.mode in MODES:
+        rejected = MODES[config.mode].reason
     errors = np.array([error or "error" for error in spectrum["error"].to_pylist()], object)
     # Later lines overrule earlier ones.
     reasons = np.full(spectrum.num_rows, "attempt", object)
     reasons[best] = KEPT
     reasons[~passes] = rejected
     reasons[~made] = errors[~made]
-    verdict = pa.table({"kept": reasons == KEPT, "reason": reasons}, schema=VERDICT)
+    columns = {"kept": reasons == KEPT, "reason": reasons}
+    verdict = pa.table(columns, schema=VERDICT)
     for name in VERDICT.names:
         spectrum = spectrum.append_column(name, verdict[name])
     return spectrum

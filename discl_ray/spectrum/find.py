@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from discl_ray.config import PHASE_1, Config
 from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE, holder, run_store
@@ -17,7 +17,7 @@ from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, SetupError
 from discl_ray.process.calls import advice, again
-from discl_ray.spectrum.made_with import MadeWith, read_made_with
+from discl_ray.spectrum.made_with import read_made_with
 from discl_ray.spectrum.open import PREFIX, Spectrum, read_recorded
 from discl_ray.spectrum.remedies import COMMITS
 from discl_ray.spectrum.samples import samples_of
@@ -28,12 +28,28 @@ NAMED = 6
 """Keys a message names."""
 
 
+LONGEST = 60
+"""Characters of a value in a message."""
+
+
+class Pair(NamedTuple):
+    """A key's value in two configurations."""
+
+    there: Any
+    """In the one that made a spectrum."""
+    wanted: Any
+
+
+Differences: TypeAlias = dict[str, Pair]
+"""Keys with other values in two configurations."""
+
+
 class Candidate(NamedTuple):
     """A spectrum of a run, finished or not, compared with the wanted configuration."""
 
     store: Store
-    differing: Mapping[str, tuple[Any, Any]]
-    """Keys with other values: (there, wanted)."""
+    differing: Differences
+    """Empty if it is what is wanted."""
 
     @property
     def complete(self) -> bool:
@@ -53,7 +69,10 @@ def find_spectrum(wanted: Config, samples_now: str = "") -> Spectrum:
     found = complete_matches(wanted)
     if not found:
         raise SetupError(_nothing_found(wanted))
-    of_today = [store for store in found if samples_now and samples_of(store).name == samples_now]
+    of_today: list[Store] = []
+    if samples_now:
+        of_today = [store for store in found if samples_of(store).name == samples_now]
+    # None of today's data: the data changed since, which is said where it is opened.
     chosen = of_today or found
     if len(chosen) > 1:
         raise ConfigError(_several(chosen))
@@ -62,17 +81,23 @@ def find_spectrum(wanted: Config, samples_now: str = "") -> Spectrum:
 
 def complete_matches(wanted: Config) -> list[Store]:
     """Complete spectra of the run with the same recorded configuration."""
-    return [found.store for found in candidates(wanted) if found.complete and not found.differing]
+    found: list[Store] = []
+    for candidate in candidates(wanted):
+        # A differing one is not asked whether it is complete: on an object store that is a request.
+        if not candidate.differing and candidate.complete:
+            found.append(candidate.store)
+    return found
 
 
 def candidates(wanted: Config) -> list[Candidate]:
     """All spectra of the run that say how they are made."""
-    recorded = [(store, read_recorded(store)) for store in _spectra(wanted)]
-    return [
-        Candidate(store, differences(there, wanted))
-        for store, there in recorded
-        if there is not None
-    ]
+    found: list[Candidate] = []
+    for store in _spectra(wanted):
+        recorded = read_recorded(store)
+        if recorded is not None:
+            differing = differences(recorded, wanted)
+            found.append(Candidate(store, differing))
+    return found
 
 
 def _spectra(wanted: Config) -> list[Store]:
@@ -81,17 +106,23 @@ def _spectra(wanted: Config) -> list[Store]:
     return [run.within(folder) for folder in run.folders() if folder.startswith(PREFIX)]
 
 
-def differences(there: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
-    """Keys that decide a spectrum and have other values in the two: (there, wanted)."""
-    old, new = _deciding(there), _deciding(wanted)
-    pairs = {key: (old.get(key), new.get(key)) for key in sorted({*old, *new})}
-    return {key: (before, now) for key, (before, now) in pairs.items() if before != now}
+def differences(there: Config, wanted: Config) -> Differences:
+    """Keys that decide a spectrum and have other values in the two, sorted."""
+    old = _deciding(there)
+    new = _deciding(wanted)
+    found: Differences = {}
+    for key in sorted({*old, *new}):
+        pair = Pair(old.get(key), new.get(key))
+        if pair.there != pair.wanted:
+            found[key] = pair
+    return found
 
 
 def _deciding(config: Config) -> dict[str, Any]:
     """The values that decide a spectrum, by key."""
     plain = identity(config)
-    return _flat({part: plain[part] for part in ("data", *PHASE_1)})
+    parts = {part: plain[part] for part in ("data", *PHASE_1)}
+    return _flat(parts)
 
 
 def _nothing_found(wanted: Config) -> str:
@@ -102,26 +133,33 @@ def _nothing_found(wanted: Config) -> str:
             return words
     run = run_store(wanted.run.root, wanted.run.name, "")
     missing = f"{run.base}: {MISSING}"
-    unreadable = [
-        store
-        for store in _spectra(wanted)
-        if store.exists(MANIFEST) and read_recorded(store) is None
-    ]
-    if unreadable:
-        store = unreadable[0]
-        return (
-            f"{missing}; {store.name} is complete, and its {CONFIG} is gone or cannot be read: "
-            f"if it is the one, name it: spectrum.path={store.base}; else {advice('generate')}"
-        )
-    others = [candidate for candidate in found if candidate.complete and candidate.differing]
+    for store in _spectra(wanted):
+        if _is_unreadable(store):
+            return (
+                f"{missing}; {store.name} is complete, and its {CONFIG} is gone or cannot be read: "
+                f"if it is the one, name it: spectrum.path={store.base}; else {advice('generate')}"
+            )
+    others = [candidate for candidate in found if candidate.differing and candidate.complete]
     if not others:
         return f"{missing}; {advice('generate')}"
-    nearest = min(others, key=lambda candidate: (len(candidate.differing), candidate.store.name))
+    nearest = min(others, key=_distance)
     differing = _in_words(nearest.differing)
     return (
         f"{missing}; the nearest is {nearest.store.name}, which differs in {differing}; "
         f"use that configuration, or {advice('generate')}"
     )
+
+
+def _is_unreadable(store: Store) -> bool:
+    """Whether a spectrum is complete, and nobody can tell which configuration made it."""
+    if not store.exists(MANIFEST):
+        return False
+    return read_recorded(store) is None
+
+
+def _distance(candidate: Candidate) -> tuple[int, str]:
+    """A key to sort candidates by: the number of differing keys; of equals, the folder's name."""
+    return len(candidate.differing), candidate.store.name
 
 
 def _unfinished(store: Store) -> str:
@@ -142,28 +180,43 @@ def _several(stores: Sequence[Store]) -> str:
         "several spectra were made with this configuration, from other images, weights or "
         "libraries; choose one:"
     ]
-    for store in stores:
-        made: MadeWith | None = read_made_with(store)
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.modified(MANIFEST)))
-        weights = f"weights {made.generator[:8]}" if made else "weights not recorded"
-        count = store.read_json(MANIFEST).get("rows", "?")
-        lines.append(f"  spectrum.path={store.base}   {when}, {weights}, {count} images")
+    lines.extend(f"  spectrum.path={store.base}   {_described(store)}" for store in stores)
     return "\n".join(lines)
 
 
-def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+def _described(store: Store) -> str:
+    """When a complete spectrum was closed, with which weights it was made, and how large it is."""
+    made = read_made_with(store)
+    weights = "weights not recorded"
+    if made is not None:
+        weights = f"weights {made.generator[:8]}"
+    closed = time.localtime(store.modified(MANIFEST))
+    when = time.strftime("%Y-%m-%d %H:%M", closed)
+    count = store.read_json(MANIFEST).get("rows", "?")
+    return f"{when}, {weights}, {count} images"
+
+
+def _in_words(differing: Differences) -> str:
     """Keys with both values, the first NAMED of them."""
-    shown = [
-        f"{key} ({_value(old)} there, {_value(new)} here)"
-        for key, (old, new) in list(differing.items())[:NAMED]
-    ]
-    more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
-    return f"{', '.join(shown)}{more}"
+    shown: list[str] = []
+    for key, pair in list(differing.items())[:NAMED]:
+        there = _value(pair.there)
+        here = _value(pair.wanted)
+        shown.append(f"{key} ({there} there, {here} here)")
+    listed = ", ".join(shown)
+    if len(differing) <= NAMED:
+        return listed
+    return f"{listed} and {len(differing) - NAMED} more"
 
 
 def _value(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    """A value as a message shows it: at most LONGEST characters."""
+    if value is None:
+        return "none"
+    text = str(value)
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 3]}…"
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -172,7 +225,8 @@ def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         name = f"{path}.{key}" if path else key
         if isinstance(inner, Mapping):
-            found |= _flat(cast("Mapping[str, Any]", inner), name)
+            section = cast("Mapping[str, Any]", inner)
+            found |= _flat(section, name)
         else:
             found[name] = inner
     return found

@@ -34,8 +34,17 @@ from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
 
 NEEDED = (
-    *("gid", "sample_id", "label", "role", "lam_pct", "replica", "attempt", "status"),
-    *("text_sim", "text_rank", "image"),
+    "gid",
+    "sample_id",
+    "label",
+    "role",
+    "lam_pct",
+    "replica",
+    "attempt",
+    "status",
+    "text_sim",
+    "text_rank",
+    "image",
 )
 """Columns that are trained on or filtered by."""
 
@@ -54,7 +63,7 @@ def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     columns: list[pa.ChunkedArray] = []
     for field in schema:
         column = table[field.name]
-        if pa.types.is_dictionary(column.type):
+        if pa.types.is_dictionary(column.type):  # pandas writes categories like this
             column = column.cast(column.type.value_type)
         try:
             columns.append(column.cast(field.type))
@@ -80,7 +89,8 @@ def check_spectrum(
     _check_sources(rows, samples)
     twice = duplicates(rows["gid"])
     if len(twice):
-        second = rows_where(rows, gid=twice[0].as_py())[FILE.name][1]
+        equal_rows = rows_where(rows, gid=twice[0].as_py())
+        second = equal_rows[FILE.name][1]
         raise IntegrityError(
             f"{second}: a gid is duplicated, here or in a file before; "
             "every image needs one of its own"
@@ -98,21 +108,23 @@ def check_samples(samples: Store) -> None:
         for name in files:
             _check_columns(samples, name, NEEDED_OF_SAMPLES, SAMPLES)
         rows = _rows_of(samples, files, ["sample_id", "split"], SAMPLES)
-        others = rows.filter(fill_null(not_equal(rows["split"], split), True))
+        differs = not_equal(rows["split"], split)
+        others = rows.filter(fill_null(differs, True))
         if others.num_rows:
+            where = others[FILE.name][0]
             raise IntegrityError(
-                f"{others[FILE.name][0]}: its rows say another split than {split}, "
-                "the folder it lies in"
+                f"{where}: its rows say another split than {split}, the folder it lies in"
             )
         parts.append(rows)
     rows = pa.concat_tables(parts)
     twice = duplicates(rows["sample_id"])
     if len(twice):
         sample_id = twice[0].as_py()
-        first, second = rows_where(rows, sample_id=sample_id).to_pylist()[:2]
+        equal_rows = rows_where(rows, sample_id=sample_id).to_pylist()
+        first, second = equal_rows[:2]
+        where = second[FILE.name]
         raise IntegrityError(
-            f"{second[FILE.name]}: sample_id {sample_id} is duplicated; "
-            f"it is in {first['split']} as well"
+            f"{where}: sample_id {sample_id} is duplicated; it is in {first['split']} as well"
         )
 
 
@@ -124,20 +136,23 @@ def _rows_of(
     tables = [pa.schema([*kept, FILE]).empty_table()]
     for name in files:
         where = store.path(name)
-        table = conform(store.read_table(name, list(columns)), kept, where)
-        tables.append(table.append_column(FILE, pa.repeat(where, table.num_rows)))
+        table = store.read_table(name, list(columns))
+        table = conform(table, kept, where)
+        of_file = pa.repeat(where, table.num_rows)
+        tables.append(table.append_column(FILE, of_file))
     return pa.concat_tables(tables)
 
 
 def _check_columns(store: Store, name: str, needed: Sequence[str], schema: pa.Schema) -> None:
+    """Raises IntegrityError unless a file has the needed columns; only its footer is read."""
     where = store.path(name)
     with store.reading(name, "write it again"), store.filesystem.open_input_file(where) as file:
         present = pq.ParquetFile(file).schema_arrow
     missing = [column for column in needed if column not in present.names]
     if missing:
-        raise IntegrityError(
-            f"{where}: no column {', '.join(missing)}; {', '.join(needed)} are needed"
-        )
+        absent = ", ".join(missing)
+        every = ", ".join(needed)
+        raise IntegrityError(f"{where}: no column {absent}; {every} are needed")
     image = present.field("image").type
     if not pa.types.is_struct(image):
         wanted = schema.field("image").type
@@ -146,34 +161,40 @@ def _check_columns(store: Store, name: str, needed: Sequence[str], schema: pa.Sc
 
 def _check_values(rows: pa.Table, classes: Sequence[str]) -> None:
     """Raises IntegrityError unless every value is one that training knows."""
+    highest = REAL - 1
     last = len(classes) - 1
-    labels = f"0 to {last}, the labels of the real images"
+    levels = between(rows["lam_pct"], 0, highest)
+    labels = between(rows["label"], 0, last)
     _check_all(rows, "gid", is_valid(rows["gid"]), "text in every row")
-    _check_all(
-        rows, "lam_pct", between(rows["lam_pct"], 0, REAL - 1), "whole percents from 0 to 99"
-    )
+    _check_all(rows, "lam_pct", levels, f"whole percents from 0 to {highest}")
     _check_all(rows, "role", is_in(rows["role"], ROLES), " or ".join(ROLES))
     _check_all(rows, "status", is_in(rows["status"], STATES), ", ".join(STATES))
-    _check_all(rows, "label", between(rows["label"], 0, last), labels)
-    made = equal(rows["status"], "ok")
+    _check_all(rows, "label", labels, f"0 to {last}, the labels of the real images")
     for column in ("text_sim", "text_rank"):
-        unscored = both(made, is_null(rows[column]))
-        if any_true(unscored):
-            where = rows.filter(unscored)[FILE.name][0]
-            raise IntegrityError(
-                f"{where}: column {column} is null for an image that was made; "
-                "the filter needs its score"
-            )
+        _check_scored(rows, column)
+
+
+def _check_scored(rows: pa.Table, column: str) -> None:
+    """Raises IntegrityError if an image that was made lacks a score."""
+    made = equal(rows["status"], "ok")
+    unscored = both(made, is_null(rows[column]))
+    if not any_true(unscored):
+        return
+    where = rows.filter(unscored)[FILE.name][0]
+    raise IntegrityError(
+        f"{where}: column {column} is null for an image that was made; the filter needs its score"
+    )
 
 
 def _check_all(rows: pa.Table, column: str, right: Mask, allowed: str) -> None:
     """Raises IntegrityError naming the first value that is not right; null is wrong."""
-    wrong = rows.filter(negate(fill_null(right, False)))
-    if wrong.num_rows:
-        raise IntegrityError(
-            f"{wrong[FILE.name][0]}: column {column} holds {wrong[column][0].as_py()!r}; "
-            f"allowed: {allowed}"
-        )
+    is_right = fill_null(right, False)
+    wrong = rows.filter(negate(is_right))
+    if not wrong.num_rows:
+        return
+    where = wrong[FILE.name][0]
+    value = wrong[column][0].as_py()
+    raise IntegrityError(f"{where}: column {column} holds {value!r}; allowed: {allowed}")
 
 
 def _check_sources(rows: pa.Table, samples: Store) -> None:
@@ -182,22 +203,27 @@ def _check_sources(rows: pa.Table, samples: Store) -> None:
     places = places_in(rows["sample_id"], real["sample_id"])
     unknown = rows.filter(is_null(places))
     if unknown.num_rows:
+        where = unknown[FILE.name][0]
         sample_id = unknown["sample_id"][0].as_py()
         raise IntegrityError(
-            f"{unknown[FILE.name][0]}: sample_id {sample_id!r} is no real image of samples/train "
-            "or samples/val"
+            f"{where}: sample_id {sample_id!r} is no real image of samples/train or samples/val"
         )
     labels = real["label"].take(places)
     differs = fill_null(not_equal(labels, rows["label"]), True)
-    if any_true(differs):
-        first = rows.filter(differs).slice(0, 1).to_pylist()[0]
-        raise IntegrityError(
-            f"{first[FILE.name]}: label {first['label']} of {first['sample_id']!r}, which is "
-            f"{labels.filter(differs)[0]} among the real images"
-        )
+    if not any_true(differs):
+        return
+    first = rows.filter(differs).slice(0, 1).to_pylist()[0]
+    label_of_source = labels.filter(differs)[0]
+    raise IntegrityError(
+        f"{first[FILE.name]}: label {first['label']} of {first['sample_id']!r}, "
+        f"which is {label_of_source} among the real images"
+    )
 
 
 def _labels(samples: Store) -> pa.Table:
     """`sample_id` and `label` of the real images that may have a spectrum."""
-    files = [*samples.list("train", ".parquet"), *samples.list("val", ".parquet")]
+    # Not test: what a result is measured on makes no image to train on.
+    train = samples.list("train", ".parquet")
+    val = samples.list("val", ".parquet")
+    files = [*train, *val]
     return _rows_of(samples, files, ["sample_id", "label"], SAMPLES)

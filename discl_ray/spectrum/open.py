@@ -86,7 +86,9 @@ class Spectrum:
         """
         if self.store.name.startswith(PREFIX) and not self.of_another_tool:
             return self.store.name
-        return f"spectrum-{stable_id(content_of(self.store), content_of_samples(self.samples))[:8]}"
+        made = content_of(self.store)
+        real = content_of_samples(self.samples)
+        return f"spectrum-{stable_id(made, real)[:8]}"
 
     @cached_property
     def recorded(self) -> Config | None:
@@ -189,7 +191,8 @@ def _what_lies_there(store: Store) -> str:
         shards = "1 shard is" if count == 1 else f"{count} shards are"
         state = f"{shards} committed, and more are missing"
         return f"{store.base}: {state}; {remake(store)}, which goes on"
-    inner = [folder for folder in store.folders() if folder.startswith(PREFIX)]
+    folders = store.folders()
+    inner = [folder for folder in folders if folder.startswith(PREFIX)]
     if inner:
         names = ", ".join(inner)
         return f"{store.base}: the folder of a run; a spectrum lies in one of its folders {names}"

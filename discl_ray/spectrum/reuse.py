@@ -6,7 +6,7 @@ GPU. What is taken over is scored again, with the run's own scorer and class pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -19,17 +19,29 @@ from discl_ray.spectrum.commit import committed_files
 FILE = "reused.parquet"
 
 REUSED = pa.schema([(name, pa.string()) for name in ("gid", "directory", "file")])
-"""Where an image is: a run's directory beside this one, and a file in it."""
+"""Columns of FILE, the images a run may take over: gid, another run's directory beside this one,
+and a file in it."""
 
 OK = "ok"
 """`status` of an image that was made."""
+
+
+class Place(NamedTuple):
+    """Where an image lies."""
+
+    directory: str
+    """Of another run, beside this one's."""
+    file: str
+    """With many images, relative to the directory."""
 
 
 class Image(NamedTuple):
     """What another run made."""
 
     data: bytes
+    """Encoded."""
     micro_batch: int
+    """Images that were made with it at once."""
 
 
 def gids_by_file(run: Store) -> Iterator[tuple[str, list[str]]]:
@@ -54,35 +66,39 @@ class Reuse:
 
     beside: Store
     """The folder of all runs of this name."""
-    places: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
-    """gid -> (directory, file)."""
+    places: dict[str, Place] = field(default_factory=dict[str, Place])
+    """By gid."""
 
     @classmethod
     def open(cls, run: Store) -> Self:
         """What was found when the run was laid out."""
-        beside = run.parent
-        rows: list[dict[str, str]] = []
+        places: dict[str, Place] = {}
         if run.exists(FILE):
-            rows = run.read_table(FILE).to_pylist()
-        return cls(beside, {row["gid"]: (row["directory"], row["file"]) for row in rows})
+            for row in run.read_table(FILE).to_pylist():
+                places[row["gid"]] = Place(row["directory"], row["file"])
+        return cls(run.parent, places)
 
     def take(self, gids: Iterable[str]) -> dict[str, Image]:
         """Those of the images that are still there."""
-        by_file: dict[tuple[str, str], set[str]] = {}
+        # By file, so that each is read once.
+        by_file: dict[Place, set[str]] = {}
         for gid in gids:
             if gid in self.places:
                 by_file.setdefault(self.places[gid], set()).add(gid)
         found: dict[str, Image] = {}
-        for (directory, file), wanted in by_file.items():
-            found.update(self._read(f"{directory}/{file}", wanted))
+        for place, wanted in by_file.items():
+            found.update(self._read(place, wanted))
         return found
 
-    def _read(self, name: str, wanted: set[str]) -> Iterator[tuple[str, Image]]:
+    def _read(self, place: Place, wanted: Container[str]) -> Iterator[tuple[str, Image]]:
         """The wanted images of a file that were made; none if it is gone or damaged by now."""
+        name = f"{place.directory}/{place.file}"
+        columns = ["gid", "image", "status", "micro_batch"]
         try:
-            table = self.beside.read_table(name, ["gid", "image", "status", "micro_batch"])
+            table = self.beside.read_table(name, columns)
         except IntegrityError:
             return
         for row in table.to_pylist():
             if row["gid"] in wanted and row["status"] == OK:
-                yield row["gid"], Image(row["image"]["bytes"], row["micro_batch"])
+                data = row["image"]["bytes"]
+                yield row["gid"], Image(data, row["micro_batch"])

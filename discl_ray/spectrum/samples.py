@@ -31,12 +31,7 @@ def samples_of(run: Store) -> Store:
 
     Raises IntegrityError if it has no training image.
     """
-    if is_of_another_tool(run) and not run.exists(SAMPLES_AT):
-        samples = run.within(INSIDE)
-    else:
-        remedy = partial(again, run)
-        with run.reading(SAMPLES_AT, remedy):
-            samples = run.parent.within(run.read_json(SAMPLES_AT, remedy)["directory"])
+    samples = _named_samples(run)
     if not samples.list("train", ".parquet"):
         raise IntegrityError(
             f"{samples.path('train')}: no table of the real training images of {run.name}; "
@@ -46,24 +41,44 @@ def samples_of(run: Store) -> Store:
     return samples
 
 
+def _named_samples(run: Store) -> Store:
+    """The folder that a spectrum names, whether it is there or not; by default `samples/` in it."""
+    if is_of_another_tool(run) and not run.exists(SAMPLES_AT):
+        return run.within(INSIDE)
+    remedy = partial(again, run)
+    with run.reading(SAMPLES_AT, remedy):
+        named = run.read_json(SAMPLES_AT, remedy)
+        # A folder's name, not a path: a spectrum and its samples can be moved together.
+        return run.parent.within(named["directory"])
+
+
 def read_split(samples: Store, split: str, columns: list[str] | None = None) -> pa.Table:
     """SAMPLES rows of one split; images in files as paths.
 
     `test` is for `discl_ray.evaluate` alone.
     """
-    schema = SAMPLES if columns is None else pa.schema([SAMPLES.field(name) for name in columns])
-    parts = [read_part(samples, name, schema.names) for name in samples.list(split, ".parquet")]
-    rows = pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
+    schema = SAMPLES if columns is None else _schema(columns)
+    # The empty table in front is the result where a split has no file.
+    parts = [schema.empty_table()]
+    for name in samples.list(split, ".parquet"):
+        parts.append(read_part(samples, name, schema.names))
+    rows = pa.concat_tables(parts, promote_options="default")
     return rows.select(schema.names)
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    """Some columns of SAMPLES, in the given order."""
+    return pa.schema([SAMPLES.field(name) for name in columns])
 
 
 def read_part(samples: Store, name: str, columns: Sequence[str]) -> pa.Table:
     """SAMPLES rows of one file; columns that it lacks are null."""
     table = samples.read_table(name, list(columns), SAMPLES_AGAIN)
-    schema = pa.schema([SAMPLES.field(column) for column in columns])
+    schema = _schema(columns)
     for field in schema:
         if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+            absent = pa.nulls(table.num_rows, field.type)
+            table = table.append_column(field, absent)
     return conform(table, schema, samples.path(name))
 
 
@@ -74,13 +89,18 @@ def class_names(samples: Store) -> tuple[str, ...]:
     """
     if samples.exists(MANIFEST):
         with samples.reading(MANIFEST, SAMPLES_AGAIN):
-            return tuple(samples.read_json(MANIFEST, SAMPLES_AGAIN)["classes"])
+            manifest = samples.read_json(MANIFEST, SAMPLES_AGAIN)
+            return tuple(manifest["classes"])
     check_samples(samples)
     columns = ["label", "class_name"]
-    every = pa.concat_tables([read_split(samples, split, columns) for split in SPLITS])
-    pairs = every.group_by(columns).aggregate([]).sort_by("label")
+    splits = [read_split(samples, split, columns) for split in SPLITS]
+    every = pa.concat_tables(splits)
+    # Without an aggregation that is the distinct pairs.
+    pairs = every.group_by(columns).aggregate([])
+    pairs = pairs.sort_by("label")
     labels = pairs["label"].to_pylist()
-    if labels != list(range(len(labels))):
+    needed = list(range(len(labels)))
+    if labels != needed:
         raise IntegrityError(
             f"{samples.base}: labels are {labels[:10]}; 0, 1, 2, … without a gap are needed, "
             "each with one class_name"
@@ -92,8 +112,11 @@ def content_of_samples(samples: Store) -> str:
     """Hash of the samples' content, independent of their place."""
     if samples.exists(MANIFEST):
         with samples.reading(MANIFEST, SAMPLES_AGAIN):
-            return samples.read_json(MANIFEST, SAMPLES_AGAIN)["fingerprint"]
+            manifest = samples.read_json(MANIFEST, SAMPLES_AGAIN)
+            return manifest["fingerprint"]
     hashes: list[str] = []
     for split in SPLITS:
-        hashes.extend(sha256(samples.read(name)) for name in samples.list(split, ".parquet"))
-    return sha256("".join(hashes).encode())
+        names = samples.list(split, ".parquet")
+        hashes.extend(sha256(samples.read(name)) for name in names)
+    together = "".join(hashes)
+    return sha256(together.encode())
