@@ -14,9 +14,9 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, assert_never, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,12 +79,6 @@ _CUT = (
 _BAND = 2**22
 """Pixels that are converted at once where an image is reduced."""
 
-_ENCODERS: dict[str, Callable[[Image.Image, io.BytesIO, int], None]] = {
-    "png": lambda image, out, _: image.save(out, "PNG", compress_level=1),
-    "webp": lambda image, out, _: image.save(out, "WEBP", lossless=True, method=0),
-    "jpeg": lambda image, out, quality: image.save(out, "JPEG", quality=quality, subsampling=0),
-}
-
 
 def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Encoded bytes as upright RGB pixels, uint8, contiguous, shape (H, W, 3), H W <= MAX_PIXELS.
@@ -106,21 +100,34 @@ def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """
     try:
         image = _open(data, limit)
-        return np.ascontiguousarray(_upright(_within(image), _orientation(image)))
+        rgb = _within(image)
+        upright = _upright(rgb, _orientation(image))
+        return np.ascontiguousarray(upright)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
+        # Pillow says the size in its message alone.
         found = re.search(r"\((\d+) pixels", str(error))
-        raise _too_large("", int(found[1]) if found else LARGEST + 1, limit) from error
+        pixels = int(found[1]) if found else LARGEST + 1
+        raise _too_large("", pixels, limit) from error
     except Exception as error:  # for hostile bytes a decoder may raise anything, even MemoryError
-        if _ends_early(data) or any(words in str(error) for words in _CUT):
-            raise ImageError("truncated", f"{len(data)} bytes: {error}") from error
-        if isinstance(error, UnidentifiedImageError):
-            raise ImageError(
-                "not_an_image",
-                f"{len(data)} bytes, beginning {data[:16]!r}: none of {', '.join(FORMATS)}",
-            ) from error
-        raise ImageError("corrupt", f"{type(error).__name__}: {error}") from error
+        raise _failed(data, error) from error
+
+
+def _failed(data: bytes, error: Exception) -> ImageError:
+    """Why bytes could not be decoded, from what a decoder raised."""
+    words = str(error)
+    cut = any(phrase in words for phrase in _CUT)
+    if cut or _ends_early(data):
+        return ImageError("truncated", f"{len(data)} bytes: {words}")
+    if isinstance(error, UnidentifiedImageError):
+        begins = repr(data[:16])
+        formats = ", ".join(FORMATS)
+        return ImageError(
+            "not_an_image", f"{len(data)} bytes, beginning {begins}: none of {formats}"
+        )
+    kind = type(error).__name__
+    return ImageError("corrupt", f"{kind}: {words}")
 
 
 def encode_image(pixels: NDArray[np.uint8], codec: Codec, quality: int = 95) -> bytes:
@@ -129,8 +136,19 @@ def encode_image(pixels: NDArray[np.uint8], codec: Codec, quality: int = 95) -> 
     `png` and `webp` are lossless, `jpeg` is of `quality` and 4:4:4. Nothing but pixels is written:
     no EXIF, no position, no profile.
     """
+    image = Image.fromarray(pixels)
     out = io.BytesIO()
-    _ENCODERS[codec](Image.fromarray(pixels), out, quality)
+    match codec:
+        case "png":
+            # The fastest level that compresses.
+            image.save(out, "PNG", compress_level=1)
+        case "webp":
+            image.save(out, "WEBP", lossless=True, method=0)
+        case "jpeg":
+            # 0 is 4:4:4: colours keep their resolution.
+            image.save(out, "JPEG", quality=quality, subsampling=0)
+        case _:
+            assert_never(codec)
     return out.getvalue()
 
 
@@ -138,8 +156,12 @@ def is_image(head: bytes) -> bool:
     """Whether bytes that begin like this may be an image that `decode_image` reads."""
     if _is_heic(head) and can_heic():
         return True
-    tests = [Image.OPEN[kind][1] for kind in FORMATS]
-    return any(begins is not None and begins(head) is True for begins in tests)
+    for kind in FORMATS:
+        _, begins = Image.OPEN[kind]
+        # A format without a test of its own is none of these; a test may return a warning as text.
+        if begins is not None and begins(head) is True:
+            return True
+    return False
 
 
 @cache
@@ -149,10 +171,13 @@ def can_heic() -> bool:
 
 
 def _is_heic(data: bytes) -> bool:
-    brands = data[8 : int.from_bytes(data[:4], "big")][:64]
-    return data[4:8] == b"ftyp" and any(
-        brands[i : i + 4] in _HEVC for i in range(0, len(brands), 4)
-    )
+    """Whether bytes begin as HEIC: an ISO base media file one of whose brands is of HEVC."""
+    if data[4:8] != b"ftyp":
+        return False
+    size = int.from_bytes(data[:4], "big")
+    brands = data[8:size][:64]  # nobody names more than a few
+    starts = range(0, len(brands), 4)
+    return any(brands[start : start + 4] in _HEVC for start in starts)
 
 
 def _open(data: bytes, limit: int) -> Image.Image:
@@ -160,17 +185,29 @@ def _open(data: bytes, limit: int) -> Image.Image:
     try:
         image = _identified(data)
     except Image.DecompressionBombError:
-        jpeg = data[:2] == b"\xff\xd8"  # of which nothing is reserved before its size is looked at
-        if not jpeg and limit <= MAX_PIXELS:
+        # A JPEG may be decoded at a fraction; nothing is reserved before its size is looked at.
+        if _is_jpeg(data):
+            return _load(JpegImageFile(io.BytesIO(data)), data, limit)
+        if limit <= MAX_PIXELS:
             raise
-        with contextlib.nullcontext() if jpeg else _pillow_allows(limit):
-            return _load(
-                JpegImageFile(io.BytesIO(data)) if jpeg else _identified(data), data, limit
-            )
+        return _open_large(data, limit)
     return _load(image, data, limit)
 
 
+def _is_jpeg(data: bytes) -> bool:
+    """Whether bytes begin as JPEG."""
+    return data[:2] == b"\xff\xd8"
+
+
+def _open_large(data: bytes, limit: int) -> Image.Image:
+    """The loaded image, of more pixels than Pillow opens by itself."""
+    with _pillow_allows(limit):
+        image = _identified(data)
+        return _load(image, data, limit)
+
+
 def _load(image: Image.Image, data: bytes, limit: int) -> Image.Image:
+    """An opened image with its pixels; raises ImageError for too many, before they are decoded."""
     _check_size(image, data, limit)
     _match_transparency(image)
     image.load()
@@ -178,6 +215,7 @@ def _load(image: Image.Image, data: bytes, limit: int) -> Image.Image:
 
 
 def _identified(data: bytes) -> Image.Image:
+    """The image that bytes hold, opened and not loaded."""
     if _is_heic(data):
         return _open_heic(data)
     try:
@@ -186,10 +224,12 @@ def _identified(data: bytes) -> Image.Image:
         if "Exif" not in str(error):
             raise
         # libavif refuses a whole file for a broken EXIF item, and ignores items it does not know
-        return Image.open(io.BytesIO(data.replace(b"Exif", b"skip")), formats=FORMATS)
+        without_exif = data.replace(b"Exif", b"skip")
+        return Image.open(io.BytesIO(without_exif), formats=FORMATS)
 
 
 def _open_heic(data: bytes) -> Image.Image:
+    """The HEIC image that bytes hold; raises ImageError if the extra is not installed."""
     try:
         import pillow_heif
     except ImportError as error:
@@ -199,9 +239,8 @@ def _open_heic(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=["HEIF"])
     except UnidentifiedImageError as error:
         reason = "truncated" if _ends_early(data) else "corrupt"
-        raise ImageError(
-            reason, f"{len(data)} bytes that begin as HEIC, and libheif finds no image in them"
-        ) from error
+        words = f"{len(data)} bytes that begin as HEIC, and libheif finds no image in them"
+        raise ImageError(reason, words) from error
 
 
 _gate = threading.Lock()
@@ -227,27 +266,51 @@ def _check_size(image: Image.Image, data: bytes, limit: int) -> None:
 
     A JPEG that can be decoded at a fraction is set to the largest one allowed.
     """
-    width, height = image.size
     sizes = [image.size]
     if isinstance(image, TiffImageFile):
-        # A tile is decoded whole, however little of it is in the image.
-        tags: Any = image.tag_v2
-        wide, tall = ExifTags.Base.TileWidth, ExifTags.Base.TileLength
-        sizes.append((tags.get(wide, 1), tags.get(tall, 1)))
+        sizes.append(_tile(image))
+    width, height = image.size
     if isinstance(image, JpegImageFile) and width * height > MAX_PIXELS:
-        part = next((n for n in (2, 4, 8) if _pixels(width, height, n) <= MAX_PIXELS), None)
+        part = _fraction(width, height)
         if _in_one_scan(image, data):
-            limit, sizes = LARGEST if part is None else width * height, [image.size]
+            # Decoded line by line, at that fraction: the whole is never in memory.
+            limit = LARGEST if part is None else width * height
         if part is not None:
-            image.draft(image.mode, (max(1, width // part), max(1, height // part)))
+            small = (max(1, width // part), max(1, height // part))
+            image.draft(image.mode, small)
     for wide, tall in sizes:
-        if wide * tall > limit:
-            raise _too_large(f"{wide}x{tall} are ", wide * tall, limit)
+        pixels = wide * tall
+        if pixels > limit:
+            raise _too_large(f"{wide}x{tall} are ", pixels, limit)
+
+
+def _tile(image: TiffImageFile) -> tuple[int, int]:
+    """Width and height of a TIFF's tiles; 1 and 1 if it has none.
+
+    A tile is decoded whole, however little of it is in the image.
+    """
+    tags: Any = image.tag_v2
+    wide = tags.get(ExifTags.Base.TileWidth, 1)
+    tall = tags.get(ExifTags.Base.TileLength, 1)
+    return wide, tall
+
+
+def _fraction(width: int, height: int) -> int | None:
+    """The part of its sides, 1/2, 1/4 or 1/8, at which libjpeg decodes at most MAX_PIXELS.
+
+    None if the image is too large even then.
+    """
+    for part in (2, 4, 8):
+        if _pixels(width, height, part) <= MAX_PIXELS:
+            return part
+    return None
 
 
 def _pixels(width: int, height: int, part: int) -> int:
     """Pixels of an image whose sides are divided by a number and rounded up."""
-    return -(-width // part) * -(-height // part)
+    wide = -(-width // part)
+    tall = -(-height // part)
+    return wide * tall
 
 
 def _in_one_scan(image: JpegImageFile, data: bytes) -> bool:
@@ -255,20 +318,27 @@ def _in_one_scan(image: JpegImageFile, data: bytes) -> bool:
 
     Progressive ones, and those with one scan a colour, are held in memory whole.
     """
-    parts = image.layers  # pyright: ignore[reportAttributeAccessIssue]
-    header = b"\xff\xda" + (6 + 2 * parts).to_bytes(2, "big") + bytes([parts])
     if "progressive" in image.info:
         return False
+    colours = image.layers  # pyright: ignore[reportAttributeAccessIssue]
+    # The header of the first scan, which Pillow has just read: its marker, its length without the
+    # marker, and how many colours the scan holds.
+    length = 6 + 2 * colours
+    header = b"\xff\xda" + length.to_bytes(2, "big") + bytes([colours])
     end = image.fp.tell() if image.fp else 0
-    return data[end - 8 - 2 * parts : end].startswith(header)
+    start = end - 2 - length
+    return data[start:end].startswith(header)
 
 
 def _too_large(what: str, pixels: int, limit: int) -> ImageError:
-    needed = math.ceil(pixels / 1e6)
-    remedy = f"data.max_megapixels={needed} reads it" if pixels <= LARGEST else "make it smaller"
+    """The error for an image of more pixels than the limit, with what to do."""
+    megapixels = pixels / 1e6
+    remedy = "make it smaller"
+    if pixels <= LARGEST:
+        remedy = f"data.max_megapixels={math.ceil(megapixels)} reads it"
+    allowed = limit / 1e6
     return ImageError(
-        "too_large",
-        f"{what}{pixels / 1e6:.1f} megapixels, at most {limit / 1e6:g} are read; {remedy}",
+        "too_large", f"{what}{megapixels:.1f} megapixels, at most {allowed:g} are read; {remedy}"
     )
 
 
@@ -284,14 +354,24 @@ def _within(image: Image.Image) -> Image.Image:
     if part == 1:
         return _to_rgb(image)
     factor = (min(part, width), min(part, height))
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_grey(image)).reduce(factor).convert("RGB")
+    if _is_deep(image):
+        # The values of the whole image decide how they are brought to 8 bits.
+        grey = Image.fromarray(_grey(image))
+        return grey.reduce(factor).convert("RGB")
     out = Image.new("RGB", (-(-width // part), -(-height // part)))
+    # A multiple of `part`: every band is reduced to whole rows.
     rows = part * max(1, _BAND // (width * part))
     for top in range(0, height, rows):
-        band = image.crop((0, top, width, min(height, top + rows)))
-        out.paste(_to_rgb(band).reduce(factor), (0, top // part))
+        bottom = min(height, top + rows)
+        band = image.crop((0, top, width, bottom))
+        small = _to_rgb(band).reduce(factor)
+        out.paste(small, (0, top // part))
     return out
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits a pixel: integers (I, I;16, …) or floats (F)."""
+    return image.mode == "F" or image.mode.startswith("I")
 
 
 def _match_transparency(image: Any) -> None:
@@ -305,7 +385,8 @@ def _match_transparency(image: Any) -> None:
         case "L;4":
             image.info["transparency"] = colour * 17
         case "RGB;16B":
-            image.info["transparency"] = tuple(value >> 8 for value in colour)
+            high_bytes = tuple(value >> 8 for value in colour)
+            image.info["transparency"] = high_bytes
         case _:
             pass
 
@@ -321,6 +402,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image, turned in place by its EXIF orientation."""
     # exif_transpose() rewrites other EXIF too and may fail at it: it gets the orientation alone
     image.info.clear()
     image.getexif()[ExifTags.Base.Orientation] = orientation
@@ -330,14 +412,16 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """A loaded image of any mode as a new one of mode RGB."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_grey(image)).convert("RGB")
+    if _is_deep(image):
+        grey = Image.fromarray(_grey(image))
+        return grey.convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     if image.mode == "La":  # Pillow has no direct way
         image = image.convert("LA")
     white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    on_white = Image.alpha_composite(white, image.convert("RGBA"))
+    return on_white.convert("RGB")
 
 
 def _grey(image: Image.Image) -> NDArray[np.uint8]:
@@ -345,29 +429,45 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
     values = np.asarray(image)
     tags: Any = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     # the 16 bits of a PGM come as mode I
-    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        unsigned = image.mode == "I" and tags.get(ExifTags.Base.SampleFormat) in (None, (1,))
+    integers = image.mode == "I" and image.format != "PPM"
+    if image.mode == "F":
+        return _stretch(values)
+    if integers:
+        # Pillow reads 32 bits as signed whether they are or not; a TIFF that says nothing is not.
+        unsigned = tags.get(ExifTags.Base.SampleFormat) in (None, (1,))
         return _stretch(values.view(np.uint32) if unsigned else values)
-    highest = 4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535
-    levels = np.rint(np.arange(65536) * (255 / highest)).clip(0, 255).astype(np.uint8)
-    grey = levels[values]
+    twelve_bits = tags.get(ExifTags.Base.BitsPerSample) == (12,)
+    grey = _eight_bits(4095 if twelve_bits else 65535)[values]
     if "transparency" in image.info:
-        grey[values == image.info["transparency"]] = 255
+        transparent = values == image.info["transparency"]
+        grey[transparent] = 255
     return grey
+
+
+def _eight_bits(highest: int) -> NDArray[np.uint8]:
+    """0…255 for each of 2**16 values, of which `highest` becomes 255; shape (65536,)."""
+    scaled = np.arange(65536) * (255 / highest)
+    levels = np.rint(scaled).clip(0, 255)
+    return levels.astype(np.uint8)
 
 
 def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Numbers without a range of their own, brought to 0…255 by the rule in `decode_image`."""
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("not_finite", f"pixels lie between {low} and {high}")
     zero = 0.0
     if low < 0 or high > 65535:
-        zero, scale = low, 255 / (high - low) if high > low else 0.0
+        zero = low
+        scale = 255 / (high - low) if high > low else 0.0
     elif values.dtype.kind == "f" and high <= 1:
         scale = 255.0
+    elif high <= 255:
+        scale = 1.0
     else:
-        scale = 1.0 if high <= 255 else 1 / 257
+        scale = 1 / 257
+    # In place: an image of MAX_PIXELS is 400 MB in float64.
     scaled = values.astype(np.float64)
     scaled -= zero
     scaled *= scale
@@ -377,9 +477,12 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
 def _ends_early(data: bytes) -> bool:
     """Whether the container says it is longer than the data; decoders say only that they failed."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return len(data) < 8 + int.from_bytes(data[4:8], "little")
-    if data[:4] in (b"II*\0", b"MM\0*"):  # the directory is often last
-        return len(data) <= int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
+        size = int.from_bytes(data[4:8], "little")
+        return len(data) < 8 + size
+    if data[:4] == b"II*\0":  # a TIFF's directory is often last
+        return len(data) <= int.from_bytes(data[4:8], "little")
+    if data[:4] == b"MM\0*":
+        return len(data) <= int.from_bytes(data[4:8], "big")
     if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000 without a container ends with a marker
         return data[-2:] != b"\xff\xd9"
     avif = data[4:12] in (b"ftypavif", b"ftypavis")
@@ -392,9 +495,10 @@ def _boxes_end_early(data: bytes) -> bool:
     """Whether the last box of an ISO base media file, or a box before it, is cut."""
     start = 0
     while start + 8 <= len(data):
-        size = int.from_bytes(data[start : start + 4], "big")
+        head = data[start : start + 16]
+        size = int.from_bytes(head[:4], "big")
         if size == 1:  # the size follows, in 64 bits
-            size = int.from_bytes(data[start + 8 : start + 16], "big")
+            size = int.from_bytes(head[8:], "big")
         if size < 8:  # 0: up to the end of the file
             return False
         start += size

@@ -20,7 +20,9 @@ def lam_to_pct(lam: float) -> int:
     Raises ValueError if λ lies outside [0, 1] or between two percents.
     """
     pct = round(lam * 100)
-    if not 0 <= lam <= 1 or abs(lam * 100 - pct) > 1e-6:
+    distance = abs(lam * 100 - pct)
+    # 0.29 * 100 is 28.999999999999996: a float is a whole percent up to rounding.
+    if not 0 <= lam <= 1 or distance > 1e-6:
         raise ValueError(f"λ = {lam}: allowed are 0 to 1 in whole hundredths, e.g. 0.3")
     return pct
 
@@ -58,9 +60,11 @@ def separating_steps(levels: Collection[int], start: int = 1) -> int:
     """
 
     def separates(steps: int) -> bool:
-        return num_denoising_steps(max(levels), steps) > 0 and not coinciding(levels, steps)
+        fewest = num_denoising_steps(max(levels), steps)
+        return fewest > 0 and not coinciding(levels, steps)
 
-    return next(steps for steps in range(start, max(start, 100) + 1) if separates(steps))
+    last = max(start, 100)
+    return next(steps for steps in range(start, last + 1) if separates(steps))
 
 
 def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
@@ -93,11 +97,16 @@ def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
     return problems
 
 
+def _pair(low: int, high: int) -> str:
+    """Two levels, in percent, as they are written in a configuration."""
+    return f"{pct_to_lam(low):g} and {pct_to_lam(high):g}"
+
+
 def _same_images(
     levels: Collection[int], pairs: Sequence[tuple[int, int]], schedule_steps: int
 ) -> str:
     """Which levels take equally many steps, and a number of steps that separates them."""
-    shown = ", ".join(f"{pct_to_lam(low):g} and {pct_to_lam(high):g}" for low, high in pairs)
+    shown = ", ".join(_pair(low, high) for low, high in pairs)
     least = separating_steps(levels)
     more = separating_steps(levels, schedule_steps)
     upwards = f", and from {schedule_steps} up {more}" if more > least else ""

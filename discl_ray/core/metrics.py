@@ -7,8 +7,8 @@ Macro F1 is the mean over the classes that are in the truth; one that is never p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Container, Mapping
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,36 +18,49 @@ GROUPS = ("many", "medium", "few", "overall")
 DOMAINS = ("id", "ood")
 """Domains of data sets with test images from the places of training images, and from others."""
 
-Scores = dict[tuple[str, str], tuple[float, int]]
-"""(metric, group or domain) -> (percent, images)."""
+Score = tuple[float, int]
+"""Percent, and the number of images it is measured on."""
+
+Measure = tuple[str, str]
+"""A metric, and the group or domain whose images it is measured on."""
+
+Scores = dict[Measure, Score]
+
+Labels: TypeAlias = NDArray[np.int64]
+"""Classes, shape (N,)."""
 
 
 def group_of(count: int, *, few_below: int, many_above: int) -> str:
     """The group of a class with `count` real training images."""
-    return "few" if count < few_below else "many" if count > many_above else "medium"
+    if count < few_below:
+        return "few"
+    if count > many_above:
+        return "many"
+    return "medium"
 
 
-def top1_by_group(
-    label: NDArray[np.int64], predicted: NDArray[np.int64], groups: Mapping[int, str]
-) -> dict[str, tuple[float, int]]:
+def top1_by_group(label: Labels, predicted: Labels, groups: Mapping[int, str]) -> dict[str, Score]:
     """Group -> (top-1 accuracy in percent, number of images); NaN for a group without images."""
     correct = label == predicted
-    group_by_row = np.array([groups[int(c)] for c in label])
-    scores: dict[str, tuple[float, int]] = {}
+    group_by_row = np.array([groups[number] for number in label.tolist()])
+    scores: dict[str, Score] = {}
     for group in GROUPS:
-        inside = np.ones(len(label), bool) if group == "overall" else group_by_row == group
-        scores[group] = _top1(correct[inside])
+        if group == "overall":
+            scores[group] = _top1(correct)
+        else:
+            inside = group_by_row == group
+            scores[group] = _top1(correct[inside])
     return scores
 
 
-def _top1(correct: NDArray[np.bool_]) -> tuple[float, int]:
+def _top1(correct: NDArray[np.bool_]) -> Score:
     """Top-1 accuracy in percent, and the number of images."""
     if not len(correct):
         return float("nan"), 0
     return 100 * float(correct.mean()), len(correct)
 
 
-def macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+def macro_f1(label: Labels, predicted: Labels) -> float:
     """Mean F1 in percent over the classes that are in `label` (WILDS); NaN without images."""
     if not len(label):
         return float("nan")
@@ -56,14 +69,12 @@ def macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
 
     f1_score: Any = cast(Any, metrics).f1_score
     classes = np.unique(label)
-    return 100 * float(f1_score(label, predicted, labels=classes, average="macro", zero_division=0))
+    f1 = f1_score(label, predicted, labels=classes, average="macro", zero_division=0)
+    return 100 * float(f1)
 
 
 def scores(
-    label: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    groups: Mapping[int, str],
-    domain: NDArray[np.str_],
+    label: Labels, predicted: Labels, groups: Mapping[int, str], domain: NDArray[np.str_]
 ) -> Scores:
     """Top-1 by group; with images of both domains `id` and `ood`, macro F1 and top-1 of each, too.
 
@@ -72,29 +83,35 @@ def scores(
     found: Scores = {}
     for group, value in top1_by_group(label, predicted, groups).items():
         found["top1", group] = value
-    if set(DOMAINS) <= set(np.unique(domain).tolist()):
-        for name in DOMAINS:
-            inside = domain == name
-            truth, guess = label[inside], predicted[inside]
-            found["macro_f1", name] = (macro_f1(truth, guess), len(truth))
-            found["top1", name] = _top1(truth == guess)
+    present = set(np.unique(domain).tolist())
+    if not present.issuperset(DOMAINS):
+        return found
+    for name in DOMAINS:
+        inside = domain == name
+        truth = label[inside]
+        guess = predicted[inside]
+        f1 = macro_f1(truth, guess)
+        found["macro_f1", name] = (f1, len(truth))
+        found["top1", name] = _top1(truth == guess)
     return found
 
 
-def main_metric(found: Mapping[tuple[str, str], Any]) -> tuple[str, str]:
+def main_metric(found: Container[Measure]) -> Measure:
     """The metric that choices on val use: macro F1 on `ood` if measured, else overall top-1."""
-    return ("macro_f1", "ood") if ("macro_f1", "ood") in found else ("top1", "overall")
+    shifted = ("macro_f1", "ood")
+    if shifted in found:
+        return shifted
+    return ("top1", "overall")
 
 
-def adjusted(
-    probabilities: NDArray[np.float64], counts: NDArray[np.int64], tau: float
-) -> NDArray[np.int64]:
+def adjusted(probabilities: NDArray[np.float64], counts: NDArray[np.int64], tau: float) -> Labels:
     """argmax_c log p_c - τ log π_c, post-hoc logit adjustment (Menon et al. 2021, Eq. 9).
 
     `probabilities` has shape (N, classes), `counts` (classes,) holds training images by class.
     Returns classes, shape (N,).
     """
     at_least_one = np.maximum(counts, 1)
-    log_prior = np.log(at_least_one / at_least_one.sum())
-    logits = np.log(np.maximum(probabilities, 1e-30))  # log 0 is not finite
-    return (logits - tau * log_prior).argmax(1)
+    prior = at_least_one / at_least_one.sum()
+    positive = np.maximum(probabilities, 1e-30)  # log 0 is not finite
+    logits = np.log(positive) - tau * np.log(prior)
+    return logits.argmax(1)

@@ -13,17 +13,17 @@ import pyarrow as pa
 def pack(shard_id: str, table: pa.Table) -> pa.Table:
     """A shard's table as one row (`shard_id`, `rows`)."""
     structs = table.to_struct_array()
-    rows = pa.concat_arrays(structs.chunks) if structs.num_chunks != 1 else structs.chunk(0)
-    return pa.table(
-        {
-            "shard_id": [shard_id],
-            "rows": pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows),
-        }
-    )
+    single = structs.num_chunks == 1  # which is not copied
+    rows = structs.chunk(0) if single else pa.concat_arrays(structs.chunks)
+    bounds = pa.array([0, len(rows)], pa.int32())
+    cell = pa.ListArray.from_arrays(bounds, rows)
+    return pa.table({"shard_id": [shard_id], "rows": cell})
 
 
 def unpack(row: pa.Table) -> tuple[str, pa.Table]:
     """The shard's id and table from its row."""
-    rows = row["rows"].combine_chunks()
-    chunk = rows.chunk(0) if isinstance(rows, pa.ChunkedArray) else rows
-    return row["shard_id"][0].as_py(), pa.Table.from_struct_array(chunk.flatten())
+    shard_id = row["shard_id"][0].as_py()
+    cells = row["rows"].combine_chunks()
+    if isinstance(cells, pa.ChunkedArray):
+        cells = cells.chunk(0)
+    return shard_id, pa.Table.from_struct_array(cells.flatten())
