@@ -41,13 +41,17 @@ def check_apart(check: str, *arguments: str | None) -> None:
     said = done.stdout.strip().splitlines()
     if done.returncode == ModelError.exit_code and said:
         raise ModelError(json.loads(said[-1]))
-    why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    raise ModelError(f"{' '.join(filter(None, arguments))}: cannot be checked ({why})")
+    last_words = done.stderr.strip().splitlines()
+    why = last_words[-1] if last_words else f"exit code {done.returncode}"
+    what = " ".join(filter(None, arguments))
+    raise ModelError(f"{what}: cannot be checked ({why})")
 
 
 def _named(check: str) -> Callable[..., Any]:
-    module, _, name = check.partition(":")
-    return getattr(importlib.import_module(module), name)
+    """The function of a name `module:function`."""
+    name_of_module, _, name = check.partition(":")
+    module = importlib.import_module(name_of_module)
+    return getattr(module, name)
 
 
 def main(check: str, arguments: str) -> int:

@@ -33,7 +33,9 @@ def not_equal(column: Column, value: object) -> Mask:
 
 def between(column: Column, low: float, high: float) -> Mask:
     """Which rows hold a number in [low, high]; NaN is not."""
-    return both(_compute.greater_equal(column, low), _compute.less_equal(column, high))
+    above = _compute.greater_equal(column, low)
+    below = _compute.less_equal(column, high)
+    return both(above, below)
 
 
 def is_in(column: Column, values: Column | Sequence[object]) -> Mask:
@@ -47,6 +49,7 @@ def places_in(column: Column, values: Column | Sequence[object]) -> Column:
 
 
 def _values(values: Column | Sequence[object], kind: pa.DataType) -> Column:
+    """Values as a column; plain ones get the type they are compared with."""
     if isinstance(values, pa.ChunkedArray | pa.Array):
         return values
     return pa.array(values, kind)
@@ -126,7 +129,8 @@ def counts(column: Column) -> dict[Any, int]:
 def duplicates(column: Column) -> pa.Array:
     """The values that more than one row holds, in the order of first appearance."""
     found = _compute.value_counts(column)
-    return found.field("values").filter(_compute.greater(found.field("counts"), 1))
+    several = _compute.greater(found.field("counts"), 1)
+    return found.field("values").filter(several)
 
 
 def sort_indices(table: pa.Table, *keys: tuple[str, str]) -> pa.Array:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def _digest(parts: tuple[object, ...]) -> bytes:
+    """16 bytes from the parts' content; lists and dicts of plain values are parts, too."""
     # JSON keeps ("a", "bc") and ("ab", "c") apart and is the same text everywhere.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
@@ -24,7 +28,8 @@ def stable_id(*parts: object) -> str:
 
 def stable_seed(*parts: object) -> int:
     """A seed in [0, 2**63) from the parts' content."""
-    return int.from_bytes(_digest(parts)[:8], "big") >> 1
+    first = int.from_bytes(_digest(parts)[:8], "big")
+    return first >> 1  # 63 bits: a column of int64 holds it
 
 
 def sha256(data: bytes) -> str:
@@ -39,7 +44,7 @@ def file_hash(file: Path) -> str:
     need not be read.
     """
     target = file.resolve()
-    if file.is_symlink() and len(target.name) == 64 and set(target.name) <= set("0123456789abcdef"):
+    if file.is_symlink() and SHA256.fullmatch(target.name):
         return target.name
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

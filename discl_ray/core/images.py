@@ -45,12 +45,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 for _plugin in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Avif", "Jpeg2K"):
     importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 
-SUFFIXES = (
-    *(suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS),
-    ".pjpeg",
-    ".pjp",
-    ".mpo",
-)
+_OF_PILLOW = [suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS]
+
+SUFFIXES = (*_OF_PILLOW, ".pjpeg", ".pjp", ".mpo")
 """What names of such files end with, in any case: Pillow's, and others of JPEG."""
 
 HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
@@ -108,7 +105,9 @@ def decode_image(data: bytes, *, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         # Pillow says the size in its message alone.
         found = re.search(r"\((\d+) pixels", str(error))
-        pixels = int(found[1]) if found else LARGEST + 1
+        pixels = LARGEST + 1
+        if found:
+            pixels = int(found[1])
         raise _too_large("", pixels, limit) from error
     except Exception as error:  # for hostile bytes a decoder may raise anything, even MemoryError
         raise _failed(data, error) from error
@@ -177,7 +176,8 @@ def _is_heic(data: bytes) -> bool:
     size = int.from_bytes(data[:4], "big")
     brands = data[8:size][:64]  # nobody names more than a few
     starts = range(0, len(brands), 4)
-    return any(brands[start : start + 4] in _HEVC for start in starts)
+    codes = [brands[start : start + 4] for start in starts]
+    return any(code in _HEVC for code in codes)
 
 
 def _open(data: bytes, limit: int) -> Image.Image:
@@ -276,8 +276,9 @@ def _check_size(image: Image.Image, data: bytes, limit: int) -> None:
             # Decoded line by line, at that fraction: the whole is never in memory.
             limit = LARGEST if part is None else width * height
         if part is not None:
-            small = (max(1, width // part), max(1, height // part))
-            image.draft(image.mode, small)
+            wide = max(1, width // part)
+            tall = max(1, height // part)
+            image.draft(image.mode, (wide, tall))
     for wide, tall in sizes:
         pixels = wide * tall
         if pixels > limit:
@@ -324,7 +325,8 @@ def _in_one_scan(image: JpegImageFile, data: bytes) -> bool:
     # The header of the first scan, which Pillow has just read: its marker, its length without the
     # marker, and how many colours the scan holds.
     length = 6 + 2 * colours
-    header = b"\xff\xda" + length.to_bytes(2, "big") + bytes([colours])
+    marker = b"\xff\xda"
+    header = marker + length.to_bytes(2, "big") + bytes([colours])
     end = image.fp.tell() if image.fp else 0
     start = end - 2 - length
     return data[start:end].startswith(header)
@@ -358,9 +360,12 @@ def _within(image: Image.Image) -> Image.Image:
         # The values of the whole image decide how they are brought to 8 bits.
         grey = Image.fromarray(_grey(image))
         return grey.reduce(factor).convert("RGB")
-    out = Image.new("RGB", (-(-width // part), -(-height // part)))
+    wide = -(-width // part)
+    tall = -(-height // part)
+    out = Image.new("RGB", (wide, tall))
     # A multiple of `part`: every band is reduced to whole rows.
-    rows = part * max(1, _BAND // (width * part))
+    groups_of_rows = max(1, _BAND // (width * part))
+    rows = part * groups_of_rows
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         band = image.crop((0, top, width, bottom))
@@ -434,7 +439,8 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
         return _stretch(values)
     if integers:
         # Pillow reads 32 bits as signed whether they are or not; a TIFF that says nothing is not.
-        unsigned = tags.get(ExifTags.Base.SampleFormat) in (None, (1,))
+        sample_format = tags.get(ExifTags.Base.SampleFormat)
+        unsigned = sample_format in (None, (1,))
         return _stretch(values.view(np.uint32) if unsigned else values)
     twelve_bits = tags.get(ExifTags.Base.BitsPerSample) == (12,)
     grey = _eight_bits(4095 if twelve_bits else 65535)[values]
@@ -460,7 +466,8 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     zero = 0.0
     if low < 0 or high > 65535:
         zero = low
-        scale = 255 / (high - low) if high > low else 0.0
+        span = high - low
+        scale = 255 / span if span > 0 else 0.0
     elif values.dtype.kind == "f" and high <= 1:
         scale = 255.0
     elif high <= 255:

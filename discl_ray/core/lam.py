@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 REAL = 100
 """`lam_pct` of the real image."""
+
+Pair: TypeAlias = tuple[int, int]
+"""Two levels in percent, the lower first."""
 
 
 def lam_to_pct(lam: float) -> int:
@@ -40,17 +44,19 @@ def num_denoising_steps(lam_pct: int, schedule_steps: int) -> int:
     return schedule_steps * (100 - lam_pct) // 100
 
 
-def coinciding(levels: Collection[int], schedule_steps: int) -> list[tuple[int, int]]:
+def coinciding(levels: Collection[int], schedule_steps: int) -> list[Pair]:
     """Pairs of levels, in percent, with equally many steps of T: their images would be the same.
 
     Levels without any step are not paired.
     """
 
-    def steps(pct: int) -> int:
-        return num_denoising_steps(pct, schedule_steps)
-
-    neighbours = pairwise(sorted(levels))
-    return [(low, high) for low, high in neighbours if steps(low) == steps(high) > 0]
+    found: list[Pair] = []
+    # More λ never takes more steps: equal numbers are neighbours.
+    for low, high in pairwise(sorted(levels)):
+        steps = num_denoising_steps(low, schedule_steps)
+        if steps > 0 and steps == num_denoising_steps(high, schedule_steps):
+            found.append((low, high))
+    return found
 
 
 def separating_steps(levels: Collection[int], start: int = 1) -> int:
@@ -99,17 +105,20 @@ def check_grid(lams: Sequence[float], schedule_steps: int) -> list[str]:
 
 def _pair(low: int, high: int) -> str:
     """Two levels, in percent, as they are written in a configuration."""
-    return f"{pct_to_lam(low):g} and {pct_to_lam(high):g}"
+    lower = pct_to_lam(low)
+    higher = pct_to_lam(high)
+    return f"{lower:g} and {higher:g}"
 
 
-def _same_images(
-    levels: Collection[int], pairs: Sequence[tuple[int, int]], schedule_steps: int
-) -> str:
+def _same_images(levels: Collection[int], pairs: Sequence[Pair], schedule_steps: int) -> str:
     """Which levels take equally many steps, and a number of steps that separates them."""
-    shown = ", ".join(_pair(low, high) for low, high in pairs)
+    named = [_pair(low, high) for low, high in pairs]
+    shown = ", ".join(named)
     least = separating_steps(levels)
     more = separating_steps(levels, schedule_steps)
-    upwards = f", and from {schedule_steps} up {more}" if more > least else ""
+    upwards = ""
+    if more > least:
+        upwards = f", and from {schedule_steps} up {more}"
     return (
         f"λ = {shown}: equally many of {schedule_steps} steps, so the images would be the same; "
         f"the smallest number of steps that separates all levels is {least}{upwards}"

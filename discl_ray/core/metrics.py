@@ -42,7 +42,8 @@ def group_of(count: int, *, few_below: int, many_above: int) -> str:
 def top1_by_group(label: Labels, predicted: Labels, groups: Mapping[int, str]) -> dict[str, Score]:
     """Group -> (top-1 accuracy in percent, number of images); NaN for a group without images."""
     correct = label == predicted
-    group_by_row = np.array([groups[number] for number in label.tolist()])
+    of_images = [groups[number] for number in label.tolist()]
+    group_by_row = np.array(of_images)
     scores: dict[str, Score] = {}
     for group in GROUPS:
         if group == "overall":
@@ -57,7 +58,8 @@ def _top1(correct: NDArray[np.bool_]) -> Score:
     """Top-1 accuracy in percent, and the number of images."""
     if not len(correct):
         return float("nan"), 0
-    return 100 * float(correct.mean()), len(correct)
+    accuracy = float(correct.mean())
+    return 100 * accuracy, len(correct)
 
 
 def macro_f1(label: Labels, predicted: Labels) -> float:
@@ -113,5 +115,6 @@ def adjusted(probabilities: NDArray[np.float64], counts: NDArray[np.int64], tau:
     at_least_one = np.maximum(counts, 1)
     prior = at_least_one / at_least_one.sum()
     positive = np.maximum(probabilities, 1e-30)  # log 0 is not finite
-    logits = np.log(positive) - tau * np.log(prior)
+    log_prior = np.log(prior)
+    logits = np.log(positive) - tau * log_prior
     return logits.argmax(1)

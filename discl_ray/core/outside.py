@@ -58,7 +58,8 @@ class Group:
                 raise ConfigError(f"{named}: module '{entry.module}' has no '{entry.attr}'")
             found = getattr(found, attribute)
         if not callable(found):
-            raise ConfigError(f"{named}: is a {type(found).__name__}, not a function")
+            kind = type(found).__name__
+            raise ConfigError(f"{named}: is a {kind}, not a function")
         return found
 
     def fingerprint(self, name: str) -> str:
@@ -67,13 +68,19 @@ class Group:
         Empty if Python does not say which file that is. What the file imports is not part of it.
         """
         self.load(name)
-        file = getattr(sys.modules[self._entry(name).module], "__file__", None)
-        return file_hash(Path(file)) if file and Path(file).is_file() else ""
+        module = self._entry(name).module
+        file = getattr(sys.modules[module], "__file__", None)
+        # One in a zip archive has a path, and no file of its own.
+        if file and Path(file).is_file():
+            return file_hash(Path(file))
+        return ""
 
     def _entry(self, name: str) -> EntryPoint:
+        """Where a name's function is; raises ConfigError for a name that nobody knows."""
         entry = self.registered().get(name)
         if entry is None and PATH.fullmatch(name) is None:
-            raise ConfigError(f"{self.key} = '{name}': {unknown((), self)}")
+            why = unknown((), self)
+            raise ConfigError(f"{self.key} = '{name}': {why}")
         return entry or EntryPoint(name, name, self.entry_points)
 
 
@@ -85,13 +92,15 @@ FILTERS = Group("filter.mode", "discl_ray.filters")
 
 
 def unknown(builtin: tuple[str, ...], group: Group) -> str:
-    """What may stand where a name stands that nobody knows."""
-    allowed = ", ".join([*builtin, *sorted(group.registered()), "module:function"])
+    """The end of a message about an unknown name: the names that are allowed instead."""
+    names = [*builtin, *sorted(group.registered()), "module:function"]
+    allowed = ", ".join(names)
     return f"is unknown and no entry point of {group.entry_points}; allowed: {allowed}"
 
 
 @cache
 def _registered(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name; installed packages are searched once a process."""
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
@@ -103,7 +112,8 @@ def _imported(module: str, named: str) -> Any:
     try:
         return importlib.import_module(module)
     except Exception as error:  # a module may raise anything when it is imported
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        one_line = " ".join(str(error).split())
+        why = f"{type(error).__name__}: {one_line}"
         raise ConfigError(
             f"{named}: module '{module}' cannot be imported ({why}); it must lie in the working "
             "directory, on PYTHONPATH, or be installed"

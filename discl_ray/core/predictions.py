@@ -27,13 +27,18 @@ def predictions_of(
     label = rows["label"].to_numpy()
     pred = probabilities.argmax(1)
     places = np.arange(len(probabilities))
+    prob_true = probabilities[places, label]
+    prob_pred = probabilities[places, pred]
+    # One number stands for all rows; pyarrow needs them written out.
+    fold_by_row = np.broadcast_to(np.asarray(fold, np.int32), len(label)).copy()
+    unread = ~read
     columns: dict[str, Any] = {
         "sample_id": rows["sample_id"],
         "label": rows["label"],
-        "prob_true": pa.array(probabilities[places, label], pa.float32(), mask=~read),
-        "pred": pa.array(pred.astype(np.int32), pa.int32(), mask=~read),
-        "prob_pred": pa.array(probabilities[places, pred], pa.float32(), mask=~read),
-        "fold": pa.array(np.broadcast_to(np.asarray(fold, np.int32), len(label)).copy()),
+        "prob_true": pa.array(prob_true, pa.float32(), mask=unread),
+        "pred": pa.array(pred.astype(np.int32), pa.int32(), mask=unread),
+        "prob_pred": pa.array(prob_pred, pa.float32(), mask=unread),
+        "fold": pa.array(fold_by_row),
         "scorer": [scorer] * rows.num_rows,
     }
     return pa.table(columns).cast(PREDICTIONS)

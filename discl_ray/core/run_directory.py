@@ -139,6 +139,7 @@ def holder(run: Store) -> str:
 
 
 def _holder(run: Store) -> str:
+    """The process that locked a run last, in words; it may have ended."""
     try:
         who = run.read_json(".holder")
         return f"process {who['pid']} on {who['host']} since {who['since']}"

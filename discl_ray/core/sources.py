@@ -47,11 +47,13 @@ def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]
     `wanted` holds sample ids; the images are those of `sources.parquet`.
     """
     with run.reading("sources.parquet", f"{AGAIN}, which writes it again"):
-        columns, which = ["sample_id", "image"], pads.field("sample_id").isin(wanted)
-        table = run.dataset("sources.parquet").to_table(columns=columns, filter=which)
+        sources = run.dataset("sources.parquet")
+        is_wanted = pads.field("sample_id").isin(wanted)
+        table = sources.to_table(columns=["sample_id", "image"], filter=is_wanted)
     pixels: Sources = {}
     broken: dict[str, str] = {}
-    sample_ids, images = table["sample_id"].to_pylist(), table["image"].to_pylist()
+    sample_ids = table["sample_id"].to_pylist()
+    images = table["image"].to_pylist()
     for sample_id, image in zip(sample_ids, images, strict=True):
         try:
             pixels[sample_id] = image_pixels(image)

@@ -50,30 +50,28 @@ Remedy: TypeAlias = str | Callable[[], str]
 """What to do about a damaged file, or a function that finds out, which may take requests."""
 
 TEMPORARY = ".{name}.{token}.tmp"
-"""A file that is being written."""
-
+"""Name of a file that is being written: hidden, and not the final one."""
 
 ARROW_SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "mock")
-"""Of URIs that pyarrow opens itself; fsspec knows more."""
+"""Schemes of URIs that pyarrow opens itself; fsspec opens the others it knows."""
 
 _OPTIONS = re.compile(r"\?([a-z][a-z0-9_]*=[^?]*)$")
-_PLAIN = "/%:@!$&'()*+,;=~"
-"""What may stand in a URI's path as it is."""
 
 
 class _Uri(NamedTuple):
-    """A URI by its parts. What pyarrow would take for the end of a path belongs to it here."""
+    """The parts of a URI. A `?` that begins no option is part of the path, unlike in pyarrow."""
 
     scheme: str
     server: str
-    """With a user, or a bucket."""
+    """Host with user and port, or a bucket; may be empty."""
     path: str
-    """As it is on the file system, without its first `/`."""
+    """As on the file system: without escapes and without the leading `/`."""
     options: str
-    """`region=…&endpoint_override=…`; files have none."""
+    """`region=…&endpoint_override=…` as pyarrow reads them; empty for scheme `file`."""
 
     @classmethod
     def of(cls, text: str) -> _Uri:
+        """Splits a URI `scheme://server/path?options`."""
         scheme, _, rest = text.partition("://")
         options = ""
         found = None if scheme == "file" else _OPTIONS.search(rest)
@@ -85,32 +83,45 @@ class _Uri(NamedTuple):
 
     def __str__(self) -> str:
         options = f"?{self.options}" if self.options else ""
-        return f"{self.scheme}://{self.server}/{quote(self.path, safe='/')}{options}"
+        path = quote(self.path, safe="/")
+        return f"{self.scheme}://{self.server}/{path}{options}"
 
 
 @lru_cache(maxsize=64)
 def _opened(scheme: str, server: str, options: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a server or bucket, and the prefix of its paths; opened once a process."""
-    return pafs.FileSystem.from_uri(str(_Uri(scheme, server, "", options)))
+    """The file system of a server or bucket, and the prefix of its paths.
+
+    Cached: each process connects to a server once.
+    """
+    root = _Uri(scheme, server, "", options)
+    return pafs.FileSystem.from_uri(str(root))
 
 
 def reference(location: str, name: str) -> str:
-    """The full name of a file under a local path or a URI; `Store.file` finds it."""
-    scheme = location.partition("://")[0].lower() if "://" in location else ""
-    if scheme not in ARROW_SCHEMES:
-        return f"{location.rstrip('/')}/{name}"
-    folder = _Uri.of(location)
-    return str(folder._replace(path=f"{folder.path.rstrip('/')}/{name}".lstrip("/")))
+    """The path or URI of a file in a folder; `Store.file` opens what it names."""
+    scheme, separator, _ = location.partition("://")
+    if not separator or scheme.lower() not in ARROW_SCHEMES:
+        folder = location.rstrip("/")
+        return f"{folder}/{name}"
+    # By parts: options of a bucket stay at the end, and the name is escaped.
+    uri = _Uri.of(location)
+    folder = uri.path.rstrip("/")
+    path = f"{folder}/{name}".lstrip("/")
+    return str(uri._replace(path=path))
 
 
 def probe(folder: Path) -> Path:
-    """Writes a nameless file to a folder, or to the existing one above it, and returns that folder.
+    """Checks that a folder, or the nearest existing one above it, can be written to.
 
-    Raises OSError if that fails.
+    Writes PROBED bytes to a temporary file there, so that a full disk is found, too. Returns the
+    folder that was written to. Raises OSError if that fails, NotADirectoryError for a file.
     """
-    place = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    places = (folder, *folder.parents)
+    # lexists: a link to nothing is in the way of a folder of that name.
+    place = next(place for place in places if os.path.lexists(place))
     if not place.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        why = os.strerror(errno.ENOTDIR)
+        raise NotADirectoryError(errno.ENOTDIR, why, str(place))
     with tempfile.TemporaryFile(dir=place) as file:
         file.write(b"." * PROBED)
         file.flush()
@@ -118,51 +129,62 @@ def probe(folder: Path) -> Path:
     return place
 
 
+SHORT = 120
+"""Characters of a library's message that an error cites."""
+
 SPECIAL = "is a pipe, a socket or a device"
-"""Such a file is not read: that could block forever."""
+"""Reading such a file could block forever, so none is read."""
 
 
 def is_special(path: Path) -> bool:
-    """Whether there is something at a path that is neither a file nor a folder."""
+    """Whether a path names something other than a file or a folder; False if nothing is there."""
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # there is nothing; reading says so
+    except (OSError, ValueError):  # nothing is there; the error comes when it is read
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def check_regular(path: Path) -> None:
-    """Raises OSError for what is SPECIAL."""
+    """Raises OSError if a path names a pipe, a socket or a device."""
     if is_special(path):
         raise OSError(SPECIAL)
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder on a file system. Names are relative and use `/`."""
+    """A folder on a file system, which need not exist yet.
+
+    Names of files and subfolders are relative to it and use `/`.
+    """
 
     filesystem: pafs.FileSystem
     base: str
+    """The folder's path on the file system, without a trailing `/`."""
 
     @classmethod
     def at(cls, location: str | Path) -> Store:
-        """A store at a local path, or at a URI of any scheme that pyarrow or fsspec knows.
+        """The store at a local path, or at a URI such as `s3://bucket/folder`.
 
-        An example is `s3://bucket/folder`.
+        The scheme is one that pyarrow or fsspec knows. A relative path is made absolute. Raises
+        what pyarrow or fsspec raises for a URI that cannot be opened: OSError, ValueError,
+        ArrowException or ImportError.
         """
         text = str(location)
         if "://" not in text:
-            return cls(pafs.LocalFileSystem(), str(Path(text).absolute()))
+            path = Path(text).absolute()
+            return cls(pafs.LocalFileSystem(), str(path))
         uri = _Uri.of(text)
         if uri.scheme in ARROW_SCHEMES:
-            filesystem, base = _opened(uri.scheme, uri.server, uri.options)
-            return cls(filesystem, f"{base.rstrip('/')}/{uri.path}".rstrip("/") or "/")
+            filesystem, prefix = _opened(uri.scheme, uri.server, uri.options)
+            base = f"{prefix.rstrip('/')}/{uri.path}"
+            return cls(filesystem, base.rstrip("/") or "/")
         filesystem, path = cast(Any, fsspec).core.url_to_fs(text)
         return cls(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path)
 
     @classmethod
     def file(cls, name: str) -> tuple[Store, str]:
-        """The folder of a file by its `reference`, and its name there."""
+        """The folder and the name of a file, from its absolute path or its URI (`reference`)."""
         if "://" in name:
             whole = cls.at(name)
             folder, _, last = whole.base.rpartition("/")
@@ -172,16 +194,18 @@ class Store:
 
     @property
     def local(self) -> Path | None:
-        """The folder as a path if it is on a local disk."""
-        return Path(self.base) if isinstance(self.filesystem, pafs.LocalFileSystem) else None
+        """The folder as a path if it is on a local file system, otherwise None."""
+        if isinstance(self.filesystem, pafs.LocalFileSystem):
+            return Path(self.base)
+        return None
 
     @property
     def name(self) -> str:
-        """The folder's own name, the last part of its path."""
+        """The last part of the folder's path."""
         return self.base.rsplit("/", 1)[-1]
 
     def path(self, name: str) -> str:
-        """The full path of a name, for pyarrow."""
+        """The path of a file or subfolder on the file system; of the folder if `name` is empty."""
         return f"{self.base}/{name}" if name else self.base
 
     def within(self, name: str) -> Store:
@@ -190,7 +214,7 @@ class Store:
 
     @property
     def parent(self) -> Store:
-        """The store of the folder it lies in."""
+        """The store of the folder above."""
         return Store(self.filesystem, self.base.rpartition("/")[0])
 
     def modified(self, name: str) -> float:
@@ -201,8 +225,9 @@ class Store:
         return info.mtime_ns / 1e9
 
     def exists(self, name: str) -> bool:
-        """Whether a file of this name is there."""
-        return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
+        """Whether there is a file of this name; a folder is none."""
+        info = self.filesystem.get_file_info(self.path(name))
+        return info.type == pafs.FileType.File
 
     def list(self, name: str = "", suffix: str = "") -> list[str]:
         """Names of the files directly in a folder that end with `suffix`, sorted.
@@ -212,7 +237,8 @@ class Store:
         """
         files = self._children(name, pafs.FileType.File)
         prefix = f"{name}/" if name else ""
-        shown = [file for file in files if file.endswith(suffix) and not file.startswith(".")]
+        ending = [file for file in files if file.endswith(suffix)]
+        shown = [file for file in ending if not file.startswith(".")]
         return [prefix + file for file in shown]
 
     def folders(self, name: str = "") -> builtins.list[str]:
@@ -226,31 +252,41 @@ class Store:
         return sorted(info.base_name for info in infos if info.type == kind)
 
     def read(self, name: str) -> bytes:
-        """A file's bytes; raises FileNotFoundError, and OSError for what is SPECIAL."""
+        """A file's bytes.
+
+        Raises FileNotFoundError if it is not there, OSError if it cannot be read, or if it is a
+        pipe, a socket or a device.
+        """
         if self.local is not None:
             check_regular(self.local / name)
         with self.filesystem.open_input_stream(self.path(name)) as stream:
             return stream.read()
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file whole or not at all; raises StorageError if it cannot be written."""
+        """Writes a file whole or not at all, replacing one of that name.
+
+        Missing folders are made. Raises StorageError if it cannot be written.
+        """
         try:
             self._write(name, data)
         except OSError as error:
             raise unwritable(self.path(name), error) from error
 
     def _write(self, name: str, data: bytes) -> None:
+        """Like `write`; raises OSError."""
         if self.local is None:
             with self.filesystem.open_output_stream(self.path(name)) as stream:
                 stream.write(data)
             return
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(TEMPORARY.format(name=target.name, token=uuid.uuid4().hex[:8]))
+        # Beside the target: a rename is atomic only within one file system.
+        temporary = target.with_name(_temporary_name(target.name))
         try:
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
+                # Else a power cut could leave the new name on an empty file.
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except BaseException:
@@ -258,122 +294,146 @@ class Store:
             raise
 
     def probe(self) -> None:
-        """Raises OSError unless a file can be written here; leaves none behind, nor a folder."""
+        """Checks that a file can be written here, and leaves neither file nor folder behind.
+
+        Raises OSError if it cannot.
+        """
         if self.local is not None:
             probe(self.local)
             return
-        name = TEMPORARY.format(name="probe", token=uuid.uuid4().hex[:8])
+        name = _temporary_name("probe")
         self._write(name, b"")
         self.filesystem.delete_file(self.path(name))
 
     def sweep(self) -> None:
-        """Deletes what killed writes left behind, here and in all subfolders.
+        """Deletes the temporary files of killed writes, here and in all subfolders.
 
-        Not while another process writes.
+        Does nothing on an object store, where a killed write leaves nothing. Must not be called
+        while another process writes here: that one's files would be deleted.
         """
-        if self.local is not None:
-            for temporary in self.local.rglob(TEMPORARY.format(name="*", token="*")):
-                temporary.unlink(missing_ok=True)
+        if self.local is None:
+            return
+        pattern = TEMPORARY.format(name="*", token="*")
+        for temporary in self.local.rglob(pattern):
+            temporary.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
-        """Deletes a file if it is there."""
+        """Deletes a file; does nothing if it is not there. Raises OSError if that fails."""
         if self.exists(name):
             self.filesystem.delete_file(self.path(name))
 
     @contextmanager
     def reading(self, name: str, remedy: Remedy = "") -> Generator[None]:
-        """Turns what fails within into an error that names the file and the remedy.
+        """A context in which an error names the file that is being read and what to do.
 
-        The default remedy is to delete the file. Raises IntegrityError if it is gone, cut short or
-        garbled, UnreadableError if the disk or the network failed.
+        The default remedy is to delete the file and run again. Raises IntegrityError if the file
+        is missing or damaged, UnreadableError if the disk or the network failed.
         """
         try:
             yield
         except FileNotFoundError as error:
             todo = remedy_text(remedy).removeprefix(DELETE)
-            raise IntegrityError(f"{self.path(name)}: is gone; {todo}") from error
+            path = self.path(name)
+            raise IntegrityError(f"{path}: is gone; {todo}") from error
         except OSError as error:
             # An error with a number comes from the disk or the network, where deleting would not
             # help; Arrow's own have none.
             if error.errno:
-                raise UnreadableError(
-                    f"{self.path(name)}: cannot be read ({_short(error)}); {AGAIN}"
-                ) from error
+                path = self.path(name)
+                why = _short(error)
+                raise UnreadableError(f"{path}: cannot be read ({why}); {AGAIN}") from error
             raise self._garbled(name, error, remedy) from error
         except (pa.ArrowException, ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._garbled(name, error, remedy) from error
 
     def _garbled(self, name: str, error: Exception, remedy: Remedy) -> IntegrityError:
+        """The error for a damaged file; `error` is what a parser raised."""
+        # A KeyError's message is the missing key alone.
         why = f"no {error}" if isinstance(error, KeyError) else _short(error)
-        place = self.path(name)
-        return IntegrityError(f"{place}: is cut short or garbled ({why}); {remedy_text(remedy)}")
+        path = self.path(name)
+        todo = remedy_text(remedy)
+        return IntegrityError(f"{path}: is cut short or garbled ({why}); {todo}")
 
     def read_json(self, name: str, remedy: Remedy = "") -> Any:
-        """A JSON file's content.
-
-        Raises IntegrityError with the path and the remedy if it is gone, cut short or garbled.
-        """
+        """The value in a JSON file; raises errors like `reading`."""
         with self.reading(name, remedy):
             return json.loads(self.read(name))
 
     def sound(self, name: str) -> bool:
-        """Whether a file of JSON or Parquet is there and all of it can be read."""
+        """Whether a file is there and can be read to its end, as JSON or Parquet by its suffix.
+
+        Raises UnreadableError if the disk or the network failed.
+        """
         if not self.exists(name):
             return False
         try:
-            self.read_json(name) if name.endswith(".json") else self.read_table(name)
+            if name.endswith(".json"):
+                self.read_json(name)
+            else:
+                self.read_table(name)
         except IntegrityError:
             return False
         return True
 
     def write_json(self, name: str, value: object) -> None:
-        """Writes JSON with sorted keys: equal values, equal bytes."""
-        self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+        """Writes JSON with sorted keys, so that equal values give equal bytes.
+
+        Raises StorageError if it cannot be written.
+        """
+        text = json.dumps(value, indent=2, sort_keys=True)
+        self.write(name, f"{text}\n".encode())
 
     def read_table(
         self, name: str, columns: list[str] | None = None, remedy: Remedy = ""
     ) -> pa.Table:
-        """A Parquet file; of `columns`, those that it has, without reading a byte of the others.
+        """The table in a Parquet file; raises errors like `reading`.
 
-        Its path is not read as partitions. Raises IntegrityError with the path and the remedy if it
-        is gone, cut short or garbled.
+        `columns` (default: all) limits what is read; names that the file lacks are ignored. Folder
+        names such as `lam_pct=50` add no column.
         """
         # One thread: one of Arrow's pool may release bytes that belong to Python after the
         # interpreter has ended, and abort the process.
         with self.reading(name, remedy):
             if columns is None:
-                return open_parquet(pa.BufferReader(self.read(name))).read(use_threads=False)
+                whole = pa.BufferReader(self.read(name))
+                return open_parquet(whole).read(use_threads=False)
             with self.filesystem.open_input_file(self.path(name)) as file:
                 return open_parquet(file).read(columns, use_threads=False)
 
     def dataset(self, name: str) -> pads.Dataset:
-        """A Parquet file, or all files of a folder, to be read in parts.
+        """A Parquet file, or all files of a folder, as a dataset to filter or read in parts.
 
-        Read it within `reading`: damage is found only then.
+        Nothing is read yet: read it within `reading`, which names a damaged file.
         """
-        return pads.dataset(self.path(name), filesystem=self.filesystem, format=CHECKED)
+        path = self.path(name)
+        return pads.dataset(path, filesystem=self.filesystem, format=CHECKED)
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Writes a Parquet file; image bytes are stored as they are, not compressed again."""
+        """Writes a table as `parquet_bytes` encodes it; raises StorageError if it cannot."""
         self.write(name, parquet_bytes(table))
 
 
 def open_parquet(source: Any) -> pq.ParquetFile:
-    """An open Parquet file; pages are compared with their checksums when they are read."""
+    """Opens a path or a file of pyarrow as Parquet; a page's checksum is verified on reading."""
     return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes:
-    """A table as Parquet; equal tables give equal bytes.
+    """A table encoded as Parquet; equal tables give equal bytes.
 
-    Row groups begin at the row numbers `starts`, ascending from 0; by default every ROW_GROUP rows.
+    Columns are compressed with zstd, except the bytes of `image`, which are compressed already.
+    `starts` are the rows at which row groups begin, ascending from 0; by default every ROW_GROUP
+    rows.
     """
     sink = pa.BufferOutputStream()
-    names = [n for n in table.column_names if n != "image"]
+    names = [name for name in table.column_names if name != "image"]
     compression = dict.fromkeys(names, "zstd")
     if "image" in table.column_names:
         compression["image.bytes"] = "none"
-    begins = range(0, table.num_rows, ROW_GROUP) if starts is None else starts
+    begins = starts
+    if begins is None:
+        begins = range(0, table.num_rows, ROW_GROUP)
+    # A table without rows gets one empty group.
     bounds = [*(begins or [0]), table.num_rows]
     options: dict[str, Any] = {
         "compression": compression,
@@ -382,16 +442,24 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
     }
     with pq.ParquetWriter(sink, table.schema, **options, write_page_checksum=True) as writer:
         for begin, end in pairwise(bounds):
-            writer.write_table(table.slice(begin, end - begin), row_group_size=max(1, end - begin))
+            rows = end - begin
+            writer.write_table(table.slice(begin, rows), row_group_size=max(1, rows))
     return sink.getvalue().to_pybytes()
 
 
 def remedy_text(remedy: Remedy) -> str:
-    """A remedy as text."""
+    """A remedy as text; if it is empty, to delete the file and run again."""
     text = remedy if isinstance(remedy, str) else remedy()
     return text or f"{DELETE}{AGAIN}"
 
 
 def _short(error: object) -> str:
-    """The first words of a library's message."""
-    return masked(" ".join(str(error).split()))[:120]
+    """A library's message on one line, without secrets, at most SHORT characters."""
+    one_line = " ".join(str(error).split())
+    return masked(one_line)[:SHORT]
+
+
+def _temporary_name(name: str) -> str:
+    """A name of its own for a file that becomes `name`."""
+    token = uuid.uuid4().hex[:8]
+    return TEMPORARY.format(name=name, token=token)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from safetensors import SafetensorError, safe_open
 
@@ -31,6 +31,10 @@ class Weight(NamedTuple):
     def __str__(self) -> str:
         sides = ", ".join(map(str, self.shape))
         return f"[{sides}]"
+
+
+Weights: TypeAlias = Mapping[str, Weight]
+"""A model's weights by name."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -111,7 +115,8 @@ def _listed(index_file: Path) -> dict[str, Any]:
 def _shards(index_file: Path, listed: Mapping[str, Any]) -> list[Path]:
     """The files that an index lists, sorted; raises ModelError unless they are beside it."""
     folder = index_file.parent
-    names = sorted({str(name) for name in listed.values()})
+    distinct = {str(name) for name in listed.values()}
+    names = sorted(distinct)
     lost = [name for name in names if not _lies_in(folder, name)]
     if lost or not names:
         number = len(names)
@@ -142,7 +147,7 @@ class Differences(NamedTuple):
     """Integers where numbers of floating point are expected."""
 
     @classmethod
-    def between(cls, expected: Mapping[str, Weight], found: Mapping[str, Weight]) -> Differences:
+    def between(cls, expected: Weights, found: Weights) -> Differences:
         """Each kind of difference, sorted by name."""
         shapes: list[str] = []
         packed: list[str] = []
@@ -178,12 +183,13 @@ class Differences(NamedTuple):
         return ", ".join(parts)
 
 
-def compare(where: str, expected: Mapping[str, Weight], found: Mapping[str, Weight]) -> None:
+def compare(where: str, expected: Weights, found: Weights) -> None:
     """Raises ModelError, with the remedy, unless names and shapes of weights are those expected."""
     differences = Differences.between(expected, found)
     words = differences.in_words(len(expected))
     if words:
-        raise ModelError(f"{where}: {words}; {_remedy(differences)}")
+        remedy = _remedy(differences)
+        raise ModelError(f"{where}: {words}; {remedy}")
 
 
 def _remedy(differences: Differences) -> str:

@@ -1,7 +1,6 @@
 """A spectrum is found by what was recorded, opened by path, and trained on without anything of phase 1."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from discl_ray.config import ALIASES, Config, dump_config, recorded_config, rena
 from discl_ray.core.settings import Settings, added, identity, with_values_before
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
-from discl_ray.errors import ConfigError, DataError, IntegrityError, SetupError
+from discl_ray.errors import ConfigError, IntegrityError, SetupError
 from discl_ray.experiments.spectra import open_for, samples_today, since_made, with_recorded
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.find import find_spectrum
@@ -32,16 +31,6 @@ from discl_ray.train.job import make_job
 from discl_ray.train.loop import loop
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def run(spectrum_run, tmp_path):
-    """(config, store) of a copy of the tiny run."""
-    config, prepared = spectrum_run
-    source = prepared.store.local
-    shutil.copytree(source.parent, tmp_path / "runs" / config.run.name)
-    config = with_values(config, {"run.root": str(tmp_path / "runs")})
-    return config, Store.at(tmp_path / "runs" / config.run.name / source.name)
 
 
 def another(store: Store, name: str) -> Store:
@@ -144,13 +133,6 @@ def test_an_unfinished_one_and_a_foreign_folder_are_named(run, tmp_path):
         Spectrum.open(str(tmp_path))
 
 
-def test_a_lost_commit_is_named(run):
-    _, store = run
-    store.delete(store.list("commits", ".json")[0])
-    with pytest.raises(SetupError, match=r"1 of .* shards have no commit record any more"):
-        Spectrum.open(store)
-
-
 def test_lost_samples_are_named(run):
     _, store = run
     shutil.rmtree(Spectrum.open(store).samples.local)
@@ -173,31 +155,6 @@ def test_a_path_brings_the_configuration_that_made_it(run):
         elsewhere.seed,
         elsewhere.train,
     )
-
-
-def test_without_an_image_to_judge_by_it_is_refused(run):
-    _, store = run
-    spectrum = Spectrum.open(store)
-    spectrum.check_judged("test")
-    for name in spectrum.samples.list("test", ".parquet"):
-        spectrum.samples.delete(name)
-    with pytest.raises(DataError, match=r"no test image .*data\.test_fraction"):
-        spectrum.check_judged("test")
-    spectrum.check_judged("val")
-
-
-@pytest.fixture
-def of_another_tool(run, tmp_path):
-    """The same images and samples, in a folder with nothing else of ours, and a column less."""
-    _, store = run
-    theirs = Store.at(tmp_path / "theirs")
-    for name in store.list("spectrum", ".parquet"):
-        theirs.write_table(name, store.read_table(name).drop_columns(["source_text_rank"]))
-    samples = Spectrum.open(store).samples
-    for split in ("train", "val", "test"):
-        for name in samples.list(split, ".parquet"):
-            theirs.write_table(f"samples/{name}", samples.read_table(name))
-    return theirs
 
 
 def test_another_tools_spectrum_is_trained_on(run, of_another_tool):
@@ -298,36 +255,6 @@ def test_the_types_that_other_libraries_write_are_read(run, of_another_tool):
     spectrum = Spectrum.open(of_another_tool)
     assert spectrum.table(FilterConfig(), []).equals(before)
     assert table_rows(spectrum, config.filter).select(columns).equals(rows)
-
-
-def test_other_real_images_are_another_spectrum(of_another_tool):
-    before = Spectrum.open(of_another_tool).name
-    name = of_another_tool.list("samples/test", ".parquet")[0]
-    table = of_another_tool.read_table(name)
-    of_another_tool.write_table(name, table.slice(0, table.num_rows - 1))
-    assert Spectrum.open(of_another_tool).name != before
-
-
-def test_a_place_that_cannot_be_looked_at_is_named(run, tmp_path):
-    _, store = run
-    (tmp_path / "link").symlink_to(store.base)
-    assert Spectrum.open(str(tmp_path / "link")).store.base == store.base
-    assert Spectrum.open(f"file://{store.base}").name == store.name
-    (tmp_path / "file").write_text("")
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for place in (
-        str(tmp_path / "nowhere"),
-        str(tmp_path / "file"),
-        str(tmp_path / "loop"),
-        "bogus://x/y",
-        "file://elsewhere/x",
-        "s3://",
-    ):
-        with pytest.raises(SetupError, match=re.escape(f"spectrum.path = '{place}'")) as caught:
-            Spectrum.open(place)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(SetupError, match=f"name the folder above, {store.base}"):
-        Spectrum.open(store.path("spectrum"))
 
 
 def test_a_configuration_that_cannot_be_read_is_named(run):
