@@ -27,6 +27,11 @@ DETAIL = 240
 """Characters of a reason that it shows."""
 
 REJECTED = "rejects.parquet"
+"""REJECTS of a data set, in the folder of its samples."""
+
+MEND = "mend or remove them, or raise data.max_bad_fraction"
+
+DROP = "data.conflicts = refuse: remove the wrong ones, or data.conflicts=drop"
 
 
 def check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store: Store) -> None:
@@ -34,31 +39,48 @@ def check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store
 
     `found` is SCANNED of the listing.
     """
-    bad = found["reason"].is_valid()
-    splits = listing.table["split"].filter(bad)
-    broken = found.filter(bad).append_column("split", splits)
-    broken = broken.select(REJECTS.names).cast(REJECTS)
-    rejects = pa.concat_tables([listing.refused, broken])
+    rejects = _rejects(listing, found)
     total = found.num_rows + listing.refused.num_rows
-    allowed = config.max_bad_fraction if isinstance(config, FilesConfig) else 0.0
+    allowed = _allowed(config)
     if rejects.num_rows <= allowed * total:
         return
+    # written before the error is raised, which names only the first of them
     store.write_table(REJECTED, rejects)
     share = f"{rejects.num_rows} of {total} images cannot be used"
-    lines = [f"{share}, more than data.max_bad_fraction = {allowed:g} allows:"]
+    limit = f"data.max_bad_fraction = {allowed:g}"
+    lines = [f"{share}, more than {limit} allows:"]
     lines += broken_lines(rejects, store)
     lost = _lost_classes(listing, found)
     if lost:
-        lines.append(f"    classes of which no image can be read: {first_few(lost, CLASSES)}")
+        some = first_few(lost, CLASSES)
+        lines.append(f"    classes of which no image can be read: {some}")
     lines += [f"    {note}" for note in listing.notes]
-    lines.append("mend or remove them, or raise data.max_bad_fraction")
+    lines.append(MEND)
     raise DataError("\n".join(lines))
+
+
+def _rejects(listing: Listing, found: pa.Table) -> pa.Table:
+    """REJECTS of what the reader refused and of what cannot be read."""
+    bad = found["reason"].is_valid()
+    splits = listing.table["split"].filter(bad)
+    broken = found.filter(bad)
+    broken = broken.append_column("split", splits)
+    broken = broken.select(REJECTS.names)
+    return pa.concat_tables([listing.refused, broken.cast(REJECTS)])
+
+
+def _allowed(config: AnyDataConfig) -> float:
+    """The share of images that may be broken: of the embedded ones, none."""
+    if isinstance(config, FilesConfig):
+        return config.max_bad_fraction
+    return 0.0
 
 
 def _lost_classes(listing: Listing, found: pa.Table) -> list[str]:
     """Classes without an image that can be used."""
     keys = listing.table["class_key"]
-    good = keys.filter(found["reason"].is_null())
+    readable = found["reason"].is_null()
+    good = keys.filter(readable)
     listed = set(keys.unique().to_pylist())
     left = set(good.unique().to_pylist())
     return sorted(listed - left)
@@ -69,10 +91,15 @@ def broken_lines(rejects: pa.Table, store: Store) -> list[str]:
     lines = _reject_lines(rejects, NAMED)
     more = rejects.num_rows - NAMED
     if more > 0:
-        reasons = Counter(rejects["reason"].to_pylist())
-        words = [f"{count} {reason}" for reason, count in reasons.most_common()]
-        lines.append(f"    and {more} more ({', '.join(words)})")
-    return [*lines, f"    the whole list: {store.path(REJECTED)}"]
+        reasons = Counter(rejects["reason"].to_pylist())  # of all, not only of the others
+        words: list[str] = []
+        for reason, count in reasons.most_common():
+            words.append(f"{count} {reason}")
+        kinds = ", ".join(words)
+        lines.append(f"    and {more} more ({kinds})")
+    place = store.path(REJECTED)
+    lines.append(f"    the whole list: {place}")
+    return lines
 
 
 def _reject_lines(rejects: pa.Table, limit: int) -> list[str]:
@@ -80,7 +107,8 @@ def _reject_lines(rejects: pa.Table, limit: int) -> list[str]:
     lines: list[str] = []
     for row in rejects.slice(0, limit).to_pylist():
         name = shown(row["sample_id"])
-        detail = shown(row["detail"] or row["reason"], DETAIL)
+        reason = row["detail"] or row["reason"]
+        detail = shown(reason, DETAIL)
         lines.append(f"    {name}: {detail}")
     return lines
 
@@ -93,21 +121,35 @@ def check_left(
     `rejects` are those of the verdicts, `names` the class names by label.
     """
     conflicts = conflict_lines(rejects, store)
-    if conflicts and isinstance(config, FilesConfig) and config.conflicts == "refuse":
-        remedy = "data.conflicts = refuse: remove the wrong ones, or data.conflicts=drop"
-        raise DataError("\n".join([*conflicts, remedy]).lstrip())
-    train = verdicts.good & (verdicts.split == "train")
-    if not train.any():
-        wrong = "no training image is left; look at the splits and at what is broken"
-    elif len(names) < 2:
-        wrong = f"only one class ('{names[0]}'); at least two are needed"
-    else:
+    if conflicts and _refuses_conflicts(config):
+        message = "\n".join([*conflicts, DROP])
+        raise DataError(message.lstrip())
+    wrong = _too_little(verdicts, names)
+    if wrong is None:
         return
-    lines = [f"data.name = {config.name}: {wrong}", *conflicts]
+    heading = f"data.name = {config.name}: {wrong}"
+    lines = [heading, *conflicts]
     others = rejects.filter(not_equal(rejects["reason"], TWO_LABELS))
     if others.num_rows:
         lines += broken_lines(others, store)
     raise DataError("\n".join(lines))
+
+
+def _refuses_conflicts(config: AnyDataConfig) -> bool:
+    """Whether files with the same bytes under two classes end the job."""
+    return isinstance(config, FilesConfig) and config.conflicts == "refuse"
+
+
+def _too_little(verdicts: Verdicts, names: list[str]) -> str | None:
+    """Why what is left cannot be trained on; None if it can."""
+    train = verdicts.split == "train"
+    used = verdicts.good & train
+    if not used.any():
+        return "no training image is left; look at the splits and at what is broken"
+    if len(names) < 2:
+        only = names[0]
+        return f"only one class ('{only}'); at least two are needed"
+    return None
 
 
 def conflict_lines(rejects: pa.Table, store: Store) -> list[str]:
@@ -121,5 +163,6 @@ def conflict_lines(rejects: pa.Table, store: Store) -> list[str]:
     lines += _reject_lines(rows, EXAMPLES)
     more = rows.num_rows - EXAMPLES
     if more > 0:
-        lines.append(f"    and {more} more in {store.path(REJECTED)}")
+        place = store.path(REJECTED)
+        lines.append(f"    and {more} more in {place}")
     return lines

@@ -10,7 +10,8 @@ import codecs
 import hashlib
 import io
 import pickle
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,11 @@ from discl_ray.data.config import Cifar100LTConfig, LongTail
 from discl_ray.data.file_lists import read_required
 from discl_ray.data.listing import LISTING, Listing, set_column
 from discl_ray.data.root import open_root
-from discl_ray.data.splits import long_tail_sizes, order_of
+from discl_ray.data.splits import long_tail_sizes, order_of, rows_of
 from discl_ray.errors import DataError, ImageError
 
 FOLDER = "cifar-100-python"
+"""What the published archive unpacks to."""
 
 CHECKSUMS = {
     "train": "16019d7e3df5f24257cddd939b257f8d",
@@ -37,6 +39,10 @@ CHECKSUMS = {
 """MD5 of the published files."""
 
 Integers = NDArray[np.int64]
+"""Labels, or numbers of rows."""
+
+Splits = NDArray[np.object_]
+"""train, val, or an empty word for what is not listed."""
 
 LAYOUT = f"{FOLDER}/ with train, test and meta, as cifar-100-python.tar.gz is unpacked"
 
@@ -73,24 +79,22 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     """
     root = open_root(config.root)
     links = config.allow_links_outside
-    files = {name: load(root, f"{FOLDER}/{name}", links=links) for name in CHECKSUMS}
+    files: dict[str, Content] = {}
+    for file in CHECKSUMS:
+        files[file] = load(root, f"{FOLDER}/{file}", links=links)
     names: list[str] = files["meta"]["fine_label_names"]
-    train = np.array(files["train"]["fine_labels"], np.int64)
-    test = np.array(files["test"]["fine_labels"], np.int64)
-    split = np.full(len(train), "train", object)
-    if config.long_tail is not None:
-        split = _long_tailed(train, len(names), config.long_tail, config.val_per_class, seed)
+    train = _labels(files["train"])
+    test = _labels(files["test"])
+    split = _splits(config, train, len(names), seed)
     listed = np.flatnonzero(split != "")
     splits = split[listed].tolist()
     splits += ["test"] * len(test)
-    table = pa.concat_tables(
-        [
-            _rows("train", listed, train[listed], names),
-            _rows("test", np.arange(len(test)), test, names),
-        ]
-    ).combine_chunks()
+    everything = np.arange(len(test))
+    parts = [_rows("train", listed, train[listed], names), _rows("test", everything, test, names)]
+    table = pa.concat_tables(parts).combine_chunks()
+    column = pa.array(splits, pa.string())
     return Listing(
-        table=set_column(table, "split", pa.array(splits, pa.string())),
+        table=set_column(table, "split", column),
         root=root,
         read=read_cifar,
         stamp=stable_id(CHECKSUMS),
@@ -100,34 +104,56 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     )
 
 
+def _labels(content: Content) -> Integers:
+    """The fine labels of a file, in [0, 100), shape (N,); the coarse ones are not used."""
+    return np.array(content["fine_labels"], np.int64)
+
+
+def _ids(file: str, rows: Iterable[int]) -> list[str]:
+    """sample_id of some rows of a file; draws depend on them, so they never change."""
+    return [f"{file}/{row:05d}" for row in rows]
+
+
 def _rows(file: str, rows: Integers, label: Integers, names: list[str]) -> pa.Table:
     """LISTING of some rows of a file, still without splits."""
+    count = len(rows)
+    path = f"{FOLDER}/{file}"
+    blank = pa.nulls(count, pa.string())
     columns = {
-        "sample_id": [f"{file}/{row:05d}" for row in rows],
-        "path": [f"{FOLDER}/{file}"] * len(rows),
+        "sample_id": _ids(file, rows),
+        "path": [path] * count,
         "row": rows,
         "class_key": [names[c] for c in label],
+        "split": blank,
+        "domain": blank,
+        "group": blank,
     }
-    blank = pa.nulls(len(rows), pa.string())
-    columns |= dict.fromkeys(("split", "domain", "group"), blank)
     return pa.table(columns, schema=LISTING)
+
+
+def _splits(config: Cifar100LTConfig, label: Integers, classes: int, seed: int) -> Splits:
+    """The split of each training image, shape (N,)."""
+    if config.long_tail is None:
+        return np.full(len(label), "train", object)
+    return _long_tailed(label, classes, config.long_tail, config.val_per_class, seed)
 
 
 def _long_tailed(
     label: Integers, classes: int, tail: LongTail, val_per_class: int, seed: int
-) -> NDArray[np.object_]:
-    """train, val or an empty word for each training image, shape (N,)."""
+) -> Splits:
+    """The split of each training image under a long tail, shape (N,)."""
     largest = int(np.bincount(label).max())
     head = min(tail.head or largest, largest)
     sizes = long_tail_sizes(head, tail.imbalance, classes)
-    ids = [f"train/{row:05d}" for row in range(len(label))]
+    ids = _ids("train", range(len(label)))
     order = order_of(ids, seed)
     split = np.full(len(label), "", object)
     for c, size in enumerate(sizes):
-        members = order[label[order] == c]
+        members = rows_of(label, c, order)
         kept = max(size, 1)
+        end = kept + val_per_class
         split[members[:kept]] = "train"
-        split[members[kept : kept + val_per_class]] = "val"
+        split[members[kept:end]] = "val"
     return split
 
 
@@ -141,20 +167,28 @@ def read_cifar(root: Store, rows: pa.Table) -> Iterator[bytes | ImageError]:
         except (DataError, OSError) as error:
             yield ImageError("unreadable", str(error))
             continue
-        planes = content["data"][number].reshape(3, 32, 32)
-        pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
-        yield encode_image(pixels, "png")
+        # a row of 3072 bytes: all red, then all green, then all blue
+        row = content["data"][number]
+        planes = row.reshape(3, 32, 32)
+        pixels = planes.transpose(1, 2, 0)
+        image = np.ascontiguousarray(pixels)
+        yield encode_image(image, "png")
 
 
 def load(root: Store, path: str, *, links: bool) -> Content:
     """One of the three files. Raises DataError if it is missing or not the published one."""
-    info = root.filesystem.get_file_info(root.path(path))
-    version = (info.size or 0, info.mtime_ns or 0)
-    loaded, content = _LOADED.get(root.path(path), (None, {}))
-    if loaded == version:
-        return content
+    place = root.path(path)
+    info = root.filesystem.get_file_info(place)
+    size = info.size or 0
+    date = info.mtime_ns or 0
+    version = (size, date)
+    if place in _LOADED:
+        loaded, content = _LOADED[place]
+        if loaded == version:
+            return content
     data = read_required(root, path, LAYOUT, links=links)
-    wanted = CHECKSUMS[path.rsplit("/", 1)[-1]]
+    file = posixpath.basename(path)
+    wanted = CHECKSUMS[file]
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != wanted:
         raise DataError(
@@ -162,7 +196,7 @@ def load(root: Store, path: str, *, links: bool) -> Content:
             "unpack cifar-100-python.tar.gz again"
         )
     content = unpickled(path, data)
-    _LOADED[root.path(path)] = (version, content)
+    _LOADED[place] = (version, content)
     return content
 
 

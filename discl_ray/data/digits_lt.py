@@ -19,7 +19,14 @@ from discl_ray.data.config import DigitsLTConfig
 from discl_ray.data.listing import Listing, inline
 from discl_ray.embedded.digits import DEV_BLOCK, NAMES, TASK_BLOCKS, Scan, render, scans_of
 
+STREAM = 0x1D
+"""Separates this task's random numbers from those of other tasks with the same seed."""
+
 Scans = Sequence[Scan]
+"""Handwritten digits of some blocks of writers."""
+
+Row = dict[str, object]
+"""A LISTING row, and the image's bytes."""
 
 Blocks = tuple[int, ...]
 """Numbers of blocks of writers."""
@@ -27,25 +34,22 @@ Blocks = tuple[int, ...]
 
 def digits_lt(config: DigitsLTConfig, seed: int) -> Listing:
     """The task of one seed."""
-    rng = np.random.default_rng([seed, 0x1D])
+    rng = np.random.default_rng([seed, STREAM])
+    # the order of all draws belongs to the task: another order is another task
     train_blocks, test_blocks = draw_blocks(rng)
-    # the largest size goes to the first class of a random order
-    order = rng.permutation(len(NAMES))
-    sizes = np.zeros(len(NAMES), np.int64)
-    sizes[order] = class_sizes(config.head, config.tail, len(NAMES))
+    sizes = _shuffled_sizes(config, rng)
     train_pool = scans_of(train_blocks)
+    train = _draw(train_pool, sizes, rng)
     val_pool = scans_of((DEV_BLOCK,))
+    val = _draw_balanced(val_pool, rng)
     test_pool = scans_of(test_blocks)
-    # the order of the draws belongs to the task: another one is another task
-    splits = {
-        "train": _draw(train_pool, sizes.tolist(), rng),
-        "val": _draw_balanced(val_pool, rng),
-        "test": _draw_balanced(test_pool, rng),
-    }
-    rows: list[dict[str, object]] = []
-    for split, scans in splits.items():
-        rows += [_row(scan, split, config.look) for scan in scans]
-    return inline(rows, Store.at("."), NAMES)
+    test = _draw_balanced(test_pool, rng)
+    rows: list[Row] = []
+    rows += _rows(train, "train", config.look)
+    rows += _rows(val, "val", config.look)
+    rows += _rows(test, "test", config.look)
+    nowhere = Store.at(".")  # the bytes are in the rows, so the root is never read
+    return inline(rows, nowhere, NAMES)
 
 
 def draw_blocks(rng: Generator) -> tuple[Blocks, Blocks]:
@@ -57,10 +61,27 @@ def draw_blocks(rng: Generator) -> tuple[Blocks, Blocks]:
     return train, test
 
 
+def _shuffled_sizes(config: DigitsLTConfig, rng: Generator) -> list[int]:
+    """The number of training images by label; which digits are rare is random."""
+    classes = len(NAMES)
+    falling = class_sizes(config.head, config.tail, classes)
+    order = rng.permutation(classes)
+    sizes = [0] * classes
+    for label, size in zip(order, falling, strict=True):
+        sizes[label] = size
+    return sizes
+
+
 def class_sizes(head: int, tail: int, classes: int) -> list[int]:
     """Exponentially falling sizes from `head` to `tail`."""
-    shares = [i / (classes - 1) for i in range(classes)]
-    return [round(head * (tail / head) ** share) for share in shares]
+    ratio = tail / head
+    last = classes - 1
+    sizes: list[int] = []
+    for i in range(classes):
+        share = i / last
+        size = head * ratio**share
+        sizes.append(round(size))
+    return sizes
 
 
 def by_digit(pool: Scans) -> list[list[Scan]]:
@@ -73,26 +94,42 @@ def by_digit(pool: Scans) -> list[list[Scan]]:
 
 def _draw_balanced(pool: Scans, rng: Generator) -> list[Scan]:
     """As many random scans of every class as the smallest class has."""
-    smallest = min(map(len, by_digit(pool)))
-    return _draw(pool, [smallest] * len(NAMES), rng)
+    counts = [len(members) for members in by_digit(pool)]
+    smallest = min(counts)
+    sizes = [smallest] * len(counts)
+    return _draw(pool, sizes, rng)
 
 
 def _draw(pool: Scans, sizes: Sequence[int], rng: Generator) -> list[Scan]:
     """`sizes[label]` random scans of each class, class by class, each class in its own order."""
     drawn: list[Scan] = []
-    for members, size in zip(by_digit(pool), sizes, strict=True):
-        chosen = rng.choice(len(members), size=size, replace=False)
-        drawn += [members[i] for i in sorted(chosen)]
+    classes = by_digit(pool)
+    for members, size in zip(classes, sizes, strict=True):
+        drawn += draw_some(members, size, rng)
     return drawn
 
 
-def _row(scan: Scan, split: str, look: str) -> dict[str, object]:
+def draw_some(members: Scans, size: int, rng: Generator) -> list[Scan]:
+    """`size` different random scans, in the order they have in `members`."""
+    count = len(members)
+    chosen = rng.choice(count, size=size, replace=False)
+    ordered = sorted(chosen)
+    return [members[i] for i in ordered]
+
+
+def _rows(scans: Scans, split: str, look: str) -> list[Row]:
+    """The rows of a split."""
+    return [_row(scan, split, look) for scan in scans]
+
+
+def _row(scan: Scan, split: str, look: str) -> Row:
     """A LISTING row with the rendered image."""
+    image = render(scan, look)
     return {
         "sample_id": f"digit-{scan.index:04d}",
         "class_key": NAMES[scan.label],
         "split": split,
         "domain": look,
         "group": f"writers-{scan.block:02d}",
-        "bytes": encode_image(render(scan, look), "png"),
+        "bytes": encode_image(image, "png"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,15 +12,29 @@ from discl_ray.core.storage import SPECIAL
 from discl_ray.data.wording import counted, first_few, shown
 
 _MACOS = ("__macosx", "network trash folder", "temporary items", "icon\r")
-_WINDOWS = (
-    *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
-    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+"""Icon files of folders have a carriage return in their name."""
+
+_WINDOWS_FOLDERS = (
+    "$recycle.bin",
+    "recycler",
+    "recycled",
+    "system volume information",
+    "found.000",
 )
-_NAS = (
-    *("@eadir", "@tmp", "@synoresource", "@recycle", "@recently-snapshot", "@sharebin"),
-    *("#recycle", "#snapshot"),
+"""Recycle bins of several versions, restore points, and what chkdsk recovered."""
+
+_WINDOWS_FILES = ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini")
+"""Thumbnails, and how a folder is shown."""
+
+_SYNOLOGY = ("@eadir", "@tmp", "@synoresource", "@sharebin", "#recycle", "#snapshot")
+_QNAP = ("@recycle", "@recently-snapshot")
+
+_OTHERS = ("lost+found", "__pycache__")
+"""What ext4 and Python create."""
+
+SYSTEM_NAMES = frozenset(
+    (*_MACOS, *_WINDOWS_FOLDERS, *_WINDOWS_FILES, *_SYNOLOGY, *_QNAP, *_OTHERS)
 )
-SYSTEM_NAMES = frozenset((*_MACOS, *_WINDOWS, *_NAS, "lost+found", "__pycache__"))
 """What systems and NAS put among people's files, in lower case; hidden files are left out, too."""
 
 
@@ -41,17 +56,23 @@ class LeftOut:
 
     def sentences(self) -> list[str]:
         """What the user should know about it, a line each."""
-        return [*self._other_kinds(), *self._pipes(), *self._of_systems()]
+        sentences = list(self._other_kinds())
+        sentences += self._pipes()
+        sentences += self._of_systems()
+        return sentences
 
     def _other_kinds(self) -> Iterator[str]:
         """On files that are not images by their name."""
         if self.suffixes:
             count = self.suffixes.total()
             files = counted(count, "file that is no image", "files that are no images")
-            yield f"left out {files}: {_by_kind(self.suffixes)}"
+            kinds = _by_kind(self.suffixes)
+            yield f"left out {files}: {kinds}"
+        # photos of phones are what people miss, and Pillow alone does not read them
         photos = sum(self.suffixes[suffix] for suffix in HEIC_SUFFIXES)
         if photos:
-            yield f"{counted(photos, 'HEIC photo')} can be read after {HEIC_REMEDY}"
+            number = counted(photos, "HEIC photo")
+            yield f"{number} can be read after {HEIC_REMEDY}"
 
     def _pipes(self) -> Iterator[str]:
         """On what could block a reader."""
@@ -62,15 +83,23 @@ class LeftOut:
 
     def _of_systems(self) -> Iterator[str]:
         """On what is hidden, or of systems and NAS."""
-        paths = sorted(self.system)
-        names = Counter(path.rsplit("/", 1)[-1] for path in paths)
-        hidden = sorted(name for name in names if name.startswith("."))
-        count = sum(names.pop(name) for name in hidden)
-        if names:
-            yield f"left out files of systems and NAS: {_by_kind(names)}"
+        of_systems: Counter[str] = Counter()
+        hidden: Counter[str] = Counter()
+        # by path, so that names that are equally frequent always come in the same order
+        for path in sorted(self.system):
+            name = posixpath.basename(path)
+            if name.startswith("."):
+                hidden[name] += 1
+            else:
+                of_systems[name] += 1
+        if of_systems:
+            kinds = _by_kind(of_systems)
+            yield f"left out files of systems and NAS: {kinds}"
         if hidden:
+            count = hidden.total()
             files = counted(count, "hidden file or folder", "hidden files and folders")
-            yield f"left out {files}: {first_few(hidden, 4)}"
+            some = first_few(sorted(hidden), 4)
+            yield f"left out {files}: {some}"
 
 
 def _by_kind(counts: Counter[str], limit: int = 6) -> str:
@@ -83,4 +112,5 @@ def _by_kind(counts: Counter[str], limit: int = 6) -> str:
     others = len(counts) - limit
     if others <= 0:
         return listed
-    return f"{listed} and {counted(others, 'other kind')}"
+    more = counted(others, "other kind")
+    return f"{listed} and {more}"

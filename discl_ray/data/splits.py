@@ -16,11 +16,17 @@ from discl_ray.core.ids import stable_seed
 from discl_ray.core.splits import MIN_IMAGES
 
 SPLITS = ("train", "val", "test")
+"""In the order in which people name them."""
+
 OWNERS = ("test", "val", "train")
 """Of files with the same bytes in several splits, the first of these keeps its own."""
 
 Integers = NDArray[np.int64]
+"""Labels, or numbers of rows."""
+
 Mask = NDArray[np.bool_]
+"""Which rows are meant."""
+
 Strings = NDArray[np.object_]
 """Text, or None."""
 
@@ -30,14 +36,27 @@ def long_tail_sizes(head: int, imbalance: float, classes: int) -> list[int]:
 
     n_i = int(head * (1 / imbalance)^(i / (classes - 1)))
     """
-    last = max(classes - 1, 1)
-    return [int(head * (1 / imbalance) ** (i / last)) for i in range(classes)]
+    last = max(classes - 1, 1)  # a single class has the exponent 0
+    ratio = 1 / imbalance
+    sizes: list[int] = []
+    for i in range(classes):
+        share = i / last
+        size = head * ratio**share
+        sizes.append(int(size))
+    return sizes
 
 
 def order_of(sample_ids: Sequence[str], seed: int) -> Integers:
     """A shuffled order of samples; which of two comes first depends on their ids and the seed."""
-    keys = [stable_seed(seed, sample_id) for sample_id in sample_ids]
-    return np.argsort(np.array(keys, np.int64), kind="stable")
+    hashes = [stable_seed(seed, sample_id) for sample_id in sample_ids]
+    keys = np.array(hashes, np.int64)
+    return np.argsort(keys, kind="stable")
+
+
+def rows_of(label: Integers, c: int, order: Integers) -> Integers:
+    """The rows of class `c`, in a given order of all rows."""
+    mine = label[order] == c
+    return order[mine]
 
 
 def long_tail(
@@ -48,17 +67,21 @@ def long_tail(
     The largest class is the head, ties are broken by label; no class is lost. `head` is the number
     of its images; default: all of them.
     """
+    keep = np.zeros(len(label), bool)
+    if not len(label):
+        return keep
     counts = np.bincount(label)
+    # stable, so that of equally large classes the lower label comes first
     falling = np.argsort(-counts, kind="stable")
-    classes = [int(c) for c in falling if counts[c]]
-    largest = int(counts.max()) if classes else 0
+    classes = [c for c in falling.tolist() if counts[c]]
+    largest = int(counts.max())
     head = min(head or largest, largest)
     sizes = long_tail_sizes(head, imbalance, len(classes))
     order = order_of(sample_ids, seed)
-    keep = np.zeros(len(label), bool)
     for c, size in zip(classes, sizes, strict=True):
-        members = order[label[order] == c]
-        keep[members[: max(size, 1)]] = True
+        members = rows_of(label, c, order)
+        kept = max(size, 1)
+        keep[members[:kept]] = True
     return keep
 
 
@@ -76,10 +99,12 @@ def draw(
     if any(name is not None for name in group):
         return _draw_groups(label, group, order, fraction)
     for c in np.unique(label):
-        members = order[label[order] == c]
+        members = rows_of(label, c, order)
+        most = len(members) - MIN_IMAGES
         share = round(len(members) * fraction)
-        count = min(share, len(members) - MIN_IMAGES)
-        taken[members[: max(count, 0)]] = True
+        count = min(share, most)
+        moved = max(count, 0)  # `most` is negative for a class of fewer
+        taken[members[:moved]] = True
     return taken
 
 
@@ -91,14 +116,20 @@ def _draw_groups(label: Integers, group: Strings, order: Integers, fraction: flo
     left = np.bincount(label)
     wanted = left * fraction
     got = np.zeros_like(wanted)
+    classes = len(left)
     taken = np.zeros(len(label), bool)
-    for rows in _members(group, order).values():
-        counts = np.bincount(label[rows], minlength=len(left))
+    members = _members(group, order)
+    for rows in members.values():
+        own = label[rows]
+        counts = np.bincount(own, minlength=classes)
         has = counts > 0
-        before = np.abs(wanted - got)[has]
-        after = np.abs(wanted - got - counts)[has]
-        enough = left[has] - counts[has] >= MIN_IMAGES
-        if after.sum() < before.sum() and enough.all():
+        lacking = wanted - got
+        before = np.abs(lacking)[has]
+        after = np.abs(lacking - counts)[has]
+        remaining = left[has] - counts[has]
+        enough = remaining >= MIN_IMAGES
+        nearer = after.sum() < before.sum()
+        if nearer and enough.all():
             taken[rows] = True
             got = got + counts
             left = left - counts
@@ -111,8 +142,10 @@ def _members(group: Strings, order: Integers) -> dict[object, list[int]]:
     members: dict[object, list[int]] = {}
     for row in order.tolist():
         name = names[row]
+        # a tuple is no text, so it is never the name of a group
         key = (row,) if name is None else name
-        members.setdefault(key, []).append(row)
+        rows = members.setdefault(key, [])
+        rows.append(row)
     return members
 
 
@@ -121,6 +154,7 @@ class _Draw(NamedTuple):
 
     split: str
     fraction: float
+    """Of each class of the pool as it is then."""
 
 
 def fill_splits(
@@ -138,55 +172,65 @@ def fill_splits(
     A data set without val (or test) gives some of its training images; a split that it has stays
     as it is. Fractions are of the whole training pool, in [0, 1).
     """
-    full = split.copy()
-    full[[name is None for name in split]] = "train"
     has = set(split.tolist())
-    draws = [_Draw("val", val_fraction)]
-    if "test" not in has:
-        # test is drawn first, so val's share is of what is left of the whole
-        rest = 1 - test_fraction
-        draws = [_Draw("test", test_fraction), _Draw("val", val_fraction / rest)]
+    draws = _draws(val_fraction, test_fraction, has_test="test" in has)
+    full = split.copy()
+    open_ = [name is None for name in split]
+    full[open_] = "train"
     for number, (name, fraction) in enumerate(draws):
         if name in has:
             continue
         pool = np.flatnonzero(full == "train")
+        ids = [sample_ids[row] for row in pool.tolist()]
         moved = draw(
-            label[pool],
-            group[pool],
-            [sample_ids[row] for row in pool.tolist()],
-            fraction=fraction,
-            seed=stable_seed(seed, number, name),
+            label[pool], group[pool], ids, fraction=fraction, seed=stable_seed(seed, number, name)
         )
-        full[pool[moved]] = name
+        rows = pool[moved]
+        full[rows] = name
     return full
+
+
+def _draws(val_fraction: float, test_fraction: float, *, has_test: bool) -> list[_Draw]:
+    """What is drawn from the training pool, in this order."""
+    if has_test:
+        return [_Draw("val", val_fraction)]
+    # test is drawn first, so val's share is of what is left of the whole
+    rest = 1 - test_fraction
+    test = _Draw("test", test_fraction)
+    val = _Draw("val", val_fraction / rest)
+    return [test, val]
 
 
 def conflicts(label: Integers, sha256: Strings) -> Integers:
     """For each row another one with its bytes and another label; -1 if there is none."""
     labels = label.tolist()
     hashes = sha256.tolist()
-    first: dict[str, dict[int, int]] = {}
+    first: dict[str, dict[int, int]] = {}  # bytes -> label -> the first row with both
     for row, digest in enumerate(hashes):
-        first.setdefault(digest, {}).setdefault(labels[row], row)
-    other = np.full(len(label), -1, np.int64)
+        rows = first.setdefault(digest, {})
+        rows.setdefault(labels[row], row)
+    others = np.full(len(label), -1, np.int64)
     for row, digest in enumerate(hashes):
-        if len(first[digest]) > 1:
-            other[row] = _other_row(first[digest], labels[row])
-    return other
+        others[row] = _other_row(first[digest], labels[row])
+    return others
 
 
 def _other_row(rows: Mapping[int, int], label: int) -> int:
-    """The first row of another label; `rows` is by label."""
-    others = (row for theirs, row in rows.items() if theirs != label)
-    return next(others)
+    """The first row of another label, -1 if there is none; `rows` is by label."""
+    for theirs, row in rows.items():
+        if theirs != label:
+            return row
+    return -1
 
 
 def duplicates(split: Strings, sha256: Strings) -> Strings:
     """For each row None, or the split that keeps its bytes: an earlier one of OWNERS."""
     owner: dict[str, str] = {}
+    # the least first, so that the greatest has the last word
     for name in reversed(OWNERS):
-        inside = sha256[split == name]
-        owner |= dict.fromkeys(inside.tolist(), name)
+        inside = split == name
+        hashes = sha256[inside].tolist()
+        owner |= dict.fromkeys(hashes, name)
     owners = [owner[digest] for digest in sha256.tolist()]
     kept_by = np.array(owners, object)
     kept_by[kept_by == split] = None

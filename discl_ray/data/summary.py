@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -16,24 +17,37 @@ from discl_ray.data.wording import counted, first_few
 
 def summarize_samples(samples: Samples) -> str:
     """Images and classes by split, broken images by name, and classes too small to be judged."""
-    counts = {split: _images_by_label(samples.table, split) for split in SPLITS}
-    sizes = [f"{split} {count.total()}" for split, count in counts.items()]
+    counts: dict[str, Counter[int]] = {}
+    sizes: list[str] = []
+    for split in SPLITS:
+        count = _images_by_label(samples.table, split)
+        counts[split] = count
+        sizes.append(f"{split} {count.total()}")
     classes = counted(len(samples.classes), "class", "classes")
-    lines = [f"  {classes} · images: {', '.join(sizes)}"]
+    images = ", ".join(sizes)
+    lines = [f"  {classes} · images: {images}"]
     lines += [f"  {note}" for note in samples.notes]
     lines += _rejected(samples)
-    for split, use in USES.items():
-        count = counts[split]
-        if not count:
-            lines.append(f"  {no_image(split)}")
-            continue
-        lacking = [name for label, name in enumerate(samples.classes) if not count[label]]
-        if lacking:
-            without = counted(len(lacking), "class", "classes")
-            names = first_few(lacking, CLASSES)
-            unused = f"without an image to {use} ({split})"
-            lines.append(f"  {without} {unused}: {names}")
+    for split in USES:
+        lines += _lacking(samples.classes, split, counts[split])
     return "\n".join(lines)
+
+
+def _lacking(classes: Sequence[str], split: str, count: Counter[int]) -> list[str]:
+    """A line on the classes that a split lacks, if any; `count` is its images by label."""
+    if not count:
+        return [f"  {no_image(split)}"]
+    lacking: list[str] = []
+    for label, name in enumerate(classes):
+        if not count[label]:
+            lacking.append(name)
+    if not lacking:
+        return []
+    without = counted(len(lacking), "class", "classes")
+    names = first_few(lacking, CLASSES)
+    use = USES[split]
+    unused = f"without an image to {use} ({split})"
+    return [f"  {without} {unused}: {names}"]
 
 
 def _images_by_label(table: pa.Table, split: str) -> Counter[int]:
@@ -50,7 +64,8 @@ def _rejected(samples: Samples) -> list[str]:
     broken = samples.rejects.filter(negate(others))
     lines: list[str] = []
     if broken.num_rows:
-        lines.append(f"  {counted(broken.num_rows, 'image')} cannot be used:")
+        images = counted(broken.num_rows, "image")
+        lines.append(f"  {images} cannot be used:")
         lines += broken_lines(broken, samples.store)
     lines += conflict_lines(samples.rejects, samples.store)
     copies = total(copied)
