@@ -35,8 +35,9 @@ from discl_ray.data.config import DigitsLTConfig
 from discl_ray.data.digits_lt import digits_lt
 from discl_ray.generate.actor import build_engine
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.engine import Engine, Row
+from discl_ray.generate.engine import Engine
 from discl_ray.generate.model_folder import find_model
+from discl_ray.generate.rows import Row
 from discl_ray.plan.config import PromptConfig
 from discl_ray.plan.prompts import Prompts
 

@@ -66,7 +66,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from discl_ray.core.lam import num_denoising_steps
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import StableDiffusion, load_model
-from discl_ray.generate.engine import Engine, Row
+from discl_ray.generate.engine import Engine
+from discl_ray.generate.rows import Row
 from discl_ray.generate.samplers import SAMPLERS
 
 LEVELS = tuple(range(0, 100, 10))

@@ -27,7 +27,8 @@ from discl_ray.evaluate.held_out import commit
 from discl_ray.experiments.statistics import over_seeds
 from discl_ray.generate.actor import build_engine
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.engine import Engine, Row
+from discl_ray.generate.engine import Engine
+from discl_ray.generate.rows import Row
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
 from discl_ray.train.augment.augment import AugmentConfig, augment, draw_parameters, to_tensor

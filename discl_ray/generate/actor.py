@@ -29,10 +29,11 @@ from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import load_model
-from discl_ray.generate.engine import Engine, Made, Row
+from discl_ray.generate.engine import Engine
 from discl_ray.generate.journal import ALONE, Journal, Life
 from discl_ray.generate.model_folder import find_model
 from discl_ray.generate.resize import Box, Pixels, fit_image
+from discl_ray.generate.rows import Made, Row
 from discl_ray.generate.samplers import SAMPLERS
 from discl_ray.models.device import CPU_ONLY, check_bf16, device_of
 from discl_ray.spectrum.reuse import Image, Reuse
@@ -46,7 +47,8 @@ ROW_COLUMNS = ("gid", "prompt", "negative_prompt", "seed", "num_steps")
 def build_engine(config: GeneratorConfig, num_steps: int) -> Engine:
     """The configured engine on this process's device."""
     torch.set_num_threads(config.threads)
-    device = torch.device(device_of(config.on_gpu, CPU_ONLY))
+    name = device_of(config.on_gpu, CPU_ONLY)
+    device = torch.device(name)
     if device.type == "cuda":
         _check_dtypes(config)
     folder = find_model(config.model, config.revision, config.variant)
@@ -171,7 +173,8 @@ class GenerateActor:
         with self._permit(alone=journal.suspicious):
             for part in journal.parts(self.config.micro_batch):
                 journal.enter(part)
-                self._make([rows[gid] for gid in part if gid not in results.images], results)
+                missing = [gid for gid in part if gid not in results.images]
+                self._make([rows[gid] for gid in missing], results)
             results.wait()
             journal.close()
         made_rows = [self._made_row(gid, results, journal.crashed) for gid in rows]
@@ -183,10 +186,12 @@ class GenerateActor:
     def _make(self, rows: Sequence[Mapping[str, Any]], results: _Results) -> None:
         """Makes the images of PLAN rows; those whose source cannot be read get a reason."""
         ids = sorted({row["sample_id"] for row in rows})
-        sources, broken = read_sources(self.run, pa.array(ids, pa.string()))
+        wanted = pa.array(ids, pa.string())
+        sources, broken = read_sources(self.run, wanted)
+        size = self.engine.model.size
         fitted: dict[str, tuple[Pixels, Box]] = {}
         for name, pixels in sources.items():
-            fitted[name] = fit_image(pixels, self.engine.model.size, self.config.fit)
+            fitted[name] = fit_image(pixels, size, self.config.fit)
         todo: list[Row] = []
         boxes: dict[str, Box] = {}
         for row in rows:
@@ -215,8 +220,10 @@ class GenerateActor:
             results.reasons[made.gid] = made.error or "error"
             return
         pixels = box.cut(made.pixels)
-        codec, quality = self.config.codec, self.config.quality
-        results.encoding[made.gid] = self._encoders.submit(encode_image, pixels, codec, quality)
+        codec = self.config.codec
+        quality = self.config.quality
+        encoding = self._encoders.submit(encode_image, pixels, codec, quality)
+        results.encoding[made.gid] = encoding
 
     def _made_row(self, gid: str, results: _Results, crashed: Collection[str]) -> dict[str, Any]:
         """The columns MADE of a row."""

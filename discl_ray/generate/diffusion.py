@@ -71,10 +71,12 @@ def load_part(
         output_loading_info=True,
         **options,
     )
-    missing = sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])})
+    mismatched = map(str, info["mismatched_keys"])
+    missing = sorted({*info["missing_keys"], *mismatched})
     if missing:
+        count = len(missing)
         some = ", ".join(missing[:3])
-        raise ModelError(f"{place}: {len(missing)} weights are missing ({some})")
+        raise ModelError(f"{place}: {count} weights are missing ({some})")
     loaded = loaded.to(device).eval()
     try:
         check_finite(loaded)
@@ -94,26 +96,35 @@ class StableDiffusion:
         self.index = read_json(folder / "model_index.json")
         self.size = working_size(config, folder)
         self.scheduler = scheduler_config(folder)
-        self.unet = load_part(folder, "unet", config.variant, self.dtype, device)
-        self.vae = load_part(folder, "vae", config.variant, torch.float32, device)
-        self._decoder_to(getattr(torch, config.vae_dtype))
+        variant = config.variant
+        self.unet = load_part(folder, "unet", variant, self.dtype, device)
+        self.vae = load_part(folder, "vae", variant, torch.float32, device)
+        vae_dtype = getattr(torch, config.vae_dtype)
+        self._decoder_to(vae_dtype)
         if device.type == "cuda":
+            # what cuDNN's convolutions are fastest with
             for module in (self.unet, self.vae):
                 module.to(memory_format=torch.channels_last)
-        self._unet = self.unet
-        self._decode = self.vae.decode
-        if config.compile != "none":
-            mode = None if config.compile == "default" else "max-autotune-no-cudagraphs"
-            self._unet = torch.compile(self.unet, mode=mode, dynamic=False)
-            self._decode = torch.compile(self.vae.decode, mode=mode, dynamic=False)
+        self._unet = self._compiled(self.unet)
+        self._decode = self._compiled(self.vae.decode)
         self.scaling: float = self.vae.config["scaling_factor"]
         factor = vae_factor(folder)
         height, width = self.size
         channels: int = self.unet.config["in_channels"]
         self.latent_shape = (channels, height // factor, width // factor)
-        self._load_text(folder, config.variant)
+        self._load_text(folder, variant)
+
+    def _compiled(self, function: Any) -> Any:
+        """A module or function as the configuration has it: compiled, or as it is."""
+        if self.config.compile == "none":
+            return function
+        default = self.config.compile == "default"
+        mode = None if default else "max-autotune-no-cudagraphs"
+        # the engine's batches never change their shapes
+        return torch.compile(function, mode=mode, dynamic=False)
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
+        """Loads tokenizers and text encoders."""
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         self.text_encoder = load_part(folder, "text_encoder", variant, torch.float32, self.device)
 
@@ -131,8 +142,10 @@ class StableDiffusion:
     def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
         """The VAE posterior of RGB uint8 (*size, 3): mean and std of `latent_shape`, unscaled."""
         rgb = torch.from_numpy(pixels.copy())
-        x = rgb.permute(2, 0, 1)[None].to(self.device).float() / 255
-        posterior = self.vae.encode(2 * x - 1).latent_dist
+        levels = rgb.permute(2, 0, 1)[None]
+        x = levels.to(self.device).float() / 255
+        encoded = self.vae.encode(2 * x - 1)
+        posterior = encoded.latent_dist
         return posterior.mean[0], posterior.std[0]
 
     def _tokens(self, tokenizer: CLIPTokenizer, text: str) -> Tensor:
@@ -151,9 +164,11 @@ class StableDiffusion:
         """Hidden states, shape (2, tokens, width)."""
         hidden: list[Tensor] = []
         for text in (negative, prompt):
-            output = self.text_encoder(self._tokens(self.tokenizer, text))
+            tokens = self._tokens(self.tokenizer, text)
+            output = self.text_encoder(tokens)
             hidden.append(output.last_hidden_state)
-        return (torch.cat(hidden).to(self.dtype),)
+        both = torch.cat(hidden)
+        return (both.to(self.dtype),)
 
     @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -173,13 +188,15 @@ class StableDiffusion:
         if safe:
             self._decoder_to(torch.float32)
         decode = self.vae.decode if safe else self._decode
-        unscaled = (latents / self.scaling).to(self.vae_dtype)
-        x = decode(unscaled).sample.float()
+        unscaled = latents / self.scaling
+        decoded = decode(unscaled.to(self.vae_dtype))
+        x = decoded.sample.float()
         if safe:
             self._decoder_to(dtype)
         share = (x / 2 + 0.5).clamp(0, 1)
         levels = (share * 255).round()
-        pixels = levels.to(torch.uint8).permute(0, 2, 3, 1)
+        channels_first = levels.to(torch.uint8)
+        pixels = channels_first.permute(0, 2, 3, 1)
         finite = x.flatten(1).isfinite().all(1)
         black = (pixels == 0).flatten(1).all(1)
         return pixels, ~finite | black
@@ -189,17 +206,21 @@ class StableDiffusionXL(StableDiffusion):
     """SDXL base and refiner: penultimate hidden states, a pooled embedding, size and aesthetics."""
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
-        self.text = []
-        for part, tokenizer in zip(*text_parts(self.index), strict=True):
+        """Loads tokenizers and text encoders in the order of the UNet's text input."""
+        self.text: list[tuple[CLIPTokenizer, Any]] = []
+        encoders, tokenizers = text_parts(self.index)
+        for part, name in zip(encoders, tokenizers, strict=True):
             encoder = load_part(folder, part, variant, torch.float32, self.device)
-            self.text.append((CLIPTokenizer.from_pretrained(folder / tokenizer), encoder))
+            tokenizer = CLIPTokenizer.from_pretrained(folder / name)
+            self.text.append((tokenizer, encoder))
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
         """Hidden states (1, tokens, width) of all encoders, and the last one's pooled (1, D)."""
         outputs: list[Any] = []
         for tokenizer, encoder in self.text:
             tokens = self._tokens(tokenizer, text)
-            outputs.append(encoder(tokens, output_hidden_states=True))
+            output = encoder(tokens, output_hidden_states=True)
+            outputs.append(output)
         hidden = [output.hidden_states[-2] for output in outputs]
         return torch.cat(hidden, dim=-1), outputs[-1].text_embeds
 
@@ -211,16 +232,15 @@ class StableDiffusionXL(StableDiffusion):
         (`force_zeros_for_empty_prompt`).
         """
         hidden, pooled = self._encode(prompt)
-        if negative == "" and self.index.get("force_zeros_for_empty_prompt", True):
+        empty_is_zeros = self.index.get("force_zeros_for_empty_prompt", True)
+        if negative == "" and empty_is_zeros:
             negative_hidden = torch.zeros_like(hidden)
             negative_pooled = torch.zeros_like(pooled)
         else:
             negative_hidden, negative_pooled = self._encode(negative)
-        return (
-            torch.cat([negative_hidden, hidden]).to(self.dtype),
-            torch.cat([negative_pooled, pooled]).to(self.dtype),
-            self._time_ids(),
-        )
+        all_hidden = torch.cat([negative_hidden, hidden])
+        all_pooled = torch.cat([negative_pooled, pooled])
+        return (all_hidden.to(self.dtype), all_pooled.to(self.dtype), self._time_ids())
 
     def _time_ids(self) -> Tensor:
         """Original size, crop corner, and target size (the refiner's: aesthetic score)."""
@@ -231,7 +251,8 @@ class StableDiffusionXL(StableDiffusion):
             positive = [*original, self.config.aesthetic_score]
         else:
             negative = positive = [*original, height, width]
-        return torch.tensor([negative, positive], dtype=torch.float32, device=self.device)
+        ids = [negative, positive]
+        return torch.tensor(ids, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -246,5 +267,6 @@ class StableDiffusionXL(StableDiffusion):
 def load_model(folder: Path, config: GeneratorConfig, device: torch.device) -> StableDiffusion:
     """The folder's model by its family."""
     index = read_json(folder / "model_index.json")
-    kind = StableDiffusionXL if FAMILIES[index["_class_name"]] == SDXL else StableDiffusion
+    family = FAMILIES[index["_class_name"]]
+    kind = StableDiffusionXL if family == SDXL else StableDiffusion
     return kind(folder, config, device)

@@ -1,8 +1,8 @@
 """The engine: img2img for rows at different λ in one batch that never changes its shape.
 
 Images at different λ need different numbers of steps. A batch of `micro_batch` rows is kept full:
-every row has its own step of the schedule, a finished row leaves for the VAE and a waiting one
-takes its slot, longest first. Because the shape never changes, a row's bytes do not depend on
+every row has its own step of the schedule, a finished row leaves for the VAE (generate/delivery.py)
+and a waiting one takes its slot, longest first. Because the shape never changes, a row's bytes do not depend on
 the other rows.
 
 Several threads may call `run` at once. One thread of the engine's own does the work for all of
@@ -17,11 +17,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,88 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from discl_ray.cluster.heartbeat import Phase
-from discl_ray.core.schema import BROKEN
+from discl_ray.generate.delivery import Delivery
+from discl_ray.generate.lru_cache import LRUCache
+from discl_ray.generate.rows import Call, Conditioning, Made, Model, Row, Slot
 from discl_ray.generate.samplers import STEP_COEFFICIENTS, Table
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One image to make."""
-
-    gid: str
-    source_id: str
-    """What `source` is cached under."""
-    source: NDArray[np.uint8]
-    """The real image at the model's size, RGB (H, W, 3)."""
-    prompt: str
-    negative_prompt: str
-    seed: int
-    num_steps: int
-    """Steps to take: the last `num_steps` of the sampler's T; at least 1."""
-    pure: bool = False
-    """Start from pure noise; only for a row that takes all steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """One image made, or the reason why there is none."""
-
-    gid: str
-    pixels: NDArray[np.uint8] | None
-    """RGB (H, W, 3)."""
-    error: str | None = None
-    """core.schema.BROKEN, if that is how it came out."""
-    micro_batch: int
-    """The batch it was made in; equal batches give equal bytes."""
-
-
-class Model(Protocol):
-    """What the engine needs of a model; generate/diffusion.py adapts those of diffusers."""
-
-    device: torch.device
-    size: tuple[int, int]
-    """(height, width) in pixels."""
-    scaling: float
-    """Factor of the VAE's latents in the diffusion process."""
-    latent_shape: tuple[int, int, int]
-
-    def encode_source(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the VAE posterior of RGB uint8 (*size, 3)."""
-        ...
-
-    def encode_prompts(self, negative: str, prompt: str) -> tuple[Tensor, ...]:
-        """The UNet's conditioning; each tensor has the negative prompt's row, then the prompt's."""
-        ...
-
-    def denoise(
-        self, latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, ...]
-    ) -> Tensor:
-        """The UNet's output, float32, for rows at timesteps of their own."""
-        ...
-
-    def decode(self, latents: Tensor, *, safe: bool = False) -> tuple[Tensor, Tensor]:
-        """RGB uint8 (N, *size, 3), and which images are black or not finite, bool (N,)."""
-        ...
-
-
-class LRUCache(Generic[K, V]):
-    """The `limit` results used last, by key."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._results: OrderedDict[K, V] = OrderedDict()
-
-    def get(self, key: K, make: Callable[[], V]) -> V:
-        """The result under `key`; made and kept if there is none."""
-        if key not in self._results:
-            self._results[key] = make()
-            if len(self._results) > self.limit:
-                self._results.popitem(last=False)
-        self._results.move_to_end(key)
-        return self._results[key]
+Active = list[tuple[int, Slot]]
+"""Rows in the batch and their indices."""
 
 
 class Coefficients(NamedTuple):
@@ -123,59 +45,6 @@ class Coefficients(NamedTuple):
     noise_std: Tensor
     x0_c_x: Tensor
     x0_c_out: Tensor
-
-
-@dataclass(eq=False)
-class _Call:
-    """One call of `run`: its waiting rows, fewest steps first, and the queue of its results."""
-
-    waiting: list[Row]
-    results: SimpleQueue[Made | BaseException] = field(default_factory=SimpleQueue)
-    cancelled: bool = False
-
-
-@dataclass
-class _Slot:
-    """A row in the batch."""
-
-    row: Row
-    call: _Call
-    steps_left: int
-    generator: torch.Generator
-
-
-@dataclass
-class _Flight:
-    """A decoded chunk whose pixels are being copied to the host."""
-
-    chunk: list[tuple[_Slot, Tensor]]
-    pixels: Tensor
-    bad: Tensor
-    copied: torch.cuda.Event | None
-    """Recorded after the copy; None on the CPU, where nothing is copied."""
-
-    @classmethod
-    def start(cls, chunk: list[tuple[_Slot, Tensor]], pixels: Tensor, bad: Tensor) -> _Flight:
-        """Starts the copy."""
-        if pixels.device.type != "cuda":
-            return cls(chunk, pixels, bad, None)
-        host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
-        host_bad = torch.empty(bad.shape, dtype=bad.dtype, pin_memory=True)
-        host.copy_(pixels, non_blocking=True)
-        host_bad.copy_(bad, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        return cls(chunk, host, host_bad, event)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the copy is complete."""
-        return self.copied is None or self.copied.query()
-
-    def wait(self) -> None:
-        """Waits for the copy."""
-        if self.copied is not None:
-            self.copied.synchronize()
 
 
 class Engine:
@@ -197,13 +66,13 @@ class Engine:
         self.cfg_scale = cfg_scale
         self.guided = cfg_scale > 1
         self.micro_batch = micro_batch
-        self.decode_batch = decode_batch
-        columns = np.stack([getattr(table, name) for name in STEP_COEFFICIENTS])
-        self._coefficients = _float32(columns, model.device)
+        columns = [getattr(table, name) for name in STEP_COEFFICIENTS]
+        self._coefficients = _float32(np.stack(columns), model.device)
         self._timesteps = _float32(table.timesteps, model.device)
         self._sources: LRUCache[str, tuple[Tensor, Tensor]] = LRUCache(cached_sources)
-        self._prompts: LRUCache[tuple[str, str], tuple[Tensor, ...]] = LRUCache(cached_prompts)
-        self._calls: list[_Call] = []
+        self._prompts: LRUCache[tuple[str, str], Conditioning] = LRUCache(cached_prompts)
+        self._delivery = Delivery(model, decode_batch)
+        self._calls: list[Call] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -211,8 +80,6 @@ class Engine:
         """UNet rows computed for images, so far."""
         self.total_rows = 0
         """UNet rows computed in all; the difference is padding."""
-        self.images = 0
-        """Images delivered so far."""
         self.phase: Phase = "idle"
         """`starting` lasts until the first image; it may compile for minutes."""
         self.seconds = 0.0
@@ -221,17 +88,29 @@ class Engine:
         """UNet rows computed in that time; `steps / seconds` is the speed with a full batch."""
         self._empty()
 
+    @property
+    def decode_batch(self) -> int:
+        """Images decoded at once."""
+        return self._delivery.batch
+
+    @property
+    def images(self) -> int:
+        """Images delivered so far."""
+        return self._delivery.images
+
     def _empty(self) -> None:
         """Resets the batch to padding."""
-        batch, device = self.micro_batch, self.model.device
-        self._slots: list[_Slot | None] = [None] * batch
-        self._latents = torch.zeros(batch, *self.model.latent_shape, device=device)
+        batch = self.micro_batch
+        device = self.model.device
+        self._slots: list[Slot | None] = [None] * batch
+        shape = (batch, *self.model.latent_shape)
+        self._latents = torch.zeros(shape, device=device)
         self._x0_prev = torch.zeros_like(self._latents) if self.table.multistep else None
         self._first_step = torch.ones(batch, 1, 1, 1, dtype=torch.bool, device=device)
-        self._step = torch.full((batch,), self.table.num_steps - 1, device=device)
-        self._conditioning: tuple[Tensor, ...] | None = None
-        self._finished: list[tuple[_Slot, Tensor]] = []
-        self._flights: deque[_Flight] = deque()
+        last = self.table.num_steps - 1
+        self._step = torch.full((batch,), last, device=device)
+        self._conditioning: Conditioning | None = None
+        self._delivery.clear()
 
     def run(self, rows: Iterable[Row]) -> Iterator[Made]:
         """Yields every row's image as it is finished. Several threads may call it at once.
@@ -242,14 +121,9 @@ class Engine:
         waiting = sorted(rows, key=_steps)  # taken from the end: most steps first
         for row in waiting:
             self._check(row)
-        call = _Call(waiting)
-        count = len(waiting)
-        with self._changed:
-            self._calls.append(call)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+        count = len(waiting)  # before the call begins, which takes rows from the list
+        call = Call(waiting)
+        self._begin(call)
         try:
             for _ in range(count):
                 result = call.results.get()
@@ -257,20 +131,33 @@ class Engine:
                     raise result
                 yield result
         finally:
-            call.cancelled = True  # a caller that stops early leaves no rows behind
-            with self._changed:
-                if call in self._calls:
-                    self._calls.remove(call)
+            self._end(call)
+
+    def _begin(self, call: Call) -> None:
+        """Queues a call; the first one starts the engine's thread."""
+        with self._changed:
+            self._calls.append(call)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _end(self, call: Call) -> None:
+        """Forgets a call: one that stops early leaves no rows behind."""
+        call.cancelled = True
+        with self._changed:
+            if call in self._calls:
+                self._calls.remove(call)
 
     def _check(self, row: Row) -> None:
+        """Raises ValueError for a row that this engine cannot make."""
         num_steps = self.table.num_steps
         if not 1 <= row.num_steps <= num_steps:
             raise ValueError(f"row {row.gid}: {row.num_steps} steps; allowed: 1 to {num_steps}")
-        shape = (*self.model.size, 3)
-        if row.source.shape != shape:
-            raise ValueError(
-                f"row {row.gid}: a source of shape {row.source.shape}; needed is {shape}"
-            )
+        needed = (*self.model.size, 3)
+        shape = row.source.shape
+        if shape != needed:
+            raise ValueError(f"row {row.gid}: a source of shape {shape}; needed is {needed}")
 
     def close(self) -> None:
         """Ends the engine's thread once all rows are delivered."""
@@ -280,29 +167,34 @@ class Engine:
 
     @torch.inference_mode()
     def _serve(self) -> None:
+        """The engine's thread."""
         # OpenMP keeps the number per thread: a new thread would use all cores
         torch.set_num_threads(torch.get_num_threads())
         while self._has_work():
-            start = time.perf_counter()
-            rows_before = self.total_rows
-            phase = self.phase
             try:
-                self._admit()
-                if any(self._slots):
-                    self._advance()
-                self._deliver()
-                if phase == "working":
-                    self.seconds += time.perf_counter() - start
-                    self.steps += self.total_rows - rows_before
+                self._turn()
             except torch.OutOfMemoryError as error:
                 self._halve(error)
             except Exception as error:  # raised again in the callers' threads
                 self._fail(error)
 
+    def _turn(self) -> None:
+        """One turn: new rows in, a step for all, finished rows out. Measured once it is warm."""
+        start = time.perf_counter()
+        rows_before = self.total_rows
+        phase = self.phase
+        self._admit()
+        if any(self._slots):
+            self._advance()
+        self._deliver()
+        if phase == "working":
+            self.seconds += time.perf_counter() - start
+            self.steps += self.total_rows - rows_before
+
     def _has_work(self) -> bool:
         """Waits for work; False once the engine is closed."""
         with self._changed:
-            while not (any(self._slots) or self._finished or self._flights or self._any_waiting()):
+            while not (any(self._slots) or self._delivery or self._any_waiting()):
                 self.phase = "idle"
                 if self._closed:
                     return False
@@ -314,7 +206,7 @@ class Engine:
         """Whether a row waits for a slot; the caller holds the lock."""
         return any(call.waiting for call in self._calls)
 
-    def _next(self) -> tuple[Row, _Call] | None:
+    def _next(self) -> tuple[Row, Call] | None:
         """The longest waiting row of the oldest call."""
         with self._changed:
             for call in self._calls:
@@ -333,21 +225,28 @@ class Engine:
             if found is not None:
                 self._place(i, *found)
 
-    def _place(self, i: int, row: Row, call: _Call) -> None:
+    def _place(self, i: int, row: Row, call: Call) -> None:
         """Puts a row at its first step into slot `i`."""
         generator = torch.Generator().manual_seed(row.seed)
         first = self.table.num_steps - row.num_steps
         # in its slot before it is encoded: an error meanwhile must not lose the row
-        self._slots[i] = _Slot(row, call, row.num_steps, generator)
+        self._slots[i] = Slot(row, call, row.num_steps, generator)
         self._latents[i] = self._start(row, generator, first)
         self._step[i] = first
         self._first_step[i] = True
-        negative, prompt = row.negative_prompt, row.prompt
-        encoded = self._prompts.get(
-            (negative, prompt), lambda: self.model.encode_prompts(negative, prompt)
-        )
+        self._condition(i, self._encoded(row))
+
+    def _encoded(self, row: Row) -> Conditioning:
+        """The UNet's conditioning by a row's two prompts."""
+        prompts = (row.negative_prompt, row.prompt)
+        return self._prompts.get(prompts, lambda: self.model.encode_prompts(*prompts))
+
+    def _condition(self, i: int, encoded: Conditioning) -> None:
+        """Writes a row's conditioning into slot `i`."""
         if self._conditioning is None:
-            self._conditioning = tuple(self._blank(tensor) for tensor in encoded)
+            # only a model's first encoding tells the shapes
+            blanks = map(self._blank, encoded)
+            self._conditioning = tuple(blanks)
         for batch, sides in zip(self._conditioning, encoded, strict=True):
             batch[:, i] = sides if self.guided else sides[1:]
 
@@ -356,13 +255,19 @@ class Engine:
         sides = 2 if self.guided else 1
         return encoded.new_zeros(sides, self.micro_batch, *encoded.shape[1:])
 
+    def _posterior(self, row: Row) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of a row's source in the VAE."""
+        source = row.source
+        return self._sources.get(row.source_id, lambda: self.model.encode_source(source))
+
     def _start(self, row: Row, generator: torch.Generator, first: int) -> Tensor:
         """The noised latent a row starts from at step `first`."""
-        mean, std = self._sources.get(row.source_id, lambda: self.model.encode_source(row.source))
+        mean, std = self._posterior(row)
         shape = (1, *self.model.latent_shape)
         # a row that starts from pure noise draws both, too: one order of draws for all rows
         draws = [torch.randn(shape, generator=generator) for _ in range(2)]
-        posterior, noise = self._send(torch.cat(draws))
+        both = torch.cat(draws)
+        posterior, noise = self._send(both)
         if row.pure:
             return self.table.pure * noise
         source = self.model.scaling * (mean + std * posterior)
@@ -373,111 +278,89 @@ class Engine:
 
     def _advance(self) -> None:
         """One step for every slot: the guided network output, then the sampler's linear update."""
-        active = [(i, slot) for i, slot in enumerate(self._slots) if slot is not None]
+        active = self._active()
         x = self._latents
-        columns = self._coefficients[:, self._step]
-        c = Coefficients(*(column.view(-1, 1, 1, 1) for column in columns))
+        c = self._step_coefficients()
         out = self._predict(c.c_in * x)
         following = c.c_x * x + c.c_out * out
         if self._x0_prev is not None:
             x0 = c.x0_c_x * x + c.x0_c_out * out
-            following += c.c_prev * torch.where(self._first_step, x0, self._x0_prev)
+            # a row that has no step behind it takes its own
+            x0_prev = torch.where(self._first_step, x0, self._x0_prev)
+            following += c.c_prev * x0_prev
             self._x0_prev = x0
             self._first_step.zero_()
         if self.table.stochastic:
             following += c.noise_std * self._noise(active)
         self._latents = following
         # empty slots stay at the last step
-        self._step = (self._step + 1).clamp_(max=self.table.num_steps - 1)
+        last = self.table.num_steps - 1
+        self._step = (self._step + 1).clamp_(max=last)
         self.useful_rows += len(active)
         self.total_rows += len(self._slots)
         for i, slot in active:
             slot.steps_left -= 1
             if slot.steps_left == 0:
-                self._finished.append((slot, following[i].clone()))
+                latent = following[i].clone()  # not a view, which would keep the whole batch
+                self._delivery.add(slot, latent)
                 self._slots[i] = None
+
+    def _active(self) -> Active:
+        """The slots that hold a row."""
+        active: Active = []
+        for i, slot in enumerate(self._slots):
+            if slot is not None:
+                active.append((i, slot))
+        return active
+
+    def _step_coefficients(self) -> Coefficients:
+        """The coefficients of every slot's own step."""
+        columns = self._coefficients[:, self._step]
+        as_latents = columns.view(len(columns), -1, 1, 1, 1)
+        return Coefficients(*as_latents)
 
     def _predict(self, inputs: Tensor) -> Tensor:
         """The guided network output, e = e_u + s (e_c - e_u), from one forward of 2B rows."""
         assert self._conditioning is not None
         sides = 2 if self.guided else 1
+        latents = inputs.repeat(sides, 1, 1, 1)
         timesteps = self._timesteps[self._step].repeat(sides)
         conditioning = tuple(tensor.flatten(0, 1) for tensor in self._conditioning)
-        out = self.model.denoise(inputs.repeat(sides, 1, 1, 1), timesteps, conditioning)
+        out = self.model.denoise(latents, timesteps, conditioning)
         if not self.guided:
             return out
         unconditional, conditional = out.chunk(2)
-        return unconditional + self.cfg_scale * (conditional - unconditional)
+        direction = conditional - unconditional
+        return unconditional + self.cfg_scale * direction
 
-    def _noise(self, active: list[tuple[int, _Slot]]) -> Tensor:
+    def _noise(self, active: Active) -> Tensor:
         """Fresh noise from each row's own generator, where its step needs any."""
         noise = torch.zeros(self._latents.shape)
         shape = (1, *self.model.latent_shape)
         for i, slot in active:
             step = self.table.num_steps - slot.steps_left
             if self.table.noise_std[step] > 0:
-                noise[i] = torch.randn(shape, generator=slot.generator)[0]
+                drawn = torch.randn(shape, generator=slot.generator)
+                noise[i] = drawn[0]
         return self._send(noise)
 
     def _send(self, x: Tensor) -> Tensor:
         """A host tensor on the device, without waiting for the device's queue."""
         if self.model.device.type != "cuda":
             return x
-        return x.pin_memory().to(self.model.device, non_blocking=True)
+        pinned = x.pin_memory()
+        return pinned.to(self.model.device, non_blocking=True)
 
     def _deliver(self) -> None:
         """Decodes full chunks of finished rows and delivers copied ones; all once idle."""
         with self._changed:
             idle = not any(self._slots) and not self._any_waiting()
-        while len(self._finished) >= self.decode_batch or (idle and self._finished):
-            self._decode_chunk()
-        while self._flights and (idle or self._flights[0].ready):
-            self._deliver_flight()
+        self._delivery.advance(everything=idle, micro_batch=self.micro_batch)
 
-    def _decode_chunk(self) -> None:
-        """Decodes one chunk, padded to `decode_batch`, and starts its copy to the host."""
-        chunk = self._finished[: self.decode_batch]
-        latents = self._padded([latent for _, latent in chunk])
-        pixels, bad = self.model.decode(latents)
-        self._flights.append(_Flight.start(chunk, pixels, bad))
-        del self._finished[: len(chunk)]
-
-    def _padded(self, latents: list[Tensor]) -> Tensor:
-        """Latents as a batch of the decoder's one shape."""
-        shape = (self.decode_batch, *self.model.latent_shape)
-        batch = torch.zeros(shape, device=self.model.device)
-        batch[: len(latents)] = torch.stack(latents)
-        return batch
-
-    def _deliver_flight(self) -> None:
-        """Gives the oldest chunk's images to their callers; waits for its copy."""
-        flight = self._flights[0]
-        flight.wait()
-        images: list[Tensor | None] = []
-        for i, (_, latent) in enumerate(flight.chunk):
-            images.append(self._decode_again(latent) if flight.bad[i] else flight.pixels[i])
-        self._flights.popleft()  # from here on nothing can fail: no row is delivered twice
-        for (slot, _), image in zip(flight.chunk, images, strict=True):
-            made = Made(
-                gid=slot.row.gid,
-                pixels=None if image is None else image.cpu().numpy(),
-                error=BROKEN if image is None else None,
-                micro_batch=self.micro_batch,
-            )
-            slot.call.results.put(made)
-        self.images += len(flight.chunk)
-
-    def _decode_again(self, latent: Tensor) -> Tensor | None:
-        """A black or not finite image decoded again in float32; None if it still is."""
-        pixels, bad = self.model.decode(self._padded([latent]), safe=True)
-        return None if bad[0] else pixels[0]
-
-    def _undelivered(self) -> list[_Slot]:
+    def _undelivered(self) -> list[Slot]:
         """Every admitted row that has not been delivered."""
         slots = [slot for slot in self._slots if slot is not None]
-        slots += [slot for slot, _ in self._finished]
-        for flight in self._flights:
-            slots += [slot for slot, _ in flight.chunk]
+        slots.extend(self._delivery.slots())
         return slots
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
@@ -486,7 +369,7 @@ class Engine:
             self._fail(error)
             return
         self.micro_batch = max(1, self.micro_batch // 2)
-        self.decode_batch = max(1, self.decode_batch // 2)
+        self._delivery.batch = max(1, self.decode_batch // 2)
         with self._changed:
             for slot in self._undelivered():
                 slot.call.waiting.append(slot.row)
@@ -506,8 +389,11 @@ class Engine:
 
 
 def _steps(row: Row) -> int:
+    """The key by which rows wait."""
     return row.num_steps
 
 
 def _float32(array: NDArray[np.floating], device: torch.device) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32)).to(device)
+    """An array on the device, rounded to float32."""
+    rounded = array.astype(np.float32)
+    return torch.from_numpy(rounded).to(device)

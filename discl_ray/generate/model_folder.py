@@ -78,6 +78,7 @@ def _single_file(file: Path) -> str:
         return (
             f"generator.model = '{file}': no such file, and a folder in diffusers' format is needed"
         )
+    # the keys of a pickle cannot be read without unpickling it
     keys = read_header(file) if file.suffix == ".safetensors" else {}
     xl = any(name.startswith("conditioner.") for name in keys)
     pipeline = "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
@@ -96,7 +97,11 @@ def weight_files(folder: Path, part: str, variant: str | None) -> list[Path]:
     """The safetensors files of a part, of one variant."""
     suffix = re.escape(f".{variant}") if variant else ""
     name = re.compile(rf"(model|diffusion_pytorch_model){suffix}(-\d+-of-\d+)?\.safetensors")
-    return sorted(p for p in (folder / part).glob("*.safetensors") if name.fullmatch(p.name))
+    files: list[Path] = []
+    for path in (folder / part).glob("*.safetensors"):
+        if name.fullmatch(path.name):
+            files.append(path)
+    return sorted(files)
 
 
 def loaded_files(folder: Path, part: str, variant: str | None) -> list[Path]:
@@ -110,9 +115,11 @@ def loaded_files(folder: Path, part: str, variant: str | None) -> list[Path]:
         raise ModelError(_no_weights(place, variant))
     stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     dot = f".{variant}" if variant else ""
-    single = [path for path in files if path.name == f"{stem}{dot}.safetensors"]
+    whole = f"{stem}{dot}.safetensors"
+    single = [path for path in files if path.name == whole]
     names = (f"{stem}.safetensors.index{dot}.json", f"{stem}.safetensors{dot}.index.json")
-    index = [place / name for name in names if (place / name).is_file()]
+    indices = [place / name for name in names]
+    index = [path for path in indices if path.is_file()]
     # of both, diffusers loads the shards and transformers the single file
     if index and not (single and stem == "model"):
         return indexed_files(index[0])
@@ -120,7 +127,7 @@ def loaded_files(folder: Path, part: str, variant: str | None) -> list[Path]:
         some = ", ".join(path.name for path in files[:2])
         raise ModelError(
             f"{place}: {some} and no {names[0]}, which says what is in which; copy it too, or name "
-            f"a single file {stem}{dot}.safetensors"
+            f"a single file {whole}"
         )
     return single
 
@@ -130,8 +137,9 @@ def _no_weights(place: Path, variant: str | None) -> str:
     found = sorted(path.name for path in place.glob("*.safetensors"))
     if not found:
         return f"{place}: no *.safetensors file; pickled weights are not loaded, convert them first"
+    names = ", ".join(found)
     return (
-        f"{place}: nothing of generator.variant = {variant}; there are {', '.join(found)} "
+        f"{place}: nothing of generator.variant = {variant}; there are {names} "
         "(model.fp16.safetensors is of generator.variant=fp16)"
     )
 
@@ -155,11 +163,11 @@ def _check_files(folder: Path, variant: str | None) -> None:
     if family not in FAMILIES:
         allowed = ", ".join(FAMILIES)
         raise ModelError(f"{index_file}: _class_name = '{family}'; allowed: {allowed}")
-    for part in parts_of(index):
+    parts = parts_of(index)
+    for part in parts:
         if not (folder / part).is_dir():
-            raise ModelError(
-                f"{folder}: part '{part}' is missing; needed are {', '.join(parts_of(index))}"
-            )
+            needed = ", ".join(parts)
+            raise ModelError(f"{folder}: part '{part}' is missing; needed are {needed}")
         if part in WEIGHTED:
             for file in loaded_files(folder, part, variant):
                 read_header(file)
@@ -168,7 +176,8 @@ def _check_files(folder: Path, variant: str | None) -> None:
 
 def _check_weights(folder: Path, variant: str | None) -> None:
     """The checks that need PyTorch, in a process of their own; skipped for a folder seen before."""
-    found = outline(model_files(folder, variant))
+    files = model_files(folder, variant)
+    found = outline(files)
     if found not in CHECKED:
         check_apart("discl_ray.generate.weights:check_weights", str(folder), variant)
         CHECKED.add(found)
@@ -191,11 +200,15 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 def weight_bytes(config: GeneratorConfig, folder: Path) -> int:
     """Memory of the loaded weights: UNet and VAE in their precision, text encoders in float32."""
     precision = {"unet": config.dtype, "vae": config.vae_dtype}
+    index = read_json(folder / "model_index.json")
     total = 0
-    for part in parts_of(read_json(folder / "model_index.json")):
-        if part in WEIGHTED:
-            numbers = sum(map(_count, weight_files(folder, part, config.variant)))
-            total += numbers * BYTES[precision.get(part, "float32")]
+    for part in parts_of(index):
+        if part not in WEIGHTED:
+            continue
+        files = weight_files(folder, part, config.variant)
+        numbers = sum(map(_count, files))
+        dtype = precision.get(part, "float32")
+        total += numbers * BYTES[dtype]
     return total
 
 
@@ -226,16 +239,23 @@ def check_steps(
     For λ = 0 they have to begin where the image is mostly noise.
     """
     kind = SCHEDULES[config.sampler]
-    kind.read(stored_scheduler(folder), folder / "scheduler" / "scheduler_config.json")
-    SAMPLERS[config.sampler](scheduler_config(folder), num_steps)
-    schedule = kind.read(scheduler_config(folder))
+    file = folder / "scheduler" / "scheduler_config.json"
+    # as it is stored first: the repaired one may hide what is wrong with it
+    kind.read(stored_scheduler(folder), file)
+    used = scheduler_config(folder)
+    SAMPLERS[config.sampler](used, num_steps)
+    schedule = kind.read(used)
     if 0 in lams and begins_late(schedule, num_steps):
-        first = int(timesteps(schedule, num_steps)[0])
+        steps = timesteps(schedule, num_steps)
+        first = int(steps[0])
+        spacing = schedule.timestep_spacing
+        n = schedule.num_train_timesteps
+        good = nearest_good(schedule, num_steps)
         raise ModelError(
             f"plan.num_steps = {num_steps}: with the model's timestep_spacing = "
-            f"'{schedule.timestep_spacing}' the first step is at timestep {first} of "
-            f"{schedule.num_train_timesteps}, and λ = 0 would keep much of the image; take "
-            f"plan.num_steps={nearest_good(schedule, num_steps)}, or leave λ = 0 out of the levels"
+            f"'{spacing}' the first step is at timestep {first} of "
+            f"{n}, and λ = 0 would keep much of the image; take "
+            f"plan.num_steps={good}, or leave λ = 0 out of the levels"
         )
 
 
@@ -256,7 +276,8 @@ def native_size(folder: Path) -> tuple[int, int] | None:
     if value is None:
         return None
     sides = value if isinstance(value, list) else [value, value]
-    if len(sides) != 2 or not all(map(_is_side, sides)):
+    are_sides = all(map(_is_side, sides))
+    if len(sides) != 2 or not are_sides:
         raise ModelError(
             f"{file}: sample_size = {value!r}; allowed: a side, [height, width] or null"
         )
@@ -266,6 +287,7 @@ def native_size(folder: Path) -> tuple[int, int] | None:
 
 
 def _is_side(value: Any) -> bool:
+    """Whether it is a whole number of pixels; JSON's true is no number."""
     return type(value) is int and value > 0
 
 
@@ -299,7 +321,9 @@ def working_size(config: GeneratorConfig, folder: Path) -> tuple[int, int]:
 
 
 def _nearest_multiple(side: int, factor: int) -> int:
-    return max(factor, round(side / factor) * factor)
+    """The multiple of `factor` nearest to a side; at least one."""
+    count = round(side / factor)
+    return max(factor, count * factor)
 
 
 def stored_scheduler(folder: Path) -> dict[str, Any]:
@@ -338,9 +362,10 @@ def scheduler_notes(config: GeneratorConfig, folder: Path) -> list[str]:
             "Diffusion"
         )
     for name in schedule.unbounded:
-        if stored.get(name):
+        value = stored.get(name)
+        if value:
             notes.append(
-                f"{file} has {name} = {stored[name]}: not followed, because latents have no "
+                f"{file} has {name} = {value}: not followed, because latents have no "
                 "bounds to keep to"
             )
     return notes
@@ -361,11 +386,13 @@ def cut_prompts(folder: Path, prompts: Iterable[str]) -> tuple[list[str], int]:
 
 def model_files(folder: Path, variant: str | None) -> dict[str, Path]:
     """Every file that decides what the model is, by its name in the folder."""
-    index = read_json(folder / "model_index.json")
-    files = [folder / "model_index.json"]
+    index_file = folder / "model_index.json"
+    index = read_json(index_file)
+    files = [index_file]
     for part in parts_of(index):
-        others = (path for path in (folder / part).iterdir() if path.suffix != ".safetensors")
-        files += sorted(path for path in others if path.is_file())
+        paths = sorted((folder / part).iterdir())
+        others = [path for path in paths if path.suffix != ".safetensors"]
+        files += filter(Path.is_file, others)
         if part in WEIGHTED:
             files += weight_files(folder, part, variant)
     return {file.relative_to(folder).as_posix(): file for file in files}

@@ -13,7 +13,11 @@ from typing import Any
 from discl_ray.core.weights import read_json
 from discl_ray.errors import ModelError
 
-SD, SDXL = "Stable Diffusion", "Stable Diffusion XL"
+Config = Mapping[str, Any]
+"""A config.json."""
+
+SD = "Stable Diffusion"
+SDXL = "Stable Diffusion XL"
 FAMILIES = {
     "StableDiffusionPipeline": SD,
     "StableDiffusionImg2ImgPipeline": SD,
@@ -34,16 +38,21 @@ CLASSES = {
 CLIP_TYPES = ("clip_text_model", "clip")
 """`model_type` of a text encoder."""
 
+FIRST_TEXT = ("text_encoder", "tokenizer")
+
+DEFAULT_SCALING = 0.18215
+"""What diffusers takes for a VAE that does not say its own: that of Stable Diffusion 1."""
+
 UNFED = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "encoder_hid_dim")
 """Switches of a UNet that make it want something besides latent, timestep, text and size."""
 
 
-def parts_of(index: Mapping[str, Any]) -> tuple[str, ...]:
+def parts_of(index: Config) -> tuple[str, ...]:
     """The parts a folder with this model_index.json must have."""
     if FAMILIES[index["_class_name"]] == SD:
         return ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
     # the refiner has no first text encoder
-    first = [part for part in ("text_encoder", "tokenizer") if not _is_absent(index.get(part))]
+    first = [part for part in FIRST_TEXT if not _is_absent(index.get(part))]
     return ("unet", "vae", "scheduler", *first, "text_encoder_2", "tokenizer_2")
 
 
@@ -52,7 +61,7 @@ def _is_absent(entry: Any) -> bool:
     return entry in (None, [None, None])
 
 
-def text_parts(index: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def text_parts(index: Config) -> tuple[list[str], list[str]]:
     """Text encoders and their tokenizers, in the order of the UNet's text input."""
     parts = parts_of(index)
     encoders = [part for part in parts if part.startswith("text_encoder")]
@@ -60,12 +69,14 @@ def text_parts(index: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return encoders, tokenizers
 
 
-def check_parts(folder: Path, index: Mapping[str, Any]) -> None:
+def check_parts(folder: Path, index: Config) -> None:
     """Raises ModelError if a part is of another class, or its inputs or outputs do not fit."""
     for part in parts_of(index):
-        _check_class(folder, part, index.get(part))
+        entry = index.get(part)
+        _check_class(folder, part, entry)
     _check_unet(folder, index)
-    for encoder, tokenizer in zip(*text_parts(index), strict=True):
+    encoders, tokenizers = text_parts(index)
+    for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
         _check_tokenizer(folder, encoder, tokenizer)
 
 
@@ -74,8 +85,8 @@ def _check_class(folder: Path, part: str, entry: Any) -> None:
     allowed = CLASSES.get(part.removesuffix("_2"))
     if allowed is None:
         return
-    name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-    _one_of(f"{folder / 'model_index.json'}: {part}", name, allowed)
+    index_file = folder / "model_index.json"
+    _one_of(f"{index_file}: {part}", _class_in(entry), allowed)
     if part.startswith("tokenizer"):
         return
     file = folder / part / "config.json"
@@ -84,30 +95,44 @@ def _check_class(folder: Path, part: str, entry: Any) -> None:
         raise ModelError(
             f"{file}: quantised weights are not loaded; take them in float16, bfloat16 or float32"
         )
+    # transformers names an architecture in its configs, diffusers a class
     if part.startswith("text_encoder"):
-        _one_of(f"{file}: model_type", config.get("model_type"), CLIP_TYPES)
+        kind = config.get("model_type")
+        _one_of(f"{file}: model_type", kind, CLIP_TYPES)
     else:
-        _one_of(f"{file}: _class_name", config.get("_class_name"), allowed)
+        kind = config.get("_class_name")
+        _one_of(f"{file}: _class_name", kind, allowed)
+
+
+def _class_in(entry: Any) -> Any:
+    """The class in an entry of model_index.json, which is [library, class]."""
+    if isinstance(entry, list) and len(entry) == 2:
+        return entry[1]
+    return None
 
 
 def _one_of(where: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value is not None and value not in allowed:
-        raise ModelError(f"{where} = '{value}'; allowed: {', '.join(allowed)}")
+    """Raises ModelError for a value that is given and not allowed."""
+    if value is None or value in allowed:
+        return
+    names = ", ".join(allowed)
+    raise ModelError(f"{where} = '{value}'; allowed: {names}")
 
 
-def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
+def _check_unet(folder: Path, index: Config) -> None:
     """Checks that UNet and VAE share their latents, and that the UNet needs no other inputs."""
-    unet = read_json(folder / "unet" / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
+    unet = _part_config(folder, "unet")
+    vae = _part_config(folder, "vae")
     _check_latents(folder, unet, vae)
     if unet.get("time_cond_proj_dim") is not None:
         raise ModelError(
             f"{folder}: a distilled model that embeds its guidance (LCM); take the base model"
         )
     for name in UNFED:
-        if unet.get(name) is not None:
+        value = unet.get(name)
+        if value is not None:
             raise ModelError(
-                f"{folder}/unet: {name} = {unet[name]} needs an input that is not given; take a "
+                f"{folder}/unet: {name} = {value} needs an input that is not given; take a "
                 "model without it"
             )
     family = index["_class_name"]
@@ -121,7 +146,12 @@ def _check_unet(folder: Path, index: Mapping[str, Any]) -> None:
     _check_text_width(folder, index, unet)
 
 
-def _check_latents(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+def _part_config(folder: Path, part: str) -> Config:
+    """A part's config.json."""
+    return read_json(folder / part / "config.json")
+
+
+def _check_latents(folder: Path, unet: Config, vae: Config) -> None:
     """Checks that the UNet's input and output are the VAE's latents, and that these only scale."""
     channels = unet.get("in_channels", 4)
     latent = vae.get("latent_channels", 4)
@@ -130,43 +160,46 @@ def _check_latents(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]
             f"{folder}: the UNet takes {channels} channels and the VAE makes {latent}; "
             "inpainting, depth and upscaling models cannot do img2img"
         )
-    if unet.get("out_channels", 4) != channels:
-        raise ModelError(
-            f"{folder}/unet: makes {unet['out_channels']} channels of {channels}; as many are "
-            "needed"
-        )
-    if vae.get("latents_mean") is not None or vae.get("shift_factor"):
+    made = unet.get("out_channels", 4)
+    if made != channels:
+        raise ModelError(f"{folder}/unet: makes {made} channels of {channels}; as many are needed")
+    shifted = vae.get("latents_mean") is not None or vae.get("shift_factor")
+    if shifted:
         raise ModelError(
             f"{folder}/vae: shifted latents (latents_mean, shift_factor) are not supported"
         )
-    scaling = vae.get("scaling_factor", 0.18215)
-    if type(scaling) not in (int, float) or not 0 < scaling < math.inf:
+    scaling = vae.get("scaling_factor", DEFAULT_SCALING)
+    is_number = type(scaling) in (int, float)
+    if not is_number or not 0 < scaling < math.inf:
         file = folder / "vae" / "config.json"
         raise ModelError(f"{file}: scaling_factor = {scaling!r}; a number above 0 is needed")
 
 
-def _check_text_width(folder: Path, index: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+def _check_text_width(folder: Path, index: Config, unet: Config) -> None:
     """Checks the UNet's text inputs against what the text encoders give."""
-    encoders = text_parts(index)[0]
+    encoders, _ = text_parts(index)
     configs = [text_config(folder / part) for part in encoders]
     given = sum(config.get("hidden_size", 512) for config in configs)
     needed = unet.get("cross_attention_dim", 1280)
+    # a list has a width for each block of the UNet, which the pass through all parts checks
     if isinstance(needed, int) and needed != given:
+        names = " and ".join(encoders)
         raise ModelError(
-            f"{folder}: the UNet needs {needed} numbers a token and {' and '.join(encoders)} give "
-            f"{given}"
+            f"{folder}: the UNet needs {needed} numbers a token and {names} give {given}"
         )
-    if FAMILIES[index["_class_name"]] == SDXL:
-        _check_pooled_width(folder, index, unet, configs[-1].get("projection_dim", 512))
+    family = FAMILIES[index["_class_name"]]
+    if family == SDXL:
+        pooled = configs[-1].get("projection_dim", 512)
+        _check_pooled_width(folder, index, unet, pooled)
 
 
-def _check_pooled_width(
-    folder: Path, index: Mapping[str, Any], unet: Mapping[str, Any], pooled: int
-) -> None:
+def _check_pooled_width(folder: Path, index: Config, unet: Config, pooled: int) -> None:
     """Checks SDXL's second text input: the pooled embedding, and numbers about size."""
     aesthetics = index.get("requires_aesthetics_score", False)
+    # original size, crop corner, and an aesthetic score or the target size
     numbers = 5 if aesthetics else 6
-    given = pooled + numbers * (unet.get("addition_time_embed_dim") or 0)
+    width = unet.get("addition_time_embed_dim") or 0
+    given = pooled + numbers * width
     needed = unet.get("projection_class_embeddings_input_dim")
     if needed != given:
         raise ModelError(
@@ -179,21 +212,17 @@ def text_config(place: Path) -> dict[str, Any]:
     """A text encoder's settings, also where they are part of a whole CLIP's."""
     config = read_json(place / "config.json")
     inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else config
+    if not isinstance(inner, dict):
+        return config
+    return {**config, **inner}
 
 
 def _check_tokenizer(folder: Path, encoder: str, tokenizer: str) -> None:
     """Checks that a vocabulary and a length are given: transformers would make them up."""
     place = folder / tokenizer
-    if not (place / "tokenizer.json").is_file():
-        files = ("vocab.json", "merges.txt")
-        missing = [name for name in files if not (place / name).is_file()]
-        if missing:
-            raise ModelError(
-                f"{place}: {' and '.join(missing)} missing (or tokenizer.json); copy it from the "
-                "model's folder"
-            )
-    limit = text_config(folder / encoder).get("max_position_embeddings", 77)
+    _check_vocabulary(place)
+    text = text_config(folder / encoder)
+    limit = text.get("max_position_embeddings", 77)
     file = place / "tokenizer_config.json"
     if not file.is_file():
         raise ModelError(
@@ -203,3 +232,18 @@ def _check_tokenizer(folder: Path, encoder: str, tokenizer: str) -> None:
     length = read_json(file).get("model_max_length")
     if not isinstance(length, int) or not 2 < length <= limit:
         raise ModelError(f"{file}: model_max_length = {length}; {encoder} takes {limit} tokens")
+
+
+def _check_vocabulary(tokenizer: Path) -> None:
+    """Checks that a tokenizer's folder has its vocabulary, in the new form or in the old one."""
+    if (tokenizer / "tokenizer.json").is_file():
+        return
+    missing: list[str] = []
+    for name in ("vocab.json", "merges.txt"):
+        if not (tokenizer / name).is_file():
+            missing.append(name)
+    if missing:
+        names = " and ".join(missing)
+        raise ModelError(
+            f"{tokenizer}: {names} missing (or tokenizer.json); copy it from the model's folder"
+        )

@@ -10,6 +10,10 @@ from PIL import Image, ImageOps
 
 Fit = Literal["pad", "crop", "stretch"]
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+"""(height, width)."""
+
+LANCZOS = Image.Resampling.LANCZOS
 
 
 class Box(NamedTuple):
@@ -27,35 +31,54 @@ class Box(NamedTuple):
         return pixels[rows, columns]
 
 
-def fit_image(pixels: Pixels, size: tuple[int, int], mode: Fit) -> tuple[Pixels, Box]:
+def fit_image(pixels: Pixels, size: Size, mode: Fit) -> tuple[Pixels, Box]:
     """An RGB image (h, w, 3) at `size` = (H, W), and the box that holds what came from the source.
 
     `pad` scales it to lie inside and reflects its borders, `crop` scales it to cover and keeps the
     middle, `stretch` ignores the aspect ratio. An image of the right size is returned as it is.
     """
-    height, width = size
-    whole = Box(0, 0, height, width)
+    whole = Box(0, 0, *size)
     if pixels.shape[:2] == size:
         return pixels, whole
     image = Image.fromarray(pixels)
     if mode == "crop":
-        cropped = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        width_height = size[::-1]  # Pillow's order
+        cropped = ImageOps.fit(image, width_height, LANCZOS)
         return np.asarray(cropped), whole
     if mode == "stretch":
-        stretched = image.resize((width, height), Image.Resampling.LANCZOS)
-        return np.asarray(stretched), whole
-    return _padded(image, height, width)
+        return _scaled(image, size), whole
+    box = _inside(image, size)
+    inner = _scaled(image, (box.height, box.width))
+    return _reflected(inner, box, size), box
 
 
-def _padded(image: Image.Image, height: int, width: int) -> tuple[Pixels, Box]:
-    """The image scaled to lie inside, its borders reflected to fill the rest."""
-    scale = min(height / image.height, width / image.width)
+def _scaled(image: Image.Image, size: Size) -> Pixels:
+    """The image at another size, whatever its aspect ratio."""
+    height, width = size
+    scaled = image.resize((width, height), LANCZOS)
+    return np.asarray(scaled)
+
+
+def _inside(image: Image.Image, size: Size) -> Box:
+    """The largest box of the image's aspect ratio, in the middle of `size`."""
+    height, width = size
+    by_height = height / image.height
+    by_width = width / image.width
+    scale = min(by_height, by_width)
+    # a strip may be thinner than a pixel when it is scaled
     inner_h = max(1, round(image.height * scale))
     inner_w = max(1, round(image.width * scale))
     top = (height - inner_h) // 2
     left = (width - inner_w) // 2
-    box = Box(top, left, inner_h, inner_w)
-    inner = np.asarray(image.resize((inner_w, inner_h), Image.Resampling.LANCZOS))
-    rows = (top, height - inner_h - top)
-    columns = (left, width - inner_w - left)
-    return np.pad(inner, (rows, columns, (0, 0)), mode="reflect"), box
+    return Box(top, left, inner_h, inner_w)
+
+
+def _reflected(inner: Pixels, box: Box, size: Size) -> Pixels:
+    """An image in its box, its borders reflected to fill the rest of `size`."""
+    height, width = size
+    below = height - box.height - box.top
+    right = width - box.width - box.left
+    rows = (box.top, below)
+    columns = (box.left, right)
+    channels = (0, 0)
+    return np.pad(inner, (rows, columns, channels), mode="reflect")

@@ -66,7 +66,8 @@ class Table:
 
     def __post_init__(self) -> None:
         for name in COEFFICIENTS:
-            if not np.isfinite(getattr(self, name)).all():
+            finite = np.isfinite(getattr(self, name))
+            if not finite.all():
                 raise ModelError(
                     f"scheduler_config.json: {name} is not finite in {self.num_steps} steps; "
                     "take another plan.num_steps"
@@ -91,8 +92,12 @@ class Table:
 def data_prediction(schedule: NoiseSchedule, a: F64) -> tuple[F64, F64]:
     """x0 = P x + Q m: the factors (P, Q) for the model's prediction type at alpha-bar `a`."""
     if schedule.prediction_type == "epsilon":
-        return 1 / np.sqrt(a), -np.sqrt((1 - a) / a)
-    return np.sqrt(a), -np.sqrt(1 - a)
+        p = 1 / np.sqrt(a)
+        q = -np.sqrt((1 - a) / a)
+    else:
+        p = np.sqrt(a)
+        q = -np.sqrt(1 - a)
+    return p, q
 
 
 class DDIMSchedule(NoiseSchedule):
@@ -112,13 +117,16 @@ def ddim(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     schedule = DDIMSchedule.read(scheduler)
     alpha = schedule.alphas_cumprod()
     steps = timesteps(schedule, num_steps)
-    following = steps.astype(int) - len(alpha) // num_steps
+    here = steps.astype(int)
+    stride = len(alpha) // num_steps
+    following = here - stride
     final = 1.0 if schedule.set_alpha_to_one else alpha[0]
-    a = alpha[steps.astype(int)]
+    a = alpha[here]
     b = np.where(following >= 0, alpha[np.maximum(following, 0)], final)
     p, q = data_prediction(schedule, a)
     of_x = np.sqrt((1 - b) / (1 - a))
-    of_x0 = np.sqrt(b) - np.sqrt(a * (1 - b) / (1 - a))
+    of_e = np.sqrt(a * (1 - b) / (1 - a))
+    of_x0 = np.sqrt(b) - of_e
     return _table(
         steps,
         c_x=of_x + of_x0 * p,
@@ -151,8 +159,10 @@ def ddpm(
     b = np.append(a[1:], 1.0)
     beta = 1 - a / b
     # the floor is that of diffusers, whose last posterior variance is 0 as well
-    posterior = np.maximum(beta * (1 - b) / (1 - a), 1e-20)
+    exact = beta * (1 - b) / (1 - a)
+    posterior = np.maximum(exact, 1e-20)
     noise_var = beta if variance == "large" else posterior
+    noise_std = np.where(steps > 0, np.sqrt(noise_var), 0.0)
     p, q = data_prediction(schedule, a)
     of_x = np.sqrt(a / b) * (1 - b) / (1 - a)
     of_x0 = np.sqrt(b) * beta / (1 - a)
@@ -160,7 +170,7 @@ def ddpm(
         steps,
         c_x=of_x + of_x0 * p,
         c_out=of_x0 * q,
-        noise_std=np.where(steps > 0, np.sqrt(noise_var), 0.0),
+        noise_std=noise_std,
         sqrt_alpha_bar=np.sqrt(a),
         sigma=np.sqrt(1 - a),
     )
@@ -183,6 +193,7 @@ class EulerSchedule(NoiseSchedule):
 
     @model_validator(mode="after")
     def _discrete_with_v(self) -> Self:
+        """Rejects timesteps that the UNet would get in other numbers."""
         if self.timestep_type == "continuous" and self.prediction_type == "v_prediction":
             raise ValueError(
                 "timestep_type = 'continuous': with v-prediction the UNet gets other timesteps; "
@@ -200,12 +211,15 @@ def euler(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     steps = timesteps(schedule, num_steps)
     s, following = _sigmas(schedule, schedule.final_sigmas_type, steps)
     # of the variance-preserving latent x / sqrt(1+s^2)
-    p, q = data_prediction(schedule, 1 / (1 + s**2))
+    alpha_bar = 1 / (1 + s**2)
+    p, q = data_prediction(schedule, alpha_bar)
     change = (following - s) / s
     c_in = 1 / np.sqrt(1 + s**2)
-    top = float(np.max(s))
-    # diffusers: the variance of leading timesteps' noisiest latent includes the source's
-    start_std = float(np.sqrt(top**2 + 1)) if schedule.timestep_spacing == "leading" else top
+    start_std = float(np.max(s))
+    if schedule.timestep_spacing == "leading":
+        # diffusers: the variance of leading timesteps' noisiest latent includes the source's
+        variance = start_std**2 + 1
+        start_std = float(np.sqrt(variance))
     return _table(
         steps,
         c_in=c_in,
@@ -242,8 +256,10 @@ class DPMSolverSchedule(NoiseSchedule):
 
     @model_validator(mode="after")
     def _unclipped(self) -> Self:
+        """Rejects a clip that leaves out timesteps."""
         lowest = self.alphas_cumprod()[-1]
-        half_log_snr = 0.5 * math.log(lowest / (1 - lowest))
+        snr = lowest / (1 - lowest)
+        half_log_snr = 0.5 * math.log(snr)
         if not half_log_snr >= self.lambda_min_clipped:
             raise ValueError(
                 f"lambda_min_clipped = {self.lambda_min_clipped}: leaves out timesteps of this "
@@ -268,15 +284,18 @@ def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     with np.errstate(divide="ignore"):
         h = np.log(s) - np.log(following)  # infinite at the end, where s' = 0
     w = np.zeros(num_steps)
-    w[1:] = h[1:] / (2 * h[:-1])
+    before = h[:-1]
+    w[1:] = h[1:] / (2 * before)
     short = schedule.lower_order_final and num_steps < 15
-    if schedule.final_sigmas_type == "zero" or short or schedule.euler_at_final:
+    to_zero = schedule.final_sigmas_type == "zero"
+    if to_zero or short or schedule.euler_at_final:
         w[-1] = 0
     gain = np.sqrt(b) * (1 - following / s)
+    shrink = np.sqrt((1 - b) / (1 - a))
     p, q = data_prediction(schedule, a)
     return _table(
         steps,
-        c_x=np.sqrt((1 - b) / (1 - a)) + gain * (1 + w) * p,
+        c_x=shrink + gain * (1 + w) * p,
         c_out=gain * (1 + w) * q,
         c_prev=-gain * w,
         x0_c_x=p,
@@ -290,7 +309,8 @@ def _sigmas(schedule: NoiseSchedule, last: str, steps: F64) -> tuple[F64, F64]:
     """s at every step and s' after it."""
     alpha = schedule.alphas_cumprod()
     trained = np.sqrt((1 - alpha) / alpha)
-    s = np.interp(steps, np.arange(len(alpha)), trained)
+    every = np.arange(len(alpha))
+    s = np.interp(steps, every, trained)
     final = 0.0 if last == "zero" else trained[0]
     return s, np.append(s[1:], final)
 
@@ -299,7 +319,8 @@ def _table(steps: F64, *, pure: float = 1.0, **columns: F64) -> Table:
     """A table whose other columns are 0, and whose UNet sees the latent as it is."""
     defaults = {name: np.zeros_like(steps) for name in COEFFICIENTS}
     defaults["c_in"] = np.ones_like(steps)
-    return Table(timesteps=steps, pure=pure, **(defaults | columns))
+    given = defaults | columns
+    return Table(timesteps=steps, pure=pure, **given)
 
 
 Sampler = Callable[[Mapping[str, Any], int], Table]

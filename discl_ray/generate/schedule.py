@@ -30,6 +30,7 @@ SMALLEST = 1e-12
 
 
 def _off(value: bool) -> bool:
+    """Raises ValueError for a switch that is on."""
     if value:
         raise ValueError("this sampler needs it off, or take another one")
     return value
@@ -78,19 +79,15 @@ class NoiseSchedule(BaseModel):
         except ValidationError as error:
             problems: dict[Any, str] = {}
             for problem in error.errors():
+                key = problem["loc"][:1]
                 # one for each key: a list of betas may have a thousand
-                problems.setdefault(problem["loc"][:1], _sentence(problem))
-            raise ModelError(f"{file}: {'; '.join(problems.values())}") from error
+                problems.setdefault(key, _sentence(problem))
+            sentences = "; ".join(problems.values())
+            raise ModelError(f"{file}: {sentences}") from error
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.trained_betas is None:
-            self._check_range()
-        elif len(self.trained_betas) != self.num_train_timesteps:
-            raise ValueError(
-                f"trained_betas holds {len(self.trained_betas)} values, num_train_timesteps = "
-                f"{self.num_train_timesteps}; one for each timestep is needed"
-            )
+        self._check_betas()
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(
                 "rescale_betas_zero_snr = True with prediction_type = 'epsilon': where alpha-bar "
@@ -98,8 +95,11 @@ class NoiseSchedule(BaseModel):
                 "v: 'v_prediction' is needed, with any sampler"
             )
         alpha = self.alphas_cumprod()
-        first, last = alpha[0], alpha[-1]
-        if first == 1 or (last < SMALLEST and not self.rescale_betas_zero_snr):
+        first = alpha[0]
+        last = alpha[-1]
+        # rounding takes 1 - beta to 1 for tiny betas, and their product to 0 for large ones
+        vanishes = last < SMALLEST and not self.rescale_betas_zero_snr
+        if first == 1 or vanishes:
             raise ValueError(
                 f"the betas take alpha-bar from {first:g} to {last:g}; it has to fall from "
                 f"below 1 to {SMALLEST:g} or more (a schedule that is meant to end at 0 has "
@@ -107,7 +107,22 @@ class NoiseSchedule(BaseModel):
             )
         return self
 
+    def _check_betas(self) -> None:
+        """Raises ValueError unless the betas are given, by their ends or one by one."""
+        betas = self.trained_betas
+        if betas is None:
+            self._check_range()
+            return
+        count = len(betas)
+        n = self.num_train_timesteps
+        if count != n:
+            raise ValueError(
+                f"trained_betas holds {count} values, num_train_timesteps = {n}; one for each "
+                "timestep is needed"
+            )
+
     def _check_range(self) -> None:
+        """Raises ValueError unless both ends of the betas are given."""
         for name in ("beta_start", "beta_end"):
             if getattr(self, name) is None:
                 raise ValueError(_missing(name))
@@ -118,13 +133,17 @@ class NoiseSchedule(BaseModel):
         With zero terminal SNR, sqrt(alpha-bar) is moved to end at 0 and stretched to begin where it
         did (Lin et al. 2024, Alg. 1).
         """
-        alpha = np.cumprod(1.0 - self._betas())
+        kept = 1.0 - self._betas()
+        alpha = np.cumprod(kept)
         if not self.rescale_betas_zero_snr:
             return alpha
         root = np.sqrt(alpha)
         if len(alpha) > 1:
-            stretch = root[0] / (root[0] - root[-1])
-            alpha = ((root - root[-1]) * stretch) ** 2
+            first = root[0]
+            last = root[-1]
+            stretch = first / (first - last)
+            moved = root - last
+            alpha = (moved * stretch) ** 2
         alpha[-1] = self.terminal
         return alpha
 
@@ -137,7 +156,8 @@ class NoiseSchedule(BaseModel):
         high = self.beta_end or 0.0
         if self.beta_schedule == "linear":
             return np.linspace(low, high, n)
-        return np.linspace(low**0.5, high**0.5, n) ** 2
+        roots = np.linspace(low**0.5, high**0.5, n)
+        return roots**2
 
 
 def plain_timesteps(schedule: NoiseSchedule, num_steps: int) -> F64:
@@ -149,13 +169,17 @@ def plain_timesteps(schedule: NoiseSchedule, num_steps: int) -> F64:
     spaced = num_steps + schedule.dropped
     if schedule.timestep_spacing == "leading":
         multiples = np.arange(spaced - 1, schedule.dropped - 1, -1.0)
-        return multiples * (n // spaced) + schedule.steps_offset
+        stride = n // spaced
+        return multiples * stride + schedule.steps_offset
     if schedule.timestep_spacing == "trailing":
-        return np.round(np.arange(n, 0, -n / num_steps)) - 1
+        stride = n / num_steps
+        ends = np.arange(n, 0, -stride)
+        return np.round(ends) - 1
     # diffusers spaces them in float32 where it does not round them
     dtype = np.float64 if schedule.whole else np.float32
-    steps = np.linspace(0, n - 1, spaced, dtype=dtype)[::-1]
-    steps = steps[:num_steps].astype(np.float64)
+    ascending = np.linspace(0, n - 1, spaced, dtype=dtype)
+    descending = ascending[::-1]
+    steps = descending[:num_steps].astype(np.float64)
     return np.round(steps) if schedule.whole else steps
 
 
@@ -176,8 +200,10 @@ def timesteps(schedule: NoiseSchedule, num_steps: int) -> F64:
         )
     if num_steps == n:
         return np.arange(n - 1, -1, -1.0)
-    steps = plain_timesteps(schedule, num_steps)[:num_steps]
-    return steps - max(0.0, steps[0] - (n - 1))
+    plain = plain_timesteps(schedule, num_steps)
+    steps = plain[:num_steps]
+    beyond = steps[0] - (n - 1)
+    return steps - max(0.0, beyond)
 
 
 def begins_late(schedule: NoiseSchedule, num_steps: int) -> bool:
@@ -186,7 +212,8 @@ def begins_late(schedule: NoiseSchedule, num_steps: int) -> bool:
     This happens with `leading` timesteps, which round N/T down.
     """
     even = schedule.num_train_timesteps * (1 - 1 / num_steps)
-    return bool(timesteps(schedule, num_steps)[0] < TEXT_TYPICAL * even)
+    first = timesteps(schedule, num_steps)[0]
+    return bool(first < TEXT_TYPICAL * even)
 
 
 def nearest_good(schedule: NoiseSchedule, num_steps: int) -> int:
@@ -197,6 +224,7 @@ def nearest_good(schedule: NoiseSchedule, num_steps: int) -> int:
 
 
 def _missing(key: str) -> str:
+    """What a file without a key is told."""
     return f"'{key}' is missing; a discrete (beta) noise schedule has it"
 
 
@@ -208,6 +236,7 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return _missing(error["loc"][0])
     key = ".".join(map(str, error["loc"]))
-    value = f"{error['input']!r:.60}"
+    given = error["input"]
+    value = f"{given!r:.60}"
     rule = message[0].lower() + message[1:]
     return f"{key} = {value}: {rule}"

@@ -22,6 +22,9 @@ from discl_ray.generate.diffusion import META, empty_part, load_model
 from discl_ray.generate.model_folder import WEIGHTED, loaded_files, vae_factor
 from discl_ray.generate.parts import parts_of, text_parts
 
+Weights = dict[str, Weight]
+"""Weights by name."""
+
 HARMLESS = re.compile(
     r"(.*\.)?position_ids|(vision_model|visual_projection|text_projection)\..*|logit_scale"
 )
@@ -39,7 +42,8 @@ def check_weights(folder: str, variant: str | None) -> None:
     for part in parts_of(index):
         if part in WEIGHTED:
             _check_part(place, part, variant)
-    for encoder, tokenizer in zip(*text_parts(index), strict=True):
+    encoders, tokenizers = text_parts(index)
+    for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
         _check_vocabulary(place, encoder, tokenizer)
     try:
         _run_through(place, variant)
@@ -56,46 +60,58 @@ def _check_part(folder: Path, part: str, variant: str | None) -> None:
         model = empty_part(folder, part)
     except Exception as error:
         file = folder / part / "config.json"
-        raise ModelError(f"{file}: no {part} can be built from it ({_line(error)})") from error
+        reason = _line(error)
+        raise ModelError(f"{file}: no {part} can be built from it ({reason})") from error
     expected = weights_of(model)
-    found: dict[str, Any] = dict(read_headers(files))
+    header = read_headers(files)
+    found: dict[str, Any] = dict(header)
     if part.startswith("text_encoder"):
         expected = _without_prefix(expected)
-        found = _without_harmless(_without_prefix(found), expected)
+        found = _without_prefix(found)
+        found = _without_harmless(found, expected)
     elif len(files) == 1:
         # attention had other names before diffusers 0.13, which renames them in a file, not shards
         model._fix_state_dict_keys_on_load(found)
-    compare(str(folder / part), expected, found)
+    place = folder / part
+    compare(str(place), expected, found)
 
 
-def _without_prefix(weights: Mapping[str, Weight]) -> dict[str, Weight]:
+def _without_prefix(weights: Mapping[str, Weight]) -> Weights:
+    """Weights by the names that transformers uses."""
     return {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
 
 
-def _without_harmless(
-    found: Mapping[str, Weight], expected: Mapping[str, Weight]
-) -> dict[str, Weight]:
+def _without_harmless(found: Mapping[str, Weight], expected: Mapping[str, Weight]) -> Weights:
     """Without what is not loaded and may be there."""
-    extra = {name for name in found if name not in expected and HARMLESS.fullmatch(name)}
-    return {name: weight for name, weight in found.items() if name not in extra}
+    kept: Weights = {}
+    for name, weight in found.items():
+        extra = name not in expected
+        if extra and HARMLESS.fullmatch(name):
+            continue
+        kept[name] = weight
+    return kept
 
 
-def weights_of(model: torch.nn.Module) -> dict[str, Weight]:
-    """Name -> weight of an architecture."""
-    weights: dict[str, Weight] = {}
-    for name, tensor in model.state_dict().items():
-        weights[name] = Weight(tuple(tensor.shape), tensor.is_floating_point())
+def weights_of(model: torch.nn.Module) -> Weights:
+    """The weights of an architecture."""
+    weights: Weights = {}
+    state = model.state_dict()
+    for name, tensor in state.items():
+        shape = tuple(tensor.shape)
+        weights[name] = Weight(shape, tensor.is_floating_point())
     return weights
 
 
 def _check_vocabulary(folder: Path, encoder: str, tokenizer: str) -> None:
     """Checks that the text encoder has a vector for every token."""
-    vectors = empty_part(folder, encoder).get_input_embeddings().num_embeddings
+    embeddings = empty_part(folder, encoder).get_input_embeddings()
+    vectors = embeddings.num_embeddings
     place = folder / tokenizer
     try:
         tokens = len(CLIPTokenizer.from_pretrained(place))
     except Exception as error:
-        raise ModelError(f"{place}: no tokenizer can be made of it ({_line(error)})") from error
+        reason = _line(error)
+        raise ModelError(f"{place}: no tokenizer can be made of it ({reason})") from error
     if not vocabulary_fits(tokens, vectors):
         raise ModelError(
             f"{place}: {tokens} tokens, and {encoder} has vectors for {vectors}; copy both from "
@@ -105,23 +121,27 @@ def _check_vocabulary(folder: Path, encoder: str, tokenizer: str) -> None:
 
 def _run_through(folder: Path, variant: str | None) -> None:
     """One prompt and one source through text encoders, UNet and VAE, on the meta device."""
-    side = 8 * vae_factor(folder)
+    side = 8 * vae_factor(folder)  # 8 latents a side: a UNet halves them up to three times
     config = GeneratorConfig(model=str(folder), variant=variant, size=side)
     model = load_model(folder, config, META)
     conditioning = model.encode_prompts("", "a photo")
     source = np.zeros((side, side, 3), np.uint8)
     mean, _ = model.encode_source(source)
     latents = torch.zeros(2, *model.latent_shape, device=META)
-    made = model.denoise(latents, torch.zeros(2, device=META), conditioning)
+    timesteps = torch.zeros(2, device=META)
+    made = model.denoise(latents, timesteps, conditioning)
     pixels, _ = model.decode(latents)
+    image_shape = (2, side, side, 3)
     _check_shape("VAE's latent", mean, model.latent_shape)
     _check_shape("UNet's output", made, tuple(latents.shape))
-    _check_shape("VAE's image", pixels, (2, side, side, 3))
+    _check_shape("VAE's image", pixels, image_shape)
 
 
 def _check_shape(what: str, found: torch.Tensor, needed: tuple[int, ...]) -> None:
-    if found.shape != needed:
-        raise ModelError(f"the {what} is {list(found.shape)}, needed is {list(needed)}")
+    """Raises ModelError for a tensor of another shape."""
+    shape = tuple(found.shape)
+    if shape != needed:
+        raise ModelError(f"the {what} is {list(shape)}, needed is {list(needed)}")
 
 
 def _line(error: Exception) -> str:

@@ -56,17 +56,34 @@ def pick_sources(hard: pa.Table, count: int) -> pa.Table:
     classes are evenly spaced. Within a class the order is that of the images' hashes, so that it
     does not depend on the reader's.
     """
-    rows = hard.select(["label", "split", "sha256"]).to_pylist()
-    train = [i for i, row in enumerate(rows) if row["split"] == "train"]
-    classes: dict[int, list[int]] = {}
-    for i in sorted(train, key=lambda i: (rows[i]["label"], rows[i]["sha256"])):
-        classes.setdefault(rows[i]["label"], []).append(i)
+    classes = _by_class(hard)
     chosen: list[int] = []
     for turn in zip_longest(*classes.values()):
         found = [i for i in turn if i is not None]
-        take = min(count - len(chosen), len(found))
-        chosen += [found[k * len(found) // take] for k in range(take)]
-    return hard.take(pa.array(sorted(chosen), pa.int64()))
+        left = count - len(chosen)
+        chosen += _evenly(found, left)
+    rows = pa.array(sorted(chosen), pa.int64())
+    return hard.take(rows)
+
+
+def _by_class(samples: pa.Table) -> dict[int, list[int]]:
+    """Label -> its training images' rows, ordered by hash; labels ascend."""
+    split = samples["split"].to_pylist()
+    label = samples["label"].to_pylist()
+    sha256 = samples["sha256"].to_pylist()
+    train = [i for i, name in enumerate(split) if name == "train"]
+    train.sort(key=lambda i: (label[i], sha256[i]))
+    classes: dict[int, list[int]] = {}
+    for i in train:
+        classes.setdefault(label[i], []).append(i)
+    return classes
+
+
+def _evenly(values: Sequence[int], count: int) -> list[int]:
+    """At most `count` of some values, evenly spaced."""
+    n = len(values)
+    take = min(count, n)
+    return [values[k * n // take] for k in range(take)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +193,8 @@ def at_levels(measured: Mapping[int, float], levels: Sequence[int]) -> list[floa
     Beyond the outermost measured λ its value holds.
     """
     known = sorted(measured)
-    return np.interp(levels, known, [measured[lam_pct] for lam_pct in known]).tolist()
+    values = [measured[lam] for lam in known]
+    return np.interp(levels, known, values).tolist()
 
 
 def wilson(passes: int, n: int) -> tuple[float, float]:
@@ -199,7 +217,8 @@ def forecast(
     """What the full PLAN would give, from a preview's opened spectrum with images."""
     measured = _Measured.of(spectrum, config)
     planned = counts(full_plan["lam_pct"])
-    to_train = counts(rows_where(full_plan, role="train")["lam_pct"])
+    train = rows_where(full_plan, role="train")
+    to_train = counts(train["lam_pct"])
     lams = sorted({*measured.shown, *planned})
     sizes = at_levels(measured.bytes, lams)
     shares = {mode: at_levels(share, lams) for mode, share in measured.shares.items()}
@@ -247,9 +266,12 @@ class _Measured:
         """From an opened spectrum with images."""
         lam_pct = spectrum["lam_pct"].to_numpy()
         images = spectrum["image"].to_pylist()
-        stored = np.array([len(image["bytes"] or b"") for image in images])
+        # a row whose image could not be made has none
+        sizes = [len(image["bytes"] or b"") for image in images]
+        stored = np.array(sizes)
         modes = passed(spectrum, config)
-        measured = cls(shown={}, bytes={}, shares={mode: {} for mode in modes}, intervals={})
+        shares: dict[str, dict[int, float]] = {mode: {} for mode in modes}
+        measured = cls(shown={}, bytes={}, shares=shares, intervals={})
         for lam in np.unique(lam_pct).tolist():
             rows = lam_pct == lam
             measured.shown[lam] = int(rows.sum())

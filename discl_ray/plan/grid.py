@@ -6,7 +6,7 @@ is in a shard never changes afterwards: a rerun takes whole uncommitted shards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +19,9 @@ from discl_ray.core.lam import num_denoising_steps
 from discl_ray.core.schema import BROKEN, PLAN
 from discl_ray.plan.config import PlanConfig
 from discl_ray.plan.prompts import Prompts
+
+PlanRow = dict[str, object]
+"""PLAN's columns of one image."""
 
 SOURCE_COLUMNS = ("sample_id", "label", "class_name", "split", "sha256")
 
@@ -47,24 +50,25 @@ def make_plan(
 
     Raises ValueError if a test row is among the sources.
     """
-    rows: list[dict[str, object]] = []
-    for source in hard.select(SOURCE_COLUMNS).to_pylist():
-        if source["split"] not in ("train", "val"):
-            raise ValueError(
-                f"sample {source['sample_id']} is of split {source['split']}: nothing is made "
-                "from it"
-            )
-        probe = source["split"] == "val"
-        for replica in range(config.probe_replicas if probe else config.replicas):
+    rows: list[PlanRow] = []
+    sources = hard.select(SOURCE_COLUMNS)
+    for source in sources.to_pylist():
+        split = source["split"]
+        if split not in ("train", "val"):
+            sample_id = source["sample_id"]
+            raise ValueError(f"sample {sample_id} is of split {split}: nothing is made from it")
+        replicas = config.probe_replicas if split == "val" else config.replicas
+        for replica in range(replicas):
             rows += _replica(source, replica, config, prompts, base_seed)
     return _plan(rows, config, fingerprint)
 
 
 def _replica(
     source: dict[str, Any], replica: int, config: PlanConfig, prompts: Prompts, base_seed: int
-) -> Iterator[dict[str, object]]:
+) -> Iterator[PlanRow]:
     """One replica of a source at every λ: the same noise and prompt."""
-    sample_id, sha256 = source["sample_id"], source["sha256"]
+    sample_id = source["sample_id"]
+    sha256 = source["sha256"]
     row = {
         "sample_id": sample_id,
         "label": source["label"],
@@ -90,9 +94,11 @@ def next_attempt(
     Only the attempt changes and, with it, the seed. Rows whose source cannot be read are left out.
     """
     limit = np.float32(config.until_text_sim)  # scores are stored in float32
-    again: list[dict[str, object]] = []
-    for row in made.select([*PLAN.names, "status", "error", "text_sim"]).to_pylist():
-        low = row["status"] == "ok" and np.float32(row["text_sim"]) <= limit
+    again: list[PlanRow] = []
+    rows = made.select([*PLAN.names, "status", "error", "text_sim"])
+    for row in rows.to_pylist():
+        scored = row["status"] == "ok"
+        low = scored and np.float32(row["text_sim"]) <= limit
         if not low and row["error"] != BROKEN:
             continue
         attempt = row["attempt"] + 1
@@ -104,28 +110,31 @@ def next_attempt(
     return _plan(again, config, fingerprint)
 
 
-def _plan(rows: list[dict[str, object]], config: PlanConfig, fingerprint: str) -> pa.Table:
+def _plan(rows: Iterable[PlanRow], config: PlanConfig, fingerprint: str) -> pa.Table:
     """PLAN of rows that lack their ids."""
-    named: list[dict[str, object]] = []
+    named: list[PlanRow] = []
     for row in rows:
         identity = [row[name] for name in GID_COLUMNS]
-        named.append({**row, "gid": stable_id(*identity, fingerprint)})
-    return pa.Table.from_pylist(_with_shards(named, config.shard_steps), schema=PLAN)
+        gid = stable_id(*identity, fingerprint)
+        named.append({**row, "gid": gid})
+    planned = _with_shards(named, config.shard_steps)
+    return pa.Table.from_pylist(planned, schema=PLAN)
 
 
-def _with_shards(rows: list[dict[str, object]], shard_steps: int) -> list[dict[str, object]]:
+def _with_shards(rows: Iterable[PlanRow], shard_steps: int) -> list[PlanRow]:
     """Adds `shard_id`: rows, ordered by source, fill a shard until it has `shard_steps` steps."""
-    shards: list[list[dict[str, object]]] = []
-    load = shard_steps
+    shards: list[list[PlanRow]] = []
+    load = shard_steps  # full: the first row opens a shard
     for row in rows:
         if load >= shard_steps:
             shards.append([])
             load = 0
         shards[-1].append(row)
         load += cast(int, row["num_steps"])
-    named: list[dict[str, object]] = []
+    named: list[PlanRow] = []
     for shard in shards:
-        shard_id = stable_id(*(row["gid"] for row in shard))[:16]
+        gids = [row["gid"] for row in shard]
+        shard_id = stable_id(*gids)[:16]
         named += [{**row, "shard_id": shard_id} for row in shard]
     return named
 
@@ -152,4 +161,5 @@ class PlanSize:
 
 def without_shards(plan: pa.Table, shards: Collection[str]) -> pa.Table:
     """The rows of a plan that are in none of these shards."""
-    return plan.filter(negate(is_in(plan["shard_id"], sorted(shards))))
+    inside = is_in(plan["shard_id"], sorted(shards))
+    return plan.filter(negate(inside))

@@ -48,15 +48,23 @@ from discl_ray.errors import DataError
 from discl_ray.plan.config import PAPER_QUANTILE, HardConfig
 from discl_ray.process.calls import advice
 
+Flags = NDArray[np.bool_]
+Ranks = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
 PREDICTIONS_FILE = "predictions.parquet"
 
+ROW_COLUMNS = ["sample_id", "label", "class_name", "split"]
+"""What a rule looks at of SAMPLES."""
 
-GUESSES = pa.schema([PREDICTIONS.field(name) for name in ("prob_true", "pred", "prob_pred")])
+GUESS_COLUMNS = ["prob_true", "pred", "prob_pred"]
 
+GUESSES = pa.schema([PREDICTIONS.field(name) for name in GUESS_COLUMNS])
+"""What a rule looks at of PREDICTIONS."""
 
 HARDNESS = pa.schema(
     [
-        *(SAMPLES.field(name) for name in ("sample_id", "label", "class_name", "split")),
+        *(SAMPLES.field(name) for name in ROW_COLUMNS),
         ("hard", pa.bool_()),
         ("suspect", pa.bool_()),  # the classifier is sure of another class
         ("rank", pa.int64()),  # 0 is the hardest
@@ -69,9 +77,10 @@ HARDNESS = pa.schema(
 class Verdicts(NamedTuple):
     """What a rule says of some rows, in their order; shape (rows,) each."""
 
-    hard: NDArray[np.bool_]
-    suspect: NDArray[np.bool_]
-    rank: NDArray[np.int64]
+    hard: Flags
+    suspect: Flags
+    """The classifier is sure of another class."""
+    rank: Ranks
     """0 is the hardest; a permutation."""
     guesses: pa.Table
     """GUESSES; null where the rule needs none."""
@@ -79,23 +88,36 @@ class Verdicts(NamedTuple):
 
 def class_counts(samples: pa.Table) -> dict[int, int]:
     """Training images by label."""
-    return counts(rows_where(samples, split="train")["label"])
+    train = rows_where(samples, split="train")
+    return counts(train["label"])
 
 
 def by_class_count(rows: pa.Table, config: HardConfig, _predictions: pa.Table | None) -> Verdicts:
     """Hard are the images of classes with fewer than `below` training images."""
     label = rows["label"].to_numpy()
-    size = np.zeros(int(label.max(initial=0)) + 1, np.int64)
+    highest = int(label.max(initial=0))
+    size = np.zeros(highest + 1, np.int64)
     for c, count in class_counts(rows).items():
         size[c] = count
-    images = size[label]
-    blank = {name: pa.nulls(len(label), GUESSES.field(name).type) for name in GUESSES.names}
+    images = size[label]  # training images of each row's class
+    # a class of val images alone has none: nothing would be trained on its spectra
+    few = (images > 0) & (images < config.below)
+    order = np.argsort(images, kind="stable")
     return Verdicts(
-        hard=(images > 0) & (images < config.below) & ~_excluded(rows, config),
+        hard=few & ~_excluded(rows, config),
         suspect=np.zeros(len(label), bool),
-        rank=_rank(np.argsort(images, kind="stable")),
-        guesses=pa.table(blank),
+        rank=_rank(order),
+        guesses=_no_guesses(len(label)),
     )
+
+
+def _no_guesses(rows: int) -> pa.Table:
+    """GUESSES of nulls."""
+    columns: list[pa.Array] = []
+    for field in GUESSES:
+        nulls = pa.nulls(rows, field.type)
+        columns.append(nulls)
+    return pa.table(columns, schema=GUESSES)
 
 
 def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | None) -> Verdicts:
@@ -113,26 +135,37 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
     guesses = _guesses(rows, predictions)
     prob_true = _floats(guesses["prob_true"])
     prob_pred = _floats(guesses["prob_pred"])
-    wrong = as_numpy(fill_null(not_equal(guesses["pred"], rows["label"]), False))
+    other = not_equal(guesses["pred"], rows["label"])
+    wrong = as_numpy(fill_null(other, False))
     wanted = ~_excluded(rows, config)
     # PREDICTIONS are float32, and so are the numbers they are compared with
-    suspect = wrong & wanted & (prob_pred >= np.float32(config.suspect_above))
-    usable = wanted & ~np.isnan(prob_true) & (~suspect | config.include_suspects)
-    keys = pa.table({"prob_true": guesses["prob_true"], "sample_id": rows["sample_id"]})
-    order = sort_indices(keys, ("prob_true", "ascending"), ("sample_id", "ascending")).to_numpy()
+    sure = prob_pred >= np.float32(config.suspect_above)
+    suspect = wrong & wanted & sure
+    usable = wanted & ~np.isnan(prob_true)
+    if not config.include_suspects:
+        usable &= ~suspect
+    order = _by_probability(rows, guesses)
     hard = _least_likely(rows, prob_true, usable, order, config)
-    return Verdicts(hard=hard, suspect=suspect, rank=_rank(order), guesses=guesses)
+    return Verdicts(hard, suspect, _rank(order), guesses)
+
+
+def _by_probability(rows: pa.Table, guesses: pa.Table) -> NDArray[np.uint64]:
+    """The rows, those first whose own class is least likely, and those without a prediction last.
+
+    Shape (rows,).
+    """
+    keys = rows.select(["sample_id"])
+    keys = keys.append_column("prob_true", guesses["prob_true"])
+    least_likely = ("prob_true", "ascending")
+    by_id = ("sample_id", "ascending")
+    return sort_indices(keys, least_likely, by_id).to_numpy()
 
 
 def _least_likely(
-    rows: pa.Table,
-    prob_true: NDArray[np.float32],
-    usable: NDArray[np.bool_],
-    order: NDArray[np.uint64],
-    config: HardConfig,
-) -> NDArray[np.bool_]:
+    rows: pa.Table, prob_true: Floats, usable: Flags, order: NDArray[np.uint64], config: HardConfig
+) -> Flags:
     """The usable rows below the configured cut, by the order of `prob_true`; shape (rows,)."""
-    train = as_numpy(equal(rows["split"], "train"))
+    train = _is_train(rows)
     pool = order[(usable & train)[order]]
     if not len(pool):
         raise DataError(
@@ -140,23 +173,26 @@ def _least_likely(
             f"without a prediction; to see them, {advice('identify')}"
         )
     if config.threshold is not None:
-        return usable & (prob_true < np.float32(config.threshold))
+        below = prob_true < np.float32(config.threshold)
+        return usable & below
     quantile = config.quantile or PAPER_QUANTILE
-    chosen = pool[: config.top_n or max(1, round(quantile * len(pool)))]
-    hard = usable & ~train & (prob_true <= prob_true[chosen[-1]])
+    share = round(quantile * len(pool))
+    share = max(1, share)
+    chosen = pool[: config.top_n or share]
+    cut = prob_true[chosen[-1]]
+    hard = usable & ~train & (prob_true <= cut)
     hard[chosen] = True  # of ties at the cut, no more than asked for
     return hard
 
 
-def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
+def _floats(column: pa.ChunkedArray) -> Floats:
     """The numbers of a column, shape (rows,); NaN where it is null."""
     return column.to_numpy(zero_copy_only=False)
 
 
-RULES: dict[str, Callable[[pa.Table, HardConfig, pa.Table | None], Verdicts]] = {
-    "class_count": by_class_count,
-    "confidence": by_confidence,
-}
+Rule = Callable[[pa.Table, HardConfig, pa.Table | None], Verdicts]
+
+RULES: dict[str, Rule] = {"class_count": by_class_count, "confidence": by_confidence}
 """Rules for hardness: (SAMPLES rows of train and val, config, PREDICTIONS of the same) ->
 Verdicts."""
 
@@ -169,17 +205,19 @@ def hardness(
     Raises DataError if a rule lacks its predictions, or a class to exclude is not there.
     """
     _check_excluded(samples, config)
-    columns = ["sample_id", "label", "class_name", "split"]
-    rows = samples.select(columns).filter(_usable_split(samples))
-    found = RULES[config.rule](rows, config, predictions)
+    usable = _usable_split(samples)
+    rows = samples.select(ROW_COLUMNS).filter(usable)
+    rule = RULES[config.rule]
+    found = rule(rows, config, predictions)
     arrays: list[Any] = [
-        *(rows[name] for name in columns),
+        *rows.columns,
         found.hard,
         found.suspect,
         found.rank,
         *found.guesses.columns,
     ]
-    return pa.table(arrays, names=HARDNESS.names).cast(HARDNESS)
+    judged = pa.table(arrays, names=HARDNESS.names)
+    return judged.cast(HARDNESS)
 
 
 def hard_samples(
@@ -193,33 +231,48 @@ def hard_samples(
     """
     judged = hardness(samples, config, predictions)
     hard = as_numpy(judged["hard"])
-    train = as_numpy(equal(judged["split"], "train"))
+    train = _is_train(judged)
     if not (hard & train).any():
         raise DataError(_nothing_hard(judged, config))
+    probes = _hardest_of_each_class(judged, hard & ~train, config.probe_sources)
+    keep = hard & train
+    keep[probes] = True
+    rows = samples.filter(_usable_split(samples))
+    return rows.filter(pa.array(keep))
+
+
+def _hardest_of_each_class(judged: pa.Table, among: Flags, count: int) -> Ranks:
+    """Positions in HARDNESS of the `count` hardest rows of each class."""
     label = judged["label"].to_numpy()
     rank = judged["rank"].to_numpy()
-    probes = np.flatnonzero(hard & ~train)
-    probes = probes[np.lexsort((rank[probes], label[probes]))]
-    ordered = label[probes]
-    place = np.arange(len(probes)) - np.searchsorted(ordered, ordered)  # within its class
-    keep = hard & train
-    keep[probes[place < config.probe_sources]] = True
-    return samples.filter(_usable_split(samples)).filter(pa.array(keep))
+    rows = np.flatnonzero(among)
+    # by class, and by rank in a class: lexsort's last key is the first
+    order = np.lexsort((rank[rows], label[rows]))
+    rows = rows[order]
+    classes = label[rows]
+    first = np.searchsorted(classes, classes)  # where the class of each row begins
+    place = np.arange(len(rows)) - first
+    return rows[place < count]
 
 
 def describe_rule(judged: pa.Table, config: HardConfig) -> str:
     """The rule, its cut and what it left out, in words, from its HARDNESS."""
     train = rows_where(judged, split="train")
     left_out: list[str] = []
-    if excluded := np.count_nonzero(_excluded(train, config)):
-        left_out.append(f"{excluded} of {', '.join(config.exclude_classes)}")
+    excluded = np.count_nonzero(_excluded(train, config))
+    if excluded:
+        names = ", ".join(config.exclude_classes)
+        left_out.append(f"{excluded} of {names}")
     if config.rule == "class_count":
         rule = f"classes with fewer than hard.below = {config.below} training images"
     else:
         rule = _describe_confidence(train, config)
         left_out += _left_out(train, config)
-    note = f"; left out: {', '.join(left_out)}" if left_out else ""
-    return f"{config.rule} · {rule}{note}"
+    described = f"{config.rule} · {rule}"
+    if not left_out:
+        return described
+    reasons = ", ".join(left_out)
+    return f"{described}; left out: {reasons}"
 
 
 def _describe_confidence(train: pa.Table, config: HardConfig) -> str:
@@ -229,8 +282,11 @@ def _describe_confidence(train: pa.Table, config: HardConfig) -> str:
         cut = f"less than hard.threshold = {config.threshold}"
     elif config.top_n is not None:
         cut = f"the lowest hard.top_n = {config.top_n}"
-    highest = largest(rows_where(train, hard=True)["prob_true"])
-    reach = "none" if highest is None else f"up to {highest:.3g}"
+    hard = rows_where(train, hard=True)
+    highest = largest(hard["prob_true"])
+    reach = "none"
+    if highest is not None:
+        reach = f"up to {highest:.3g}"
     method = config.method.replace("_", "-")
     return f"probability of the own class by {method}, {cut}: {reach}"
 
@@ -272,36 +328,56 @@ def read_predictions(store: Store) -> pa.Table:
 
     Raises DataError if they are not there, or not complete.
     """
+    identify = advice("identify")
     if not store.exists(MANIFEST):
-        raise DataError(f"{store.base}: no predictions for these images; {advice('identify')}")
-    return store.read_table(PREDICTIONS_FILE, remedy=f"{advice('identify')}, which predicts again")
+        raise DataError(f"{store.base}: no predictions for these images; {identify}")
+    remedy = f"{identify}, which predicts again"
+    return store.read_table(PREDICTIONS_FILE, remedy=remedy)
+
+
+def _is_train(rows: pa.Table) -> Flags:
+    """Which rows are of the training split."""
+    train = equal(rows["split"], "train")
+    return as_numpy(train)
 
 
 def _usable_split(samples: pa.Table) -> Mask:
+    """Which rows may be sources: not those of the test split."""
     return is_in(samples["split"], ["train", "val"])
 
 
-def _rank(order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _rank(order: NDArray[np.integer]) -> Ranks:
     """From the rows, hardest first, to each row's place."""
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
+    count = len(order)
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count)
     return rank
 
 
-def _excluded(rows: pa.Table, config: HardConfig) -> NDArray[np.bool_]:
-    return as_numpy(is_in(rows["class_name"], config.excluded))
+def _excluded(rows: pa.Table, config: HardConfig) -> Flags:
+    """Which rows are of a class that never gets a spectrum."""
+    excluded = is_in(rows["class_name"], config.excluded)
+    return as_numpy(excluded)
 
 
 def _check_excluded(samples: pa.Table, config: HardConfig) -> None:
     """Raises DataError for an excluded class that no image is of."""
-    classes = samples["class_name"].unique().to_pylist()
+    names = samples["class_name"].unique()
+    classes = sorted(names.to_pylist())
     for name in config.excluded:
         if name in classes:
             continue
-        near = difflib.get_close_matches(name, classes, n=1)
-        some = ", ".join(sorted(classes)[:5])
-        hint = f"did you mean '{near[0]}'?" if near else f"classes are {some}, …"
+        hint = _nearest(name, classes)
         raise DataError(f"hard.exclude_classes = '{name}': no image is of this class; {hint}")
+
+
+def _nearest(name: str, classes: Sequence[str]) -> str:
+    """The class that an unknown name may mean, or what classes there are."""
+    near = difflib.get_close_matches(name, classes, n=1)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    some = ", ".join(classes[:5])
+    return f"classes are {some}, …"
 
 
 def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
@@ -311,24 +387,35 @@ def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
     numbers that are not probabilities.
     """
     again = advice("identify")
-    place = places_in(rows["sample_id"], predictions["sample_id"].combine_chunks())
-    if place.null_count:
-        missing = rows.filter(is_null(place))["sample_id"][0].as_py()
+    predicted = predictions["sample_id"].combine_chunks()
+    place = places_in(rows["sample_id"], predicted)
+    count = place.null_count
+    if count:
+        first = _first(rows, is_null(place))
+        sample_id = first["sample_id"]
         raise DataError(
-            f"{place.null_count} of {rows.num_rows} images have no prediction, e.g. {missing}; "
-            f"{again}"
+            f"{count} of {rows.num_rows} images have no prediction, e.g. {sample_id}; {again}"
         )
     found = predictions.take(place)
-    other = fill_null(not_equal(found["label"], rows["label"]), True)
-    if any_true(other):
-        first = rows.filter(other).select(["sample_id", "label"]).to_pylist()[0]
+    other = not_equal(found["label"], rows["label"])
+    relabelled = fill_null(other, True)
+    if any_true(relabelled):
+        first = _first(rows, relabelled)
+        sample_id = first["sample_id"]
+        label = first["label"]
         raise DataError(
-            f"the predictions are for other classes: {first['sample_id']} has label "
-            f"{first['label']} now; {again}"
+            f"the predictions are for other classes: {sample_id} has label {label} now; {again}"
         )
     for name in ("prob_true", "prob_pred"):
         _check_probabilities(found, name)
     return found.select(GUESSES.names)
+
+
+def _first(rows: pa.Table, mask: Mask) -> dict[str, Any]:
+    """The first row that a mask holds."""
+    chosen = rows.filter(mask)
+    first = chosen.slice(0, 1)
+    return first.to_pylist()[0]
 
 
 def _check_probabilities(predictions: pa.Table, name: str) -> None:
@@ -336,11 +423,12 @@ def _check_probabilities(predictions: pa.Table, name: str) -> None:
     inside = between(predictions[name], 0, 1)
     if all_true(inside):
         return
-    outside = predictions.filter(negate(inside)).select(["sample_id", name])
-    first = outside.to_pylist()[0]
+    first = _first(predictions, negate(inside))
+    sample_id = first["sample_id"]
+    identify = advice("identify")
     raise DataError(
-        f"{first['sample_id']}: {name} = {first[name]} is no probability; delete the predictions' "
-        f"folder and {advice('identify')}"
+        f"{sample_id}: {name} = {first[name]} is no probability; delete the predictions' "
+        f"folder and {identify}"
     )
 
 
@@ -354,8 +442,9 @@ def _nothing_hard(judged: pa.Table, config: HardConfig) -> str:
             f"hard.threshold = {config.threshold:g}: no training image has a lower probability of "
             f"its class (the lowest is {lowest:.3g}); raise hard.threshold, {otherwise}"
         )
-    included = train.filter(pa.array(~_excluded(train, config)))
-    fewest = min(class_counts(included).values(), default=0)
+    included = pa.array(~_excluded(train, config))
+    images = class_counts(train.filter(included))
+    fewest = min(images.values(), default=0)
     return (
         f"hard.below = {config.below}: no class has fewer training images (the smallest has "
         f"{fewest}); raise hard.below, {otherwise}"

@@ -35,14 +35,20 @@ PARTS = ("any", "classes")
 """What a file of scene descriptions may hold."""
 
 
+Texts = tuple[str, ...]
+
+Content = dict[str, Any]
+"""A mapping of a YAML or JSON file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
     """The prompts of all classes: a checked configuration and its scene descriptions."""
 
     config: PromptConfig
-    general: tuple[str, ...] = ()
+    general: Texts = ()
     """Scene descriptions of every class; none: `config.generation`."""
-    by_class: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    by_class: Mapping[str, Texts] = field(default_factory=dict)
     """Class name -> its own scene descriptions."""
 
     @property
@@ -50,12 +56,16 @@ class Prompts:
         """Hash of the scene descriptions; empty if there are none."""
         if not self.general and not self.by_class:
             return ""
-        return stable_id(self.general, dict(self.by_class))
+        by_class = dict(self.by_class)
+        return stable_id(self.general, by_class)
 
     def generation(self, class_name: str, replica: int) -> str:
         """The generator's prompt for one replica of a class."""
-        templates = self.by_class.get(class_name) or self.general or self.config.generation
-        return templates[replica % len(templates)].format(name=class_name)
+        own = self.by_class.get(class_name)
+        templates = own or self.general or self.config.generation
+        # replicas take the templates in turn
+        template = templates[replica % len(templates)]
+        return template.format(name=class_name)
 
     def filter(self, class_name: str) -> str:
         """The prompt the scorer compares with."""
@@ -66,9 +76,14 @@ class Prompts:
         check_names(class_names, force=self.config.force)
         known = set(class_names)
         unknown = [name for name in self.by_class if name not in known]
-        if unknown:
-            shown = [f"classes.{_nearest(name, class_names)}" for name in unknown[:SHOWN_CLASSES]]
-            raise ConfigError(_report(f"{self.config.scenes}", shown, len(unknown)))
+        if not unknown:
+            return
+        problems: list[str] = []
+        for name in unknown[:SHOWN_CLASSES]:
+            nearest = _nearest(name, class_names)
+            problems.append(f"classes.{nearest}")
+        file = str(self.config.scenes)
+        raise ConfigError(_report(file, problems, len(unknown)))
 
 
 def load_prompts(config: PromptConfig) -> Prompts:
@@ -81,14 +96,16 @@ def load_prompts(config: PromptConfig) -> Prompts:
         return Prompts(config=config)
     value = _read(config.scenes)
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"prompts.scenes = '{config.scenes}': a mapping with {' or '.join(PARTS)} is needed"
-        )
+        parts = " or ".join(PARTS)
+        key = f"prompts.scenes = '{config.scenes}'"
+        raise ConfigError(f"{key}: a mapping with {parts} is needed")
     problems = list(_problems(value))
     if problems:
-        raise ConfigError(_report(config.scenes, problems[:SHOWN_PROBLEMS], len(problems)))
-    by_class: dict[str, tuple[str, ...]] = {}
-    for name, texts in value.get("classes", {}).items():
+        shown = problems[:SHOWN_PROBLEMS]
+        raise ConfigError(_report(config.scenes, shown, len(problems)))
+    by_class: dict[str, Texts] = {}
+    classes = value.get("classes", {})
+    for name, texts in classes.items():
         by_class[name] = _folded_all(texts)
     general = _folded_all(value.get("any", ()))
     return Prompts(config=config, general=general, by_class=by_class)
@@ -98,18 +115,25 @@ def check_names(class_names: Iterable[str], *, force: bool) -> None:
     """Raises ConfigError for names that cannot be in a prompt; `force` accepts code-like names."""
     names = list(class_names)
     remedy = "give data.names=FILE.csv with the header `class,name` and a line for each"
-    broken = [name for name in names if not name.strip() or has_control(name)]
+    broken = list(filter(_is_broken, names))
     if broken:
+        shown = _some(broken)
         raise ConfigError(
-            f"class names that are empty or hold a control character: {_some(broken)}; {remedy}, "
+            f"class names that are empty or hold a control character: {shown}; {remedy}, "
             "or rename them"
         )
-    codes = [name for name in names if code_like(name)]
+    codes = list(filter(code_like, names))
     if codes and not force:
+        shown = _some(codes)
         raise ConfigError(
-            f"class names that read like codes, which no text encoder knows: {_some(codes)}; "
+            f"class names that read like codes, which no text encoder knows: {shown}; "
             f"{remedy}, or prompts.force=true"
         )
+
+
+def _is_broken(name: str) -> bool:
+    """Whether a class name cannot be in a prompt at all."""
+    return not name.strip() or has_control(name)
 
 
 def _folded(text: str) -> str:
@@ -117,24 +141,28 @@ def _folded(text: str) -> str:
     return " ".join(text.split())
 
 
-def _folded_all(texts: Iterable[str]) -> tuple[str, ...]:
+def _folded_all(texts: Iterable[str]) -> Texts:
+    """Texts, each on one line."""
     return tuple(map(_folded, texts))
 
 
 class _Loader(yaml.BaseLoader):
     """Every scalar is text (`no` and `17` may be classes), and a duplicate key is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        return _unique(self.construct_pairs(node, deep=True))
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Content:
+        # deep at once: a mapping inside is complete when its keys are looked at
+        pairs = self.construct_pairs(node, deep=True)
+        return _unique(pairs)
 
 
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+def _unique(pairs: Iterable[tuple[Any, Any]]) -> Content:
     """The mapping of a file, its keys normalised as class names are."""
-    found: dict[Any, Any] = {}
+    found: Content = {}
     for key, value in pairs:
         if not isinstance(key, str):
             raise ValueError(f"key {key!r}: text is needed")
-        if (name := same_name(key)) in found:
+        name = same_name(key)
+        if name in found:
             raise ValueError(f"key {key!r} stands twice")
         found[name] = value
     return found
@@ -143,28 +171,30 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 def _read(name: str) -> Any:
     """The content of a YAML or JSON file."""
     path = presets.find(name)
+    key = f"prompts.scenes = '{name}'"
     try:
         check_regular(path)
+        # some editors on Windows begin a file with a byte order mark
         text = path.read_text(encoding="utf-8-sig")
         if name.lower().endswith(".json"):
             return json.loads(text, object_pairs_hook=_unique)
         return yaml.load(text, Loader=_Loader)
     except FileNotFoundError as error:
-        raise ConfigError(f"prompts.scenes = '{name}': no such file in {Path.cwd()}") from error
+        folder = Path.cwd()
+        raise ConfigError(f"{key}: no such file in {folder}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"prompts.scenes = '{name}': cannot be read: {reason}") from error
+        raise ConfigError(f"{key}: cannot be read: {reason}") from error
 
 
 def _problems(value: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a file of scene descriptions, a sentence each."""
     for key in value:
         if key not in PARTS:
-            near = difflib.get_close_matches(key, PARTS, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            yield f"{key}: unknown key; {hint}allowed: {', '.join(PARTS)}"
+            yield _unknown_key(key)
     if not set(value) & set(PARTS):
-        yield f"no scene descriptions; give {' or '.join(PARTS)}"
+        parts = " or ".join(PARTS)
+        yield f"no scene descriptions; give {parts}"
     if "any" in value:
         yield from _list_problems("any", value["any"], general=True)
     if "classes" not in value:
@@ -177,25 +207,44 @@ def _problems(value: Mapping[str, Any]) -> Iterator[str]:
         yield from _list_problems(f"classes.{name}", texts, general=False)
 
 
+def _unknown_key(key: str) -> str:
+    """A key that is none of PARTS, and the one that may be meant."""
+    allowed = ", ".join(PARTS)
+    near = difflib.get_close_matches(key, PARTS, n=1)
+    hint = ""
+    if near:
+        hint = f"did you mean '{near[0]}'? "
+    return f"{key}: unknown key; {hint}allowed: {allowed}"
+
+
 def _list_problems(key: str, texts: Any, *, general: bool) -> Iterator[str]:
+    """What is wrong with the value of a key that holds scene descriptions."""
     if not isinstance(texts, list) or not texts:
         yield f"{key}: a list with at least one description is needed"
         return
     for i, text in enumerate(texts):
+        where = f"{key}[{i}]"
         if not isinstance(text, str):
-            yield f"{key}[{i}] = {str(text)[:60]}: text is needed"
-        elif problem := _text_problem(_folded(text), general=general):
-            yield f"{key}[{i}] = {problem}"
+            shown = str(text)[:60]
+            yield f"{where} = {shown}: text is needed"
+            continue
+        problem = _text_problem(_folded(text), general=general)
+        if problem:
+            yield f"{where} = {problem}"
 
 
 def _text_problem(text: str, *, general: bool) -> str | None:
     """A scene description and its broken rule; None if it has none."""
-    if rule := broken_rule(text):
-        return f"{text[:60]!r}: {rule}"
-    if len(text) > LONGEST:
-        return f"'{text[:40]}…': {len(text)} characters, at most {LONGEST} are allowed"
+    shown = text[:60]
+    rule = broken_rule(text)
+    if rule:
+        return f"{shown!r}: {rule}"
+    length = len(text)
+    if length > LONGEST:
+        begin = text[:40]
+        return f"'{begin}…': {length} characters, at most {LONGEST} are allowed"
     if general and not placeholders(text):
-        return f"'{text[:60]}': needs {{name}}, because it is for every class"
+        return f"'{shown}': needs {{name}}, because it is for every class"
     return None
 
 
@@ -204,21 +253,28 @@ def _nearest(name: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3)
     problem = f"{name}: no such class in the data set"
     if near:
-        return f"{problem}; did you mean {' or '.join(map(repr, near))}?"
-    return f"{problem}; classes are {_some(sorted(names))}"
+        meant = " or ".join(map(repr, near))
+        return f"{problem}; did you mean {meant}?"
+    some = _some(sorted(names))
+    return f"{problem}; classes are {some}"
 
 
 def _some(names: Collection[str]) -> str:
     """The first of some names, and how many more there are."""
-    shown = ", ".join(map(repr, list(names)[:SHOWN_CLASSES]))
+    first = list(names)[:SHOWN_CLASSES]
+    shown = ", ".join(map(repr, first))
     more = len(names) - SHOWN_CLASSES
-    return f"{shown} and {more} more" if more > 0 else shown
+    if more <= 0:
+        return shown
+    return f"{shown} and {more} more"
 
 
 def _report(file: str, problems: list[str], total: int) -> str:
     """The first of `total` problems of a file, a line each."""
     count = "1 problem" if total == 1 else f"{total} problems"
-    lines = [f"prompts.scenes = '{file}': {count}", *(f"  {problem}" for problem in problems)]
-    if total > len(problems):
-        lines.append(f"  and {total - len(problems)} more")
+    lines = [f"prompts.scenes = '{file}': {count}"]
+    lines += [f"  {problem}" for problem in problems]
+    more = total - len(problems)
+    if more:
+        lines.append(f"  and {more} more")
     return "\n".join(lines)

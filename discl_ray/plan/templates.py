@@ -5,6 +5,9 @@ from __future__ import annotations
 import string
 import unicodedata
 
+CONTROL = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, surrogates, and breaks of lines and paragraphs."""
+
 LONGEST = 400
 """Characters of a scene description: several times what the 77 tokens of a CLIP text encoder
 hold."""
@@ -30,9 +33,15 @@ def broken_rule(template: str) -> str | None:
 
 def placeholders(template: str) -> list[tuple[str | None, ...]]:
     """(name, format, conversion) of each placeholder; raises ValueError."""
-    return [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+    found: list[tuple[str | None, ...]] = []
+    for _, *placeholder in string.Formatter().parse(template):
+        # the text after the last placeholder has none
+        if placeholder[0] is not None:
+            found.append(tuple(placeholder))
+    return found
 
 
 def has_control(text: str) -> bool:
     """Whether text holds control characters, line breaks, or surrogates, which no file can hold."""
-    return any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
+    categories = map(unicodedata.category, text)
+    return any(category in CONTROL for category in categories)

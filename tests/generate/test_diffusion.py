@@ -10,8 +10,9 @@ from diffusers import DDIMScheduler
 from discl_ray.core.lam import num_denoising_steps
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import load_model
-from discl_ray.generate.engine import Engine, Row
+from discl_ray.generate.engine import Engine
 from discl_ray.generate.model_folder import check_generator, scheduler_config, stored_scheduler
+from discl_ray.generate.rows import Row
 from discl_ray.generate.samplers import SAMPLERS
 from tests.generate.families import FAMILIES, STOCK, make_folder, stock_pipeline
 

@@ -13,8 +13,9 @@ from discl_ray.embedded import GENERATOR
 from discl_ray.embedded.digits import NAMES, render, scans_of
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import load_model
-from discl_ray.generate.engine import Engine, LRUCache, Row
+from discl_ray.generate.engine import Engine
 from discl_ray.generate.model_folder import scheduler_config
+from discl_ray.generate.rows import Row
 from discl_ray.generate.samplers import ddim
 
 T, SCALE = 30, 4.0
@@ -252,18 +253,6 @@ def test_images_do_not_depend_on_what_the_caches_hold(model, rows):
     small = images(engine, rows[3:7])
     for gid, pixels in images(engine_of(model), rows[3:7]).items():
         np.testing.assert_array_equal(pixels, small[gid])
-
-
-def test_a_cache_keeps_the_results_used_last_and_makes_the_others_again():
-    cache = LRUCache[str, int](2)
-    made: list[str] = []
-
-    def get(key):
-        return cache.get(key, lambda: made.append(key) or len(made))
-
-    assert [get(key) for key in "abaca"] == [1, 2, 1, 3, 1]
-    assert get("b") == 4
-    assert made == ["a", "b", "c", "b"]
 
 
 class Short(Toy):
