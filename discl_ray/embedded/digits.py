@@ -77,11 +77,17 @@ def scans() -> tuple[Scan, ...]:
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()  # its annotation is a union of all it can return
-    blocks = np.searchsorted(BLOCK_STARTS, np.arange(len(data.target)), side="right") - 1
+    indices = np.arange(len(data.target))
+    blocks = np.searchsorted(BLOCK_STARTS, indices, side="right") - 1
     found: list[Scan] = []
-    for index, (image, label) in enumerate(zip(data.images, data.target, strict=True)):
-        block = int(blocks[index])
-        found.append(Scan(index=index, block=block, label=int(label), pixels=image / 16.0))
+    for index in indices.tolist():
+        scan = Scan(
+            index=index,
+            block=int(blocks[index]),
+            label=int(data.target[index]),
+            pixels=data.images[index] / 16.0,  # 16 grey levels
+        )
+        found.append(scan)
     return tuple(found)
 
 
@@ -97,22 +103,40 @@ def stroke(
 
     `wobble` scales the spread of rotation, size, shear and shift; 0 places every scan alike.
     """
-    angle = np.deg2rad(rng.uniform(-14, 14) * wobble)
+    # the order of the draws is part of every image's identity
+    degrees = rng.uniform(-14, 14) * wobble
     shear = rng.uniform(-0.15, 0.15) * wobble
-    zoom = np.exp(rng.uniform(-0.14, 0.10, size=2) * wobble)
+    log_zoom = rng.uniform(-0.14, 0.10, size=2) * wobble
     shift = rng.uniform(-0.45, 0.45, size=2) * wobble
-    cosine, sine = np.cos(angle), np.sin(angle)
-    rotation = np.array([[cosine, -sine], [sine, cosine]])
-    inverse = rotation @ np.array([[1.0, shear], [0.0, 1.0]]) / zoom
+    inverse = _rotation(degrees) @ _shear(shear) / np.exp(log_zoom)
+    source = inverse @ _canvas_grid() + shift[:, None]
+    # from coordinates around the middle to the scan's own, whose middle is at 3.5
+    ink = ndimage.map_coordinates(pixels, source + 3.5, order=3, mode="constant")
+    threshold = rng.uniform(0.34, 0.52)
+    sharpness = rng.uniform(8.0, 16.0)
+    excess = ink.reshape(SIDE, SIDE) - threshold
+    return 1.0 / (1.0 + np.exp(-excess * sharpness))
+
+
+def _rotation(degrees: float) -> NDArray[np.float64]:
+    """A matrix that turns (row, column), shape (2, 2)."""
+    angle = np.deg2rad(degrees)
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
+    return np.array([[cosine, -sine], [sine, cosine]])
+
+
+def _shear(amount: float) -> NDArray[np.float64]:
+    """A matrix that moves each row by a share of its column, shape (2, 2)."""
+    return np.array([[1.0, amount], [0.0, 1.0]])
+
+
+def _canvas_grid() -> NDArray[np.float64]:
+    """The canvas's pixels in pixels of a scan around its middle, shape (2, SIDE * SIDE)."""
     # the 8-pixel scan with a margin of one pixel on each side
     axis = (np.arange(SIDE) + 0.5) / SIDE * 10.0 - 5.0
     rows_and_columns = np.meshgrid(axis, axis, indexing="ij")
-    grid = np.stack(rows_and_columns).reshape(2, -1)
-    source = inverse @ grid + shift[:, None] + 3.5
-    ink = ndimage.map_coordinates(pixels, source, order=3, mode="constant")
-    threshold = rng.uniform(0.34, 0.52)
-    sharpness = rng.uniform(8.0, 16.0)
-    return 1.0 / (1.0 + np.exp(-(ink.reshape(SIDE, SIDE) - threshold) * sharpness))
+    return np.stack(rows_and_columns).reshape(2, -1)
 
 
 def _smooth_noise(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
@@ -129,7 +153,9 @@ def ramp(rng: np.random.Generator) -> NDArray[np.float64]:
     """A linear ramp from -1 to 1 in a random direction, shape (SIDE, SIDE)."""
     direction = rng.uniform(0, 2 * np.pi)
     axis = np.linspace(-1, 1, SIDE)
-    return np.cos(direction) * axis[:, None] + np.sin(direction) * axis[None, :]
+    down = np.cos(direction) * axis
+    across = np.sin(direction) * axis
+    return down[:, None] + across[None, :]
 
 
 def _texture(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -143,17 +169,22 @@ def _texture(rng: np.random.Generator) -> NDArray[np.float64]:
     if kind == 1:
         return ramp(rng)
     if kind == 2:
-        return np.sign(np.sin(ramp(rng) * rng.uniform(6, 14)))
+        phase = ramp(rng) * rng.uniform(6, 14)
+        return np.sign(np.sin(phase))
     if kind == 3:
         checks = rng.choice([-1.0, 1.0], size=(4, 4))
-        return checks.repeat(SIDE // 4, axis=0).repeat(SIDE // 4, axis=1)
-    return _smooth_noise(rng, int(rng.integers(3, 9)))
+        side = SIDE // 4
+        rows = checks.repeat(side, axis=0)
+        return rows.repeat(side, axis=1)
+    cells = int(rng.integers(3, 9))
+    return _smooth_noise(rng, cells)
 
 
 def finish(image: NDArray[np.float64], rng: np.random.Generator, noise: float) -> Image:
     """An image in [0, 1] as uint8, with noise of a standard deviation added."""
     noisy = image + rng.standard_normal(image.shape) * noise
-    return (np.clip(noisy, 0, 1) * 255).round().astype(np.uint8)
+    levels = np.clip(noisy, 0, 1) * 255
+    return levels.round().astype(np.uint8)
 
 
 class Shown(NamedTuple):
@@ -168,23 +199,36 @@ def web_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
     """A scan's ink, shape (8, 8), in one of the web's many looks."""
     names = list(PALETTE)
     while True:  # until ink and ground can be told apart
-        ink_name, ground_name = (names[i] for i in rng.choice(len(names), size=2, replace=False))
+        first, second = rng.choice(len(names), size=2, replace=False)
+        ink_name = names[first]
+        ground_name = names[second]
         ink = _tinted(ink_name, rng)
         ground = _tinted(ground_name, rng)
         if np.linalg.norm(ink - ground) > 0.45:
             break
+    # the order of the draws is part of every image's identity
     mask = stroke(pixels, rng)[..., None]
     texture = _texture(rng)[..., None] * rng.uniform(0.0, 0.16)
     background = ground + texture * rng.uniform(0.5, 1.0, 3)
-    foreground = ink + _texture(rng)[..., None] * rng.uniform(0.0, 0.08)
-    image = background * (1 - mask) + foreground * mask
+    grain = _texture(rng)[..., None] * rng.uniform(0.0, 0.08)
+    foreground = ink + grain
+    image = blend(background, foreground, mask)
+    noise = rng.uniform(0.0, 0.05)
     words = {"ink": ink_name, "ground": ground_name}
-    return Shown(finish(image, rng, noise=rng.uniform(0.0, 0.05)), words)
+    return Shown(finish(image, rng, noise), words)
+
+
+def blend(
+    below: NDArray[np.float64], above: NDArray[np.float64], opacity: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What is seen of two layers if the upper one has an opacity in [0, 1]; shapes broadcast."""
+    return below * (1 - opacity) + above * opacity
 
 
 def _tinted(name: str, rng: np.random.Generator) -> NDArray[np.float64]:
     """A colour of the PALETTE, slightly changed."""
-    return np.clip(np.array(PALETTE[name]) + rng.normal(0, 0.05, 3), 0, 1)
+    colour = np.array(PALETTE[name]) + rng.normal(0, 0.05, 3)
+    return np.clip(colour, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,13 +252,15 @@ SEPIA = Paper(faintness=(0.70, 0.95), slope=(0.03, 0.12), clouds=0.03, blur=0.4,
 
 
 def _on_paper(pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper) -> Shown:
+    """A scan's ink, shape (8, 8), on paper."""
     paper = np.array([0.72, 0.55, 0.32]) + rng.normal(0, 0.02, 3)
     brown = np.array([0.42, 0.27, 0.14]) + rng.normal(0, 0.02, 3)
     faintness = rng.uniform(*how.faintness)
     mask = stroke(pixels, rng)[..., None] * faintness
     slope = ramp(rng) * rng.uniform(*how.slope)
-    light = 1.0 + slope + _smooth_noise(rng, 4) * how.clouds
-    image = (paper * (1 - mask) + brown * mask) * light[..., None]
+    clouds = _smooth_noise(rng, 4) * how.clouds
+    light = 1.0 + slope + clouds
+    image = blend(paper, brown, mask) * light[..., None]
     blurred = ndimage.gaussian_filter(image, sigma=(how.blur, how.blur, 0))
     return Shown(finish(blurred, rng, noise=how.noise), {})
 
@@ -273,20 +319,25 @@ def web_images(count: int, seed: int) -> WebImages:
     """`count` scans of the web's writers, drawn by WEB_PROFILE, each in a look of its own."""
     pool = scans_of(WEB_BLOCKS)
     rng = np.random.default_rng([seed, 0])
-    per_class = np.bincount([scan.label for scan in pool], minlength=10)
-    weights = np.array([WEB_PROFILE[scan.label] / per_class[scan.label] for scan in pool])
+    labels = np.array([scan.label for scan in pool])
+    per_class = np.bincount(labels, minlength=10)
+    weight_of_class = np.array(WEB_PROFILE) / per_class
+    weights = weight_of_class[labels]
     picks = rng.choice(len(pool), size=count, p=weights / weights.sum())
     shown: list[Shown] = []
     for number, pick in enumerate(picks):
+        scan = pool[pick]
         rng_of_image = np.random.default_rng([seed, 1, number])
-        shown.append(web_look(pool[pick].pixels, rng_of_image))
+        shown.append(web_look(scan.pixels, rng_of_image))
     return WebImages(
         images=np.stack([one.image for one in shown]),
-        labels=np.array([pool[pick].label for pick in picks]),
+        labels=labels[picks],
         words=[one.words for one in shown],
     )
 
 
 def caption(template: int, label: int, words: dict[str, str]) -> str:
     """The caption of template number `template` for a digit and the words true of its look."""
-    return CAPTIONS[template][0].format(name=NAMES[label], **words)
+    text, _ = CAPTIONS[template]
+    name = NAMES[label]
+    return text.format(name=name, **words)

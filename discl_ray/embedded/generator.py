@@ -122,9 +122,11 @@ def train_vae(
     Sets `scaling_factor` so that latents have unit variance.
     """
     torch.manual_seed(seed)
-    vae, images = new_vae(), as_tensor(web.images)
+    vae = new_vae()
+    images = as_tensor(web.images)
 
     def loss_of(generator: torch.Generator) -> Tensor:
+        """Loss of a random batch."""
         x = images[torch.randint(len(images), (batch,), generator=generator)]
         posterior = vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -144,9 +146,11 @@ class Conditional(nn.Module):
 
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
-        self.unet, self.text_encoder = unet, text_encoder
+        self.unet = unet
+        self.text_encoder = text_encoder
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """The noise in `noisy`, as the UNet predicts it from the captions' tokens."""
         hidden = self.text_encoder(tokens).last_hidden_state
         return self.unet(noisy, timesteps, encoder_hidden_states=hidden).sample
 
@@ -179,6 +183,7 @@ def train_unet(
     mean, std = moments_of(vae, as_tensor(web.images))
 
     def loss_of(generator: torch.Generator) -> Tensor:
+        """Loss of a random batch at random timesteps."""
         index = torch.randint(len(mean), (batch,), generator=generator)
         dropped = torch.rand(batch, generator=generator) < UNCONDITIONAL
         texts = draw_captions(web, index, generator)

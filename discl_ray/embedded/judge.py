@@ -20,22 +20,30 @@ from discl_ray.embedded.training_loop import Log, fit
 
 JUDGE = WEIGHTS / "judge.safetensors"
 
+WIDTHS_AND_STRIDES = ((24, 1), (32, 2), (64, 2), (96, 2))
+"""Output channels and stride of each convolution."""
+
 
 def new_judge() -> nn.Sequential:
     """Four strided convolutions with batch normalisation; 32x32x3 in, ten logits out."""
     layers: list[nn.Module] = []
     channels = 3
-    for out, stride in ((24, 1), (32, 2), (64, 2), (96, 2)):
+    for out, stride in WIDTHS_AND_STRIDES:
+        # without a bias: the normalisation's own would do the same
         layers.append(nn.Conv2d(channels, out, 3, stride, 1, bias=False))
         layers.append(nn.BatchNorm2d(out))
         layers.append(nn.ReLU())
         channels = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+    layers.append(nn.AdaptiveAvgPool2d(1))
+    layers.append(nn.Flatten())
+    layers.append(nn.Linear(channels, 10))
+    return nn.Sequential(*layers)
 
 
 def _standard(images: np.ndarray) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), each image with zero mean and unit variance."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    channels_first = torch.from_numpy(images).permute(0, 3, 1, 2)
+    x = channels_first.float()
     mean = x.mean((1, 2, 3), keepdim=True)
     std = x.std((1, 2, 3), keepdim=True)
     return (x - mean) / (std + 1e-3)
@@ -47,11 +55,14 @@ def train_judge(
     """Trains a judge by cross-entropy on web images."""
     torch.manual_seed(seed)
     judge = new_judge()
-    images, labels = _standard(web.images), torch.from_numpy(web.labels)
+    images = _standard(web.images)
+    labels = torch.from_numpy(web.labels)
 
     def loss_of(generator: torch.Generator) -> Tensor:
+        """Loss of a random batch."""
         index = torch.randint(len(images), (batch,), generator=generator)
-        return F.cross_entropy(judge(images[index]), labels[index])
+        logits = judge(images[index])
+        return F.cross_entropy(logits, labels[index])
 
     fit("judge", judge, loss_of, steps=steps, learning_rate=3e-3, seed=seed, work=work, log=log)
     return judge
@@ -60,13 +71,17 @@ def train_judge(
 def load_judge() -> nn.Sequential:
     """The committed judge, in eval mode."""
     judge = new_judge()
-    judge.load_state_dict(load_file(JUDGE))
+    weights = load_file(JUDGE)
+    judge.load_state_dict(weights)
     return judge.eval()
 
 
 @torch.no_grad()
 def read(judge: nn.Sequential, images: np.ndarray) -> np.ndarray:
     """The digit the judge sees in each of `images` (uint8, shape (N, 32, 32, 3)); shape (N,)."""
-    parts = np.array_split(images, max(1, len(images) // 256))
-    labels = [judge(_standard(part)).argmax(1) for part in parts]
+    parts = max(1, len(images) // 256)
+    labels: list[Tensor] = []
+    for part in np.array_split(images, parts):
+        logits = judge(_standard(part))
+        labels.append(logits.argmax(1))
     return torch.cat(labels).numpy()

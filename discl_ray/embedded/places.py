@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from discl_ray.embedded.digits import SIDE, Image, finish, ramp, stroke
+from discl_ray.embedded.digits import SIDE, Image, blend, finish, ramp, stroke
 
 PLACES = {"train": range(24), "val": range(24, 32), "test": range(32, 44)}
 """Numbers of the places: those that are trained at, and others that val and test add."""
@@ -29,7 +29,9 @@ class _Surroundings(NamedTuple):
     """What the ground of a place can look like."""
 
     grounds: tuple[Vector, ...]
+    """Colours."""
     grains: tuple[str, ...]
+    """Structures, by name."""
 
 
 _HOME = _Surroundings(
@@ -72,6 +74,7 @@ class _Hour(NamedTuple):
     """A time of day."""
 
     tint: Vector
+    """Factor by channel."""
     light: tuple[float, float]
     """Range of the brightness."""
 
@@ -119,27 +122,34 @@ def place(number: int) -> Place:
     more blurred and noisier. Raises ValueError for a number that PLACES does not have.
     """
     if not any(number in numbers for numbers in PLACES.values()):
-        raise ValueError(f"place {number}: there is none; places are 0 to {PLACES['test'][-1]}")
+        last = PLACES["test"][-1]
+        raise ValueError(f"place {number}: there is none; places are 0 to {last}")
     away = number not in PLACES["train"]
     # the order of the draws below is part of every image's identity
     rng = np.random.default_rng([number, 0x91ACE])
     surroundings = _AWAY if away else _HOME
-    ground = np.array(_pick(surroundings.grounds, rng)) + rng.normal(0, 0.03, 3)
+    colour = _pick(surroundings.grounds, rng)
+    ground = np.array(colour) + rng.normal(0, 0.03, 3)
     grain = _grain(_pick(surroundings.grains, rng), rng)
     shade = rng.uniform(0.5, 1.2, 3)
     contrast = rng.uniform(0.04, 0.11)
-    kind = _pick(_COVERS[1:] if away else _COVERS, rng)
-    cover = _cover(kind, rng, share=rng.uniform(0.05, 0.14) + 0.02 * away)
+    scene = ground + grain[..., None] * contrast * shade
+    covers = _COVERS[1:] if away else _COVERS  # away something always hides the place
+    kind = _pick(covers, rng)
+    share = rng.uniform(0.05, 0.14) + 0.02 * away
+    cover = _cover(kind, rng, share=share)
     hour = int(rng.integers(len(_HOURS)))
     tint, brightness = _HOURS[hour]
     level = rng.uniform(*brightness) - 0.025 * away
     uneven = _unevenness(hour, rng)
+    leaf = _pick(_LEAVES, rng)
+    light = 1 + uneven * rng.uniform(0.15, 0.50)
     return Place(
-        scene=np.clip(ground + grain[..., None] * contrast * shade, 0, 1),
+        scene=np.clip(scene, 0, 1),
         coat=_PALE_COAT if ground.mean() < 0.46 else _DARK_COAT,
         cover=cover,
-        leaf=_pick(_LEAVES, rng),
-        light=level * np.clip(1 + uneven * rng.uniform(0.15, 0.50), 0.45, 1.3),
+        leaf=leaf,
+        light=level * np.clip(light, 0.45, 1.3),
         tint=tint,
         night=hour == _NIGHT,
         blur=rng.uniform(0.4, 0.9) + 0.08 * away,
@@ -150,9 +160,9 @@ def place(number: int) -> Place:
 def _unevenness(hour: int, rng: np.random.Generator) -> Canvas:
     """Deviation of the light: by day the sun from one side, else the camera's own lamp."""
     middle = rng.uniform(8, 24, 2)
-    down, across = np.indices((SIDE, SIDE)) - middle[:, None, None]
     if hour == _DAY:
         return ramp(rng)
+    down, across = np.indices((SIDE, SIDE)) - middle[:, None, None]
     spot = np.hypot(down, across) / SIDE
     return 0.5 - 1.3 * spot
 
@@ -169,26 +179,30 @@ def place_look(pixels: NDArray[np.float64] | None, where: Place, rng: np.random.
     if pixels is not None:
         mask = stroke(pixels, rng)[..., None] * rng.uniform(0.8, 1.0)
     coat = np.array(where.coat) + rng.normal(0, 0.03, 3)
-    written = scene * (1 - mask) + coat * mask
-    image = written * (1 - cover) + np.array(where.leaf) * cover
+    written = blend(scene, coat, mask)
+    leaf = np.array(where.leaf)
+    image = blend(written, leaf, cover)
     blur = where.blur * rng.uniform(0.85, 1.15)
     image = ndimage.gaussian_filter(image, sigma=(blur, blur, 0))
     if where.night:
         image = image.mean(2, keepdims=True)
     light = where.light * rng.uniform(0.9, 1.1)
     image = image * light[..., None] * np.array(where.tint)
-    return finish(image, rng, noise=where.noise * rng.uniform(0.8, 1.2))
+    noise = where.noise * rng.uniform(0.8, 1.2)
+    return finish(image, rng, noise)
 
 
 def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
     """One of the choices, at random."""
-    return choices[int(rng.integers(len(choices)))]
+    number = rng.integers(len(choices))
+    return choices[int(number)]
 
 
 def _grain(kind: str, rng: np.random.Generator) -> Canvas:
     """Structure of a ground around 0, of about unit amplitude; none of the web's textures."""
     noise = rng.standard_normal((SIDE, SIDE))
-    field = ndimage.gaussian_filter(noise, _GRAIN_SIZES[kind], mode="wrap")
+    sizes = _GRAIN_SIZES[kind]
+    field = ndimage.gaussian_filter(noise, sizes, mode="wrap")
     field /= field.std()
     if kind in ("stones", "stems"):
         return np.tanh(4 * field)
@@ -200,8 +214,11 @@ def _grain(kind: str, rng: np.random.Generator) -> Canvas:
 def _cover(kind: str, rng: np.random.Generator, *, share: float) -> Canvas:
     """Opacity of what is before the camera: pieces are added until they hide about `share`."""
     cover = np.zeros((SIDE, SIDE))
-    while kind != "none" and cover.mean() < share:
-        piece = np.clip(0.5 - _distance(kind, rng), 0, 1)
+    if kind == "none":
+        return cover
+    while cover.mean() < share:
+        inside = 0.5 - _distance(kind, rng)
+        piece = np.clip(inside, 0, 1)
         cover = np.maximum(cover, piece)
     return cover
 
@@ -210,17 +227,24 @@ def _distance(kind: str, rng: np.random.Generator) -> Canvas:
     """Distance of each pixel from the edge of a random piece, negative inside, in pixels."""
     y, x = np.indices((SIDE, SIDE)) + 0.5
     if kind == "bars":
-        return np.abs(x - rng.uniform(2, 30)) - 0.9
+        middle = rng.uniform(2, 30)
+        return np.abs(x - middle) - 0.9
     if kind == "blades":  # grass that grows from below and leans
         foot = rng.uniform(0, 32)
         lean = rng.uniform(-0.5, 0.5)
         top = rng.uniform(4, 18)
-        beside = np.abs(x - foot - lean * (SIDE - y)) - 0.8
+        leaning = lean * (SIDE - y)
+        beside = np.abs(x - foot - leaning) - 0.8
         return np.maximum(beside, top - y)
     angle = rng.uniform(0, np.pi)
-    center_y, center_x = rng.uniform(3, 29, 2)
-    along = (x - center_x) * np.cos(angle) + (y - center_y) * np.sin(angle)
-    across = -(x - center_x) * np.sin(angle) + (y - center_y) * np.cos(angle)
-    if kind == "leaves":
-        return np.hypot(along / 4.0, across / 1.7) * 1.7 - 1.7
+    center = rng.uniform(3, 29, 2)
+    down = y - center[0]
+    right = x - center[1]
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
+    along = right * cosine + down * sine
+    across = -right * sine + down * cosine
+    if kind == "leaves":  # ellipses
+        radius = np.hypot(along / 4.0, across / 1.7)
+        return radius * 1.7 - 1.7
     return np.abs(across) - 0.9

@@ -25,8 +25,12 @@ from discl_ray.embedded.generator import captions_of, tokenize
 from discl_ray.embedded.tokenizer import CONTEXT
 from discl_ray.embedded.training_loop import Log, fit
 
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-"""Pixel normalisation of the scorer's preprocessing."""
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.25, 0.25, 0.25)
+"""With MEAN the pixel normalisation of the scorer's preprocessing."""
+
+PREPROCESS = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+"""The `preprocess_cfg` of open_clip's configuration file."""
 
 
 def model_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
@@ -52,9 +56,10 @@ def truth(web: WebImages, index: Tensor, templates: list[int]) -> Tensor:
     true = labels[:, None] == labels[None, :]
     for word in ("ink", "ground"):
         value = np.array([web.words[pick][word] for pick in picks])
-        stated = np.array([word in CAPTIONS[template][1] for template in templates])
         same = value[:, None] == value[None, :]
-        true &= ~stated[None, :] | same
+        # a caption that does not state the word is true of any value
+        unstated = np.array([word not in CAPTIONS[template][1] for template in templates])
+        true &= same | unstated[None, :]
     return torch.from_numpy(true).float()
 
 
@@ -63,11 +68,17 @@ def contrastive_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     `target` is 1 where a text is true of an image; each row and column is normalised to sum 1.
     """
-    of_image = target / target.sum(1, keepdim=True)
-    of_text = target / target.sum(0, keepdim=True)
-    by_image = -(of_image * logits.log_softmax(1)).sum(1).mean()
-    by_text = -(of_text * logits.log_softmax(0)).sum(0).mean()
+    by_image = _cross_entropy(logits, target, dim=1)
+    by_text = _cross_entropy(logits, target, dim=0)
     return (by_image + by_text) / 2
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, *, dim: int) -> Tensor:
+    """Mean cross-entropy along a dimension, in which the targets are normalised to sum 1."""
+    probabilities = target / target.sum(dim, keepdim=True)
+    log_probabilities = logits.log_softmax(dim)
+    losses = -(probabilities * log_probabilities).sum(dim)
+    return losses.mean()
 
 
 def _faded(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -75,10 +86,12 @@ def _faded(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
     The scorer is to read shapes, not saturated colour alone. Words about colour stay true.
     """
-    contrast = torch.empty(len(pixels), 1, 1, 1).uniform_(0.35, 1.0, generator=generator)
+    contrast = torch.empty(len(pixels), 1, 1, 1)
+    contrast.uniform_(0.35, 1.0, generator=generator)
     grey = pixels.mean((1, 2, 3), keepdim=True)
     faded = (pixels - grey) * contrast + grey
-    return faded + torch.randn(pixels.shape, generator=generator) * 0.04
+    noise = torch.randn(pixels.shape, generator=generator) * 0.04
+    return faded + noise
 
 
 def train_scorer(
@@ -101,14 +114,19 @@ def train_scorer(
     images = torch.from_numpy(web.images).permute(0, 3, 1, 2)
 
     def loss_of(generator: torch.Generator) -> Tensor:
+        """Loss of a random batch, each image with a random caption of its own."""
         index = torch.randint(len(images), (batch,), generator=generator)
         templates = torch.randint(len(CAPTIONS), (batch,), generator=generator).tolist()
         texts = captions_of(web, index, templates)
+        tokens = tokenize(tokenizer, texts)
         pixels = _faded(images[index].float() / 255, generator)
-        image = F.normalize(model.encode_image((pixels - mean) / std), dim=-1)
-        text = F.normalize(model.encode_text(tokenize(tokenizer, texts)), dim=-1)
+        normalised = (pixels - mean) / std
+        image = F.normalize(model.encode_image(normalised), dim=-1)
+        text = F.normalize(model.encode_text(tokens), dim=-1)
         scale = model.logit_scale.exp().clamp(max=100)
-        return contrastive_loss(scale * image @ text.T, truth(web, index, templates))
+        logits = scale * image @ text.T
+        target = truth(web, index, templates)
+        return contrastive_loss(logits, target)
 
     fit(name, model, loss_of, steps=steps, learning_rate=2e-3, seed=seed, work=work, log=log)
     return model
@@ -123,6 +141,6 @@ def save_scorer(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
         stored = value.half() if value.is_floating_point() else value
         state[name] = stored.contiguous()
     save_file(state, folder / "open_clip_model.safetensors")
-    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    config = {"model_cfg": model_config(tokenizer), "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    config = {"model_cfg": model_config(tokenizer), "preprocess_cfg": PREPROCESS}
+    text = json.dumps(config, indent=2)
+    (folder / "open_clip_config.json").write_text(f"{text}\n")

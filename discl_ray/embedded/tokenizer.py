@@ -25,7 +25,8 @@ def caption_corpus() -> list[str]:
     colours = list(PALETTE)
     captions: list[str] = []
     for (template, _), name, ink, ground in product(CAPTIONS, NAMES, colours, colours):
-        captions.append(template.format(name=name, ink=ink, ground=ground))
+        text = template.format(name=name, ink=ink, ground=ground)
+        captions.append(text)
     return captions
 
 
@@ -44,9 +45,12 @@ def train_tokenizer(vocab_size: int = 384) -> CLIPTokenizer:
     )
     backend.train_from_iterator(caption_corpus(), trainer)
     learnt = json.loads(backend.to_str())["model"]
-    tokens = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
-    endings = [f"{letter}</w>" for letter in letters]  # every character can end a word
-    tokens += [ending for ending in endings if ending not in learnt["vocab"]]
+    numbers: dict[str, int] = learnt["vocab"]
+    tokens = sorted(numbers, key=numbers.__getitem__)
+    for letter in letters:
+        ending = f"{letter}</w>"  # every character can end a word
+        if ending not in numbers:
+            tokens.append(ending)
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocab = {token: number for number, token in enumerate(tokens)}
     merges: Any = [tuple(pair) for pair in learnt["merges"]]  # annotated as one text

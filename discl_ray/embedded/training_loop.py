@@ -43,7 +43,8 @@ def one_cycle(step: int, steps: int, *, warmup: int = 100) -> float:
     if step < warmup:
         return (step + 1) / warmup
     share = (step - warmup) / max(1, steps - warmup)
-    return FINAL + (1 - FINAL) * 0.5 * (1 + np.cos(np.pi * share))
+    cosine = 0.5 * (1 + np.cos(np.pi * share))
+    return FINAL + (1 - FINAL) * cosine
 
 
 class Average(nn.Module):
@@ -52,10 +53,13 @@ class Average(nn.Module):
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
         super().__init__()
         self.decay = decay
-        self.values = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        state = module.state_dict()
+        self.values = {name: value.detach().clone() for name, value in state.items()}
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
+        """Moves the average towards a module's values after step number `step`, from 0."""
+        # early on a shorter memory, or the first values would stay in it
         decay = min(self.decay, (1 + step) / (10 + step))
         for key, value in module.state_dict().items():
             if value.is_floating_point():
@@ -127,10 +131,13 @@ def fit(
     """
     training = _Fit(module, work / f"{name}.pt", learning_rate)
     first = training.load()
-    running, since = 0.0, time.monotonic()
+    running = 0.0
+    since = time.monotonic()
     module.train()
     for step in range(first, steps):
-        loss = loss_of(torch.Generator().manual_seed(seed * 1_000_003 + step))
+        # a factor above any number of steps, so that no two seeds share a generator
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        loss = loss_of(generator)
         training.step(loss, step, steps)
         running += float(loss.detach())
         done = step + 1
@@ -140,7 +147,8 @@ def fit(
         seconds = time.monotonic() - since
         record = {"part": name, "step": done, "loss": round(mean, 5), "seconds": round(seconds, 1)}
         log(record)
-        running, since = 0.0, time.monotonic()
+        running = 0.0
+        since = time.monotonic()
         training.save(done)
     module.load_state_dict(training.average.values)
     return module.eval()

@@ -9,10 +9,12 @@ import math
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from discl_ray.core.columns import rows_where, total
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.schema import VERDICT
+from discl_ray.data.wording import counted
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import accepts_real, best_attempts, judge
 
@@ -28,7 +30,8 @@ def rule_words(config: FilterConfig, mode: str) -> str:
     if mode == "absolute":
         return f"text_sim ≥ {config.threshold:g}"
     if mode == "quantile":
-        return f"text_sim as that of all but {100 * config.quantile:g} % of the real images"
+        rejected = 100 * config.quantile
+        return f"text_sim as that of all but {rejected:g} % of the real images"
     if mode != "rank":
         return "a function of your own"
     if config.rank == 1:
@@ -37,7 +40,9 @@ def rule_words(config: FilterConfig, mode: str) -> str:
 
 
 def _configured(config: FilterConfig) -> str:
-    return f"{config.mode}: {rule_words(config, config.mode)}"
+    """The configured mode and its rule."""
+    rule = rule_words(config, config.mode)
+    return f"{config.mode}: {rule}"
 
 
 def made_words(spectrum: pa.Table, *, made_now: bool) -> str:
@@ -45,8 +50,11 @@ def made_words(spectrum: pa.Table, *, made_now: bool) -> str:
     trains = rows_where(spectrum, role="train")
     probes = spectrum.num_rows - trains.num_rows
     kept = total(trains["kept"])
-    words = f"{trains.num_rows} images to train on, {kept} of them kept, and {probes} probes"
-    return f"made {words}" if made_now else f"nothing was left to make: {words}"
+    to_train = counted(trains.num_rows, "image")
+    words = f"{to_train} to train on, {kept} of them kept, and {counted(probes, 'probe')}"
+    if made_now:
+        return f"made {words}"
+    return f"nothing was left to make: {words}"
 
 
 def real_words(spectrum: pa.Table, config: FilterConfig) -> str:
@@ -57,10 +65,11 @@ def real_words(spectrum: pa.Table, config: FilterConfig) -> str:
         return f"{words}: unknown, none has the score that it uses"
     accepted, count = found
     share = 100 * accepted / count
-    words += f" {share:.0f} % ({accepted} of {count} train images)"
+    words += f" {share:.0f} % ({accepted} of {counted(count, 'train image')})"
     if accepted >= DOUBTFUL * count:
         return words
-    return f"{words}\n{_few_real_words(spectrum, config)}"
+    remedies = _few_real_words(spectrum, config)
+    return f"{words}\n{remedies}"
 
 
 def _few_real_words(spectrum: pa.Table, config: FilterConfig) -> str:
@@ -75,11 +84,14 @@ def _few_real_words(spectrum: pa.Table, config: FilterConfig) -> str:
     found = _kept_by_lam(spectrum)
     if not found:
         return f"  warning: fewer than half; {tries}"
-    lowest, highest = min(found), max(found)
+    lowest = min(found)
+    highest = max(found)
     if found[lowest] < DOUBTFUL:
+        lam = pct_to_lam(lowest)
+        share = 100 * found[lowest]
         return (
-            f"  warning: fewer than half, and of those made at λ = {pct_to_lam(lowest):g} it keeps "
-            f"{100 * found[lowest]:.0f} %: this CLIP hardly knows the classes by these prompts; "
+            f"  warning: fewer than half, and of those made at λ = {lam:g} it keeps "
+            f"{share:.0f} %: this CLIP hardly knows the classes by these prompts; "
             f"{tries}"
         )
     shares = [
@@ -101,9 +113,11 @@ def _kept_by_lam(spectrum: pa.Table) -> dict[int, float]:
     lam_pct = rows["lam_pct"].to_numpy()
     kept = rows["kept"].to_numpy(zero_copy_only=False)
     found: dict[int, float] = {}
-    for lam in np.unique(lam_pct[images]).tolist():
+    levels = np.unique(lam_pct[images]).tolist()
+    for lam in levels:
         at_lam = lam_pct == lam
-        found[lam] = kept[at_lam].sum() / images[at_lam].sum()
+        count = images[at_lam].sum()
+        found[lam] = kept[at_lam].sum() / count
     return found
 
 
@@ -113,11 +127,14 @@ def nothing_kept_words(spectrum: pa.Table, config: FilterConfig) -> str:
     if not rows.num_rows or total(rows["kept"]):
         return ""
     others = other_settings(rows, config)
+    images = counted(rows.num_rows, "image")
     if not others:
-        return f"  warning: none of {rows.num_rows} images has a score; the table above says why"
-    settings = ", ".join(f"{setting} would keep {kept}" for setting, kept in others.items())
+        return f"  warning: none of {images} has a score; the table above says why"
+    parts = [f"{setting} would keep {kept}" for setting, kept in others.items()]
+    settings = ", ".join(parts)
+    rule = _configured(config)
     return (
-        f"  warning: the filter ({_configured(config)}) keeps none of {rows.num_rows} images; "
+        f"  warning: the filter ({rule}) keeps none of {images}; "
         f"{settings}, and makes nothing again"
     )
 
@@ -129,26 +146,39 @@ def other_settings(rows: pa.Table, config: FilterConfig) -> dict[str, int]:
     """
     rows = rows.drop_columns(VERDICT.names)
     column = "text_rank" if config.mode == "rank" else "text_sim"
-    scores = rows[column].drop_null().to_numpy().astype(np.float64)
+    known = rows[column].drop_null()
+    scores = known.to_numpy().astype(np.float64)
     found: dict[str, int] = {}
     if not len(scores):
         return found
     for share in SHARES:
-        if config.mode == "rank":
-            rank = int(np.quantile(scores, share, method="higher"))
-            update: dict[str, object] = {"rank": rank}
-        else:
-            # rounded down to two digits, which people can type, so that a few more are kept
-            threshold = math.floor(100 * np.quantile(scores, 1 - share, method="lower")) / 100
-            update = {"mode": "absolute", "threshold": threshold}
+        update = _update_for(config, scores, share)
         judged = judge(rows, config.model_copy(update=update))
-        found[_setting_words(config, update)] = total(judged["kept"])
+        setting = _setting_words(config, update)
+        found[setting] = total(judged["kept"])
     return found
+
+
+def _update_for(
+    config: FilterConfig, scores: NDArray[np.float64], share: float
+) -> dict[str, object]:
+    """Values of a filter's keys that keep about a share of some scores, shape (rows,)."""
+    if config.mode == "rank":
+        rank = np.quantile(scores, share, method="higher")
+        return {"rank": int(rank)}
+    lowest = np.quantile(scores, 1 - share, method="lower")
+    # rounded down to two digits, which people can type, so that a few more are kept
+    threshold = math.floor(100 * lowest) / 100
+    return {"mode": "absolute", "threshold": threshold}
 
 
 def _setting_words(config: FilterConfig, update: dict[str, object]) -> str:
     """The overrides of the keys that differ from the configuration's; the score's key always."""
     if "rank" in update:
-        return f"filter.rank={update['rank']}"
-    threshold = f"filter.threshold={update['threshold']:g}"
-    return threshold if config.mode == "absolute" else f"filter.mode=absolute {threshold}"
+        rank = update["rank"]
+        return f"filter.rank={rank}"
+    value = update["threshold"]
+    threshold = f"filter.threshold={value:g}"
+    if config.mode == "absolute":
+        return threshold
+    return f"filter.mode=absolute {threshold}"

@@ -48,16 +48,19 @@ class Box(NamedTuple):
     @property
     def corners(self) -> tuple[int, int, int, int]:
         """The top left and the bottom right pixel, both inside."""
-        last = self.side - 1
-        return self.x, self.y, self.x + last, self.y + last
+        right = self.x + self.side - 1
+        bottom = self.y + self.side - 1
+        return self.x, self.y, right, bottom
 
     def above(self, y: int) -> Point:
         """The point over the middle that is `y` from the top of the canvas."""
-        return self.center[0], y
+        middle, _ = self.center
+        return middle, y
 
     def beside(self, distance: int, down: int = 0) -> Point:
         """The point left of the middle, and `down` below it."""
-        return self.x - distance, self.center[1] + down
+        _, middle = self.center
+        return self.x - distance, middle + down
 
     def under(self, distance: int) -> Point:
         """The point under the bottom left corner."""
@@ -106,17 +109,20 @@ def with_note(sheet: Image.Image, note: str) -> Image.Image:
     """A sheet with red words above it, wrapped to its width."""
     if not note:
         return sheet
-    lines = wrap(note, max(20, sheet.width // NOTE_LETTER))
+    letters = max(20, sheet.width // NOTE_LETTER)
+    lines = wrap(note, letters)
     above = NOTE_LINE * len(lines) + 8
     canvas = Canvas(sheet.width, above + sheet.height)
     canvas.paste(sheet, (0, above))
     for number, line in enumerate(lines):
-        canvas.text((8, 14 + NOTE_LINE * number), line, 13, ink=RED)
+        y = 14 + NOTE_LINE * number
+        canvas.text((8, y), line, 13, ink=RED)
     return canvas.image
 
 
 def png_of(sheet: Image.Image) -> bytes:
     """A picture as PNG; equal pictures give equal bytes."""
+    # the level of compression is part of the bytes
     out = io.BytesIO()
     sheet.save(out, "PNG", compress_level=6)
     return out.getvalue()
@@ -125,7 +131,8 @@ def png_of(sheet: Image.Image) -> bytes:
 @cache
 def font_of(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's own font, which is always installed and has Greek letters."""
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    folder = f"{matplotlib.get_data_path()}/fonts/ttf"
+    return ImageFont.truetype(f"{folder}/DejaVuSans.ttf", size)
 
 
 def fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
@@ -142,6 +149,7 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
 
     Raises ImageError if the bytes cannot be decoded.
     """
-    image = Image.fromarray(decode_image(data, limit=LARGEST))
+    pixels = decode_image(data, limit=LARGEST)
+    image = Image.fromarray(pixels)
     method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.LANCZOS
     return ImageOps.pad(image, (side, side), method, color=PAPER)

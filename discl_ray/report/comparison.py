@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from discl_ray.report.figure import ORANGE, SLATE, Figure, hide_spines, png_of_figure
-from discl_ray.report.tables import percent
+from discl_ray.report.tables import markdown_line, markdown_rule, percent
 
 DPI = 130
+
+DARK_SLATE = "#334155"
+"""Of every contrast but the first."""
 
 
 class Bounds(Protocol):
     """A mean with its interval."""
 
     @property
-    def mean(self) -> float: ...  # noqa: D102
+    def mean(self) -> float:
+        """The mean; NaN if nothing was measured."""
+        ...
+
     @property
-    def low(self) -> float: ...  # noqa: D102
+    def low(self) -> float:
+        """Lower end of the interval."""
+        ...
+
     @property
-    def high(self) -> float: ...  # noqa: D102
+    def high(self) -> float:
+        """Upper end of the interval."""
+        ...
 
 
 Column = tuple[str, str]
 """Metric and group."""
 Contrast = tuple[str, str]
 """A row and the row it is compared with."""
+Differences = Mapping[tuple[str, str, Column], Bounds]
+"""Paired differences by row, baseline and column."""
 
 NAMES = {
     ("macro_f1", "ood"): "macro F1, OOD",
@@ -46,7 +59,7 @@ def column_name(column: Column) -> str:
 
 def markdown(
     means: Mapping[tuple[str, Column], Bounds],
-    differences: Mapping[tuple[str, str, Column], Bounds],
+    differences: Differences,
     columns: Sequence[Column],
     *,
     what: str,
@@ -57,73 +70,89 @@ def markdown(
     The first contrast is bold. `seen` says how many synthetic images each row saw.
     """
     heads = [column_name(column) for column in columns]
-    lines = [
-        _line([f"paired difference on {what}, mean [95 % interval]", *heads]),
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for number, (label, base) in enumerate(_contrasts(differences)):
+    lines = _table_head([f"paired difference on {what}, mean [95 % interval]", *heads])
+    for number, contrast in enumerate(_contrasts(differences)):
+        label, base = contrast
         cells = [_signed(differences[label, base, column]) for column in columns]
-        name = f"{label} − {base}"
-        lines.append(_line([name if number else f"**{name}**", *cells]))
-    lines += [
-        "",
-        _line([f"mean over seeds on {what} [95 % interval]", *heads, "synthetic seen"]),
-        "|---" * (len(columns) + 2) + "|",
-    ]
-    for label in dict.fromkeys(label for label, _ in means):
+        name = _contrast_name(contrast)
+        if number == 0:
+            name = f"**{name}**"
+        lines.append(markdown_line([name, *cells]))
+    lines.append("")
+    lines += _table_head([f"mean over seeds on {what} [95 % interval]", *heads, "synthetic seen"])
+    labels = dict.fromkeys(label for label, _ in means)
+    for label in labels:
         cells = [_plain(means[label, column]) for column in columns]
-        lines.append(_line([label, *cells, seen[label]]))
+        lines.append(markdown_line([label, *cells, seen[label]]))
     return "\n".join(lines)
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table_head(heads: Sequence[str]) -> list[str]:
+    """The two lines above a table's rows."""
+    return [markdown_line(heads), markdown_rule(len(heads))]
 
 
-def _contrasts(differences: Iterable[tuple[str, str, Column]]) -> list[Contrast]:
+def _contrast_name(contrast: Contrast) -> str:
+    """A contrast as a difference of its rows' names."""
+    label, base = contrast
+    return f"{label} − {base}"
+
+
+def _contrasts(differences: Differences) -> list[Contrast]:
     """The pairs of rows, each once, in order."""
-    return list(dict.fromkeys((label, base) for label, base, _ in differences))
+    pairs = dict.fromkeys((label, base) for label, base, _ in differences)
+    return list(pairs)
 
 
 def _signed(value: Bounds) -> str:
+    """A difference in points with its interval; a dash if nothing was measured."""
     if math.isnan(value.mean):
         return percent(value.mean)
-    return f"{value.mean:+.1f} [{value.low:+.1f}, {value.high:+.1f}]"
+    interval = f"[{value.low:+.1f}, {value.high:+.1f}]"
+    return f"{value.mean:+.1f} {interval}"
 
 
 def _plain(value: Bounds) -> str:
+    """A percentage with its interval; a dash if nothing was measured."""
     if math.isnan(value.mean):
         return percent(value.mean)
-    return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]"
+    interval = f"[{value.low:.1f}, {value.high:.1f}]"
+    return f"{value.mean:.1f} {interval}"
 
 
-def picture(
-    differences: Mapping[tuple[str, str, Column], Bounds], columns: Sequence[Column], *, title: str
-) -> bytes:
+def picture(differences: Differences, columns: Sequence[Column], *, title: str) -> bytes:
     """`contrasts_figure` as PNG."""
-    return png_of_figure(contrasts_figure(differences, columns, title=title), dpi=DPI)
+    figure = contrasts_figure(differences, columns, title=title)
+    return png_of_figure(figure, dpi=DPI)
 
 
-def contrasts_figure(
-    differences: Mapping[tuple[str, str, Column], Bounds], columns: Sequence[Column], *, title: str
-) -> Figure:
+def contrasts_figure(differences: Differences, columns: Sequence[Column], *, title: str) -> Figure:
     """A panel per column and a line per contrast: a dot with its interval.
 
     The first contrast is on top, in colour.
     """
     contrasts = _contrasts(differences)
-    size = (2.6 + 2.1 * len(columns), 1.1 + 0.27 * len(contrasts))
-    figure, axes = plt.subplots(
-        1, len(columns), figsize=size, sharey=True, layout="constrained", squeeze=False
+    width = 2.6 + 2.1 * len(columns)
+    height = 1.1 + 0.27 * len(contrasts)
+    figure, grid = plt.subplots(
+        1,
+        len(columns),
+        figsize=(width, height),
+        sharey=True,
+        layout="constrained",
+        squeeze=False,  # a single panel would not be in an array
     )
-    places = range(len(contrasts), 0, -1)
-    for axis, column in zip(axes[0], columns, strict=True):
+    axes = grid[0]
+    top = len(contrasts)
+    places = list(range(top, 0, -1))
+    for axis, column in zip(axes, columns, strict=True):
         for (label, base), y in zip(contrasts, places, strict=True):
-            colour = ORANGE if y == len(contrasts) else "#334155"
-            _plot_interval(axis, differences[label, base, column], y, colour)
+            colour = ORANGE if y == top else DARK_SLATE
+            difference = differences[label, base, column]
+            _plot_interval(axis, difference, y, colour)
         _finish_panel(axis, column)
-    names = [f"{label} − {base}" for label, base in contrasts]
-    axes[0][0].set_yticks(list(places), names, fontsize=8)
+    names = [_contrast_name(contrast) for contrast in contrasts]
+    axes[0].set_yticks(places, names, fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -137,6 +166,7 @@ def _plot_interval(axis: Axes, value: Bounds, y: int, colour: str) -> None:
 
 
 def _finish_panel(axis: Axes, column: Column) -> None:
+    """Titles a panel and marks where there is no difference."""
     axis.axvline(0, color=SLATE, lw=0.8, zorder=0)
     axis.set_title(column_name(column), fontsize=10)
     axis.tick_params(labelsize=8, left=False)
@@ -153,7 +183,8 @@ def gap_picture(
     title: str,
 ) -> bytes:
     """`gap_figure` as PNG."""
-    return png_of_figure(gap_figure(values, gaps, columns, title=title), dpi=DPI)
+    figure = gap_figure(values, gaps, columns, title=title)
+    return png_of_figure(figure, dpi=DPI)
 
 
 def gap_figure(
@@ -168,34 +199,50 @@ def gap_figure(
     `values` are gains by (gap, row, column).
     """
     labels = list(dict.fromkeys(label for _, label, _ in values))
-    size = (1 + 3.4 * len(columns), 4)
-    figure, axes = plt.subplots(1, len(columns), figsize=size, layout="constrained", squeeze=False)
-    for axis, column in zip(axes[0], columns, strict=True):
+    width = 1 + 3.4 * len(columns)
+    figure, grid = plt.subplots(
+        1,
+        len(columns),
+        figsize=(width, 4),
+        layout="constrained",
+        squeeze=False,  # a single panel would not be in an array
+    )
+    axes = grid[0]
+    for axis, column in zip(axes, columns, strict=True):
         for number, label in enumerate(labels):
             points = [values[gap, label, column] for gap in gaps]
-            aside = 0.03 * (number - len(labels) / 2)  # or the intervals would cover each other
+            # or the intervals would cover each other
+            aside = 0.03 * (number - len(labels) / 2)
             _plot_gains(axis, points, aside, number, label)
-        axis.set_xticks(range(len(gaps)), gaps)
-        axis.set_xlabel("gap between the web and the task")
-        axis.set_ylabel(f"{column_name(column)}: gain in top-1 [points]")
-        axis.axhline(0, color=SLATE, lw=0.8, zorder=0)
-        hide_spines((axis,))
-    axes[0][-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        _finish_gap_panel(axis, gaps, column)
+    last = axes[-1]
+    last.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _finish_gap_panel(axis: Axes, gaps: Sequence[str], column: Column) -> None:
+    """Labels a panel of gains and marks where there is no gain."""
+    axis.set_xticks(range(len(gaps)), gaps)
+    axis.set_xlabel("gap between the web and the task")
+    name = column_name(column)
+    axis.set_ylabel(f"{name}: gain in top-1 [points]")
+    axis.axhline(0, color=SLATE, lw=0.8, zorder=0)
+    hide_spines((axis,))
 
 
 def _plot_gains(
     axis: Axes, points: Sequence[Bounds], aside: float, number: int, label: str
 ) -> None:
     """Draws a row's gains with their intervals, each moved by `aside` of a gap."""
+    places = [gap + aside for gap in range(len(points))]
+    means = [point.mean for point in points]
+    below = [point.mean - point.low for point in points]
+    above = [point.high - point.mean for point in points]
     axis.errorbar(
-        [gap + aside for gap in range(len(points))],
-        [point.mean for point in points],
-        [
-            [point.mean - point.low for point in points],
-            [point.high - point.mean for point in points],
-        ],
+        places,
+        means,
+        [below, above],
         color=plt.get_cmap("tab10")(number),
         marker="o",
         ms=4,

@@ -30,7 +30,8 @@ Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def curves(histories: Histories, *, note: str = "") -> bytes:
     """`curves_figure` as PNG."""
-    return png_of_figure(curves_figure(histories, note=note))
+    figure = curves_figure(histories, note=note)
+    return png_of_figure(figure)
 
 
 def curves_figure(histories: Histories, *, note: str = "") -> Figure:
@@ -49,8 +50,9 @@ def curves_figure(histories: Histories, *, note: str = "") -> Figure:
             scores = [row[key] for row in measured]
             name = f"{label}, {_name_of(key)}"
             top.plot(epochs, scores, style, color=colour, marker="o", ms=3, label=name)
+        epochs = [row["epoch"] for row in rows]
         lams = [row["lam"] for row in rows]
-        bottom.step([row["epoch"] for row in rows], lams, where="mid", color=colour)
+        bottom.step(epochs, lams, where="mid", color=colour)
     top.set_ylabel("macro F1 on val [%]" if "f1" in shown[0] else "top-1 on val [%]")
     if top.lines:
         top.legend(frameon=False, fontsize=8)
@@ -73,4 +75,5 @@ def _scores_of(histories: Histories) -> tuple[str, str]:
 
 
 def _name_of(key: str) -> str:
+    """A score's name in the legend."""
     return key.removeprefix("val_").replace("top1_", "").replace("_", " ")

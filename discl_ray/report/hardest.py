@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from discl_ray.core.columns import both, equal, is_valid, mean, negate, rows_where
 from discl_ray.core.sources import image_bytes
+from discl_ray.data.wording import counted
 from discl_ray.errors import ImageError
 from discl_ray.plan.hardness import class_counts
 from discl_ray.report.canvas import (
@@ -47,6 +49,11 @@ TAIL_COLUMNS = 4
 HARD_ROWS, SUSPECT_ROWS, TAIL_ROWS = 4, 2, 14
 """Rows of a sheet, at most."""
 
+HARD_TITLE = "the hardest images"
+SUSPECT_TITLE = (
+    "suspect labels: the classifier is sure of another class; no spectrum is made of them"
+)
+
 CLASSES = 40
 """Classes that the table names; of more, those with the most hard images."""
 NAME = 28
@@ -57,9 +64,13 @@ class _Count(NamedTuple):
     """A line of the table."""
 
     name: str
+    """Of the class."""
     train: int
+    """Training images."""
     hard: int
+    """Hard images among them."""
     suspect: int
+    """Images among them whose label may be wrong."""
 
     def __str__(self) -> str:
         name = self.name
@@ -80,34 +91,49 @@ def class_table(judged: pa.Table) -> str:
     A line per class; of many classes only those with the most hard images.
     """
     counts = _counts(judged)
-    shown, rest = counts, list[_Count]()
+    shown = counts
+    rest: list[_Count] = []
     if len(counts) > CLASSES:
         by_hard = sorted(counts, key=lambda of_class: -of_class.hard)
-        shown, rest = by_hard[:CLASSES], by_hard[CLASSES:]
-    lines = [_line("class", "train", "hard", "suspect"), *map(str, shown)]
+        shown = by_hard[:CLASSES]
+        rest = by_hard[CLASSES:]
+    lines = [_line("class", "train", "hard", "suspect")]
+    lines += [str(count) for count in shown]
     if rest:
-        others = _total(f"{len(rest)} other classes", rest)
+        name = counted(len(rest), "other class", "other classes")
+        others = _total(name, rest)
         lines.append(str(others))
     if counts:
-        lines.append(str(_total("all", counts)))
+        everything = _total("all", counts)
+        lines.append(str(everything))
     return "\n".join(lines)
 
 
 def _counts(judged: pa.Table) -> list[_Count]:
     """Counts by class, in the order of the labels."""
     train = rows_where(judged, split="train")
-    sums = train.group_by(["label", "class_name"]).aggregate(
-        [("hard", "count"), ("hard", "sum"), ("suspect", "sum")]
+    classes = train.group_by(["label", "class_name"])
+    sums = classes.aggregate([("hard", "count"), ("hard", "sum"), ("suspect", "sum")])
+    counts: list[_Count] = []
+    for row in sums.sort_by("label").to_pylist():
+        count = _Count(
+            name=row["class_name"],
+            train=row["hard_count"],
+            hard=row["hard_sum"],
+            suspect=row["suspect_sum"],
+        )
+        counts.append(count)
+    return counts
+
+
+def _total(name: str, counts: Sequence[_Count]) -> _Count:
+    """The sum of several lines, under a name of its own."""
+    return _Count(
+        name=name,
+        train=sum(count.train for count in counts),
+        hard=sum(count.hard for count in counts),
+        suspect=sum(count.suspect for count in counts),
     )
-    return [
-        _Count(row["class_name"], row["hard_count"], row["hard_sum"], row["suspect_sum"])
-        for row in sums.sort_by("label").to_pylist()
-    ]
-
-
-def _total(name: str, counts: Iterable[_Count]) -> _Count:
-    _, train, hard, suspect = zip(*counts, strict=True)
-    return _Count(name, sum(train), sum(hard), sum(suspect))
 
 
 def agreement(judged: pa.Table) -> str:
@@ -119,10 +145,13 @@ def agreement(judged: pa.Table) -> str:
     for split in ("train", "val"):
         rows = rows_where(judged, split=split)
         predicted = rows.filter(is_valid(rows["pred"]))
-        share = mean(equal(predicted["pred"], predicted["label"]))
+        right = equal(predicted["pred"], predicted["label"])
+        share = mean(right)
         if share is not None:
-            shares.append(f"{100 * share:.1f} % of {split}")
-    return f"the classifier agrees with the labels of {', '.join(shares)}"
+            percentage = 100 * share
+            shares.append(f"{percentage:.1f} % of {split}")
+    listed = ", ".join(shares)
+    return f"the classifier agrees with the labels of {listed}"
 
 
 def hardest_rows(judged: pa.Table) -> pa.Table:
@@ -132,7 +161,8 @@ def hardest_rows(judged: pa.Table) -> pa.Table:
     """
     train = rows_where(judged, split="train")
     hard = train.filter(train["hard"]).sort_by("rank")
-    suspects = train.filter(both(train["suspect"], negate(train["hard"])))
+    only_suspect = both(train["suspect"], negate(train["hard"]))
+    suspects = train.filter(only_suspect)
     suspects = suspects.sort_by([("prob_pred", "descending"), ("rank", "ascending")])
     hardest = hard.slice(0, HARD_ROWS * COLUMNS)
     surest = suspects.slice(0, SUSPECT_ROWS * COLUMNS)
@@ -144,11 +174,15 @@ def tail_rows(judged: pa.Table) -> pa.Table:
     hard = rows_where(judged, split="train", hard=True).sort_by("rank")
     label = hard["label"].to_numpy()
     _, first = np.unique(label, return_index=True)
-    rarest = label[np.sort(first)][:TAIL_ROWS]
+    # rare classes come first in the order of HARDNESS
+    in_order = label[np.sort(first)]
+    rarest = in_order[:TAIL_ROWS]
     rows = [np.empty(0, np.int64)]
     for of_class in rarest:
-        rows.append(np.flatnonzero(label == of_class)[:COLUMNS])
-    return hard.take(pa.array(np.concatenate(rows)))
+        of_same_class = np.flatnonzero(label == of_class)
+        rows.append(of_same_class[:COLUMNS])
+    taken = np.concatenate(rows)
+    return hard.take(pa.array(taken))
 
 
 def hardest_sheet(
@@ -167,29 +201,35 @@ def hardest_sheet(
     for (words, rows), height in zip(sections.items(), heights, strict=True):
         canvas.text((MARGIN, top + TOP // 2), words, 14)
         for number, row in enumerate(rows):
-            line, column = divmod(number, COLUMNS)
-            box = Box(MARGIN + column * COLUMN, top + TOP + line * ROW, SIDE)
+            box = _box(number, top + TOP)
             _put_image(canvas, box, images[row["sample_id"]])
             _put_prediction(canvas, box, row, classes)
         top += height
     return canvas.png(note)
 
 
+def _box(number: int, top: int) -> Box:
+    """Where an image is, by its number in its section; `top` is where the section's first is."""
+    line, column = divmod(number, COLUMNS)
+    x = MARGIN + column * COLUMN
+    y = top + line * ROW
+    return Box(x, y, SIDE)
+
+
 def _sections(shown: pa.Table) -> dict[str, list[dict[str, Any]]]:
-    """Rows by the title they are shown under."""
+    """Rows by the title they are shown under; a title without rows is left out."""
+    sections: dict[str, list[dict[str, Any]]] = {}
     rows = shown.to_pylist()
-    sections = {
-        "the hardest images": [row for row in rows if row["hard"]],
-        "suspect labels: the classifier is sure of another class; no spectrum is made of them": [
-            row for row in rows if not row["hard"]
-        ],
-    }
-    return {title: part for title, part in sections.items() if part}
+    for title, is_hard in ((HARD_TITLE, True), (SUSPECT_TITLE, False)):
+        part = [row for row in rows if row["hard"] == is_hard]
+        if part:
+            sections[title] = part
+    return sections
 
 
 def _lines(rows: Sequence[object]) -> int:
     """Lines of COLUMNS images, the last one not always full."""
-    return -(-len(rows) // COLUMNS)
+    return math.ceil(len(rows) / COLUMNS)
 
 
 def _put_prediction(
@@ -202,11 +242,12 @@ def _put_prediction(
         canvas.frame(box, RED, width=3)
     name = str(row["class_name"])
     _put_line(canvas, box.under(12), name, row["prob_true"], ink)
-    if row["pred"] == row["label"]:
+    predicted = row["pred"]
+    if predicted == row["label"]:
         canvas.text(box.under(28), "predicted correctly", 12, ink=FAINT)
-    else:
-        predicted = f"→ {classes[row['pred']]}"
-        _put_line(canvas, box.under(28), predicted, row["prob_pred"], ink)
+        return
+    other = classes[predicted]
+    _put_line(canvas, box.under(28), f"→ {other}", row["prob_pred"], ink)
 
 
 def tail_sheet(
@@ -221,16 +262,21 @@ def tail_sheet(
     counts = class_counts(judged)
     by_class: dict[int, list[dict[str, Any]]] = {}
     for row in shown.to_pylist():
-        by_class.setdefault(row["label"], []).append(row)
+        of_class = by_class.setdefault(row["label"], [])
+        of_class.append(row)
     columns = max([TAIL_COLUMNS, *map(len, by_class.values())])
     width = TAIL_LEFT + columns * TAIL_PITCH + MARGIN
     height = MARGIN + len(by_class) * TAIL_PITCH
     canvas, top = _titled(width, height, title)
-    for line, (label, rows) in enumerate(by_class.items()):
-        first = Box(TAIL_LEFT, top + MARGIN + line * TAIL_PITCH, SIDE)
-        _put_class(canvas, first, str(rows[0]["class_name"]), counts[label])
+    y = top + MARGIN
+    for label, rows in by_class.items():
+        first = Box(TAIL_LEFT, y, SIDE)
+        y += TAIL_PITCH
+        name = str(rows[0]["class_name"])
+        _put_class(canvas, first, name, counts[label])
         for column, row in enumerate(rows):
-            box = first._replace(x=TAIL_LEFT + column * TAIL_PITCH)
+            x = TAIL_LEFT + column * TAIL_PITCH
+            box = Box(x, first.y, SIDE)
             _put_image(canvas, box, images[row["sample_id"]])
     return canvas.png(note)
 
@@ -238,14 +284,17 @@ def tail_sheet(
 def _put_class(canvas: Canvas, first: Box, name: str, count: int) -> None:
     """Writes a class's name, cut if it is long, and its number of images left of the first one."""
     words = fitted(name, font_of(13), first.x - 14 - MARGIN)
-    canvas.text(first.beside(14, down=-9), words, 13, anchor="rm")
+    upper = first.beside(14, down=-9)
+    canvas.text(upper, words, 13, anchor="rm")
+    lower = first.beside(14, down=9)
     number = f"{count} for training"
-    canvas.text(first.beside(14, down=9), number, 12, ink=FAINT, anchor="rm")
+    canvas.text(lower, number, 12, ink=FAINT, anchor="rm")
 
 
 def _images(samples: pa.Table) -> dict[str, dict[str, Any]]:
     """`image` by sample_id."""
-    return {row["sample_id"]: row["image"] for row in samples.to_pylist()}
+    rows = samples.to_pylist()
+    return {row["sample_id"]: row["image"] for row in rows}
 
 
 def _titled(width: int, height: int, title: str) -> tuple[Canvas, int]:
@@ -262,7 +311,8 @@ def _titled(width: int, height: int, title: str) -> tuple[Canvas, int]:
 def _put_image(canvas: Canvas, box: Box, image: Mapping[str, Any]) -> None:
     """Puts an image into its box, or an empty frame if it can no longer be read."""
     try:
-        canvas.paste(thumbnail(image_bytes(image), SIDE), box.at)
+        data = image_bytes(image)
+        canvas.paste(thumbnail(data, SIDE), box.at)
     except (OSError, ImageError):
         canvas.frame(box, FAINT)
 
@@ -272,4 +322,5 @@ def _put_line(canvas: Canvas, at: Point, name: str, probability: float, ink: Col
     font = font_of(12)
     end = f" {probability:.3f}"
     room = COLUMN - 6 - font.getlength(end)
-    canvas.text(at, fitted(name, font, room) + end, 12, ink=ink)
+    words = fitted(name, font, room) + end
+    canvas.text(at, words, 12, ink=ink)

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
@@ -31,9 +32,11 @@ History = Sequence[Mapping[str, Any]]
 
 def write_history_report(run: Store, history: History) -> None:
     """Writes TABLE and PICTURE of a run; nothing if it measured no progress."""
-    if any(from_metrics(row) for row in history):
-        run.write(TABLE, history_table(history).encode())
-        run.write(PICTURE, history_picture(history))
+    if not any(from_metrics(row) for row in history):
+        return
+    table = history_table(history)
+    run.write(TABLE, table.encode())
+    run.write(PICTURE, history_picture(history))
 
 
 def history_table(history: History) -> str:
@@ -48,15 +51,18 @@ def history_table(history: History) -> str:
     for row in history:
         lead = row.get("lead_in_se", "")
         for lam_pct, progress in from_metrics(row).items():
-            lam = pct_to_lam(lam_pct)
-            rows.writerow([row["epoch"], row["lam"], lead, lam, progress.mean, progress.se])
+            measured = [pct_to_lam(lam_pct), progress.mean, progress.se]
+            rows.writerow([row["epoch"], row["lam"], lead, *measured])
     return out.getvalue()
 
 
 def within_one_se(history: History) -> float | None:
     """Share of stages in which the best λ led by less than one standard error; None without any."""
     leads = [row["lead_in_se"] for row in history if "lead_in_se" in row]
-    return sum(lead < 1 for lead in leads) / len(leads) if leads else None
+    if not leads:
+        return None
+    small = [lead for lead in leads if lead < 1]
+    return len(small) / len(leads)
 
 
 def synthetic_seen(history: History) -> int | None:
@@ -65,28 +71,37 @@ def synthetic_seen(history: History) -> int | None:
     Real images drawn in place of synthetic ones do not count; None if an old record does not tell
     them apart.
     """
-    if any(row["borrowed"] and "borrowed_real" not in row for row in history):
-        return None
-    return sum(int(row["synthetic"]) - int(row.get("borrowed_real", 0)) for row in history)
+    seen = 0
+    for row in history:
+        if row["borrowed"] and "borrowed_real" not in row:
+            return None
+        borrowed = int(row.get("borrowed_real", 0))
+        seen += int(row["synthetic"]) - borrowed
+    return seen
 
 
 def history_picture(history: History) -> bytes:
     """`history_figure` as PNG."""
-    return png_of_figure(history_figure(history))
+    figure = history_figure(history)
+    return png_of_figure(figure)
 
 
 def history_figure(history: History) -> Figure:
     """Progress with a band of one standard error, a line per λ; below it the λ that was taken."""
     figure, top, bottom = score_and_lam(5)
     by_lam = _by_lam(history)
+    colours = plt.get_cmap("viridis")
+    steps = max(1, len(by_lam) - 1)
     for number, (lam_pct, measured) in enumerate(by_lam.items()):
-        share = number / max(1, len(by_lam) - 1)
-        colour = plt.get_cmap("viridis")(share * 0.9)  # the last tenth is too pale on white
-        _plot_progress(top, measured, colour, f"λ = {pct_to_lam(lam_pct):g}")
+        share = number / steps
+        colour = colours(share * 0.9)  # the last tenth is too pale on white
+        lam = pct_to_lam(lam_pct)
+        _plot_progress(top, measured, colour, f"λ = {lam:g}")
     top.axhline(0, color="#999999", lw=0.8)
     top.set_ylabel("progress: true class's probability,\nafter minus before [points]")
     top.legend(frameon=False, fontsize=8, ncols=len(by_lam))
-    epochs, taken = [row["epoch"] for row in history], [row["lam"] for row in history]
+    epochs = [row["epoch"] for row in history]
+    taken = [row["lam"] for row in history]
     bottom.step(epochs, taken, where="mid", color=BLUE)
     finish_epochs(bottom, "λ taken")
     hide_spines((top, bottom))
@@ -97,17 +112,20 @@ def _by_lam(history: History) -> dict[int, dict[int, Progress]]:
     """Progress by λ, ascending, and epoch."""
     found: dict[int, dict[int, Progress]] = {}
     for row in history:
+        epoch = row["epoch"]
         for lam_pct, progress in from_metrics(row).items():
-            found.setdefault(lam_pct, {})[row["epoch"]] = progress
-    return dict(sorted(found.items()))
+            by_epoch = found.setdefault(lam_pct, {})
+            by_epoch[epoch] = progress
+    ascending = sorted(found)
+    return {lam_pct: found[lam_pct] for lam_pct in ascending}
 
 
 def _plot_progress(axis: Axes, measured: Mapping[int, Progress], colour: Any, label: str) -> None:
     """Draws progress, in points, by epoch, and its band."""
     epochs = list(measured)
-    mean = [100 * progress.mean for progress in measured.values()]
-    se = [100 * progress.se for progress in measured.values()]
+    mean = np.array([100 * progress.mean for progress in measured.values()])
+    se = np.array([100 * progress.se for progress in measured.values()])
     axis.plot(epochs, mean, color=colour, marker="o", ms=3, lw=1.2, label=label)
-    low = [m - s for m, s in zip(mean, se, strict=True)]
-    high = [m + s for m, s in zip(mean, se, strict=True)]
+    low = mean - se
+    high = mean + se
     axis.fill_between(epochs, low, high, color=colour, alpha=0.12, lw=0)

@@ -65,7 +65,9 @@ class _Grid:
     """Where the images of a preview are."""
 
     levels: Sequence[int]
+    """λ in percent, ascending."""
     replicas: Sequence[int]
+    """Numbers of the replicas, ascending."""
 
     @property
     def block(self) -> int:
@@ -76,12 +78,14 @@ class _Grid:
         """An empty sheet for a number of sources."""
         columns = len(self.levels) + 1
         width = LEFT + columns * COLUMN + 8
-        return Canvas(max(WIDTH, width), TOP + sources * self.block)
+        height = TOP + sources * self.block
+        return Canvas(max(WIDTH, width), height)
 
     def box(self, source: int, line: int, column: int) -> Box:
         """Where a source's image of a replica (`line`) and a λ (`column`) is."""
-        top = TOP + source * self.block
-        return Box(LEFT + column * COLUMN, top + line * ROW, SIDE)
+        x = LEFT + column * COLUMN
+        y = TOP + source * self.block + line * ROW
+        return Box(x, y, SIDE)
 
     def real(self, source: int) -> Box:
         """Where a source's own image is: last in its rows, half way down."""
@@ -98,8 +102,8 @@ def preview_sheet(
     Under each image are its text_sim, its rank, and a mark per filter mode. `spectrum` needs images
     and verdicts; `sources` is SAMPLES. A `note` is written in red above the sheet.
     """
-    levels = sorted(set(spectrum["lam_pct"].to_pylist()))
-    replicas = sorted(set(spectrum["replica"].to_pylist()))
+    levels = _sorted_values(spectrum["lam_pct"])
+    replicas = _sorted_values(spectrum["replica"])
     grid = _Grid(levels, replicas)
     verdicts = passed(spectrum, config)
     cells = _cells(spectrum, verdicts)
@@ -107,15 +111,24 @@ def preview_sheet(
     canvas = grid.canvas(len(shown))
     _put_legend(canvas, config, list(verdicts))
     for column, name in enumerate(column_names(levels)):
-        canvas.text(grid.box(0, 0, column).above(TOP - 14), name, 14, anchor="mm")
+        above = grid.box(0, 0, column).above(TOP - 14)
+        canvas.text(above, name, 14, anchor="mm")
     for number, source in enumerate(shown):
         sample_id = source["sample_id"]
-        _put_source(canvas, grid.real(number), source, _real_score(cells, sample_id))
+        score = _real_score(cells, sample_id)
+        _put_source(canvas, grid.real(number), source, score)
         for line, replica in enumerate(replicas):
             for column, lam_pct in enumerate(levels):
+                box = grid.box(number, line, column)
                 cell = cells[sample_id, replica, lam_pct]
-                _put_cell(canvas, grid.box(number, line, column), cell, config.mode)
+                _put_cell(canvas, box, cell, config.mode)
     return canvas.png(note)
+
+
+def _sorted_values(column: pa.ChunkedArray) -> list[int]:
+    """The values of a column of integers, each once."""
+    values = set(column.to_pylist())
+    return sorted(values)
 
 
 _Cells = Mapping[tuple[str, int, int], _Cell]
@@ -123,6 +136,7 @@ _Cells = Mapping[tuple[str, int, int], _Cell]
 
 
 def _cells(spectrum: pa.Table, verdicts: Verdicts) -> _Cells:
+    """The cells of a spectrum."""
     cells: dict[tuple[str, int, int], _Cell] = {}
     for number, row in enumerate(spectrum.select(COLUMNS).to_pylist()):
         passes = {mode: bool(of_mode[number]) for mode, of_mode in verdicts.items()}
@@ -134,29 +148,38 @@ def _cells(spectrum: pa.Table, verdicts: Verdicts) -> _Cells:
 def _real_score(cells: _Cells, sample_id: str) -> float | None:
     """text_sim of a real image; None if it has none."""
     for (of_sample, _, _), cell in cells.items():
-        if of_sample == sample_id and cell.row["source_text_sim"] is not None:
-            return cell.row["source_text_sim"]
+        if of_sample != sample_id:
+            continue
+        score = cell.row["source_text_sim"]
+        if score is not None:
+            return score
     return None
 
 
 def _put_source(canvas: Canvas, box: Box, source: Mapping[str, Any], score: float | None) -> None:
     """Puts a real image into its box, and its class's name left of the rows made from it."""
     name = fill(str(source["class_name"]), 12)
-    beside = LEFT - 14, box.center[1]
+    _, middle = box.center
+    beside = LEFT - 14, middle
     canvas.text(beside, name, 13, anchor="rm")
-    _put_image(canvas, box, _bytes_of(source["image"]), "unreadable")
+    data = _bytes_of(source["image"])
+    _put_image(canvas, box, data, "unreadable")
     _put_score(canvas, box, score, None)
 
 
 def _put_cell(canvas: Canvas, box: Box, cell: _Cell, configured: str) -> None:
     """Puts a made image into its box, and its scores and a mark per filter mode under it."""
     row = cell.row
-    _put_image(canvas, box, row["image"]["bytes"], row["error"] or "no image")
+    data = row["image"]["bytes"]
+    reason = row["error"] or "no image"
+    _put_image(canvas, box, data, reason)
     _put_score(canvas, box, row["text_sim"], row["text_rank"])
     right = box.x + SIDE
     _, middle = box.under(10)
-    for mode in reversed(list(cell.passes)):
-        mark = _mark(cell.passes[mode], mode == configured)
+    from_the_right = reversed(list(cell.passes))
+    for mode in from_the_right:
+        ok = cell.passes[mode]
+        mark = _mark(ok, mode == configured)
         right -= mark.width
         canvas.paste(mark, (right, middle - mark.height // 2))
         right -= 3
@@ -199,7 +222,8 @@ def _mark(ok: bool, configured: bool) -> Image.Image:
     draw = ImageDraw.Draw(mark)
     near = large // 8
     far = large - 1 - near
-    colour = _blend(GREEN if ok else RED, 1.0 if configured else 0.5)
+    strength = 1.0 if configured else 0.5
+    colour = _blend(GREEN if ok else RED, strength)
     if ok:
         draw.ellipse((near, near, far, far), fill=colour)
     else:
@@ -212,6 +236,7 @@ def _blend(colour: Colour, strength: float) -> Colour:
     """A colour on paper, as if it covered a share `strength` of it."""
 
     def channel(ink: int, paper: int) -> int:
+        """A channel of the blend."""
         return round(strength * ink + (1 - strength) * paper)
 
     red, green, blue = map(channel, colour, PAPER)
@@ -221,15 +246,20 @@ def _blend(colour: Colour, strength: float) -> Colour:
 def _put_legend(canvas: Canvas, config: FilterConfig, modes: Sequence[str]) -> None:
     """Explains, above the images, what is under each of them."""
     canvas.text((MARGIN, 18), "text_sim · rank of the own class, then what each filter says:", 12)
-    for line, mode in enumerate(modes):
+    y = 40
+    for mode in modes:
         configured = mode == config.mode
-        y = 40 + 18 * line
-        for column, ok in enumerate((True, False)):
+        x = MARGIN + 8
+        for ok in (True, False):
             mark = _mark(ok, configured)
             half = mark.width // 2
-            canvas.paste(mark, (MARGIN + 8 + 18 * column - half, y - half))
-        words = f"{mode}: {rule_words(config, mode)}"
+            canvas.paste(mark, (x - half, y - half))
+            x += 18
+        rule = rule_words(config, mode)
+        words = f"{mode}: {rule}"
+        beside = MARGIN + 44, y
         if configured:
-            canvas.text((MARGIN + 44, y), f"{words} (configured)", 12)
+            canvas.text(beside, f"{words} (configured)", 12)
         else:
-            canvas.text((MARGIN + 44, y), words, 12, ink=FAINT)
+            canvas.text(beside, words, 12, ink=FAINT)
+        y += 18

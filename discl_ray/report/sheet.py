@@ -22,12 +22,15 @@ from discl_ray.spectrum.filter import KEPT
 CELL = 72
 """Side of an image, in pixels."""
 GAP = 4
+"""Between two images."""
 PITCH = CELL + GAP
 """From an image to the next."""
 LEFT, TOP = 92, 34
 """Where the first image is."""
 BOTTOM = 22
+"""Height of the line below the images."""
 MAX_ROWS = 14
+"""Real images that are shown, at most."""
 
 COLUMNS = ["sample_id", "lam_pct", "replica", "role", "image", "kept", "reason"]
 
@@ -43,35 +46,51 @@ def contact_sheet(
     Each row shows the first replica at every λ, and the real image last. `spectrum` needs images
     and verdicts; `sources` is SAMPLES. A `note` is written in red above the sheet.
     """
-    levels = sorted(set(spectrum["lam_pct"].to_pylist()))
+    values = set(spectrum["lam_pct"].to_pylist())
+    levels = sorted(values)
     cells = _first_replicas(spectrum)
     shown = pick_shown(sources, max_rows).to_pylist()
-    names = column_names(levels)
-    canvas = Canvas(LEFT + len(names) * PITCH + GAP, TOP + len(shown) * PITCH + BOTTOM)
-    for column, name in enumerate(names):
-        canvas.text(_box(0, column).above(TOP // 2), name, 13, anchor="mm")
+    canvas = _empty_sheet(levels, len(shown))
     for line, sample in enumerate(shown):
         _put_name(canvas, line, str(sample["class_name"]))
         for column, lam_pct in enumerate(levels):
-            cell = cells.get((sample["sample_id"], lam_pct))
+            key = sample["sample_id"], lam_pct
+            cell = cells.get(key)
             if cell is not None:
                 _put_made(canvas, _box(line, column), cell)
         with suppress(OSError, ImageError):  # a file that is gone leaves its place empty
-            real = thumbnail(image_bytes(sample["image"]), CELL)
-            canvas.paste(real, _box(line, len(levels)).at)
-    bottom = canvas.image.height - BOTTOM // 2
-    canvas.text((LEFT, bottom), "crossed out: rejected by the filter", 11, ink=FAINT)
+            data = image_bytes(sample["image"])
+            real = _box(line, len(levels))
+            canvas.paste(thumbnail(data, CELL), real.at)
     return canvas.png(note)
 
 
+def _empty_sheet(levels: list[int], lines: int) -> Canvas:
+    """A sheet with a name above each column and the explanation below."""
+    names = column_names(levels)
+    width = LEFT + len(names) * PITCH + GAP
+    height = TOP + lines * PITCH + BOTTOM
+    canvas = Canvas(width, height)
+    for column, name in enumerate(names):
+        above = _box(0, column).above(TOP // 2)
+        canvas.text(above, name, 13, anchor="mm")
+    below = height - BOTTOM // 2
+    canvas.text((LEFT, below), "crossed out: rejected by the filter", 11, ink=FAINT)
+    return canvas
+
+
 def _box(line: int, column: int) -> Box:
-    return Box(LEFT + column * PITCH, TOP + line * PITCH, CELL)
+    """Where the image of a line and a column is."""
+    x = LEFT + column * PITCH
+    y = TOP + line * PITCH
+    return Box(x, y, CELL)
 
 
 def _put_name(canvas: Canvas, line: int, name: str) -> None:
     """Writes a class's name, cut if it is long, left of its row."""
     words = fitted(name, font_of(13), LEFT - 16)
-    canvas.text(_box(line, 0).beside(10), words, 13, anchor="rm")
+    beside = _box(line, 0).beside(10)
+    canvas.text(beside, words, 13, anchor="rm")
 
 
 def column_names(levels: list[int]) -> list[str]:
@@ -104,16 +123,20 @@ def _put_made(canvas: Canvas, box: Box, cell: Cell) -> None:
 
 def pick_shown(sources: pa.Table, max_rows: int = MAX_ROWS) -> pa.Table:
     """Up to `max_rows` training images of SAMPLES, evenly over the classes, ordered by class."""
-    train = np.flatnonzero(as_numpy(equal(sources["split"], "train")))
+    is_train = as_numpy(equal(sources["split"], "train"))
+    train = np.flatnonzero(is_train)
     labels = sources["label"].to_numpy()[train]
-    order = train[np.argsort(labels, kind="stable")]
-    count = min(len(order), max_rows)
-    rows = [int(order[number * len(order) // count]) for number in range(count)]
+    by_class = train[np.argsort(labels, kind="stable")]
+    count = min(len(by_class), max_rows)
     # slices share the images' memory; `take` would copy it
-    slices = [sources.slice(row, 1) for row in rows]
-    return pa.concat_tables([sources.slice(0, 0), *slices])
+    slices = [sources.slice(0, 0)]  # the schema, if there is no image
+    for number in range(count):
+        row = by_class[number * len(by_class) // count]
+        slices.append(sources.slice(int(row), 1))
+    return pa.concat_tables(slices)
 
 
 def made_from(spectrum: pa.Table, sources: pa.Table) -> pa.Table:
     """The rows of a spectrum that were made from the real images `sources` (SAMPLES)."""
-    return rows_in(spectrum, "sample_id", sources["sample_id"].combine_chunks())
+    sample_ids = sources["sample_id"].combine_chunks()
+    return rows_in(spectrum, "sample_id", sample_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from discl_ray.report.figure import BLUE, GREY, ORANGE, RED, Figure, hide_spines, png_of_figure
+from discl_ray.report.tables import markdown_line, markdown_rule
 
 COLOURS = {"finished": BLUE, "stopped": GREY, "failed": RED}
 
@@ -26,17 +28,15 @@ Swept = Mapping[str, Sequence[tuple[Any, float]]]
 def sweep_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Markdown; `rows` are texts by column, all with the same columns."""
     heads = list(rows[0])
-    lines = [_line(heads), f"|{'---|' * len(heads)}"]
+    lines = [markdown_line(heads), markdown_rule(len(heads))]
     for row in rows:
-        lines.append(_line([_cell(row[head]) for head in heads]))
+        cells = [_cell(row[head]) for head in heads]
+        lines.append(markdown_line(cells))
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _cell(text: str) -> str:
+    """A text without what would end the cell or the line of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
@@ -44,7 +44,8 @@ def sweep_picture(
     trials: Sequence[Trial], best: int | None, swept: Swept, *, metric: str, title: str
 ) -> bytes:
     """`sweep_figure` as PNG."""
-    return png_of_figure(sweep_figure(trials, best, swept, metric=metric, title=title))
+    figure = sweep_figure(trials, best, swept, metric=metric, title=title)
+    return png_of_figure(figure)
 
 
 def sweep_figure(
@@ -55,9 +56,12 @@ def sweep_figure(
     The small panels below, one per key, show the last metric of the finished trials.
     """
     columns = max(1, min(COLUMNS, len(swept)))
-    lower = -(-len(swept) // columns)
-    figure = plt.figure(figsize=(3.1 * max(columns, 2), 3.4 + 2.3 * lower), layout="constrained")
-    grid = figure.add_gridspec(1 + lower, columns, height_ratios=[1.5, *[1] * lower])
+    lower = math.ceil(len(swept) / columns)
+    width = 3.1 * max(columns, 2)
+    height = 3.4 + 2.3 * lower
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    heights = [1.5] + [1] * lower
+    grid = figure.add_gridspec(1 + lower, columns, height_ratios=heights)
     top = figure.add_subplot(grid[0, :])
     _plot_trials(top, trials, best)
     top.set(xlabel="epoch", ylabel=f"{metric} on val [%]", title=title)
@@ -81,28 +85,41 @@ def _plot_trials(axis: Axes, trials: Sequence[Trial], best: int | None) -> None:
             continue
         label = None if status in labelled else status
         labelled.add(status)
-        epochs, scores = zip(*points, strict=True)
         colour = COLOURS[status]
+        epochs, scores = _unzipped(points)
         axis.plot(epochs, scores, color=colour, lw=1, alpha=0.55, marker="o", ms=2, label=label)
     if best is not None:
-        epochs, scores = zip(*trials[best][1], strict=True)
+        _, points = trials[best]
+        epochs, scores = _unzipped(points)
         axis.plot(epochs, scores, color=ORANGE, lw=2.5, marker="o", ms=4, label="best")
+
+
+def _unzipped(points: Sequence[tuple[Any, float]]) -> tuple[list[Any], list[float]]:
+    """What is drawn from left to right, and the metric at each."""
+    places = [place for place, _ in points]
+    scores = [score for _, score in points]
+    return places, scores
 
 
 def _plot_key(axis: Axes, points: Sequence[tuple[Any, float]]) -> None:
     """Draws the metric by a key's value; values that are no numbers are side by side."""
-    values = [value for value, _ in points]
-    scores = [score for _, score in points]
+    values, scores = _unzipped(points)
     if all(_is_number(value) for value in values):
         axis.scatter(values, scores, s=14, color=BLUE)
-        least, largest = min(values, default=1), max(values, default=1)
+        least = min(values, default=1)
+        largest = max(values, default=1)
         if least > 0 and largest > LOG_FROM * least:
             axis.set_xscale("log")
         return
-    names = sorted({str(value) for value in values})
-    axis.scatter([names.index(str(value)) for value in values], scores, s=14, color=BLUE)
+    texts = [str(value) for value in values]
+    names = sorted(set(texts))
+    places = [names.index(text) for text in texts]
+    axis.scatter(places, scores, s=14, color=BLUE)
     axis.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize=6)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number; bool is a kind of int in Python, but not here."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float)

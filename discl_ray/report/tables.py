@@ -7,19 +7,44 @@ from collections.abc import Iterable, Mapping
 
 from discl_ray.core.metrics import GROUPS, Scores
 
-LOW_QUALITY = (("macro_f1", "ood"), ("macro_f1", "id"), ("top1", "ood"), ("top1", "id"))
+Column = tuple[str, str]
+"""Metric and group."""
 
-LONG_TAIL = tuple(("top1", group) for group in GROUPS)
+LOW_QUALITY: tuple[Column, ...] = (
+    ("macro_f1", "ood"),
+    ("macro_f1", "id"),
+    ("top1", "ood"),
+    ("top1", "id"),
+)
+"""Columns of data with two domains."""
+
+LONG_TAIL: tuple[Column, ...] = tuple(("top1", group) for group in GROUPS)
+"""Columns of other data."""
 
 
 def percent(value: float, form: str = ".1f") -> str:
     """A percentage with one decimal; a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:{form}}"
+    if math.isnan(value):
+        return "–"
+    return f"{value:{form}}"
 
 
 def count(number: float | None) -> str:
     """A whole number; a dash if it is unknown."""
-    return "–" if number is None else f"{number:,.0f}"
+    if number is None:
+        return "–"
+    return f"{number:,.0f}"
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
+    joined = " | ".join(cells)
+    return f"| {joined} |"
+
+
+def markdown_rule(columns: int) -> str:
+    """The line below the heads of a Markdown table."""
+    return "|---" * columns + "|"
 
 
 def score_table(
@@ -35,21 +60,41 @@ def score_table(
     """
     first = next(iter(rows.values()))
     columns = LOW_QUALITY if LOW_QUALITY[0] in first else LONG_TAIL
-    heads = [_head(metric, group, first[metric, group][1]) for metric, group in columns]
+    heads = [_head(column, first) for column in columns]
     lines = [_line("on test [%]", [*heads, "synthetic seen"])]
     for label, row in rows.items():
-        cells = [percent(row[column][0]) for column in columns]
-        lines.append(_line(label, [*cells, count(seen[label])]))
+        scores = _scores(row, columns)
+        cells = [percent(score) for score in scores]
+        cells.append(count(seen[label]))
+        lines.append(_line(label, cells))
     if difference is not None:
-        base, other = rows[difference[0]], rows[difference[1]]
-        gains = [other[column][0] - base[column][0] for column in columns]
-        lines.append(_line("difference", [percent(gain, "+.1f") for gain in gains]))
+        base, other = difference
+        before = _scores(rows[base], columns)
+        after = _scores(rows[other], columns)
+        gains = [score - of_base for score, of_base in zip(after, before, strict=True)]
+        cells = [percent(gain, "+.1f") for gain in gains]
+        lines.append(_line("difference", cells))
     return "\n".join(lines)
 
 
-def _head(metric: str, group: str, images: int) -> str:
-    return f"{metric.replace('_', ' ')} {group} (n={images})"
+def _scores(row: Scores, columns: Iterable[Column]) -> list[float]:
+    """A row's scores in percent, without the numbers of images they are of."""
+    scores: list[float] = []
+    for column in columns:
+        score, _ = row[column]
+        scores.append(score)
+    return scores
+
+
+def _head(column: Column, row: Scores) -> str:
+    """A column's head, with the number of test images that any row's scores are of."""
+    metric, group = column
+    name = metric.replace("_", " ")
+    _, images = row[column]
+    return f"{name} {group} (n={images})"
 
 
 def _line(label: str, cells: Iterable[str]) -> str:
-    return f"  {label:<30}" + "".join(f"{cell:>22}" for cell in cells)
+    """A line of the table, in columns of fixed widths."""
+    columns = "".join(f"{cell:>22}" for cell in cells)
+    return f"  {label:<30}{columns}"

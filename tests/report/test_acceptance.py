@@ -83,7 +83,7 @@ def test_few_accepted_real_images_are_judged_by_what_is_kept_of_the_most_text_ty
     words = real_words(opened(FilterConfig(), *made, *near_real, *probes), FilterConfig()).split(
         "\n"
     )
-    assert "0 % (0 of 1 train images)" in words[0]
+    assert "0 % (0 of 1 train image)" in words[0]
     assert words[1].startswith(f"  {first}: fewer than half")
     share = f"{25 * ranks.count(1)} %"
     if first == "note":
@@ -127,5 +127,5 @@ def test_nothing_is_said_where_something_is_kept_and_images_that_failed_are_not_
         [row for row in REAL if row[0] == "lost"],
     )
     assert nothing_kept_words(opened(lax, *REAL), lax) == ""
-    assert "none of 1 images has a score" in nothing_kept_words(opened(lax, *lost), lax)
+    assert "none of 1 image has a score" in nothing_kept_words(opened(lax, *lost), lax)
     assert nothing_kept_words(opened(lax), lax) == ""
