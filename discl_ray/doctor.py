@@ -110,7 +110,8 @@ def check_pair(_: Subject) -> str:
     from discl_ray.cluster.session import check_versions
 
     check_versions()
-    torch, vision = map(importlib.metadata.version, ("torch", "torchvision"))
+    torch = importlib.metadata.version("torch")
+    vision = importlib.metadata.version("torchvision")
     return f"torch {torch} with torchvision {vision}"
 
 
@@ -144,7 +145,8 @@ def check_imports(_: Subject) -> str:
         try:
             importlib.import_module(name)
         except Exception as error:  # a broken binary raises anything
-            broken.append(f"{name} ({' '.join(str(error).split())[:120]})")
+            reason = " ".join(str(error).split())
+            broken.append(f"{name} ({reason[:120]})")
     if broken:
         raise Problem(f"cannot be imported: {'; '.join(broken)}; remove .venv and run make doctor")
     return ", ".join(LIBRARIES)
@@ -174,10 +176,18 @@ def check_data(subject: Subject) -> str:
         raise Problem(
             f"data.name = {config.name}: no training image among {len(splits)}; check its splits"
         )
-    shown = [f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split]]
-    if counts[None]:
-        shown.append(f"{counts[None]:,} to be split")
-    lines = [f"{config.name}: {', '.join(shown)}; {classes:,} classes"]
+    shown: list[str] = []
+    for split, what in (
+        ("train", "train"),
+        ("val", "val"),
+        ("test", "test"),
+        (None, "to be split"),
+    ):
+        count = counts[split]
+        if count:
+            shown.append(f"{count:,} {what}")
+    rows = ", ".join(shown)
+    lines = [f"{config.name}: {rows}; {classes:,} classes"]
     if subject.listing.in_files:
         lines.append("listed, not opened: identify and generate find out whether all can be read")
     return "\n".join([*lines, *subject.listing.notes])
@@ -209,11 +219,14 @@ def check_class_names(subject: Subject) -> str:
     rows, names = _some_training_rows(subject)
     unread: list[str] = []
     images = _decoded(subject, rows, names, unread)
-    ranks = class_ranks(images, {name: prompts.filter(name) for name in names.values()}, scorer)
+    class_prompts = {name: prompts.filter(name) for name in names.values()}
+    ranks = class_ranks(images, class_prompts, scorer)
     if not ranks:
         raise Problem(f"none of {len(rows)} training images can be read; {unread[0]}")
-    lost = f"\n{len(unread)} of those tried cannot be read: {unread[0]}" if unread else ""
-    return f"{rank_words(subject, ranks, len(names))}{lost}"
+    text = rank_words(subject, ranks, len(names))
+    if unread:
+        text += f"\n{len(unread)} of those tried cannot be read: {unread[0]}"
+    return text
 
 
 def rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
@@ -224,7 +237,8 @@ def rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
     from discl_ray.data.config import FilesConfig
     from discl_ray.score.class_audit import unknown_classes
 
-    data, model = subject.config.data, subject.config.scorer.model
+    data = subject.config.data
+    model = subject.config.scorer.model
     tried = (
         f"tried on {len(ranks):,} of {len(subject.class_names):,} classes, "
         f"up to {IMAGES} training images of each"
@@ -232,8 +246,10 @@ def rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
     unknown = unknown_classes(ranks, count)
     if not unknown:
         return f"the scorer knows them ({tried})"
-    if not isinstance(data, FilesConfig) and 2 * len(unknown) <= len(ranks):
-        return f"the data set's own; the scorer knows {len(ranks) - len(unknown)} at once ({tried})"
+    most_unknown = 2 * len(unknown) > len(ranks)
+    if not isinstance(data, FilesConfig) and not most_unknown:
+        known = len(ranks) - len(unknown)
+        return f"the data set's own; the scorer knows {known} at once ({tried})"
     text = (
         f"the scorer hardly knows {len(unknown)}, so the filter will reject much of them ({tried})"
     )
@@ -242,12 +258,14 @@ def rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
         text += f": set a name in {where}, or another scorer.model"
         if model == "embedded":
             text += " (embedded knows only digits)"
+    lines = [text]
     worst = list(unknown.items())[:SHOWN]
-    lines = [text, *(f"class '{name}': rank {rank:g} of {count}" for name, rank in worst)]
+    for name, rank in worst:
+        lines.append(f"class '{name}': rank {rank:g} of {count}")
     if len(unknown) > SHOWN:
         lines.append(f"and {len(unknown) - SHOWN} more")
     text = "\n".join(lines)
-    if 2 * len(unknown) > len(ranks) and not subject.config.plumbing_test:
+    if most_unknown and not subject.config.plumbing_test:
         raise Problem(text)
     return text
 
@@ -262,11 +280,15 @@ def _some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
     from discl_ray.core.ids import stable_id
 
     table = subject.listing.table
-    ids, keys = table["sample_id"].to_pylist(), table["class_key"].to_pylist()
+    ids = table["sample_id"].to_pylist()
+    keys = table["class_key"].to_pylist()
+    is_train = _splits(subject) == "train"
     members: dict[str, list[int]] = {}
-    for row in np.flatnonzero(_splits(subject) == "train").tolist():
-        members.setdefault(keys[row], []).append(row)
-    chosen = set(sorted(members, key=stable_id)[:CLASSES])
+    for row in np.flatnonzero(is_train).tolist():
+        of_class = members.setdefault(keys[row], [])
+        of_class.append(row)
+    classes = sorted(members, key=stable_id)
+    chosen = set(classes[:CLASSES])
     rows: list[int] = []
     for key in chosen:
         by_hash = sorted(members[key], key=lambda row: stable_id(ids[row]))
@@ -285,7 +307,8 @@ def _splits(subject: Subject) -> NDArray[np.object_]:
     from discl_ray.data.config import FilesConfig
     from discl_ray.data.splits import fill_splits
 
-    data, table = subject.config.data, subject.listing.table
+    data = subject.config.data
+    table = subject.listing.table
     split = np.array(table["split"].to_pylist(), object)
     if not isinstance(data, FilesConfig):
         return split
@@ -316,7 +339,8 @@ def _decoded(
     listing = subject.listing
     table = listing.table.take(rows)
     end = time.monotonic() + SECONDS
-    ids, keys = table["sample_id"].to_pylist(), table["class_key"].to_pylist()
+    ids = table["sample_id"].to_pylist()
+    keys = table["class_key"].to_pylist()
     contents = listing.read(listing.root, table)
     for sample_id, key, data in zip(ids, keys, contents, strict=True):
         try:
@@ -336,7 +360,8 @@ def check_disk(subject: Subject) -> str:
     if "://" in root:
         return f"{root}: not a local folder, not checked"
     target = Path(root).absolute()
-    folder = next(p for p in (target, *target.parents) if p.exists())
+    folders = (target, *target.parents)
+    folder = next(folder for folder in folders if folder.exists())
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
         raise Problem(
@@ -362,9 +387,13 @@ def check_processors(_: Subject) -> str:
     """CPU cores and GPUs of this machine."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{cores} CPU cores, {', '.join(gpus) or 'no GPU'}"
+    cores = os.cpu_count()
+    if sys.platform == "linux":  # a container may be given fewer cores than there are
+        cores = len(os.sched_getaffinity(0))
+    devices = range(torch.cuda.device_count())
+    gpus = [torch.cuda.get_device_name(device) for device in devices]
+    listed = ", ".join(gpus) or "no GPU"
+    return f"{cores} CPU cores, {listed}"
 
 
 def check_memory(subject: Subject) -> str:
@@ -373,16 +402,19 @@ def check_memory(subject: Subject) -> str:
     from discl_ray.synthesize.checks import weights_gb
 
     config = subject.config
-    need, cards = weights_gb(config), cards_of(config)
+    need = weights_gb(config)
+    cards = cards_of(config)
     small = [f"{name} ({size:g} GB)" for name, size in cards.items() if size < need]
     model = (
         f"{config.generator.model}: {need:.2g} GB of weights, "
         "and activations that grow with generator.micro_batch"
     )
     if small and config.generator.num_gpus:
-        raise Problem(f"{model}; more than {', '.join(small)} has: use a smaller generator.model")
-    shown = ", ".join(f"{name} {size:g} GB" for name, size in cards.items())
-    return f"{model}; GPUs: {shown or 'none that is known'}"
+        listed = ", ".join(small)
+        raise Problem(f"{model}; more than {listed} has: use a smaller generator.model")
+    sizes = [f"{name} {size:g} GB" for name, size in cards.items()]
+    shown = ", ".join(sizes) or "none that is known"
+    return f"{model}; GPUs: {shown}"
 
 
 MACHINE: tuple[tuple[str, Check], ...] = (
@@ -450,13 +482,22 @@ def examine(
     reported: set[str] = set()
     for name, check in every_check() if checks is None else checks:
         try:
-            ok, text = True, check(subject)
+            text = check(subject)
+            ok = True
         except Exception as error:  # a finding, whatever it is
-            from discl_ray.errors import DisclError
-
-            known = isinstance(error, Problem | DisclError)
-            ok, text = False, str(error) if known else f"{type(error).__name__}: {error}"
+            text = _problem_words(error)
+            ok = False
             if text in reported:
                 text = SKIPPED
             reported.add(text)
         yield Finding(name=name, ok=ok, text=masked(text))
+
+
+def _problem_words(error: Exception) -> str:
+    """An error in words; one that nobody foresaw also by its type."""
+    from discl_ray.errors import DisclError
+
+    if isinstance(error, Problem | DisclError):
+        return str(error)
+    kind = type(error).__name__
+    return f"{kind}: {error}"

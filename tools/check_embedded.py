@@ -1,10 +1,11 @@
-"""Measures what the embedded models are worth; writes benchmarks/results/embedded.md. About ten minutes on two cores.
+"""Measures what the embedded models are worth; writes benchmarks/results/embedded.md.
 
     python tools/check_embedded.py --seeds 5
-    python tools/check_embedded.py --seeds 5 --look sepia      # benchmarks/results/embedded-sepia.md
+    python tools/check_embedded.py --seeds 5 --look sepia   # benchmarks/results/embedded-sepia.md
 
-Recognition: λ = 0 images of every class, read by the independent judge. Gap: on the dev writers, a classifier trained on λ = 0
-images against one trained on the same number of real task images per class, everything else equal.
+About ten minutes on two cores. Recognition: λ = 0 images of every class, read by the independent
+judge. Gap: on the dev writers, a classifier trained on λ = 0 images against one trained on the same
+number of real task images per class, everything else equal.
 """
 
 from discl_ray.process.stopping import listen
@@ -168,7 +169,7 @@ def main() -> None:
   Trained on real task images {np.mean(accuracy["real"]):.1f} %, on λ = 0 images {np.mean(accuracy["λ = 0"]):.1f} %;
   paired difference {mean:.1f} points [{low:.1f}, {high:.1f}] (95 % bootstrap over seeds; a seed redraws images, noise, initialisation).
 
-Command: `python jobs/{command}`, commit {commit()}.
+Command: `python tools/{command}`, commit {commit()}.
 """
     path = Path("benchmarks/results") / (
         "embedded.md" if args.look == "ochre" else f"embedded-{args.look}.md"

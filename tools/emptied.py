@@ -3,8 +3,9 @@
     python tools/emptied.py --draw 20 --seed 0
     python tools/emptied.py --draw 5 --seed 1 discl_ray/curriculum
 
-Each drawn function's body becomes `return None` in a copy of the tree, where its module's mirror file
-of tests runs. A function that can be emptied without a failing test is named, and the exit code is 1.
+Each drawn function's body becomes `return None` in a copy of the tree, where its module's mirror
+file of tests runs. A function that can be emptied without a failing test is named, and the exit
+code is 1.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def mirror(module: Path) -> Path:
 
 
 def functions(module: Path) -> list[Function]:
-    """The functions of a module that do something: those of protocols and one-line stubs are left out."""
+    """The functions of a module that do something: not those of protocols, and no stubs."""
     tree = ast.parse((ROOT / module).read_text())
     found: list[Function] = []
     for node in ast.walk(tree):
@@ -66,7 +67,7 @@ def _is_constant(part: ast.stmt) -> bool:
 
 
 def emptied(text: str, line: int) -> str:
-    """A module's source with the body of the function that begins at a line replaced by `return None`."""
+    """A module's source in which the function that begins at a line only returns None."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.lineno == line:

@@ -1,10 +1,10 @@
-"""How dense the code is: what a reader has to hold in mind at once, measured, with limits that `make check` keeps.
+"""Measures how dense the code is, with limits that `make check` keeps.
 
-    python tools/shape.py                   # the whole package: figures, and an error above a limit
-    python tools/shape.py discl_ray/data    # one folder: figures, and each place above the average's limit
+    python tools/shape.py                   # the whole package: figures, an error above a limit
+    python tools/shape.py discl_ray/data    # one folder: figures, and the places that raise them
 
-A line's nodes are the nodes of the syntax tree that begin on it; lines without any (comments, the rest of
-a docstring) do not count.
+A line's nodes are the nodes of the syntax tree that begin on it; lines without any (comments, the
+rest of a docstring) do not count.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def main(words: list[str]) -> int:
     for name, (value, limit) in shape.figures().items():
         above = value > limit
         over += above
-        print(f"{name}: {value:.2f} (at most {limit:g})" + (" <- above" if above else ""))
+        mark = " <- above" if above else ""
+        print(f"{name}: {value:.2f} (at most {limit:g}){mark}")
     if words or over:
         places = (*shape.wide, *shape.long, *shape.nested, *shape.dense)
         print("\n".join(places))
