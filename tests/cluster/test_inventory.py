@@ -41,10 +41,11 @@ def test_worker_types_are_read_from_a_file_for_ray_up():
 
 def test_a_local_ray_is_described_without_starting_it(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    cluster = present(RunConfig(num_cpus=7))
     import ray
 
-    assert not ray.is_initialized()
+    before = ray.is_initialized()  # by another file of tests in this process
+    cluster = present(RunConfig(num_cpus=7))
+    assert ray.is_initialized() == before
     assert cluster.cpus == 7
     assert cluster.nodes[0].memory > 1e8
 

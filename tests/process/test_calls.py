@@ -123,13 +123,13 @@ def test_make_hands_a_signal_on_to_its_job_also_where_a_shell_reads_the_words(tm
         "STAMP=",
         "ARGS=plan.lams=[0,0.5] 'run.root=/my runs'",
     ]
-    make = subprocess.Popen(
+    with subprocess.Popen(
         typed, cwd=ROOT, env=outside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert make.stdout is not None
-    job = int(make.stdout.readline())
-    make.terminate()
-    make.wait(timeout=10)
+    ) as make:
+        assert make.stdout is not None
+        job = int(make.stdout.readline())
+        make.terminate()
+        make.wait(timeout=10)
     with pytest.raises(ProcessLookupError):
         os.kill(job, 0)
 

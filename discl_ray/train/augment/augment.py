@@ -63,7 +63,8 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
 
 
 def _channels_first(images: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    copy = np.array(images, order="C")  # arrays out of Ray are read-only
+    return torch.from_numpy(copy).permute(0, 3, 1, 2)
 
 
 def draw_parameters(count: int, *, seed: int, epoch: int, stream: int = 0) -> Floats:
