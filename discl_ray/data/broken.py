@@ -83,7 +83,8 @@ def _lost_classes(listing: Listing, found: pa.Table) -> list[str]:
     good = keys.filter(readable)
     listed = set(keys.unique().to_pylist())
     left = set(good.unique().to_pylist())
-    return sorted(listed - left)
+    lost = listed - left
+    return sorted(lost)
 
 
 def broken_lines(rejects: pa.Table, store: Store) -> list[str]:
@@ -129,7 +130,9 @@ def check_left(
         return
     heading = f"data.name = {config.name}: {wrong}"
     lines = [heading, *conflicts]
-    others = rejects.filter(not_equal(rejects["reason"], TWO_LABELS))
+    # what has two labels is in `conflicts` already
+    rest = not_equal(rejects["reason"], TWO_LABELS)
+    others = rejects.filter(rest)
     if others.num_rows:
         lines += broken_lines(others, store)
     raise DataError("\n".join(lines))

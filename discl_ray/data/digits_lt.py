@@ -44,17 +44,18 @@ def digits_lt(config: DigitsLTConfig, seed: int) -> Listing:
     val = _draw_balanced(val_pool, rng)
     test_pool = scans_of(test_blocks)
     test = _draw_balanced(test_pool, rng)
-    rows: list[Row] = []
-    rows += _rows(train, "train", config.look)
-    rows += _rows(val, "val", config.look)
-    rows += _rows(test, "test", config.look)
+    look = config.look
+    rows = _rows(train, "train", look)
+    rows += _rows(val, "val", look)
+    rows += _rows(test, "test", look)
     nowhere = Store.at(".")  # the bytes are in the rows, so the root is never read
     return inline(rows, nowhere, NAMES)
 
 
 def draw_blocks(rng: Generator) -> tuple[Blocks, Blocks]:
     """The blocks of writers of train and of test: a random half of the task's each."""
-    blocks = [int(block) for block in rng.permutation(TASK_BLOCKS)]
+    order = rng.permutation(TASK_BLOCKS)
+    blocks = order.tolist()
     half = len(blocks) // 2
     train = tuple(blocks[:half])
     test = tuple(blocks[half:])
@@ -88,7 +89,8 @@ def by_digit(pool: Scans) -> list[list[Scan]]:
     """The scans of each class, by label."""
     classes: list[list[Scan]] = [[] for _ in NAMES]
     for scan in pool:
-        classes[scan.label].append(scan)
+        members = classes[scan.label]
+        members.append(scan)
     return classes
 
 

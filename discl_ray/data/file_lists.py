@@ -24,7 +24,8 @@ def read_required(root: Store, name: str, layout: str, *, links: bool) -> bytes:
     Raises DataError saying what was looked for and what there is instead.
     """
     try:
-        return root.read(guard(root, name, links=links))
+        path = guard(root, name, links=links)
+        return root.read(path)
     except ValueError as error:
         raise DataError(f"'{shown(name)}' {error}") from error
     except FileNotFoundError:
@@ -36,12 +37,14 @@ def read_required(root: Store, name: str, layout: str, *, links: bool) -> bytes:
 
 def read_text(root: Store, name: str, layout: str, *, links: bool) -> str:
     """The text of a required file. Raises DataError if it is missing or not UTF-8."""
-    return decode_published(name, read_required(root, name, layout, links=links))
+    data = read_required(root, name, layout, links=links)
+    return decode_published(name, data)
 
 
 def decode_published(name: str, data: bytes) -> str:
     """The text of a file of a benchmark. Raises DataError naming the line if it is not UTF-8."""
-    return decode_text(shown(name), data, "download the file again")
+    where = shown(name)
+    return decode_text(where, data, "download the file again")
 
 
 def raise_missing(root: Store, looked_for: str, *, links: bool) -> NoReturn:
@@ -57,11 +60,13 @@ def raise_missing(root: Store, looked_for: str, *, links: bool) -> NoReturn:
 def folders_of(root: Store, paths: Iterable[str]) -> list[File]:
     """The folders of some files, with the date of each; size -1 if there is no such folder."""
     names = sorted({posixpath.dirname(path) for path in paths})
-    infos = root.filesystem.get_file_info([root.path(name) for name in names])
+    places = [root.path(name) for name in names]
+    infos = root.filesystem.get_file_info(places)
     folders: list[File] = []
     for name, info in zip(names, infos, strict=True):
         size = 0 if info.type == pafs.FileType.Directory else -1
-        folders.append(File(name, size, info.mtime_ns or 0))
+        date = info.mtime_ns or 0
+        folders.append(File(name, size, date))
     return folders
 
 
@@ -71,7 +76,8 @@ def check_folders(root: Store, name: str, paths: Sequence[str], *, links: bool) 
     if not folders or any(folder.size >= 0 for folder in folders):
         return
     example = folders[0].path
-    none = f"there is none of its {len(folders)} folders, such as '{example}'"
+    count = len(folders)
+    none = f"there is none of its {count} folders, such as '{example}'"
     raise_missing(root, f"the images of {name}; {none}", links=links)
 
 

@@ -30,7 +30,11 @@ SPLIT_WORDS = {
 }
 """What data sets call the splits, in any case."""
 
-ALL_SPLIT_WORDS = (*SPLIT_WORDS["train"], *SPLIT_WORDS["val"], *SPLIT_WORDS["test"])
+_TRAIN_WORDS = SPLIT_WORDS["train"]
+_VAL_WORDS = SPLIT_WORDS["val"]
+_TEST_WORDS = SPLIT_WORDS["test"]
+ALL_SPLIT_WORDS = (*_TRAIN_WORDS, *_VAL_WORDS, *_TEST_WORDS)
+"""As errors list them."""
 
 LOOK = 50_000
 """Files of other kinds, and none that is wanted, after which a folder is taken for a wrong one."""
@@ -51,6 +55,12 @@ class File:
     size: int
     """Bytes; -1 if there is no such file."""
     mtime_ns: int
+    """Date of the last change in nanoseconds; 0 if it is not known."""
+
+
+def no_file(path: str) -> File:
+    """A name without a file, such as a dangling link: listed, so that reading it reports it."""
+    return File(path, -1, 0)
 
 
 def walk(
@@ -72,16 +82,20 @@ def walk(
 def _walk_remote(root: Store, folder: str, left: LeftOut) -> Iterator[File]:
     """Files in an object store, by one listing of everything below the folder."""
     base = root.base.rstrip("/") + "/"
-    selector = pafs.FileSelector(root.path(folder), recursive=True, allow_not_found=True)
+    place = root.path(folder)
+    # a folder of an object store is only a prefix, so one without files is not found
+    selector = pafs.FileSelector(place, recursive=True, allow_not_found=True)
+    infos = root.filesystem.get_file_info(selector)
     found: list[File] = []
-    for info in root.filesystem.get_file_info(selector):
+    for info in infos:
         path = info.path.removeprefix(base)
         skipped = _of_system_part(path)
         if skipped is not None:
             left.system.add(skipped)
         elif info.type == pafs.FileType.File:
+            size = info.size or 0
             date = info.mtime_ns or 0
-            found.append(File(path, info.size or 0, date))
+            found.append(File(path, size, date))
     yield from _by_name(found)
 
 
@@ -100,15 +114,18 @@ def _by_name(files: Iterable[File]) -> list[File]:
 
 
 Entry = os.DirEntry[str]
+"""A name in a folder, with what the system told about it when the folder was listed."""
 
 
 class _Folder(NamedTuple):
     """A folder that is being walked."""
 
     path: str
+    """Relative to the root."""
     real: str
     """Without symbolic links, to find cycles."""
     entries: Iterator[Entry]
+    """What is still to be walked of it."""
 
 
 def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator[File]:
@@ -123,23 +140,33 @@ def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator
             stack.pop()
             continue
         path = posixpath.join(above.path, entry.name)
+        name = readable(path)
         if of_system(entry.name):
             left.system.add(path)
-        elif entry.is_symlink() and not links and escapes(root, path, set()):
-            name = readable(path)
-            if entry.is_dir():
-                name += "/"
-            yield File(name, -1, 0)
-        elif (status := _status(entry)) is None:
-            yield File(readable(path), -1, 0)
+            continue
+        if not links and _is_link_out(root, path, entry):
+            folder_mark = "/" if entry.is_dir() else ""
+            yield no_file(name + folder_mark)
+            continue
+        status = _status(entry)
+        if status is None:
+            yield no_file(name)
         elif stat.S_ISREG(status.st_mode):
-            yield File(readable(path), status.st_size, status.st_mtime_ns)
+            yield File(name, status.st_size, status.st_mtime_ns)
         elif not stat.S_ISDIR(status.st_mode):
-            left.special.append(readable(path))
+            left.special.append(name)
         else:
             real = _real_path(above, entry)
-            if all(real != outer.real for outer in stack):
-                stack.append(_Folder(path, real, _entries(root / path)))
+            outer = [each.real for each in stack]
+            if real not in outer:
+                entries = _entries(root / path)
+                inner = _Folder(path, real, entries)
+                stack.append(inner)
+
+
+def _is_link_out(root: Path, path: str, entry: Entry) -> bool:
+    """Whether an entry is itself a link out of the root."""
+    return entry.is_symlink() and escapes(root, path, set())
 
 
 def _entries(folder: Path) -> Iterator[Entry]:
@@ -149,7 +176,8 @@ def _entries(folder: Path) -> Iterator[Entry]:
     except OSError as error:
         where = shown(str(folder))
         raise DataError(f"{where}: cannot be listed ({error.strerror})") from error
-    return iter(sorted(entries, key=lambda entry: entry.name))
+    entries.sort(key=lambda entry: entry.name)
+    return iter(entries)
 
 
 def _status(entry: Entry) -> os.stat_result | None:
@@ -189,17 +217,25 @@ def pick(
             chosen.append(file)
             continue
         if not file.path.endswith("/"):
-            left.suffixes[suffix_of(file.path)] += 1
+            suffix = suffix_of(file.path)
+            left.suffixes[suffix] += 1
         if not chosen:
             others.append(file)
             if len(others) == LOOK:
                 break
     if not chosen:
         raise DataError(_not_found(root, looked_for, others, left))
-    for file in chosen:
-        if not links and leads_out(root, file.path, set()):
-            raise DataError(f"{shown(file.path)}: {LINK_OUT}")
+    if not links:
+        _check_inside(root, chosen)
     return chosen
+
+
+def _check_inside(root: Store, files: Sequence[File]) -> None:
+    """Raises DataError if a file is a link out of the root."""
+    for file in files:
+        if leads_out(root, file.path, set()):
+            where = shown(file.path)
+            raise DataError(f"{where}: {LINK_OUT}")
 
 
 def pick_images(
@@ -230,12 +266,15 @@ def pick_images(
             if len(others) == LOOK:
                 break
     found = _images_among(root, unknown, links)
-    if len(unknown) > len(found):
-        left.suffixes[""] += len(unknown) - len(found)
+    rest = len(unknown) - len(found)
+    if rest:  # a Counter would keep a zero, and a note would speak of it
+        left.suffixes[""] += rest
     if found:
-        images = _by_name([*images, *found])
+        both = [*images, *found]
+        images = _by_name(both)
     if not images and not closed:
-        raise DataError(_not_found(root, looked_for, [*others, *unknown], left))
+        instead = [*others, *unknown]
+        raise DataError(_not_found(root, looked_for, instead, left))
     return images, closed
 
 
@@ -245,20 +284,27 @@ def _images_among(root: Store, unknown: Sequence[File], links: bool) -> list[Fil
     def judge(file: File) -> bool:
         return _begins_as_image(root, file, links)
 
+    images: list[File] = []
     with ThreadPoolExecutor(READERS) as pool:
         judged = pool.map(judge, unknown)
-        return [file for file, image in zip(unknown, judged, strict=True) if image]
+        for file, is_one in zip(unknown, judged, strict=True):
+            if is_one:
+                images.append(file)
+    return images
 
 
 def _begins_as_image(root: Store, file: File, links: bool) -> bool:
     """Whether a file's first bytes are those of an image."""
     if not links and leads_out(root, file.path, set()):
         return True  # it must not be opened; it is refused when it is read
+    place = root.path(file.path)
     try:
-        with root.filesystem.open_input_stream(root.path(file.path), buffer_size=0) as stream:
-            return begins_as_image(stream.read(HEAD))
+        # unbuffered: a buffer would read ahead far beyond the few bytes that are looked at
+        with root.filesystem.open_input_stream(place, buffer_size=0) as stream:
+            head = stream.read(HEAD)
     except (OSError, ValueError):
         return False
+    return begins_as_image(head)
 
 
 def _not_found(root: Store, looked_for: str, others: Sequence[File], left: LeftOut) -> str:
@@ -277,21 +323,29 @@ def _not_found(root: Store, looked_for: str, others: Sequence[File], left: LeftO
     if any(left.suffixes[suffix] for suffix in HEIC_SUFFIXES):
         said.append(f"{HEIC_REMEDY} reads HEIC")
     where = f"data.root = '{shown(root.base)}'"
-    return f"{where}: {'; '.join(said)}"
+    found = "; ".join(said)
+    return f"{where}: {found}"
 
 
 def found_instead(files: Sequence[File], limit: int = 6) -> str:
     """What is in a folder that has no images, in words for an error."""
     if not files:
         return "the folder is empty"
-    kinds = Counter(suffix_of(file.path) or "no suffix" for file in files)
+    kinds: Counter[str] = Counter()
+    tops: set[str] = set()
+    for file in files:
+        kind = suffix_of(file.path) or "no suffix"
+        kinds[kind] += 1
+        top, *_ = file.path.split("/")
+        tops.add(top)
     by_kind: list[str] = []
     for kind, count in kinds.most_common(limit):
         by_kind.append(f"{count} {shown(kind)}")
-    tops = {file.path.split("/")[0] for file in files}
-    where = [shown(top) for top in sorted(tops)[:limit]]
+    some = sorted(tops)[:limit]
+    where = ", ".join(shown(top) for top in some)
     number = counted(len(files), "file")
-    return f"found {number} ({', '.join(by_kind)}) in {', '.join(where)}"
+    what = ", ".join(by_kind)
+    return f"found {number} ({what}) in {where}"
 
 
 def stat_files(root: Store, paths: Iterable[str]) -> list[File]:
@@ -302,8 +356,9 @@ def stat_files(root: Store, paths: Iterable[str]) -> list[File]:
     spelt = {in_nfc(path): file for path, file in listed.items()}
     found: list[File] = []
     for path in paths:
-        file = listed.get(path) or spelt.get(in_nfc(path))
-        found.append(file or File(path, -1, 0))
+        plain = in_nfc(path)
+        file = listed.get(path) or spelt.get(plain)
+        found.append(file or no_file(path))
     return found
 
 
@@ -312,7 +367,7 @@ def _stat_local(root: Path, path: str) -> File:
     try:
         status = os.stat(root / path)
     except OSError:
-        return File(path, -1, 0)
+        return no_file(path)
     return File(path, status.st_size, status.st_mtime_ns)
 
 
@@ -333,13 +388,16 @@ def suffix_of(path: str) -> str:
 def is_image(path: str) -> bool:
     """Whether a file is an image by its name."""
     suffix = suffix_of(path)
-    return suffix in SUFFIXES or (suffix in HEIC_SUFFIXES and can_heic())
+    if suffix in HEIC_SUFFIXES:
+        return can_heic()
+    return suffix in SUFFIXES
 
 
 def split_of(word: str) -> str | None:
     """train, val or test; None if the word is none of SPLIT_WORDS."""
+    plain = word.lower()
     for split, words in SPLIT_WORDS.items():
-        if word.lower() in words:
+        if plain in words:
             return split
     return None
 

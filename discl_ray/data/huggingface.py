@@ -32,8 +32,13 @@ from discl_ray.data.wording import shown
 from discl_ray.errors import DataError, ImageError
 
 DICT = "dataset_dict.json"
+"""Names the splits, at the top of a data set that has several."""
+
 STATE = "state.json"
+"""Names the files of one split."""
+
 INFO = "dataset_info.json"
+"""Holds the features of one split."""
 
 LOOKED_FOR = f"{DICT} or {STATE} (of save_to_disk), or *.parquet (of a repository)"
 
@@ -51,7 +56,9 @@ class _Saved:
     info: str
     """Path of its `dataset_info.json`."""
     features: Features
+    """Empty if they are not recorded."""
     sources: list[Source]
+    """Its files."""
 
 
 def huggingface(config: HuggingFaceConfig, _seed: int) -> Listing:
@@ -66,30 +73,42 @@ def huggingface(config: HuggingFaceConfig, _seed: int) -> Listing:
     root = open_root(config.root)
     saved = _open_saved(root, config.allow_links_outside)
     if saved is None:
-        files = pick(root, is_parquet, LOOKED_FOR, links=config.allow_links_outside)
-        sources = [open_parquet(root, file.path) for file in files]
-        features = _agreed({source.path: _features_of(source) for source in sources})
-        return _listing(config, root, sources, features, files, read_parquet)
+        return _list_parquet(config, root)
     features = _agreed({one.info: one.features for one in saved})
-    sources = []
+    sources: list[Source] = []
     for one in saved:
         sources += one.sources
     if not sources:
-        raise DataError(f"data.root = '{shown(config.root)}': its {STATE} name no file")
-    files = stat_files(root, [source.path for source in sources])
+        where = f"data.root = '{shown(config.root)}'"
+        raise DataError(f"{where}: its {STATE} name no file")
+    paths = [source.path for source in sources]
+    files = stat_files(root, paths)
     return _listing(config, root, sources, features, files, read_arrow)
+
+
+def _list_parquet(config: HuggingFaceConfig, root: Store) -> Listing:
+    """The rows of a repository's Parquet files."""
+    files = pick(root, is_parquet, LOOKED_FOR, links=config.allow_links_outside)
+    sources = [open_parquet(root, file.path) for file in files]
+    features: dict[str, Features] = {}
+    for source in sources:
+        features[source.path] = _features_of(source)
+    return _listing(config, root, sources, _agreed(features), files, read_parquet)
 
 
 def _open_saved(root: Store, links: bool) -> list[_Saved] | None:
     """What `save_to_disk` wrote; None if it did not write this folder."""
     if root.exists(DICT):
-        names = _json(root, DICT, links).get("splits")
+        described = _json(root, DICT, links)
+        names = described.get("splits")
         if not names or not _is_names(names):
             raise DataError(f"{DICT}: 'splits' is not a list of names")
         splits = _our_splits(names)
         return [_saved(root, name, split, links) for name, split in splits.items()]
     if root.exists(STATE):
-        name = _json(root, STATE, links).get("_split")
+        state = _json(root, STATE, links)
+        name = state.get("_split")
+        # null in a data set that was never divided: then the splits are drawn
         split = split_of(name) if isinstance(name, str) else None
         return [_saved(root, "", split, links)]
     return None
@@ -106,9 +125,11 @@ def _our_splits(names: Sequence[str]) -> dict[str, str | None]:
     """The data set's word for each split -> ours. Raises DataError if only some are known."""
     splits = {name: split_of(name) for name in names}
     unknown = [name for name, split in splits.items() if split is None]
-    if unknown and len(unknown) < len(splits):
+    some_are_known = len(unknown) < len(splits)
+    if unknown and some_are_known:
+        first = shown(unknown[0])
         raise DataError(
-            f"{DICT}: split '{shown(unknown[0])}' is none of train, validation and test; "
+            f"{DICT}: split '{first}' is none of train, validation and test; "
             f"remove it from {DICT}, or rename it there and its folder"
         )
     return splits
@@ -116,20 +137,24 @@ def _our_splits(names: Sequence[str]) -> dict[str, str | None]:
 
 def _saved(root: Store, folder: str, split: str | None, links: bool) -> _Saved:
     """A folder that `save_to_disk` wrote. Raises DataError if it is incomplete."""
-    state = _json(root, posixpath.join(folder, STATE), links)
+    place = posixpath.join(folder, STATE)
+    state = _json(root, place, links)
     info = posixpath.join(folder, INFO)
-    features = _json(root, info, links).get("features")
-    where = shown(posixpath.join(folder, STATE))
+    described = _json(root, info, links)
+    features = described.get("features")
+    where = shown(place)
     indices = [value for key, value in state.items() if "indices" in key]
     if any(indices):
         raise DataError(
             f"{where}: rows are chosen by indices, as old versions of datasets did; "
             "save it again with a newer one"
         )
+    paths: list[str] = []
     try:
-        names = [entry["filename"] for entry in state["_data_files"]]
-        given = [posixpath.join(folder, name) for name in names]
-        paths = [guard(root, path, links=links) for path in given]
+        for entry in state["_data_files"]:
+            given = posixpath.join(folder, entry["filename"])
+            path = guard(root, given, links=links)
+            paths.append(path)
     except (KeyError, TypeError) as error:
         raise DataError(f"{where}: '_data_files' is not a list of file names") from error
     except ValueError as error:
@@ -152,8 +177,9 @@ def _json(root: Store, path: str, links: bool) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)}: no such file; save_to_disk writes it") from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError, too
+        where = shown(path)
         broken = shown(str(error))
-        raise DataError(f"{shown(path)}: cannot be read as JSON: {broken}") from error
+        raise DataError(f"{where}: cannot be read as JSON: {broken}") from error
     if not isinstance(value, dict):
         raise DataError(f"{shown(path)}: is not a JSON object")
     return value
@@ -166,7 +192,8 @@ def _features_of(source: Source) -> Features:
     if raw is None:
         return {}
     try:
-        features = json.loads(raw)["info"]["features"]
+        described = json.loads(raw)
+        features = described["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         where = shown(source.path)
         broken = shown(str(error))
@@ -181,15 +208,24 @@ def _agreed(features: Mapping[str, Features]) -> Features:
     """
     (first, one), *others = features.items()
     for file, other in others:
-        for name in {*one, *other}:
-            types = (_type(one, name), _type(other, name))
-            if "ClassLabel" in types and one.get(name) != other.get(name):
-                raise DataError(
-                    f"{shown(first)} and {shown(file)} name the labels of column "
-                    f"'{shown(name)}' differently; "
-                    "if they are two data sets, data.root is the folder of one of them"
-                )
+        name = _disagreement(one, other)
+        if name is not None:
+            files = f"{shown(first)} and {shown(file)}"
+            column = f"column '{shown(name)}'"
+            raise DataError(
+                f"{files} name the labels of {column} differently; "
+                "if they are two data sets, data.root is the folder of one of them"
+            )
     return one
+
+
+def _disagreement(one: Features, other: Features) -> str | None:
+    """A column whose labels two files name differently, if there is one."""
+    for name in {*one, *other}:
+        types = (_type(one, name), _type(other, name))
+        if "ClassLabel" in types and one.get(name) != other.get(name):
+            return name
+    return None
 
 
 def _type(features: Features, name: str) -> str | None:
@@ -237,20 +273,31 @@ def _image_column(source: Source, features: Features) -> str:
     """The only Image feature; without features, the only column of encoded images; else `image`."""
     images = [name for name in features if _type(features, name) == "Image"]
     if not features:
-        encoded = ("struct", "bytes")
-        images = [field.name for field in source.schema if image_kind(field.type) in encoded]
-    if len(images) > 1:
+        images = _encoded_columns(source.schema)
+    count = len(images)
+    if count > 1:
+        where = shown(source.path)
         names = ", ".join(shown(name) for name in images)
-        several = f"{len(images)} columns are images: {names}"
-        raise DataError(f"{shown(source.path)}: {several}; choose with data.image")
+        several = f"{count} columns are images: {names}"
+        raise DataError(f"{where}: {several}; choose with data.image")
     return _only(images) or "image"
+
+
+def _encoded_columns(schema: pa.Schema) -> list[str]:
+    """Columns that hold bytes of images; a column of text may hold anything."""
+    names: list[str] = []
+    for field in schema:
+        if image_kind(field.type) in ("struct", "bytes"):
+            names.append(field.name)
+    return names
 
 
 def _label_names(features: Features, label: str) -> list[str] | None:
     """The class names of a ClassLabel, by label."""
     if _type(features, label) != "ClassLabel":
         return None
-    names = features[label].get("names")
+    feature = features[label]
+    names = feature.get("names")
     if not names:
         return None
     if not _is_names(names) or len(set(names)) < len(names):
@@ -265,7 +312,8 @@ def _open_arrow(root: Store, path: str, split: str | None) -> Source:
         with _open_file(root, path) as file:
             size = file.size()
             schema = pa.ipc.open_stream(file).schema
-            file.seek(max(size - len(END), 0))
+            last = size - len(END)
+            file.seek(max(last, 0))
             if file.read(len(END)) != END:
                 raise ValueError("its end is missing")
     except FileNotFoundError as error:
@@ -278,15 +326,17 @@ def _open_arrow(root: Store, path: str, split: str | None) -> Source:
 
 def _open_file(root: Store, path: str) -> pa.NativeFile:
     """An open file, memory-mapped where that is possible: unwanted images are never read."""
+    place = root.path(path)
     if root.local is not None:
-        return pa.memory_map(root.path(path))
-    return root.filesystem.open_input_file(root.path(path))
+        return pa.memory_map(place)
+    return root.filesystem.open_input_file(place)
 
 
 def _stream(file: pa.NativeFile, columns: Sequence[str]) -> pa.RecordBatchStreamReader:
     """Some columns of a stream."""
-    names = pa.ipc.open_stream(file).schema.names
-    file.seek(0)
+    whole = pa.ipc.open_stream(file)
+    names = whole.schema.names
+    file.seek(0)  # opening a stream reads its schema, which the next one needs again
     chosen = [names.index(column) for column in columns]
     options = pa.ipc.IpcReadOptions(included_fields=chosen)
     return pa.ipc.open_stream(file, options=options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,10 @@ from discl_ray.data.wording import counted, first_few, shown
 from discl_ray.errors import DataError
 
 QUOTE = "'"
+"""Around names of folders and files, which may have blanks."""
 
 LAYOUT = "root/<class>/<image> or root/{train,val,test}/<class>/<image>"
+"""What errors say is needed."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,20 @@ class _Layout:
 
     def class_of(self, path: str) -> str:
         """The class folder of an image."""
-        return path.split("/")[self.depth]
+        parts = path.split("/")
+        return parts[self.depth]
 
     def split_of(self, path: str) -> str | None:
         """The split of an image; None where it is to be drawn."""
-        return self.splits.get(path.split("/")[0])
+        top, *_ = path.split("/")
+        return self.splits.get(top)
 
     def class_folders(self, root: Store) -> set[str]:
         """Names of all folders in the place of classes, with images or without."""
         names: set[str] = set()
         for top in self.splits or ("",):
-            names.update(folders_in(root, top))
+            folders = folders_in(root, top)
+            names.update(folders)
         return names
 
 
@@ -66,8 +72,9 @@ def imagefolder(config: ImageFolderConfig, _seed: int) -> Listing:
     )
     layout = _layout(config, images)
     classes = {layout.class_of(file.path) for file in images}
-    linked = {path.rsplit("/", 1)[-1] for path in closed}
-    empty = sorted(layout.class_folders(root) - classes - linked)
+    linked = {posixpath.basename(path) for path in closed}
+    unused = layout.class_folders(root) - classes - linked
+    empty = sorted(unused)
     notes = left.sentences()
     if empty:
         names = first_few(empty, quote=QUOTE)
@@ -88,8 +95,7 @@ def _layout(config: ImageFolderConfig, images: Sequence[File]) -> _Layout:
     Raises DataError if the images' paths do not fit either layout.
     """
     where = f"data.root = '{shown(config.root)}'"
-    in_folders = [file.path for file in images if "/" in file.path]
-    tops = sorted({path.split("/")[0] for path in in_folders})
+    tops = _tops(images)
     splits: dict[str, str] = {}
     for top in tops:
         split = split_of(top.strip())
@@ -110,15 +116,33 @@ def _layout(config: ImageFolderConfig, images: Sequence[File]) -> _Layout:
     return layout
 
 
+def _tops(images: Sequence[File]) -> list[str]:
+    """Names of the folders at the top that hold images, sorted."""
+    tops: set[str] = set()
+    for file in images:
+        top, below, _ = file.path.partition("/")
+        if below:
+            tops.add(top)
+    return sorted(tops)
+
+
 def _check_class_folders(where: str, layout: _Layout, images: Sequence[File]) -> None:
     """Raises DataError if images lie above the class folders."""
-    loose = [file.path for file in images if file.path.count("/") <= layout.depth]
+    loose: list[str] = []
+    for file in images:
+        folders = file.path.count("/")
+        if folders <= layout.depth:
+            loose.append(file.path)
     if not loose:
         return
-    why = f" ({', '.join(ALL_SPLIT_WORDS)} are splits)" if layout.splits else ""
+    why = ""
+    if layout.splits:
+        words = ", ".join(ALL_SPLIT_WORDS)
+        why = f" ({words} are splits)"
     number = counted(len(loose), "image lies", "images lie")
     names = first_few(loose, quote=QUOTE)
-    raise DataError(f"{where}: {number} in no class folder: {names}; needed: {LAYOUT}{why}")
+    found = f"{number} in no class folder: {names}"
+    raise DataError(f"{where}: {found}; needed: {LAYOUT}{why}")
 
 
 def _check_one_class(
@@ -142,7 +166,8 @@ def _check_one_class(
 
 def _table(images: Sequence[File], layout: _Layout) -> pa.Table:
     """LISTING of images, whose ids are their paths."""
-    paths = pa.array([file.path for file in images], pa.string())
+    own = [file.path for file in images]
+    paths = pa.array(own, pa.string())
     classes = [layout.class_of(file.path) for file in images]
     splits = [layout.split_of(file.path) for file in images]
     blank = pa.nulls(len(images), pa.string())

@@ -37,14 +37,19 @@ NAME_LISTS = ("classnames.txt", "LOC_synset_mapping.txt")
 """Files that may name the classes; the first that exists is used."""
 
 LAYOUT = "ImageNet_LT_{train,val,test}.txt in data.lists, and ImageNet's train/ and val/"
+"""What errors say is needed."""
 
 EXAMPLE = "train/n01440764/n01440764_190.JPEG 0"
+"""A line of a list."""
 
 _WORDNET_ID = re.compile(r"(?:^|/)(n\d{8})(?=[/_])")
+"""In a class folder's name, or at the beginning of a file's."""
 
 _FOLDER = re.compile(r"/n\d{8}/")
+"""A class folder, which ImageNet's val/ does not have as it is unpacked."""
 
 _LABEL = re.compile(r"[0-9]{1,6}")
+"""Short enough to be counted to."""
 
 
 @dataclass
@@ -52,6 +57,7 @@ class _Rows:
     """The rows of one list, by column."""
 
     paths: list[str] = field(default_factory=list)
+    """As the list has them, which is not always where the images are."""
     labels: list[int] = field(default_factory=list)
 
 
@@ -69,10 +75,15 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
     """
     root = open_root(config.root)
     links = config.allow_links_outside
-    texts = {name: _read_list(root, config, name) for name in LISTS.values()}
     classes = _Classes()
     parser = _Parser(root, classes)
-    rows = {name: parser.rows(name, text) for name, text in texts.items()}
+    rows: dict[str, _Rows] = {}
+    hashes: list[str] = []
+    texts = {name: _read_list(root, config, name) for name in LISTS.values()}
+    for name, text in texts.items():
+        rows[name] = parser.rows(name, text)
+        hashes.append(sha256(text.encode()))
+    # only now: a label's WordNet id may be in another list than its row
     keys = classes.in_order()
     ids: list[str] = []
     places: list[str] = []
@@ -80,11 +91,11 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
     splits: list[str] = []
     for split, name in LISTS.items():
         found = rows[name]
+        count = len(found.paths)
         ids += found.paths
         places += _places(root, name, found.paths, links=links)
         class_keys += [keys[label] for label in found.labels]
-        splits += [split] * len(found.paths)
-    hashes = [sha256(text.encode()) for text in texts.values()]
+        splits += [split] * count
     return Listing(
         table=table_of_files(sample_id=ids, path=places, class_key=class_keys, split=splits),
         root=root,
@@ -97,20 +108,25 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
 
 def _read_list(root: Store, config: ImageNetLTConfig, name: str) -> str:
     """The text of a list. Raises DataError if it is missing or empty."""
-    path = posixpath.normpath(posixpath.join(config.lists, name))
+    place = posixpath.join(config.lists, name)
+    path = posixpath.normpath(place)  # data.lists is `.` by default
     text = read_text(root, path, LAYOUT, links=config.allow_links_outside)
     if not text.strip():
         raise DataError(f"{name}: is empty")
     return text
 
 
+_KeyAt = tuple[str, str]
+_LabelAt = tuple[int, str]
+
+
 class _Classes:
     """Which label is which WordNet id, according to the lines."""
 
     def __init__(self) -> None:
-        self._id_of: dict[int, tuple[str, str]] = {}
+        self._id_of: dict[int, _KeyAt] = {}
         """Label -> WordNet id, and the line that says so."""
-        self._label_of: dict[str, tuple[int, str]] = {}
+        self._label_of: dict[str, _LabelAt] = {}
         """WordNet id -> label, and the line that says so."""
         self._first: dict[int, str] = {}
         """Label -> its first line, with a WordNet id or without."""
@@ -137,7 +153,8 @@ class _Classes:
                     "such as n01440764 in its path"
                 )
         keys: list[str] = []
-        for label in range(len(self._id_of)):
+        count = len(self._id_of)
+        for label in range(count):
             if label not in self._id_of:
                 lists = ", ".join(LISTS.values())
                 raise DataError(
@@ -161,11 +178,12 @@ class _Parser:
         """The rows of a list. Raises DataError naming the lines that are wrong."""
         problems = Problems(name)
         rows = _Rows()
-        for number, line in enumerate(text.split("\n"), start=1):
+        lines = text.split("\n")
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            where = f"{name} line {number}"
             try:
-                where = f"{name} line {number}"
                 path, label = self._parse(line, where)
             except ValueError as error:
                 problems.add(f"line {number}", str(error))
@@ -177,27 +195,30 @@ class _Parser:
 
     def _parse(self, line: str, where: str) -> tuple[str, int]:
         """Path and label of a line; raises ValueError with the rule it breaks."""
-        given, _, label = line.strip().rpartition(" ")
-        if not given or not _LABEL.fullmatch(label):
+        # from the right: a path may have blanks, a label has none
+        given, _, word = line.strip().rpartition(" ")
+        if not given or not _LABEL.fullmatch(word):
             raise ValueError(f"'{shown(line)}' is not a path and a label, such as {EXAMPLE}")
+        label = int(word)
         try:
             path = guard(self._root, given, links=True)
         except ValueError as error:
             raise ValueError(f"path '{shown(given)}' {error}") from error
         match = _WORDNET_ID.search(path)
         wordnet_id = match[1] if match else None
-        rule = self._classes.add(int(label), wordnet_id, where)
+        rule = self._classes.add(label, wordnet_id, where)
         if rule:
             raise ValueError(rule)
         first = self._first.setdefault(path, where)
         if first != where:
             raise ValueError(f"'{shown(path)}' is already in {first}")
-        return path, int(label)
+        return path, label
 
 
 def _places(root: Store, name: str, paths: list[str], *, links: bool) -> list[str]:
     """Where a list's images are: as it says, or without the class folder."""
     flat = [_FOLDER.sub("/", path) for path in paths]
+    # the first image tells it for all: to look for each would be a request an image
     as_listed = paths[0]
     without_folder = flat[0]
     has_folders = as_listed == without_folder or root.exists(as_listed)
@@ -213,8 +234,11 @@ def _places(root: Store, name: str, paths: list[str], *, links: bool) -> list[st
 
 def _names(root: Store, keys: Sequence[str], *, links: bool) -> dict[str, str]:
     """WordNet id -> name: those of a list of names that no other class has, else WordNet's."""
-    given = _given_names(root, links=links)
-    given = {key: given[key] for key in keys if key in given}
+    listed = _given_names(root, links=links)
+    given: dict[str, str] = {}
+    for key in keys:
+        if key in listed:
+            given[key] = listed[key]
     counts = Counter(name.casefold() for name in given.values())
     names: dict[str, str] = {}
     for key, name in given.items():
@@ -227,17 +251,24 @@ def _names(root: Store, keys: Sequence[str], *, links: bool) -> dict[str, str]:
 
 def _given_names(root: Store, *, links: bool) -> dict[str, str]:
     """WordNet id -> name in a list of names; empty if there is none."""
-    file = next((name for name in NAME_LISTS if root.exists(name)), None)
-    if file is None:
-        return {}
+    for file in NAME_LISTS:
+        if root.exists(file):
+            text = read_text(root, file, LAYOUT, links=links)
+            return _parse_names(file, text)
+    return {}
+
+
+def _parse_names(file: str, text: str) -> dict[str, str]:
+    """WordNet id -> its first lemma. Raises DataError naming the lines without one."""
     problems = Problems(file)
     given: dict[str, str] = {}
-    text = read_text(root, file, LAYOUT, links=links)
-    for number, line in enumerate(text.split("\n"), start=1):
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
         key, _, words = line.strip().partition(" ")
         if key and not words.strip():
             rule = f"'{shown(key)}' has no name; a line reads: n01440764 tench"
             problems.add(f"line {number}", rule)
-        given[key] = words.split(",")[0].strip()
+        lemma, *_ = words.split(",")
+        given[key] = lemma.strip()
     problems.check()
     return given

@@ -32,16 +32,22 @@ from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
 
 TRAIN = "train2018.json"
+"""Its categories are those of both files."""
 
 SPLITS = {TRAIN: "train", "val2018.json": "test"}
+"""By file."""
 
 NAMES = "categories.json"
+"""Published apart: the annotations have codes where the names should be."""
 
 LAYOUT = "train2018.json, val2018.json and train_val2018/"
+"""What errors say is needed."""
 
 WORDS = {int: "a whole number", str: "text"}
+"""Types of fields in words."""
 
 Fields = Mapping[str, type]
+"""Name of a field -> its type."""
 
 CATEGORY = {"id": int, "name": str}
 IMAGE = {"id": int, "file_name": str}
@@ -68,19 +74,24 @@ def inaturalist(config: INaturalistConfig, _seed: int) -> Listing:
     """
     root = open_root(config.root)
     links = config.allow_links_outside
-    data = {name: read_required(root, name, LAYOUT, links=links) for name in SPLITS}
+    data: dict[str, bytes] = {}
+    for name in SPLITS:
+        data[name] = read_required(root, name, LAYOUT, links=links)
     parsed = {name: _parsed(name, text) for name, text in data.items()}
     names = _categories(TRAIN, parsed[TRAIN])
     paths: list[str] = []
     keys: list[str] = []
     splits: list[str] = []
     for name, split in SPLITS.items():
-        categories = _images(root, name, parsed[name], names, set(paths))
+        others = set(paths)
+        categories = _images(root, name, parsed[name], names, others)
+        count = len(categories)
         check_folders(root, name, list(categories), links=links)
         paths += categories
         keys += [str(category) for category in categories.values()]
-        splits += [split] * len(categories)
-    for category, scientific in _scientific_names(root, links=links).items():
+        splits += [split] * count
+    scientific_names = _scientific_names(root, links=links)
+    for category, scientific in scientific_names.items():
         if category in names:
             names[category] = scientific
     hashes = [sha256(text) for text in data.values()]
@@ -99,7 +110,8 @@ def _scientific_names(root: Store, *, links: bool) -> dict[int, str]:
     if not root.exists(NAMES):
         return {}
     data = read_required(root, NAMES, LAYOUT, links=links)
-    return _categories(NAMES, _parsed(NAMES, data))
+    value = _parsed(NAMES, data)
+    return _categories(NAMES, value)
 
 
 def _parsed(name: str, data: bytes) -> Any:
@@ -129,21 +141,30 @@ def _entries(value: Any, part: str, fields: Fields, problems: Problems) -> Itera
             continue
         wrong = _wrong_field(entry, fields)
         if wrong is None:
-            yield where, tuple(entry[name] for name in fields)
+            values = [entry[name] for name in fields]
+            yield where, tuple(values)
             continue
-        given = "is missing"
-        if wrong in entry:
-            value = json.dumps(entry[wrong])
-            given = f"is {shown(value, 40)}"
-        needed = WORDS[fields[wrong]]
-        rule = f"{given}; {needed} is needed"
+        rule = _broken_rule(entry, wrong, fields)
         problems.add(f"{where}.{wrong}", rule)
 
 
+def _broken_rule(entry: Mapping[str, Any], name: str, fields: Fields) -> str:
+    """What is wrong with a field."""
+    given = "is missing"
+    if name in entry:
+        value = json.dumps(entry[name])
+        given = f"is {shown(value, 40)}"
+    kind = fields[name]
+    needed = WORDS[kind]
+    return f"{given}; {needed} is needed"
+
+
 def _wrong_field(entry: Mapping[str, Any], fields: Fields) -> str | None:
-    """The first field that is missing or of another type; `true` is not a number here."""
+    """The first field that is missing or of another type."""
     for name, kind in fields.items():
-        if type(entry.get(name)) is not kind:
+        value = entry.get(name)
+        # not isinstance, for which `true` is a number
+        if type(value) is not kind:
             return name
     return None
 
@@ -154,7 +175,8 @@ def _categories(file: str, value: Any) -> dict[int, str]:
     found: dict[int, str] = {}
     if isinstance(value, list):
         value = {"categories": value}
-    for where, (category, name) in _entries(value, "categories", CATEGORY, problems):
+    entries = _entries(value, "categories", CATEGORY, problems)
+    for where, (category, name) in entries:
         if category in found:
             problems.add(where, f"id {category} is duplicated")
         found[category] = name.strip()
@@ -169,7 +191,8 @@ def _images(
     problems = Problems(file)
     paths: dict[int, str] = {}
     first: dict[int, str] = {}
-    for where, (image, name) in _entries(value, "images", IMAGE, problems):
+    entries = _entries(value, "images", IMAGE, problems)
+    for where, (image, name) in entries:
         try:
             path = guard(root, name, links=True)
         except ValueError as error:
@@ -177,12 +200,14 @@ def _images(
             problems.add(f"{where}.file_name", rule)
             continue
         if image in paths:
-            problems.add(where, f"id {image} is already in {first[image]}")
+            other = first[image]
+            problems.add(where, f"id {image} is already in {other}")
         elif path in others:
             problems.add(where, f"'{shown(path)}' is duplicated")
         paths[image] = path
         first[image] = where
         others.add(path)
+    # reported before the annotations are read, which would repeat each of these problems
     problems.check()
     labels = _labels(value, paths, categories, problems)
     for image, where in first.items():
@@ -196,7 +221,8 @@ def _labels(value: Any, paths: ById, categories: ById, problems: Problems) -> di
     """Image id -> category id."""
     labels: dict[int, int] = {}
     first: dict[int, str] = {}
-    for where, (image, category) in _entries(value, "annotations", ANNOTATION, problems):
+    entries = _entries(value, "annotations", ANNOTATION, problems)
+    for where, (image, category) in entries:
         if image not in paths:
             problems.add(where, f"there is no image with id {image}")
             continue

@@ -37,7 +37,9 @@ class Placement(NamedTuple):
     """Where an image is used."""
 
     split: str
+    """train, val or test."""
     domain: str
+    """`id` at a camera that is trained on, `ood` at another one."""
 
 
 SPLITS = {
@@ -50,16 +52,22 @@ SPLITS = {
 """By the data set's own word for the split."""
 
 METADATA = "metadata.csv"
+"""Has the images."""
+
 CATEGORIES = "categories.csv"
+"""Has the names of the classes."""
 
 LAYOUT = "WILDS' iwildcam_v2.0: metadata.csv, categories.csv and train/"
+"""What errors say is needed."""
 
 LABELS = "labels are 0, 1, 2, …"
+"""The same about a cell of `y`."""
 
 MOST_COLUMNS = 30
 """Columns that an error lists."""
 
 _LABEL = re.compile(r"[0-9]{1,6}")
+"""Short enough to be counted to."""
 
 Row = tuple[str, dict[str, str]]
 """Where a row is, such as `line 3`, and its cells by column."""
@@ -70,10 +78,13 @@ class _Image:
     """A row of metadata.csv."""
 
     path: str
+    """Relative to the root."""
     label: int
+    """`y`."""
     word: str
     """The data set's word for the split."""
     location: str
+    """The camera."""
 
 
 def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
@@ -92,8 +103,11 @@ def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
     links = config.allow_links_outside
     metadata = read_required(root, METADATA, LAYOUT, links=links)
     categories = read_required(root, CATEGORIES, LAYOUT, links=links)
-    images = list(_metadata(root, decode_published(METADATA, metadata)))
-    classes = _classes(decode_published(CATEGORIES, categories), {image.label for image in images})
+    rows = decode_published(METADATA, metadata)
+    images = list(_metadata(root, rows))
+    labels = {image.label for image in images}
+    named = decode_published(CATEGORIES, categories)
+    classes = _classes(named, labels)
     paths = [image.path for image in images]
     check_folders(root, METADATA, paths, links=links)
     table = table_of_files(
@@ -204,7 +218,8 @@ def _table(file: str, text: str, columns: Sequence[str], problems: Problems) -> 
     for line, cells in rows:
         where = f"line {line}"
         if len(cells) == len(header):
-            yield where, {name: cells[at] for name, at in positions.items()}
+            row = {name: cells[at] for name, at in positions.items()}
+            yield where, row
         else:
             fields = f"has {len(cells)} fields, the header has {len(header)}"
             problems.add(where, fields)

@@ -29,18 +29,31 @@ from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
+"""Names of files that may be manifests."""
 
 REQUIRED = ("path", "label")
+"""Columns that a manifest must have."""
+
 OPTIONAL = ("split", "sample_id", "domain", "group")
+"""Columns that it may have."""
+
+DELIMITERS = ";\t,|"
+"""What other programs separate columns by; the first of these that a header holds is named."""
 
 OTHERS = 6
 """Manifests that an error names where the one asked for is missing."""
+
+Line = tuple[int, list[str]]
+"""A line's number and its cells."""
 
 Row = tuple[int, Mapping[str, str]]
 """A line's number and its cells by their column."""
 
 Table = tuple[list[str], Iterator[Row]]
 """The names of the columns, and the rows."""
+
+Values = Mapping[str, str]
+"""A row's cells by our columns, as they are written."""
 
 Cells = dict[str, list[str | None]]
 """The manifest by our columns."""
@@ -62,34 +75,50 @@ def manifest(config: ManifestConfig, _seed: int) -> Listing:
     if not text.strip():
         raise DataError(f"{name}: is empty")
     problems = Problems(name)
-    parse = _jsonl if name.lower().endswith(".jsonl") else _csv
-    found, rows = parse(name, text, problems)
+    found, rows = _parse(name, text, problems)
     columns = choose_columns(
         config.columns, found, required=REQUIRED, optional=OPTIONAL, where=name
     )
-    cells = _Checks(root, problems).cells(rows, columns)
+    checks = _Checks(root, problems)
+    cells = checks.cells(rows, columns)
     problems.check()
     if not cells["path"]:
         raise DataError(f"{name}: has no row")
-    files = stat_files(root, [path for path in cells["path"] if path])
+    paths = [path for path in cells["path"] if path]
+    files = stat_files(root, paths)
+    # as the disk spells them, which may be another Unicode form
     cells["path"] = [file.path for file in files]
     cells["class_key"] = cells.pop("label")
     cells["row"] = [None] * len(files)
-    arrays = [pa.array(cells[field.name], field.type) for field in LISTING]
     return Listing(
-        table=pa.table(arrays, schema=LISTING),
-        root=root,
-        read=read_files,
-        stamp=stamp_of(files, sha256(data)),
+        table=_table(cells), root=root, read=read_files, stamp=stamp_of(files, sha256(data))
     )
+
+
+def _parse(name: str, text: str, problems: Problems) -> Table:
+    """The columns and rows of a manifest, whose kind its suffix tells."""
+    if name.lower().endswith(".jsonl"):
+        return _jsonl(text, problems)
+    return _csv(name, text, problems)
+
+
+def _table(cells: Cells) -> pa.Table:
+    """LISTING of columns in any order."""
+    arrays: list[pa.Array] = []
+    for field in LISTING:
+        column = cells[field.name]
+        arrays.append(pa.array(column, field.type))
+    return pa.table(arrays, schema=LISTING)
 
 
 def _read(root: Store, config: ManifestConfig) -> tuple[str, bytes]:
     """The manifest's name under the root, and its content."""
-    where = f"data.file = '{shown(config.file)}'"
+    file = shown(config.file)
+    where = f"data.file = '{file}'"
     try:
         name = guard(root, config.file, links=config.allow_links_outside)
-        return name, root.read(name)
+        data = root.read(name)
+        return name, data
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     except FileNotFoundError as error:
@@ -102,60 +131,71 @@ def _read(root: Store, config: ManifestConfig) -> tuple[str, bytes]:
 
 def _others(root: Store, file: str) -> str:
     """Which manifests there are where one is missing."""
-    names = root.list(posixpath.dirname(file))
-    others = [name for name in names if name.lower().endswith(SUFFIXES)]
+    folder = posixpath.dirname(file)
+    others: list[str] = []
+    for name in root.list(folder):
+        if name.lower().endswith(SUFFIXES):
+            others.append(name)
     if not others:
         return "there is no *.csv, *.tsv or *.jsonl"
-    names = [shown(name) for name in others[:OTHERS]]
-    return f"there are {', '.join(names)}"
+    some = others[:OTHERS]
+    names = ", ".join(shown(name) for name in some)
+    return f"there are {names}"
 
 
 def _csv(name: str, text: str, problems: Problems) -> Table:
     """Column names, and the rows."""
     delimiter = "\t" if name.lower().endswith(".tsv") else ","
-    rows = csv_rows(text, problems, delimiter=delimiter, trim=delimiter == ",")
-    header: list[str] = []
-    for _, header in rows:
-        if any(header):
-            break
-    if not any(header):
-        problems.check()
+    # people write `a.jpg, otter`; in a *.tsv a blank before a cell may be part of it
+    trim = delimiter == ","
+    rows = csv_rows(text, problems, delimiter=delimiter, trim=trim)
+    columns = _header(rows)
+    if not columns:
+        problems.check()  # a quote that is not closed ends the rows, too, and says more
         raise DataError(f"{name}: line 1: there is no header")
-    columns = [cell.strip() for cell in header]
     if len(columns) == 1:
         _check_delimiter(name, columns[0], delimiter)
     return columns, _csv_rows(rows, columns, problems)
 
 
+def _header(rows: Iterator[Line]) -> list[str]:
+    """The names in the first row that is not blank, which is taken; empty if there is none."""
+    for _, cells in rows:
+        if any(cells):
+            return [cell.strip() for cell in cells]
+    return []
+
+
 def _check_delimiter(name: str, column: str, delimiter: str) -> None:
     """Raises DataError if the only column's name holds what seems to be the delimiter."""
-    for other in ";\t,|":
+    needed = "tabs" if delimiter == "\t" else "commas"
+    for other in DELIMITERS:
         if other in column:
-            needed = "tabs" if delimiter == "\t" else "commas"
             raise DataError(
                 f"{name}: line 1: columns are separated by {other!r}; "
                 f"needed: {needed} (a *.csv has commas, a *.tsv tabs)"
             )
 
 
-def _csv_rows(
-    rows: Iterator[tuple[int, list[str]]], columns: list[str], problems: Problems
-) -> Iterator[Row]:
+def _csv_rows(rows: Iterator[Line], columns: list[str], problems: Problems) -> Iterator[Row]:
     """The rows below the header that are not blank."""
+    needed = len(columns)
     for line, cells in rows:
         if not any(cells):
             continue
-        if len(cells) == len(columns):
-            yield line, dict(zip(columns, cells, strict=True))
+        count = len(cells)
+        if count == needed:
+            row = dict(zip(columns, cells, strict=True))
+            yield line, row
         else:
-            fields = f"has {len(cells)} fields, the header has {len(columns)}"
-            problems.add(f"line {line}", fields)
+            rule = f"has {count} fields, the header has {needed}"
+            problems.add(f"line {line}", rule)
 
 
-def _jsonl(_name: str, text: str, problems: Problems) -> Table:
+def _jsonl(text: str, problems: Problems) -> Table:
     """Column names, of all objects, and the rows."""
     rows: list[Row] = []
-    columns: dict[str, None] = {}
+    columns: dict[str, None] = {}  # a set that keeps the order
     for line, words in enumerate(text.split("\n"), start=1):
         if not words.strip():
             continue
@@ -164,7 +204,10 @@ def _jsonl(_name: str, text: str, problems: Problems) -> Table:
         except ValueError as error:
             problems.add(f"line {line}", str(error))
             continue
-        row = {key: cell for key, cell in value.items() if cell is not None}
+        row: dict[str, Any] = {}
+        for key, cell in value.items():
+            if cell is not None:  # null is the same as no cell
+                row[key] = cell
         rows.append((line, row))
         columns |= dict.fromkeys(row)
     if not rows:
@@ -175,6 +218,7 @@ def _jsonl(_name: str, text: str, problems: Problems) -> Table:
 def _parse_object(words: str) -> dict[str, Any]:
     """One line of JSON, whose numbers stay text; raises ValueError with the rule it breaks."""
     try:
+        # numbers as they are written: label 0123 or 1e3 is a name, not an amount
         value = json.loads(
             words,
             object_pairs_hook=_unique_keys,
@@ -184,6 +228,7 @@ def _parse_object(words: str) -> dict[str, Any]:
         )
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {error.colno}"
+        # its own message counts lines within this one: it is always line 1
         raise ValueError(f"is not JSON: {where}; one object a line is needed") from error
     except RecursionError as error:
         raise ValueError(str(error)) from error
@@ -215,35 +260,52 @@ class _Checks:
         """The rows that are right, by column."""
         cells: Cells = {name: [] for name in (*REQUIRED, *OPTIONAL)}
         for line, row in rows:
-            values = {ours: row.get(theirs, "") for ours, theirs in columns.items()}
+            values: dict[str, str] = {}
+            for ours, theirs in columns.items():
+                values[ours] = row.get(theirs, "")
             checked = self._checked(line, values)
             if checked is None:
                 continue
             for name, column in cells.items():
-                column.append(checked.get(name) or None)
+                cell = checked.get(name)
+                column.append(cell or None)
         return cells
 
-    def _checked(self, line: int, values: Mapping[str, str]) -> Checked | None:
+    def _checked(self, line: int, values: Values) -> Checked | None:
         """A row with its path guarded and its split in our word; None if it cannot be used."""
         where = f"line {line}"
-        for name, value in values.items():
-            if not _is_text(value):
-                found = shown(ascii(value))
-                self._problems.add(where, f"{name} = {found}: text or a number is needed")
-                return None
+        if not self._are_texts(where, values):
+            return None
         label = values["label"]
         self._check_label(where, label)
-        split = self._split(where, values.get("split", ""))
-        given = values["path"]
-        try:
-            path = guard(self._root, given, links=True)
-        except ValueError as error:
-            rule = f"path '{shown(given)}' {error}"
-            self._problems.add(where, rule)
+        word = values.get("split", "")
+        split = self._split(where, word)
+        path = self._path(where, values["path"])
+        if path is None:
             return None
         sample_id = values.get("sample_id") or path
         self._check_unique(line, sample_id, path, label)
         return {**values, "path": path, "sample_id": sample_id, "split": split}
+
+    def _are_texts(self, where: str, values: Values) -> bool:
+        """Whether all cells are text; the first other one is a problem."""
+        for name, value in values.items():
+            if not _is_text(value):
+                found = shown(ascii(value))
+                rule = f"{name} = {found}: text or a number is needed"
+                self._problems.add(where, rule)
+                return False
+        return True
+
+    def _path(self, where: str, given: str) -> str | None:
+        """A row's path under the root; None if it is refused."""
+        try:
+            # a link out is refused later, as one broken image: the other rows can be used
+            return guard(self._root, given, links=True)
+        except ValueError as error:
+            rule = f"path '{shown(given)}' {error}"
+            self._problems.add(where, rule)
+            return None
 
     def _split(self, where: str, word: str) -> str | None:
         """Our name of a row's split; None where it is to be drawn."""
@@ -269,8 +331,10 @@ class _Checks:
             rule = f"sample_id '{shown(sample_id)}' is already in line {first}"
             self._problems.add(where, rule)
         other, first = self._label_of.setdefault(path, (label, line))
-        if same_name(other) != same_name(label):
-            here = f"'{shown(path)}' is '{shown(label)}' here"
+        differ = same_name(other) != same_name(label)
+        if differ:
+            place = shown(path)
+            here = f"'{place}' is '{shown(label)}' here"
             rule = f"{here} and '{shown(other)}' in line {first}"
             self._problems.add(where, rule)
 

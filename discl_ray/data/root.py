@@ -62,9 +62,11 @@ def _neighbours(store: Store) -> str:
     if store.local is None or not store.local.parent.is_dir():
         return ""
     parent = store.local.parent
-    folders = sorted(path.name for path in parent.iterdir() if path.is_dir())
+    folders = [path.name for path in parent.iterdir() if path.is_dir()]
+    folders.sort()
     names = [shown(name) for name in folders[:NEIGHBOURS]]
-    return f"; {parent} holds {', '.join(names) or 'no folder'}"
+    listed = ", ".join(names) or "no folder"
+    return f"; {parent} holds {listed}"
 
 
 def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None) -> str:
@@ -78,7 +80,8 @@ def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None)
     Raises ValueError with the rule that is broken.
     """
     given = _checked_text(root, path)
-    plain = posixpath.normpath(given.replace("\\", "/"))
+    with_slashes = given.replace("\\", "/")  # tables made on Windows
+    plain = posixpath.normpath(with_slashes)
     if posixpath.isabs(plain):
         plain = _relative(root, plain)
     if plain in ("..", ".") or plain.startswith("../"):
@@ -133,7 +136,8 @@ def _as_spelt(root: Path, path: str) -> str:
         here = posixpath.join(spelt, part)
         if not os.path.lexists(root / here):
             names = _names_by_nfc(root / spelt)
-            here = posixpath.join(spelt, names.get(in_nfc(part), part))
+            name = names.get(in_nfc(part), part)
+            here = posixpath.join(spelt, name)
         spelt = here
     return spelt
 
@@ -141,7 +145,8 @@ def _as_spelt(root: Path, path: str) -> str:
 def _names_by_nfc(folder: Path) -> Mapping[str, str]:
     """NFC -> name on disk, of everything in a folder; empty if it cannot be listed."""
     try:
-        return _listed_by_nfc(str(folder), os.stat(folder).st_mtime_ns)
+        date = os.stat(folder).st_mtime_ns
+        return _listed_by_nfc(str(folder), date)
     except OSError:
         return {}
 
@@ -149,7 +154,8 @@ def _names_by_nfc(folder: Path) -> Mapping[str, str]:
 @lru_cache(maxsize=64)
 def _listed_by_nfc(folder: str, _mtime_ns: int) -> Mapping[str, str]:
     """Cached by the folder's date, so that a changed folder is listed again."""
-    return {in_nfc(name): name for name in sorted(os.listdir(folder))}
+    names = sorted(os.listdir(folder))  # of two that are equal in NFC, always the same one
+    return {in_nfc(name): name for name in names}
 
 
 def leads_out(root: Store, path: str, known: set[str]) -> bool:

@@ -33,7 +33,7 @@ from discl_ray.core.splits import SPLITS
 from discl_ray.core.storage import Store, reference
 from discl_ray.data.broken import REJECTED, check_broken, check_left
 from discl_ray.data.config import AnyDataConfig, FilesConfig
-from discl_ray.data.listing import Listing, Read
+from discl_ray.data.listing import Listing, Read, set_column
 from discl_ray.data.names import class_names
 from discl_ray.data.scan import SCANNED, scan
 from discl_ray.data.verdicts import Verdicts, judge_rows
@@ -46,11 +46,13 @@ PART = 2_000
 """Rows that a task reads and a part file holds."""
 
 READ_AGAIN = "the data is read again"
+"""What a damaged folder of samples leads to."""
 
 RULES = 2
 """Part of the folder's name of data sets in files; raised when other images of theirs are used."""
 
 IMAGE = SAMPLES.field("image")
+"""A struct of bytes and path, of which at most one is set, as `datasets` stores images."""
 
 CONTENT = ("sample_id", "sha256", "split", "label", "class_name", "domain", "group")
 """Columns that the fingerprint covers: what the samples are, wherever they lie."""
@@ -86,7 +88,9 @@ class Samples:
             if split not in there:
                 continue
             with self.store.reading(split, remedy):
-                parts.append(self.store.dataset(split).to_table(filter=wanted))
+                part = self.store.dataset(split).to_table(filter=wanted)
+            parts.append(part)
+        # a data set comes in the order of its files, not in that of the rows asked for
         found = pa.concat_tables(parts)
         places = places_in(ids, found["sample_id"].combine_chunks())
         return found.take(places).cast(SAMPLES)
@@ -202,18 +206,22 @@ def _read_without_bytes(store: Store) -> pa.Table:
     for split in SPLITS:
         if store.list(split, ".parquet"):
             with store.reading(split, READ_AGAIN):
-                parts.append(store.dataset(split).to_table(columns=columns))
+                part = store.dataset(split).to_table(columns=columns)
+            parts.append(part)
     if not parts:
         raise IntegrityError(f"{store.base}: its images are gone; {READ_AGAIN}")
     table = pa.concat_tables(parts)
-    return _with_paths(table.drop(["path"]), table["path"].combine_chunks())
+    paths = table["path"].combine_chunks()
+    return _with_paths(table.drop(["path"]), paths)
 
 
 def _with_paths(table: pa.Table, paths: pa.Array) -> pa.Table:
     """SAMPLES whose images are paths and have no bytes."""
     empty = pa.nulls(table.num_rows, pa.binary())
-    images = pa.StructArray.from_arrays([empty, paths], fields=list(IMAGE.type))
-    return table.append_column("image", images).select(SAMPLES.names).cast(SAMPLES)
+    fields = list(IMAGE.type)
+    images = pa.StructArray.from_arrays([empty, paths], fields=fields)
+    whole = table.append_column("image", images)
+    return _samples_of(whole)
 
 
 def _pixel_limit(config: AnyDataConfig) -> int:
@@ -225,8 +233,9 @@ def _pixel_limit(config: AnyDataConfig) -> int:
 
 def _scan_all(listing: Listing, num_cpus: int | None, limit: int) -> pa.Table:
     """SCANNED of the whole listing, in its order."""
-    numbers = pa.array(np.arange(listing.table.num_rows))
-    blocks = _blocks(listing.table.append_column("number", numbers))
+    numbers = np.arange(listing.table.num_rows)
+    numbered = listing.table.append_column("number", pa.array(numbers))
+    blocks = _blocks(numbered)
     work = _Scan(listing.root, listing.read, limit)
     parts = list(map_blocks(blocks, work, "images read", num_cpus))
     if not parts:
@@ -249,6 +258,7 @@ class _Scan:
     root: Store
     read: Read
     limit: int
+    """Pixels, as for `scan`."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         scanned = scan(rows, self.root, self.read, limit=self.limit)
@@ -264,11 +274,12 @@ def _used(
     listed = listing.table.take(used)
     scanned = found.take(used)
     label = pa.array(verdicts.label[good], pa.int32())
+    split = verdicts.split[good].tolist()
     columns: dict[str, Any] = {
         "sample_id": listed["sample_id"],
         "label": label,
         "class_name": pa.array(names, pa.string()).take(label),
-        "split": pa.array(verdicts.split[good].tolist(), pa.string()),
+        "split": pa.array(split, pa.string()),
         "domain": listed["domain"],
         "group": listed["group"],
         "width": scanned["width"],
@@ -295,8 +306,9 @@ def _write(store: Store, table: pa.Table, listing: Listing, num_cpus: int | None
         return
     blocks: list[pa.Table] = []
     for name, rows in _parts(table):
-        names = pa.array([name] * rows.num_rows, pa.string())
-        blocks.append(rows.append_column("part", names))
+        names = pa.repeat(name, rows.num_rows)
+        block = rows.append_column("part", names)
+        blocks.append(block)
     work = _WriteParts(store, listing.root, listing.read)
     for _ in map_blocks(blocks, work, "images copied", num_cpus):
         pass  # what a block returns is only for progress
@@ -326,8 +338,9 @@ class _WriteParts:
     def __call__(self, rows: pa.Table) -> pa.Table:
         for name in rows["part"].unique().to_pylist():
             part = rows_where(rows, part=name)
-            images = pa.array(self._images(name, part), IMAGE.type)
-            whole = part.set_column(part.column_names.index("image"), IMAGE, images)
+            images = self._images(name, part)
+            column = pa.array(images, IMAGE.type)
+            whole = set_column(part, "image", column)
             self.store.write_table(name, _samples_of(whole))
         return rows.select(["sample_id"])
 

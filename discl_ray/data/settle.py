@@ -48,9 +48,11 @@ def _with_nfc_ids(listing: Listing) -> Listing:
     if all_true(is_ascii(ids)):
         return listing
     in_nfc = composed(ids)
-    clashing = is_in(in_nfc, duplicates(in_nfc))
+    repeated = duplicates(in_nfc)
+    clashing = is_in(in_nfc, repeated)
     chosen = choose(clashing, ids, in_nfc)
-    return replace(listing, table=set_column(listing.table, "sample_id", chosen))
+    table = set_column(listing.table, "sample_id", chosen)
+    return replace(listing, table=table)
 
 
 def _with_one_name_each(listing: Listing) -> Listing:
@@ -58,15 +60,20 @@ def _with_one_name_each(listing: Listing) -> Listing:
     keys = listing.table["class_key"]
     found = listing.classes or keys.unique().to_pylist()
     name_of = {key: same_name(key) for key in (*found, *listing.names)}
-    names = {name_of[key]: same_name(name) for key, name in listing.names.items()}
+    names: dict[str, str] = {}
+    for key, name in listing.names.items():
+        settled_key = name_of[key]
+        names[settled_key] = same_name(name)
     if all(key == name for key, name in name_of.items()):
         return replace(listing, names=names)
     places = places_in(keys, list(name_of))
-    settled_names = pa.array(list(name_of.values()), pa.string())
+    by_place = list(name_of.values())
+    settled_names = pa.array(by_place, pa.string())
     renamed = settled_names.take(places)
     classes = listing.classes
     if classes:
-        classes = list(dict.fromkeys(name_of[key] for key in classes))
+        one_each = dict.fromkeys(name_of[key] for key in classes)
+        classes = list(one_each)
     return replace(
         listing,
         table=set_column(listing.table, "class_key", renamed),
@@ -80,15 +87,18 @@ def _notes_on_names(name_of: Mapping[str, str]) -> Iterator[str]:
     """Sentences on the keys that are another name than they are spelt; by key."""
     spellings: dict[str, list[str]] = {}
     for key, name in name_of.items():
-        spellings.setdefault(name, []).append(key)
+        keys = spellings.setdefault(name, [])
+        keys.append(key)
     merged: list[str] = []
     trimmed: list[str] = []
     for name, keys in spellings.items():
         if len(keys) > 1:
             words = " and ".join(ascii(key) for key in keys)
             merged.append(f"{words} are '{shown(name)}'")
-        elif keys[0] != keys[0].strip():
-            trimmed.append(keys[0])
+            continue
+        (key,) = keys
+        if key != key.strip():
+            trimmed.append(key)
     if merged:
         why = "they differ by blanks or the encoding of accents alone"
         yield f"one class each, because {why}: {_listed(merged)}"
@@ -115,7 +125,8 @@ def _with_note_on_case(listing: Listing) -> Listing:
             group.append(f"'{shown(name, 60)}'")
     if not alike:
         return listing
-    several = _listed([" and ".join(group) for group in alike.values()])
+    groups = [" and ".join(group) for group in alike.values()]
+    several = _listed(groups)
     note = f"classes that differ by case alone: {several}; if they are one, give them one name"
     return replace(listing, notes=(*listing.notes, note))
 
@@ -130,7 +141,8 @@ def _without_links(listing: Listing) -> Listing:
         return listing
     links = listing.table.filter(out)
     ids = links["sample_id"].to_pylist()
-    refused = refused_files(ids, links["split"].to_pylist(), LINK_OUT)
+    splits = links["split"].to_pylist()
+    refused = refused_files(ids, splits, LINK_OUT)
     return replace(
         listing,
         table=listing.table.filter(negate(out)),

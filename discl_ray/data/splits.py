@@ -96,12 +96,14 @@ def draw(
     if fraction <= 0 or not len(label):
         return taken
     order = order_of(sample_ids, seed)
-    if any(name is not None for name in group):
+    has_groups = any(name is not None for name in group)
+    if has_groups:
         return _draw_groups(label, group, order, fraction)
     for c in np.unique(label):
         members = rows_of(label, c, order)
-        most = len(members) - MIN_IMAGES
-        share = round(len(members) * fraction)
+        total = len(members)
+        most = total - MIN_IMAGES
+        share = round(total * fraction)
         count = min(share, most)
         moved = max(count, 0)  # `most` is negative for a class of fewer
         taken[members[:moved]] = True
@@ -203,7 +205,7 @@ def _draws(val_fraction: float, test_fraction: float, *, has_test: bool) -> list
 
 def conflicts(label: Integers, sha256: Strings) -> Integers:
     """For each row another one with its bytes and another label; -1 if there is none."""
-    labels = label.tolist()
+    labels = label.tolist()  # Python's own numbers, which are faster one by one
     hashes = sha256.tolist()
     first: dict[str, dict[int, int]] = {}  # bytes -> label -> the first row with both
     for row, digest in enumerate(hashes):
@@ -231,7 +233,8 @@ def duplicates(split: Strings, sha256: Strings) -> Strings:
         inside = split == name
         hashes = sha256[inside].tolist()
         owner |= dict.fromkeys(hashes, name)
-    owners = [owner[digest] for digest in sha256.tolist()]
+    every = sha256.tolist()
+    owners = [owner[digest] for digest in every]
     kept_by = np.array(owners, object)
     kept_by[kept_by == split] = None
     return kept_by

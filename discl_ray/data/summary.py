@@ -29,14 +29,16 @@ def summarize_samples(samples: Samples) -> str:
     lines += [f"  {note}" for note in samples.notes]
     lines += _rejected(samples)
     for split in USES:
-        lines += _lacking(samples.classes, split, counts[split])
+        count = counts[split]
+        lines += _lacking(samples.classes, split, count)
     return "\n".join(lines)
 
 
 def _lacking(classes: Sequence[str], split: str, count: Counter[int]) -> list[str]:
     """A line on the classes that a split lacks, if any; `count` is its images by label."""
     if not count:
-        return [f"  {no_image(split)}"]
+        nothing = no_image(split)
+        return [f"  {nothing}"]
     lacking: list[str] = []
     for label, name in enumerate(classes):
         if not count[label]:
@@ -53,15 +55,18 @@ def _lacking(classes: Sequence[str], split: str, count: Counter[int]) -> list[st
 def _images_by_label(table: pa.Table, split: str) -> Counter[int]:
     """How many images of a split each label has."""
     rows = rows_where(table, split=split)
-    return Counter(rows["label"].to_pylist())
+    labels = rows["label"].to_pylist()
+    return Counter(labels)
 
 
 def _rejected(samples: Samples) -> list[str]:
     """What is not used, by kind: broken images, those with two labels, copies."""
     reasons = samples.rejects["reason"]
     copied = starts_with(reasons, ALSO_IN)
-    others = either(copied, equal(reasons, TWO_LABELS))
-    broken = samples.rejects.filter(negate(others))
+    conflicting = equal(reasons, TWO_LABELS)
+    others = either(copied, conflicting)
+    rest = negate(others)
+    broken = samples.rejects.filter(rest)
     lines: list[str] = []
     if broken.num_rows:
         images = counted(broken.num_rows, "image")

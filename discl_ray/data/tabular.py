@@ -46,7 +46,10 @@ from discl_ray.data.wording import counted, shown
 from discl_ray.errors import DataError
 
 REQUIRED = ("image", "label")
+"""Columns that a table must have."""
+
 OPTIONAL = ("split", "sample_id", "domain", "group")
+"""Columns that it may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,9 @@ class Source:
     """A file with a row an image."""
 
     path: str
+    """Relative to the root."""
     schema: pa.Schema
+    """Of all columns, those of images too."""
     split: str | None
     """Of all rows, where no column tells it."""
     read: Callable[[list[str]], pa.Table]
@@ -74,8 +79,10 @@ class _Form(NamedTuple):
 
 def unreadable(path: str, what: str, error: Exception) -> DataError:
     """The error of a file that is broken as a whole."""
-    broken = f"cannot be read as {what}: {shown(str(error))}"
-    return DataError(f"{shown(path)}: {broken}; remove it or download it again")
+    where = shown(path)
+    found = shown(str(error))
+    broken = f"cannot be read as {what}: {found}"
+    return DataError(f"{where}: {broken}; remove it or download it again")
 
 
 def list_sources(
@@ -113,11 +120,13 @@ def list_sources(
         tables.append(_list_rows(root, source, columns, form.kind, names))
     (form,) = forms
     table = pa.concat_tables(tables).combine_chunks()
-    table = _labelled(table, [file.path for file in files])
+    paths = [file.path for file in files]
+    table = _labelled(table, paths)
     _check_unique(table["sample_id"])
     classes = names
     if form.numbered and not names:
-        classes = sorted(table["class_key"].unique().to_pylist(), key=int)
+        keys = table["class_key"].unique()
+        classes = sorted(keys.to_pylist(), key=int)  # as text, 10 would come before 2
     if form.kind == "path":
         return _listing_of_paths(root, table, files, classes)
     return Listing(
@@ -134,10 +143,12 @@ def _listing_of_paths(
     root: Store, table: pa.Table, files: Sequence[File], classes: Sequence[str] | None
 ) -> Listing:
     """A listing of images that are files of their own; `files` are those of the table."""
-    images = stat_files(root, table["path"].to_pylist())
-    spelt = pa.array([image.path for image in images], pa.string())
+    paths = table["path"].to_pylist()
+    images = stat_files(root, paths)
+    spelt = [image.path for image in images]
+    column = pa.array(spelt, pa.string())
     return Listing(
-        table=set_column(table, "path", spelt),
+        table=set_column(table, "path", column),
         root=root,
         read=read_files,
         stamp=stamp_of([*files, *images]),
@@ -153,10 +164,11 @@ def _form(source: Source, columns: Mapping[str, str]) -> _Form:
     dtype = source.schema.field(name).type
     kind = image_kind(dtype)
     if kind is None:
+        where = shown(source.path)
         found = shown(str(dtype))
         column = f"image column '{shown(name)}' is of type {found}"
         raise DataError(
-            f"{shown(source.path)}: {column}; "
+            f"{where}: {column}; "
             "needed: encoded images (binary), {bytes, path}, or paths (string)"
         )
     label = source.schema.field(columns["label"])
@@ -168,9 +180,11 @@ def _check_plain(file: str, field: pa.Field) -> None:
     name = extension_of(field)
     if name is None:
         return
+    where = shown(file)
     column = f"column '{shown(field.name)}'"
+    kind = f"the extension type {shown(name)}"
     raise DataError(
-        f"{shown(file)}: {column} is of the extension type {shown(name)}, "
+        f"{where}: {column} is of {kind}, "
         "which is not loaded: such columns may hold pickled objects. "
         "Write encoded images (PNG, JPEG) as binary, labels as text or whole numbers"
     )
@@ -199,7 +213,9 @@ def _list_rows(
     found = _read(source, columns, kind)
     label = found.pop("label")
     path = found.pop("image", None)
-    texts = {ours: _texts(where, ours, column) for ours, column in found.items()}
+    texts: dict[str, pa.Array] = {}
+    for ours, column in found.items():
+        texts[ours] = _texts(where, ours, column)
     count = len(label)
     numbers = pa.array(range(count), pa.int64())
     ids = texts.get("sample_id")
@@ -209,13 +225,13 @@ def _list_rows(
         missing = _first(ids.is_null())
         name = shown(columns["sample_id"])
         raise DataError(f"{where}: row {missing} has no '{name}'")
-    split = pa.array([source.split] * count, pa.string())
+    split = pa.repeat(pa.scalar(source.split, pa.string()), count)
     if "split" in texts:
         split = _splits(where, texts["split"])
     blank = pa.nulls(count, pa.string())
     listed = {
         "sample_id": ids,
-        "path": pa.array([source.path] * count, pa.string()),
+        "path": pa.repeat(source.path, count),
         "row": numbers,
         "class_key": _class_keys(where, label, names),
         "split": split,
@@ -223,7 +239,8 @@ def _list_rows(
         "group": texts.get("group", blank),
     }
     if kind == "path":
-        listed["path"] = _guarded(root, where, _texts(where, "image", path))
+        given = _texts(where, "image", path)
+        listed["path"] = _guarded(root, where, given)
         listed["row"] = pa.nulls(count, pa.int64())
     return pa.table(listed, schema=LISTING)
 
@@ -256,14 +273,15 @@ def _texts(where: str, name: str, column: Any) -> pa.Array:
     if pat.is_dictionary(column.type):
         column = column.dictionary_decode()
     dtype = column.type
+    ours = f"the column for {name}"
     if not (is_text(dtype) or pat.is_integer(dtype) or pat.is_null(dtype)):
-        found = f"the column for {name} is of type {shown(str(dtype))}"
-        raise DataError(f"{where}: {found}; needed: text or whole numbers")
+        found = shown(str(dtype))
+        raise DataError(f"{where}: {ours} is of type {found}; needed: text or whole numbers")
     try:
         texts = column.cast(pa.string())
         texts.validate(full=True)  # Parquet's text is not checked when it is read
     except pa.ArrowException as error:
-        raise DataError(f"{where}: the column for {name} holds text that is not UTF-8") from error
+        raise DataError(f"{where}: {ours} holds text that is not UTF-8") from error
     return texts
 
 
@@ -272,7 +290,8 @@ def _class_keys(where: str, column: pa.Array, names: Sequence[str] | None) -> pa
     texts = _texts(where, "label", column)
     if names is not None and _is_number(column.type):
         return _named_labels(where, texts, names)
-    row = _first(equal(stripped(texts), ""))
+    empty = equal(stripped(texts), "")
+    row = _first(empty)
     if row >= 0:
         label = shown(texts[row].as_py())
         raise DataError(f"{where}: row {row}: label '{label}' is empty")
@@ -282,7 +301,8 @@ def _class_keys(where: str, column: pa.Array, names: Sequence[str] | None) -> pa
 def _named_labels(where: str, texts: pa.Array, names: Sequence[str]) -> pa.Array:
     """The class names of numbers; null for -1, as `datasets` writes rows without a label."""
     name_of: dict[str | None, str | None] = {None: None, "-1": None}
-    name_of |= {str(label): name for label, name in enumerate(names)}
+    for label, name in enumerate(names):
+        name_of[str(label)] = name
     for key in texts.unique().to_pylist():
         if key not in name_of:
             last = len(names) - 1
@@ -326,12 +346,15 @@ def _labelled(table: pa.Table, files: Sequence[str]) -> pa.Table:
         number = counted(len(files), "file")
         raise DataError(f"{where}: no row in {number}")
     blank = table["class_key"].is_null()
-    for split in table["split"].unique().to_pylist():
+    splits = table["split"].unique()
+    for split in splits.to_pylist():
         inside = _equal(table["split"], split)
         lacking = both(inside, blank)
         row = _first(lacking)
-        if row >= 0 and total(lacking) < total(inside):
-            sample_id = shown(table["sample_id"][row].as_py())
+        some_have = total(lacking) < total(inside)
+        if row >= 0 and some_have:
+            cell = table["sample_id"][row]
+            sample_id = shown(cell.as_py())
             raise DataError(f"'{sample_id}' has no label, but others of its split have; remove it")
     if all_true(blank):
         raise DataError(f"{where}: no row has a label")

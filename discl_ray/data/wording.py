@@ -9,16 +9,19 @@ from discl_ray.process.masking import masked
 
 def readable(path: str) -> str:
     """A path as valid text: bytes that are not UTF-8 become escapes such as `\\xe9`."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    data = path.encode("utf-8", "surrogateescape")  # the bytes as they are on the disk
+    return data.decode("utf-8", "backslashreplace")
 
 
 def shown(text: str, limit: int = 120) -> str:
     """Text from a data set for one line of a message: no control characters, no secrets, short."""
     text = masked(text)
-    plain = "".join(_printable(character) for character in text[:limit])
-    if len(text) <= limit:
+    begin = text[:limit]
+    plain = "".join(_printable(character) for character in begin)
+    length = len(text)
+    if length <= limit:
         return plain
-    return f"{plain}… ({len(text)} characters)"
+    return f"{plain}… ({length} characters)"
 
 
 def _printable(character: str) -> str:
@@ -32,7 +35,8 @@ def first_few(names: Sequence[str], limit: int = 5, width: int = 60, quote: str 
     """The first names, separated by commas, and an ellipsis if there are more than `limit`."""
     words: list[str] = []
     for name in names[:limit]:
-        words.append(quote + shown(name, width) + quote)
+        word = shown(name, width)
+        words.append(f"{quote}{word}{quote}")
     if len(names) > limit:
         words.append("…")
     return ", ".join(words)
