@@ -186,19 +186,18 @@ def _at_places(
 
 def _digit(scan: Scan) -> _Subject:
     """A scan as a camera's subject."""
+    name = f"digit-{scan.index:04d}"
     stream = (scan.index, 0)
-    return _Subject(
-        name=f"digit-{scan.index:04d}", label=scan.label, pixels=scan.pixels, stream=stream
-    )
+    return _Subject(name, scan.label, scan.pixels, stream)
 
 
 def _empty(split: str, i: int) -> _Subject:
     """The i-th empty image of its split; in training, of its place."""
     number = SPLITS.index(split)
+    name = f"{EMPTY}-{split}-{i:03d}"
+    label = CLASSES.index(EMPTY)
     stream = (number, i, NOTHING)
-    return _Subject(
-        name=f"{EMPTY}-{split}-{i:03d}", label=CLASSES.index(EMPTY), pixels=None, stream=stream
-    )
+    return _Subject(name, label, None, stream)
 
 
 def _row(subject: _Subject, split: str, domain: str, number: int) -> Row:

@@ -123,10 +123,7 @@ def list_sources(
     paths = [file.path for file in files]
     table = _labelled(table, paths)
     _check_unique(table["sample_id"])
-    classes = names
-    if form.numbered and not names:
-        keys = table["class_key"].unique()
-        classes = sorted(keys.to_pylist(), key=int)  # as text, 10 would come before 2
+    classes = _classes(table, form, names)
     if form.kind == "path":
         return _listing_of_paths(root, table, files, classes)
     return Listing(
@@ -137,6 +134,14 @@ def list_sources(
         in_files=False,
         classes=classes,
     )
+
+
+def _classes(table: pa.Table, form: _Form, names: Sequence[str] | None) -> Sequence[str] | None:
+    """Class keys in the order of labels; None for texts, which are sorted."""
+    if names or not form.numbered:
+        return names
+    keys = table["class_key"].unique()
+    return sorted(keys.to_pylist(), key=int)  # as text, 10 would come before 2
 
 
 def _listing_of_paths(
