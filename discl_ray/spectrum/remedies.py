@@ -26,7 +26,9 @@ def is_of_another_tool(run: Store) -> bool:
     """
     if not OWN_FILES.isdisjoint(run.list()):
         return False
-    return not run.list(COMMITS, ".json") and bool(run.list(DATA, ".parquet"))
+    if run.list(COMMITS, ".json"):
+        return False
+    return bool(run.list(DATA, ".parquet"))
 
 
 def remake(run: Store) -> str:
