@@ -42,8 +42,8 @@ def fit_image(pixels: Pixels, size: Size, mode: Fit) -> tuple[Pixels, Box]:
         return pixels, whole
     image = Image.fromarray(pixels)
     if mode == "crop":
-        width_height = size[::-1]  # Pillow's order
-        cropped = ImageOps.fit(image, width_height, LANCZOS)
+        height, width = size
+        cropped = ImageOps.fit(image, (width, height), LANCZOS)
         return np.asarray(cropped), whole
     if mode == "stretch":
         return _scaled(image, size), whole

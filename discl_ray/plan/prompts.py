@@ -149,7 +149,7 @@ def _folded_all(texts: Iterable[str]) -> Texts:
 class _Loader(yaml.BaseLoader):
     """Every scalar is text (`no` and `17` may be classes), and a duplicate key is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Content:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         # deep at once: a mapping inside is complete when its keys are looked at
         pairs = self.construct_pairs(node, deep=True)
         return _unique(pairs)

@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import json
 import math
@@ -238,20 +237,11 @@ def test_a_thumbnail_keeps_proportions():
     assert dark.sum() == 32 * 16
 
 
-@pytest.fixture(scope="module")
-def job():
-    spec = importlib.util.spec_from_file_location("preview_job", ROOT / "jobs" / "preview.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.job
-
-
 @pytest.mark.timeout(300)
 def test_a_preview_is_made_once_and_leaves_the_full_run_alone(
-    small, ray_local, job, capsys, monkeypatch
+    small, ray_local, capsys, monkeypatch
 ):
+    from discl_ray.commands.preview import job
     from discl_ray.synthesize import rounds
 
     asked = (
