@@ -11,11 +11,10 @@ import yaml
 
 from discl_ray.cluster.demand import Workers
 from discl_ray.config import Config, dump_config, load_config
-from discl_ray.core.run_directory import locked
+from discl_ray.core.run_directory import CONFIG, locked
 from discl_ray.core.storage import Store
 from discl_ray.errors import DisclError, SetupError
 from discl_ray.experiments.run_workers import WORKERS, read_workers
-from discl_ray.spectrum.commit import CONFIG
 from discl_ray.spectrum.find import find_spectrum
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.read import open_spectrum

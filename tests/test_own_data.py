@@ -1,7 +1,6 @@
 """A folder of one's own images, of several kinds and sizes, some broken, through the whole of phase 1 and into training's table."""
 
 import csv
-import importlib.util
 import io
 import re
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from discl_ray.commands import generate
 from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import SPECTRUM
@@ -59,13 +59,6 @@ def folder(tmp_path_factory):
     return root
 
 
-def generate_job():
-    spec = importlib.util.spec_from_file_location("generate_job", ROOT / "jobs" / "generate.py")
-    job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(job)
-    return job
-
-
 def listed(root, rows):
     """A manifest of (label, split), each with an image unlike the others."""
     root.mkdir(parents=True)
@@ -83,7 +76,6 @@ def listed(root, rows):
 def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(
     folder, tmp_path, ray_local, capsys
 ):
-    job = generate_job()
     config = load_config(
         ROOT / "conf" / "imagefolder.yaml",
         [
@@ -91,7 +83,7 @@ def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(
             "plan.num_steps=4", "plan.lams=[0,0.5]", "generator.actors=1", "data.max_bad_fraction=0.1",
         ],
     )  # fmt: skip
-    job.job(config)
+    generate.job(config)
     said = capsys.readouterr().out
     for words in (
         "red fox/00.jpg: truncated",
@@ -124,7 +116,6 @@ def test_an_empty_or_wrong_folder_ends_the_job_before_anything_is_started_or_wri
     (tmp_path / "void").mkdir()
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text("no image")
-    job = generate_job()
     with promptly():
         for root, found in (
             ("void", "the folder is empty"),
@@ -137,7 +128,7 @@ def test_an_empty_or_wrong_folder_ends_the_job_before_anything_is_started_or_wri
                 "generator.allow_embedded=true",
             ]
             with pytest.raises(DataError, match=found):
-                job.job(load_config(ROOT / "conf" / "imagefolder.yaml", overrides))
+                generate.job(load_config(ROOT / "conf" / "imagefolder.yaml", overrides))
     assert not (tmp_path / "runs").exists()
 
 

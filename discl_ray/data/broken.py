@@ -47,8 +47,8 @@ def check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store
     # written before the error is raised, which names only the first of them
     store.write_table(REJECTED, rejects)
     share = f"{rejects.num_rows} of {total} images cannot be used"
-    limit = f"data.max_bad_fraction = {allowed:g}"
-    lines = [f"{share}, more than {limit} allows:"]
+    limit = f"more than data.max_bad_fraction = {allowed:g}"
+    lines = [f"{share}, {limit} allows:"]
     lines += broken_lines(rejects, store)
     lost = _lost_classes(listing, found)
     if lost:
