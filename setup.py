@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     packages=[*find_packages(include=["discl_ray*"]), "discl_ray.conf"],
+    include_package_data=False,  # `package_data` says it all; without this each folder of weights is warned of
     package_dir={"discl_ray.conf": "conf"},
     package_data={
         "discl_ray": ["py.typed", "embedded/weights/**/*"],
