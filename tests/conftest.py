@@ -1,6 +1,7 @@
 """Shared fixtures: one local Ray, tiny configurations, and one spectrum made once."""
 
 import os
+import signal
 
 for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
@@ -29,6 +30,10 @@ _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", _patient, derandomize=True)
 settings.register_profile("explore", _patient, max_examples=2000)
 settings.load_profile("same")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell that runs the tests behind itself ignores it for them, and for all that they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 logs.show()  # as a job does: what is logged is in `capsys`
 

@@ -103,7 +103,7 @@ def test_own_images_with_a_preset_pass_every_check_on_one_gpu_and_end_where_it_i
     assert "PROBLEM" not in report
     said, complained = generate.communicate(timeout=300)
     assert generate.returncode == 2, said + complained
-    assert complained.startswith("error: a GPU is reserved, and no CUDA ")
+    assert complained.startswith("error: a GPU is reserved, and CUDA is not available ")
     assert "generator.num_gpus=0 scorer.num_gpus=0" in complained
     assert complained.count("\n") == 1
     assert "1 generator and 1 scorer on 1 GPU" in said

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import discl_ray
+from tests.support.runs import ROOT
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "open_clip", "matplotlib")
 LIGHT = [name for name in discl_ray.__all__ if name not in ("build_engine", "Row")]
@@ -78,10 +79,14 @@ wrong: int = discl_ray.load_config
 """
 
 
+# an editable installation is found by an import hook, which pyright does not follow
+STRICT = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
+
+
 @pytest.mark.slow
 def test_users_of_pyright_see_the_types(tmp_path):
     (tmp_path / "use.py").write_text(USE)
-    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}))
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(STRICT))
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     said = json.loads(done.stdout)["generalDiagnostics"]

@@ -22,7 +22,7 @@ def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_
         assert len(trained["gpus"]) == len(set(trained["gpus"])) == 2, (
             name
         )  # a GPU each, and its own
-        assert trained["said"].startswith("a GPU is reserved, and no CUDA "), name
+        assert trained["said"].startswith("a GPU is reserved, and CUDA is not available "), name
         assert "train.use_gpu=false" in trained["said"]
         assert trained["exit"] == 2
     assert list(found) == ["1", "generator dies", "scorer dies", "2", "4", "8"]

@@ -16,7 +16,6 @@ from tests.conftest import ROOT, TINY
 
 LISTENS = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)   # ignored, where a shell runs the tests behind itself
 from discl_ray.process import stopping
 stopping.PATIENCE_S = {patience}
 stopping.listen()
