@@ -76,7 +76,7 @@ class RunConfig(Settings):
     stall_warning_s: float = execution(120.0, gt=0)
     """Seconds without progress until a warning names what is waited for."""
     stall_limit_s: float | None = execution(None, gt=0)
-    """Seconds without progress until the job gives up; null waits for ever, warning."""
+    """Seconds without progress until the job gives up; null waits without end, with warnings."""
 
 
 class Config(Settings):
@@ -143,7 +143,7 @@ class Config(Settings):
 
     @property
     def plumbing_test(self) -> bool:
-        """Whether the embedded generator, which knows only digits, is let loose on something else:
+        """Whether the embedded generator, which knows only digits, is used on something else:
         its images mean nothing."""
         return self.generator.model == "embedded" and not self.data.embedded
 

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 from discl_ray.config import Config  # noqa: E402
 from discl_ray.process import logs  # noqa: E402
-from tests.support.runs import ROOT, TINY, promptly, tiny_config  # noqa: E402, F401
+from tests.support.runs import tiny_config  # noqa: E402
 
 # the same examples on every machine, however slow it is; `pytest --hypothesis-profile explore` draws others
 _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -108,7 +108,7 @@ class Heartbeat:
 
 
 def _position(signs: WorkerSigns) -> tuple[Phase, int, int]:
-    """What changes when a worker gets on."""
+    """What changes when a worker makes progress."""
     return signs.phase, signs.images, signs.total_rows
 
 

@@ -8,7 +8,7 @@ hardest.
     ray job submit --working-dir . -- python jobs/identify.py run.root=/shared/runs
 
 By class count this only counts. By confidence a classifier predicts every train and val image
-first; `make generate` goes by what is written here. Another cut is another query: it predicts
+first; `make generate` uses what is written here. Another cut is another query: it predicts
 nothing again.
 """
 

@@ -10,22 +10,16 @@ from discl_ray.cluster.heartbeat import (
     snapshot_of,
 )
 from discl_ray.errors import ModelError
+from tests.support.clock import Clock
 
 SIGNS = GeneratorSigns(
     phase="working", images=1, total_rows=2, steps=3, seconds=4.0, micro_batch=5, peak_bytes=6
 )
 
 
-class Clock:
-    time = 100.0
-
-    def __call__(self):
-        return self.time
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from discl_ray.core.images import decode_image, encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data import read_samples
 from discl_ray.data.wordnet import wordnet_names
-from tests.conftest import ROOT
 from tests.data import test_cifar100_lt as cifar_files
 from tests.data import test_imagenet_lt as imagenet_files
 from tests.data import test_inaturalist as inaturalist_files
 from tests.data import test_iwildcam as iwildcam_files
+from tests.support.runs import ROOT
 
 cifar = cifar_files.cifar  # a fixture
 

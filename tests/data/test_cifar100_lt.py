@@ -18,7 +18,7 @@ from discl_ray.data.cifar100_lt import cifar100_lt, read_cifar, unpickled
 from discl_ray.data.config import Cifar100LTConfig, LongTail
 from discl_ray.data.splits import long_tail_sizes
 from discl_ray.errors import ConfigError, DataError, ImageError
-from tests.conftest import promptly
+from tests.support.runs import promptly
 
 ROOT = Path(__file__).resolve().parents[2]
 module = importlib.import_module(

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from discl_ray.data.files import (
@@ -19,30 +18,6 @@ from discl_ray.data.files import (
 )
 from discl_ray.data.root import guard, open_root
 from discl_ray.errors import DataError
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A root with a file in a folder, and a secret beside it."""
-    (tmp_path / "base" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "base" / "a" / "b" / "x.png").write_bytes(b"x")
-    (tmp_path / "secret.png").write_bytes(b"s")
-    return open_root(str(tmp_path / "base"))
-
-
-@pytest.fixture
-def memory():
-    filesystem = fsspec.filesystem("memory")
-    filesystem.pipe(
-        {
-            "/walked/b/2.png": b"22",
-            "/walked/b-c/1.png": b"1",
-            "/walked/.hidden/x.png": b"",
-            "/walked/b/.x": b"",
-        }
-    )
-    yield open_root("memory://walked")
-    filesystem.rm("/walked", recursive=True)
 
 
 def paths(root, folder="", **options):

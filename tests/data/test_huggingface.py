@@ -12,7 +12,7 @@ from discl_ray.core.images import decode_image
 from discl_ray.data.config import HuggingFaceConfig
 from discl_ray.data.huggingface import huggingface
 from discl_ray.errors import DataError, ImageError
-from tests.conftest import promptly
+from tests.support.runs import promptly
 
 FEATURES = datasets.Features(
     image=datasets.Image(),

@@ -2,33 +2,16 @@ import os
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
 from discl_ray.config import load_config
-from discl_ray.core.images import encode_image
-from discl_ray.data.config import ImageFolderConfig
-from discl_ray.data.imagefolder import imagefolder
 from discl_ray.data.settle import settled
 from discl_ray.errors import ConfigError, DataError
-from tests.conftest import promptly
-
-PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
-
+from tests.support.folders import PNG, lay, listed
+from tests.support.runs import promptly
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def lay(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(PNG)
-    return root
-
-
-def listed(root, **config):
-    return imagefolder(ImageFolderConfig(root=str(root), **config), 0)
 
 
 def rows(root, *columns, **config):

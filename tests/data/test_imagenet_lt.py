@@ -11,7 +11,7 @@ from discl_ray.data.config import ImageNetLTConfig
 from discl_ray.data.imagenet_lt import imagenet_lt
 from discl_ray.data.settle import settled
 from discl_ray.errors import ConfigError, DataError
-from tests.conftest import promptly
+from tests.support.runs import promptly
 
 PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from discl_ray.core.storage import Store
 from discl_ray.data.config import IWildCamConfig
 from discl_ray.data.iwildcam import iwildcam
 from discl_ray.errors import ConfigError, DataError
-from tests.conftest import promptly
+from tests.support.runs import promptly
 
 PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
 ROOT = Path(__file__).resolve().parents[2]

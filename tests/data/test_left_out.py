@@ -5,17 +5,7 @@ import pytest
 
 from discl_ray.data.files import pick, walk
 from discl_ray.data.left_out import LeftOut, of_system
-from discl_ray.data.root import open_root
 from discl_ray.errors import DataError
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A root with a file in a folder, and a secret beside it."""
-    (tmp_path / "base" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "base" / "a" / "b" / "x.png").write_bytes(b"x")
-    (tmp_path / "secret.png").write_bytes(b"s")
-    return open_root(str(tmp_path / "base"))
 
 
 def test_what_would_block_a_reader_is_named_among_what_is_left_out(root):

@@ -15,20 +15,10 @@ from discl_ray.data.listing import (
     set_column,
 )
 from discl_ray.data.names import load_names
-from discl_ray.data.root import open_root
 from discl_ray.errors import ConfigError, DataError
 from discl_ray.plan.config import PromptConfig
 from discl_ray.plan.prompts import load_prompts
-from tests.conftest import promptly
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A root with a file in a folder, and a secret beside it."""
-    (tmp_path / "base" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "base" / "a" / "b" / "x.png").write_bytes(b"x")
-    (tmp_path / "secret.png").write_bytes(b"s")
-    return open_root(str(tmp_path / "base"))
+from tests.support.runs import promptly
 
 
 def test_reading_what_would_block_ends_at_once(root):

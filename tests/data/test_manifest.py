@@ -15,7 +15,7 @@ from discl_ray.data.manifest import manifest
 from discl_ray.data.settle import settled
 from discl_ray.data.text_files import MOST_PROBLEMS
 from discl_ray.errors import ConfigError, DataError
-from tests.conftest import promptly
+from tests.support.runs import promptly
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from discl_ray.config import load_config
 from discl_ray.data.settle import settled
 from discl_ray.errors import ConfigError, DataError
-from tests.conftest import promptly
 from tests.support.parquet import cells, encoded, listed, read, write
+from tests.support.runs import promptly
 
 
 def test_bytes_and_text_labels_file_after_file(tmp_path):

@@ -13,7 +13,7 @@ from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data import READERS, read_samples
 from discl_ray.data.config import DataConfig
-from tests.conftest import ROOT
+from tests.support.runs import ROOT
 
 COUNT = 60
 

@@ -1,36 +1,11 @@
 import os
 
-import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.data.root import LONGEST, guard, in_nfc, leads_out, open_root, same_name
 from discl_ray.errors import DataError
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A root with a file in a folder, and a secret beside it."""
-    (tmp_path / "base" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "base" / "a" / "b" / "x.png").write_bytes(b"x")
-    (tmp_path / "secret.png").write_bytes(b"s")
-    return open_root(str(tmp_path / "base"))
-
-
-@pytest.fixture
-def memory():
-    filesystem = fsspec.filesystem("memory")
-    filesystem.pipe(
-        {
-            "/walked/b/2.png": b"22",
-            "/walked/b-c/1.png": b"1",
-            "/walked/.hidden/x.png": b"",
-            "/walked/b/.x": b"",
-        }
-    )
-    yield open_root("memory://walked")
-    filesystem.rm("/walked", recursive=True)
 
 
 def test_a_root_that_is_not_there_names_its_neighbours(tmp_path):

@@ -1,27 +1,9 @@
-from pathlib import Path
-
-import numpy as np
 import pyarrow as pa
 
-from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
-from discl_ray.data.config import ImageFolderConfig
-from discl_ray.data.imagefolder import imagefolder
 from discl_ray.data.listing import Listing, listing_table, read_files
 from discl_ray.data.settle import settled
-
-PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
-
-
-def lay(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(PNG)
-    return root
-
-
-def listed(root, **config):
-    return imagefolder(ImageFolderConfig(root=str(root), **config), 0)
+from tests.support.folders import PNG, lay, listed
 
 
 def test_names_compare_in_nfc_and_files_are_found_as_they_are_spelt(tmp_path):

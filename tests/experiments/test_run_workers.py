@@ -18,7 +18,7 @@ from discl_ray.errors import SetupError
 from discl_ray.experiments.rows import PlannedRun
 from discl_ray.experiments.run_workers import WORKERS, describe_workers, with_workers
 from discl_ray.train import workers as workers_module
-from tests.conftest import ROOT, TINY, tiny_config
+from tests.support.runs import ROOT, TINY, tiny_config
 from tests.train.tiny import make_job
 
 CPU, CPUS = Workers(1, gpu=False), Workers(2, gpu=False)

@@ -26,7 +26,7 @@ from discl_ray.score.model_folder import (
 )
 from discl_ray.synthesize.run import prepare
 from discl_ray.train.learners.flyp import check_student
-from tests.conftest import ROOT
+from tests.support.runs import ROOT
 
 WEIGHTS = "open_clip_model.safetensors"
 PRESETS = ("sd15", "sdxl", "sdxl-refiner")

@@ -23,7 +23,7 @@ from discl_ray.report.preview import preview_sheet
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import judge
 from discl_ray.synthesize.run import prepare, preview_of
-from tests.conftest import ROOT
+from tests.support.runs import ROOT
 
 
 def samples(counts, *, val=1):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.process.calls import AGAIN, BY_MAKE, Call, advice, next_command, whole
-from tests.conftest import ROOT
+from tests.support.runs import ROOT
 
 MADE = {BY_MAKE: "generate"}
 WORDS = (

@@ -9,7 +9,7 @@ from discl_ray.data.wording import shown
 from discl_ray.errors import ConfigError, DataError, ImageError
 from discl_ray.process.calls import BY_MAKE, Call
 from discl_ray.process.masking import masked
-from tests.conftest import ROOT
+from tests.support.runs import ROOT
 
 CONF = ROOT / "conf" / "digits_lt.yaml"
 URI = "s3://AKIDEXAMPLE:wJalr/XUtn+FEMI@bucket/images"

@@ -3,13 +3,7 @@ import logging
 import pytest
 
 from discl_ray.process.progress import Progress, end_line
-
-
-class Clock:
-    time = 0.0
-
-    def __call__(self):
-        return self.time
+from tests.support.clock import Clock
 
 
 @pytest.fixture

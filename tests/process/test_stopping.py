@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from discl_ray.process.stopping import _stat, descendants
-from tests.conftest import ROOT, TINY
+from tests.support.runs import ROOT, TINY
 
 LISTENS = """
 import signal, sys, time

@@ -29,7 +29,7 @@ from discl_ray.train.checkpoint_list import newest_readable
 from discl_ray.train.images.table import TableRef
 from discl_ray.train.learners.learner import TrainJob
 from discl_ray.train.run_files import METRICS, MODEL, read_history
-from tests.conftest import ROOT
+from tests.support.runs import ROOT
 from tests.train.tiny import Moment, make_job, make_table, mortal_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
