@@ -1,7 +1,7 @@
 """Diffusion Curriculum on Ray: from hard real images to a spectrum of synthetic ones, and training
 on it with a curriculum.
 
-The path in public names, in order; the commands of `discl-ray` call the same functions:
+The path in public names, in order; the commands of `discl-ray` take the same steps:
 
     >>> import discl_ray
     >>> config = discl_ray.load_config("digits_lt", ["run.root=runs", "plan.replicas=1"])
