@@ -38,7 +38,10 @@ TASK_BLOCKS = tuple(range(8, 14))
 WEB_PROFILE = (1.0, 0.9, 0.5, 0.7, 0.35, 0.6, 0.45, 1.0, 0.4, 0.3)
 """How often the web shows each digit, relative to the most frequent one: uneven, like the web."""
 
-PALETTE: dict[str, tuple[float, float, float]] = {
+Vector = tuple[float, float, float]
+"""A value per channel: red, green and blue."""
+
+PALETTE: dict[str, Vector] = {
     "red": (0.86, 0.15, 0.16),
     "orange": (0.97, 0.55, 0.10),
     "yellow": (0.97, 0.90, 0.20),
@@ -55,6 +58,10 @@ PALETTE: dict[str, tuple[float, float, float]] = {
 
 Image = NDArray[np.uint8]
 """An RGB image, shape (SIDE, SIDE, 3)."""
+Floats = NDArray[np.float64]
+Rng = np.random.Generator
+Words = dict[str, str]
+"""Names of colours by `ink` and `ground`, for captions; empty for narrow looks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +74,7 @@ class Scan:
     """Which block of writers it comes from, 0...13."""
     label: int
     """The digit, 0...9."""
-    pixels: NDArray[np.float64]
+    pixels: Floats
     """Ink in [0, 1], shape (8, 8)."""
 
 
@@ -78,7 +85,8 @@ def scans() -> tuple[Scan, ...]:
 
     data: Any = load_digits()  # its annotation is a union of all it can return
     indices = np.arange(len(data.target))
-    blocks = np.searchsorted(BLOCK_STARTS, indices, side="right") - 1
+    blocks_begun = np.searchsorted(BLOCK_STARTS, indices, side="right")
+    blocks = blocks_begun - 1
     found: list[Scan] = []
     for index in indices.tolist():
         scan = Scan(
@@ -96,9 +104,7 @@ def scans_of(blocks: Collection[int]) -> list[Scan]:
     return [scan for scan in scans() if scan.block in blocks]
 
 
-def stroke(
-    pixels: NDArray[np.float64], rng: np.random.Generator, *, wobble: float = 1.0
-) -> NDArray[np.float64]:
+def stroke(pixels: Floats, rng: Rng, *, wobble: float = 1.0) -> Floats:
     """Ink coverage of a scan on the SIDE x SIDE canvas, in [0, 1], placed with a random affine map.
 
     `wobble` scales the spread of rotation, size, shear and shift; 0 places every scan alike.
@@ -108,48 +114,56 @@ def stroke(
     shear = rng.uniform(-0.15, 0.15) * wobble
     log_zoom = rng.uniform(-0.14, 0.10, size=2) * wobble
     shift = rng.uniform(-0.45, 0.45, size=2) * wobble
-    inverse = _rotation(degrees) @ _shear(shear) / np.exp(log_zoom)
-    source = inverse @ _canvas_grid() + shift[:, None]
-    # from coordinates around the middle to the scan's own, whose middle is at 3.5
-    ink = ndimage.map_coordinates(pixels, source + 3.5, order=3, mode="constant")
+    turned = _rotation(degrees) @ _shear(shear)
+    inverse = turned / np.exp(log_zoom)
+    grid = _canvas_grid()
+    around_middle = inverse @ grid + shift[:, None]
+    source = around_middle + 3.5  # the scan's own coordinates have their middle there
+    ink = ndimage.map_coordinates(pixels, source, order=3, mode="constant")
     threshold = rng.uniform(0.34, 0.52)
     sharpness = rng.uniform(8.0, 16.0)
     excess = ink.reshape(SIDE, SIDE) - threshold
-    return 1.0 / (1.0 + np.exp(-excess * sharpness))
+    odds_against_ink = np.exp(-excess * sharpness)
+    return 1.0 / (1.0 + odds_against_ink)
 
 
-def _rotation(degrees: float) -> NDArray[np.float64]:
+def _rotation(degrees: float) -> Floats:
     """A matrix that turns (row, column), shape (2, 2)."""
     angle = np.deg2rad(degrees)
     cosine = np.cos(angle)
     sine = np.sin(angle)
-    return np.array([[cosine, -sine], [sine, cosine]])
+    row = [cosine, -sine]
+    column = [sine, cosine]
+    return np.array([row, column])
 
 
-def _shear(amount: float) -> NDArray[np.float64]:
+def _shear(amount: float) -> Floats:
     """A matrix that moves each row by a share of its column, shape (2, 2)."""
     return np.array([[1.0, amount], [0.0, 1.0]])
 
 
-def _canvas_grid() -> NDArray[np.float64]:
+def _canvas_grid() -> Floats:
     """The canvas's pixels in pixels of a scan around its middle, shape (2, SIDE * SIDE)."""
     # the 8-pixel scan with a margin of one pixel on each side
-    axis = (np.arange(SIDE) + 0.5) / SIDE * 10.0 - 5.0
+    centers = np.arange(SIDE) + 0.5
+    axis = centers / SIDE * 10.0 - 5.0
     rows_and_columns = np.meshgrid(axis, axis, indexing="ij")
-    return np.stack(rows_and_columns).reshape(2, -1)
+    grid = np.stack(rows_and_columns)
+    return grid.reshape(2, -1)
 
 
-def _smooth_noise(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
+def _smooth_noise(rng: Rng, cells: int) -> Floats:
     """Low-frequency noise of about unit amplitude: `cells` x `cells` random values, interpolated.
 
     Shape (SIDE, SIDE).
     """
     values = rng.standard_normal((cells, cells))
-    noise: Any = ndimage.zoom(values, SIDE / cells, order=1)  # annotated as array or None
+    factor = SIDE / cells
+    noise: Any = ndimage.zoom(values, factor, order=1)  # annotated as array or None
     return noise
 
 
-def ramp(rng: np.random.Generator) -> NDArray[np.float64]:
+def ramp(rng: Rng) -> Floats:
     """A linear ramp from -1 to 1 in a random direction, shape (SIDE, SIDE)."""
     direction = rng.uniform(0, 2 * np.pi)
     axis = np.linspace(-1, 1, SIDE)
@@ -158,7 +172,7 @@ def ramp(rng: np.random.Generator) -> NDArray[np.float64]:
     return down[:, None] + across[None, :]
 
 
-def _texture(rng: np.random.Generator) -> NDArray[np.float64]:
+def _texture(rng: Rng) -> Floats:
     """One of the web's backgrounds as a deviation around 0, shape (SIDE, SIDE).
 
     Flat, a ramp, stripes, checks or clouds.
@@ -169,8 +183,10 @@ def _texture(rng: np.random.Generator) -> NDArray[np.float64]:
     if kind == 1:
         return ramp(rng)
     if kind == 2:
-        phase = ramp(rng) * rng.uniform(6, 14)
-        return np.sign(np.sin(phase))
+        rising = ramp(rng)
+        phase = rising * rng.uniform(6, 14)
+        wave = np.sin(phase)
+        return np.sign(wave)
     if kind == 3:
         checks = rng.choice([-1.0, 1.0], size=(4, 4))
         side = SIDE // 4
@@ -180,10 +196,23 @@ def _texture(rng: np.random.Generator) -> NDArray[np.float64]:
     return _smooth_noise(rng, cells)
 
 
-def finish(image: NDArray[np.float64], rng: np.random.Generator, noise: float) -> Image:
+def _faint_texture(rng: Rng, strongest: float) -> Floats:
+    """A texture of a random strength, the same for all channels, shape (SIDE, SIDE, 1)."""
+    texture = _texture(rng)
+    strength = rng.uniform(0.0, strongest)
+    return for_channels(texture) * strength
+
+
+def for_channels(values: Floats) -> Floats:
+    """Values of shape (SIDE, SIDE) with an axis for the channels: shape (SIDE, SIDE, 1)."""
+    return values[..., None]
+
+
+def finish(image: Floats, rng: Rng, noise: float) -> Image:
     """An image in [0, 1] as uint8, with noise of a standard deviation added."""
-    noisy = image + rng.standard_normal(image.shape) * noise
-    levels = np.clip(noisy, 0, 1) * 255
+    deviation = rng.standard_normal(image.shape) * noise
+    clipped = np.clip(image + deviation, 0, 1)
+    levels = clipped * 255
     return levels.round().astype(np.uint8)
 
 
@@ -191,11 +220,10 @@ class Shown(NamedTuple):
     """A scan in a look."""
 
     image: Image
-    words: dict[str, str]
-    """Names of colours by `ink` and `ground`, for captions; empty for narrow looks."""
+    words: Words
 
 
-def web_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
+def web_look(pixels: Floats, rng: Rng) -> Shown:
     """A scan's ink, shape (8, 8), in one of the web's many looks."""
     names = list(PALETTE)
     while True:  # until ink and ground can be told apart
@@ -204,31 +232,40 @@ def web_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
         ground_name = names[second]
         ink = _tinted(ink_name, rng)
         ground = _tinted(ground_name, rng)
-        if np.linalg.norm(ink - ground) > 0.45:
+        distance = np.linalg.norm(ink - ground)
+        if distance > 0.45:
             break
     # the order of the draws is part of every image's identity
-    mask = stroke(pixels, rng)[..., None]
-    texture = _texture(rng)[..., None] * rng.uniform(0.0, 0.16)
-    background = ground + texture * rng.uniform(0.5, 1.0, 3)
-    grain = _texture(rng)[..., None] * rng.uniform(0.0, 0.08)
+    mask = stroke(pixels, rng)
+    texture = _faint_texture(rng, strongest=0.16)
+    by_channel = rng.uniform(0.5, 1.0, 3)
+    background = ground + texture * by_channel
+    grain = _faint_texture(rng, strongest=0.08)
     foreground = ink + grain
-    image = blend(background, foreground, mask)
+    written = blend(background, foreground, for_channels(mask))
     noise = rng.uniform(0.0, 0.05)
+    image = finish(written, rng, noise)
     words = {"ink": ink_name, "ground": ground_name}
-    return Shown(finish(image, rng, noise), words)
+    return Shown(image, words)
 
 
-def blend(
-    below: NDArray[np.float64], above: NDArray[np.float64], opacity: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def blend(below: Floats, above: Floats, opacity: Floats) -> Floats:
     """What is seen of two layers if the upper one has an opacity in [0, 1]; shapes broadcast."""
-    return below * (1 - opacity) + above * opacity
+    seen_through = below * (1 - opacity)
+    covering = above * opacity
+    return seen_through + covering
 
 
-def _tinted(name: str, rng: np.random.Generator) -> NDArray[np.float64]:
+def _tinted(name: str, rng: Rng) -> Floats:
     """A colour of the PALETTE, slightly changed."""
-    colour = np.array(PALETTE[name]) + rng.normal(0, 0.05, 3)
+    colour = varied(PALETTE[name], 0.05, rng)
     return np.clip(colour, 0, 1)
+
+
+def varied(colour: Vector, spread: float, rng: Rng) -> Floats:
+    """A colour with a normal deviation in each channel, shape (3,); it may leave [0, 1]."""
+    deviation = rng.normal(0, spread, 3)
+    return np.array(colour) + deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,31 +288,39 @@ OCHRE = Paper(faintness=(0.40, 0.80), slope=(0.10, 0.30), clouds=0.06, blur=0.6,
 SEPIA = Paper(faintness=(0.70, 0.95), slope=(0.03, 0.12), clouds=0.03, blur=0.4, noise=0.025)
 
 
-def _on_paper(pixels: NDArray[np.float64], rng: np.random.Generator, how: Paper) -> Shown:
+def _on_paper(pixels: Floats, rng: Rng, how: Paper) -> Shown:
     """A scan's ink, shape (8, 8), on paper."""
-    paper = np.array([0.72, 0.55, 0.32]) + rng.normal(0, 0.02, 3)
-    brown = np.array([0.42, 0.27, 0.14]) + rng.normal(0, 0.02, 3)
+    paper = varied((0.72, 0.55, 0.32), 0.02, rng)
+    brown = varied((0.42, 0.27, 0.14), 0.02, rng)
     faintness = rng.uniform(*how.faintness)
-    mask = stroke(pixels, rng)[..., None] * faintness
-    slope = ramp(rng) * rng.uniform(*how.slope)
+    mask = stroke(pixels, rng) * faintness
+    falling = ramp(rng)
+    slope = falling * rng.uniform(*how.slope)
     clouds = _smooth_noise(rng, 4) * how.clouds
     light = 1.0 + slope + clouds
-    image = blend(paper, brown, mask) * light[..., None]
-    blurred = ndimage.gaussian_filter(image, sigma=(how.blur, how.blur, 0))
-    return Shown(finish(blurred, rng, noise=how.noise), {})
+    written = blend(paper, brown, for_channels(mask))
+    lit = written * for_channels(light)
+    soft = blurred(lit, how.blur)
+    image = finish(soft, rng, how.noise)
+    return Shown(image, words={})
 
 
-def ochre_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
+def blurred(image: Floats, width: float) -> Floats:
+    """An image, shape (SIDE, SIDE, channels), smoothed by a standard deviation in pixels."""
+    return ndimage.gaussian_filter(image, sigma=(width, width, 0))
+
+
+def ochre_look(pixels: Floats, rng: Rng) -> Shown:
     """A scan's ink in the task's narrow look: faint on ochre paper, unevenly lit, blurred."""
     return _on_paper(pixels, rng, OCHRE)
 
 
-def sepia_look(pixels: NDArray[np.float64], rng: np.random.Generator) -> Shown:
+def sepia_look(pixels: Floats, rng: Rng) -> Shown:
     """A scan's ink in a narrow look nearer to the web: as `ochre`, better written and lit."""
     return _on_paper(pixels, rng, SEPIA)
 
 
-Look = Callable[[NDArray[np.float64], np.random.Generator], Shown]
+Look = Callable[[Floats, Rng], Shown]
 
 LOOKS: dict[str, Look] = {"web": web_look, "ochre": ochre_look, "sepia": sepia_look}
 """How a scan can be shown, by name."""
@@ -286,8 +331,10 @@ def render(scan: Scan, look: str, *seed: int) -> Image:
 
     Raises KeyError for an unknown look.
     """
-    rng = np.random.default_rng([scan.index, *seed])
-    return LOOKS[look](scan.pixels, rng).image
+    entropy = [scan.index, *seed]
+    rng = np.random.default_rng(entropy)
+    shown = LOOKS[look](scan.pixels, rng)
+    return shown.image
 
 
 CAPTIONS = (
@@ -311,8 +358,8 @@ class WebImages:
     """Shape (N, SIDE, SIDE, 3)."""
     labels: NDArray[np.int64]
     """Digit, shape (N,)."""
-    words: list[dict[str, str]]
-    """Colour names of ink and ground."""
+    words: list[Words]
+    """Of each image."""
 
 
 def web_images(count: int, seed: int) -> WebImages:
@@ -321,14 +368,17 @@ def web_images(count: int, seed: int) -> WebImages:
     rng = np.random.default_rng([seed, 0])
     labels = np.array([scan.label for scan in pool])
     per_class = np.bincount(labels, minlength=10)
-    weight_of_class = np.array(WEB_PROFILE) / per_class
+    profile = np.array(WEB_PROFILE)
+    weight_of_class = profile / per_class
     weights = weight_of_class[labels]
-    picks = rng.choice(len(pool), size=count, p=weights / weights.sum())
+    shares = weights / weights.sum()
+    picks = rng.choice(len(pool), size=count, p=shares)
     shown: list[Shown] = []
     for number, pick in enumerate(picks):
         scan = pool[pick]
         rng_of_image = np.random.default_rng([seed, 1, number])
-        shown.append(web_look(scan.pixels, rng_of_image))
+        in_a_look = web_look(scan.pixels, rng_of_image)
+        shown.append(in_a_look)
     return WebImages(
         images=np.stack([one.image for one in shown]),
         labels=labels[picks],
@@ -336,7 +386,7 @@ def web_images(count: int, seed: int) -> WebImages:
     )
 
 
-def caption(template: int, label: int, words: dict[str, str]) -> str:
+def caption(template: int, label: int, words: Words) -> str:
     """The caption of template number `template` for a digit and the words true of its look."""
     text, _ = CAPTIONS[template]
     name = NAMES[label]
