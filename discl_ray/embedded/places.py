@@ -11,16 +11,27 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from discl_ray.embedded.digits import SIDE, Image, blend, finish, ramp, stroke
+from discl_ray.embedded.digits import (
+    SIDE,
+    Floats,
+    Image,
+    Rng,
+    Vector,
+    blend,
+    blurred,
+    finish,
+    for_channels,
+    ramp,
+    stroke,
+    varied,
+)
 
 PLACES = {"train": range(24), "val": range(24, 32), "test": range(32, 44)}
 """Numbers of the places: those that are trained at, and others that val and test add."""
 
-Vector = tuple[float, float, float]
-Canvas = NDArray[np.float64]
+Canvas = Floats
 """Shape (SIDE, SIDE)."""
 T = TypeVar("T")
 
@@ -66,7 +77,11 @@ _GRAIN_SIZES = {
 """Standard deviations of the noise's smoothing, down and across, in pixels."""
 
 _COVERS = ("none", "leaves", "blades", "bars", "branch")
-_LEAVES: tuple[Vector, ...] = ((0.16, 0.26, 0.10), (0.30, 0.23, 0.12), (0.20, 0.18, 0.16))
+_LEAVES: tuple[Vector, ...] = (
+    (0.16, 0.26, 0.10),  # green
+    (0.30, 0.23, 0.12),  # brown
+    (0.20, 0.18, 0.16),  # grey
+)
 """Colours of what hides a place."""
 
 
@@ -86,15 +101,17 @@ _HOURS = (
 )
 _DAY, _NIGHT = 0, 2
 
-_PALE_COAT, _DARK_COAT = (0.93, 0.88, 0.76), (0.13, 0.10, 0.09)
-"""Colours of a digit, on dark ground and on bright ground."""
+_PALE_COAT = (0.93, 0.88, 0.76)
+"""Colour of a digit on dark ground."""
+_DARK_COAT = (0.13, 0.10, 0.09)
+"""Colour of a digit on bright ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """What a camera that does not move sees, and how well. All in [0, 1] unless said otherwise."""
 
-    scene: NDArray[np.float64]
+    scene: Floats
     """The background by itself, shape (SIDE, SIDE, 3)."""
     coat: Vector
     """Colour of what is written there."""
@@ -129,11 +146,12 @@ def place(number: int) -> Place:
     rng = np.random.default_rng([number, 0x91ACE])
     surroundings = _AWAY if away else _HOME
     colour = _pick(surroundings.grounds, rng)
-    ground = np.array(colour) + rng.normal(0, 0.03, 3)
-    grain = _grain(_pick(surroundings.grains, rng), rng)
+    ground = varied(colour, 0.03, rng)
+    structure = _pick(surroundings.grains, rng)
+    grain = _grain(structure, rng)
     shade = rng.uniform(0.5, 1.2, 3)
     contrast = rng.uniform(0.04, 0.11)
-    scene = ground + grain[..., None] * contrast * shade
+    scene = ground + for_channels(grain) * contrast * shade
     covers = _COVERS[1:] if away else _COVERS  # away something always hides the place
     kind = _pick(covers, rng)
     share = rng.uniform(0.05, 0.14) + 0.02 * away
@@ -157,48 +175,51 @@ def place(number: int) -> Place:
     )
 
 
-def _unevenness(hour: int, rng: np.random.Generator) -> Canvas:
+def _unevenness(hour: int, rng: Rng) -> Canvas:
     """Deviation of the light: by day the sun from one side, else the camera's own lamp."""
     middle = rng.uniform(8, 24, 2)
     if hour == _DAY:
         return ramp(rng)
-    down, across = np.indices((SIDE, SIDE)) - middle[:, None, None]
+    pixels = np.indices((SIDE, SIDE))
+    down, across = pixels - middle[:, None, None]
     spot = np.hypot(down, across) / SIDE
     return 0.5 - 1.3 * spot
 
 
-def place_look(pixels: NDArray[np.float64] | None, where: Place, rng: np.random.Generator) -> Image:
+def place_look(pixels: Floats | None, where: Place, rng: Rng) -> Image:
     """A scan's ink, shape (8, 8), at a place; None shows the place without a digit.
 
     A place hardly changes between images: the camera shakes by a pixel, and the light varies.
     """
     shake = rng.integers(-1, 2, size=2)
     scene = np.roll(where.scene, shake, (0, 1))
-    cover = np.roll(where.cover[..., None], shake, (0, 1))
-    mask = np.zeros((SIDE, SIDE, 1))
+    cover = np.roll(where.cover, shake, (0, 1))
+    mask = np.zeros((SIDE, SIDE))
     if pixels is not None:
-        mask = stroke(pixels, rng)[..., None] * rng.uniform(0.8, 1.0)
-    coat = np.array(where.coat) + rng.normal(0, 0.03, 3)
-    written = blend(scene, coat, mask)
+        ink = stroke(pixels, rng)
+        mask = ink * rng.uniform(0.8, 1.0)
+    coat = varied(where.coat, 0.03, rng)
+    written = blend(scene, coat, for_channels(mask))
     leaf = np.array(where.leaf)
-    image = blend(written, leaf, cover)
+    hidden = blend(written, leaf, for_channels(cover))
     blur = where.blur * rng.uniform(0.85, 1.15)
-    image = ndimage.gaussian_filter(image, sigma=(blur, blur, 0))
+    seen = blurred(hidden, blur)
     if where.night:
-        image = image.mean(2, keepdims=True)
+        seen = seen.mean(2, keepdims=True)
     light = where.light * rng.uniform(0.9, 1.1)
-    image = image * light[..., None] * np.array(where.tint)
+    tint = np.array(where.tint)
+    image = seen * for_channels(light) * tint
     noise = where.noise * rng.uniform(0.8, 1.2)
     return finish(image, rng, noise)
 
 
-def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
+def _pick(choices: Sequence[T], rng: Rng) -> T:
     """One of the choices, at random."""
     number = rng.integers(len(choices))
     return choices[int(number)]
 
 
-def _grain(kind: str, rng: np.random.Generator) -> Canvas:
+def _grain(kind: str, rng: Rng) -> Canvas:
     """Structure of a ground around 0, of about unit amplitude; none of the web's textures."""
     noise = rng.standard_normal((SIDE, SIDE))
     sizes = _GRAIN_SIZES[kind]
@@ -207,11 +228,12 @@ def _grain(kind: str, rng: np.random.Generator) -> Canvas:
     if kind in ("stones", "stems"):
         return np.tanh(4 * field)
     if kind == "cracks":
-        return 1 - 2.5 * np.exp(-8 * field**2)
+        crack = np.exp(-8 * field**2)  # where the field is near 0
+        return 1 - 2.5 * crack
     return field
 
 
-def _cover(kind: str, rng: np.random.Generator, *, share: float) -> Canvas:
+def _cover(kind: str, rng: Rng, *, share: float) -> Canvas:
     """Opacity of what is before the camera: pieces are added until they hide about `share`."""
     cover = np.zeros((SIDE, SIDE))
     if kind == "none":
@@ -223,9 +245,10 @@ def _cover(kind: str, rng: np.random.Generator, *, share: float) -> Canvas:
     return cover
 
 
-def _distance(kind: str, rng: np.random.Generator) -> Canvas:
+def _distance(kind: str, rng: Rng) -> Canvas:
     """Distance of each pixel from the edge of a random piece, negative inside, in pixels."""
-    y, x = np.indices((SIDE, SIDE)) + 0.5
+    pixels = np.indices((SIDE, SIDE))
+    y, x = pixels + 0.5
     if kind == "bars":
         middle = rng.uniform(2, 30)
         return np.abs(x - middle) - 0.9
@@ -234,8 +257,10 @@ def _distance(kind: str, rng: np.random.Generator) -> Canvas:
         lean = rng.uniform(-0.5, 0.5)
         top = rng.uniform(4, 18)
         leaning = lean * (SIDE - y)
-        beside = np.abs(x - foot - leaning) - 0.8
-        return np.maximum(beside, top - y)
+        aside = x - foot - leaning
+        beside = np.abs(aside) - 0.8
+        above = top - y
+        return np.maximum(beside, above)
     angle = rng.uniform(0, np.pi)
     center = rng.uniform(3, 29, 2)
     down = y - center[0]
