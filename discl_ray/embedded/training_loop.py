@@ -42,9 +42,21 @@ def one_cycle(step: int, steps: int, *, warmup: int = 100) -> float:
     """Learning-rate factor in (0, 1]: linear warm-up, then a cosine down to FINAL."""
     if step < warmup:
         return (step + 1) / warmup
-    share = (step - warmup) / max(1, steps - warmup)
-    cosine = 0.5 * (1 + np.cos(np.pi * share))
+    after = max(1, steps - warmup)
+    share = (step - warmup) / after
+    angle = np.pi * share
+    cosine = 0.5 * (1 + np.cos(angle))
     return FINAL + (1 - FINAL) * cosine
+
+
+def random_rows(count: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Rows of a random batch, drawn from `count` with replacement; shape (batch,)."""
+    return torch.randint(count, (batch,), generator=generator)
+
+
+def channels_first(images: np.ndarray) -> Tensor:
+    """Images of shape (N, H, W, 3) as (N, 3, H, W), in the same memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class Average(nn.Module):
@@ -54,13 +66,16 @@ class Average(nn.Module):
         super().__init__()
         self.decay = decay
         state = module.state_dict()
-        self.values = {name: value.detach().clone() for name, value in state.items()}
+        self.values: dict[str, Tensor] = {}
+        for name, value in state.items():
+            self.values[name] = value.detach().clone()
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Moves the average towards a module's values after step number `step`, from 0."""
         # early on a shorter memory, or the first values would stay in it
-        decay = min(self.decay, (1 + step) / (10 + step))
+        early = (1 + step) / (10 + step)
+        decay = min(self.decay, early)
         for key, value in module.state_dict().items():
             if value.is_floating_point():
                 self.values[key].lerp_(value, 1 - decay)
@@ -104,8 +119,9 @@ class _Fit:
 
     def step(self, loss: Tensor, step: int, steps: int) -> None:
         """Takes step number `step` of `steps`, from 0."""
+        learning_rate = self.learning_rate * one_cycle(step, steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * one_cycle(step, steps)
+            group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
@@ -129,14 +145,16 @@ def fit(
 
     The state is written to `work/<name>.pt` every `every` steps, and resumed from there.
     """
-    training = _Fit(module, work / f"{name}.pt", learning_rate)
+    path = work / f"{name}.pt"
+    training = _Fit(module, path, learning_rate)
     first = training.load()
     running = 0.0
     since = time.monotonic()
     module.train()
     for step in range(first, steps):
         # a factor above any number of steps, so that no two seeds share a generator
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        seed_of_step = seed * 1_000_003 + step
+        generator = torch.Generator().manual_seed(seed_of_step)
         loss = loss_of(generator)
         training.step(loss, step, steps)
         running += float(loss.detach())
