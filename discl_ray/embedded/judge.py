@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from discl_ray.embedded import WEIGHTS
 from discl_ray.embedded.digits import WebImages
-from discl_ray.embedded.training_loop import Log, fit
+from discl_ray.embedded.training_loop import Log, channels_first, fit, random_rows
 
 JUDGE = WEIGHTS / "judge.safetensors"
 
@@ -30,7 +30,8 @@ def new_judge() -> nn.Sequential:
     channels = 3
     for out, stride in WIDTHS_AND_STRIDES:
         # without a bias: the normalisation's own would do the same
-        layers.append(nn.Conv2d(channels, out, 3, stride, 1, bias=False))
+        convolution = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        layers.append(convolution)
         layers.append(nn.BatchNorm2d(out))
         layers.append(nn.ReLU())
         channels = out
@@ -42,8 +43,7 @@ def new_judge() -> nn.Sequential:
 
 def _standard(images: np.ndarray) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), each image with zero mean and unit variance."""
-    channels_first = torch.from_numpy(images).permute(0, 3, 1, 2)
-    x = channels_first.float()
+    x = channels_first(images).float()
     mean = x.mean((1, 2, 3), keepdim=True)
     std = x.std((1, 2, 3), keepdim=True)
     return (x - mean) / (std + 1e-3)
@@ -60,7 +60,7 @@ def train_judge(
 
     def loss_of(generator: torch.Generator) -> Tensor:
         """Loss of a random batch."""
-        index = torch.randint(len(images), (batch,), generator=generator)
+        index = random_rows(len(images), batch, generator)
         logits = judge(images[index])
         return F.cross_entropy(logits, labels[index])
 
@@ -82,6 +82,7 @@ def read(judge: nn.Sequential, images: np.ndarray) -> np.ndarray:
     parts = max(1, len(images) // 256)
     labels: list[Tensor] = []
     for part in np.array_split(images, parts):
-        logits = judge(_standard(part))
+        pixels = _standard(part)
+        logits = judge(pixels)
         labels.append(logits.argmax(1))
     return torch.cat(labels).numpy()
