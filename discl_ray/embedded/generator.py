@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from discl_ray.embedded.digits import CAPTIONS, SIDE, WebImages, caption
 from discl_ray.embedded.tokenizer import CONTEXT
-from discl_ray.embedded.training_loop import Log, fit
+from discl_ray.embedded.training_loop import Log, channels_first, fit, random_rows
 
 UNCONDITIONAL = 0.1
 """Share of captions replaced by the empty one: guidance needs the unconditional score, too."""
@@ -29,20 +29,23 @@ UNCONDITIONAL = 0.1
 
 def as_tensor(images: np.ndarray) -> Tensor:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1], the range of the VAE."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    levels = channels_first(images).float()
+    return levels / 127.5 - 1
 
 
 def draw_captions(web: WebImages, index: Tensor, generator: torch.Generator) -> list[str]:
     """A random true caption for each image in `index`."""
-    templates = torch.randint(len(CAPTIONS), (len(index),), generator=generator).tolist()
-    return captions_of(web, index, templates)
+    templates = random_rows(len(CAPTIONS), len(index), generator)
+    return captions_of(web, index, templates.tolist())
 
 
 def captions_of(web: WebImages, index: Tensor, templates: list[int]) -> list[str]:
     """The caption of each image in `index` by its template."""
     captions: list[str] = []
     for template, image in zip(templates, index.tolist(), strict=True):
-        captions.append(caption(template, int(web.labels[image]), web.words[image]))
+        label = int(web.labels[image])
+        text = caption(template, label, web.words[image])
+        captions.append(text)
     return captions
 
 
@@ -127,17 +130,24 @@ def train_vae(
 
     def loss_of(generator: torch.Generator) -> Tensor:
         """Loss of a random batch."""
-        x = images[torch.randint(len(images), (batch,), generator=generator)]
+        index = random_rows(len(images), batch, generator)
+        x = images[index]
         posterior = vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
-        y = vae.decode(posterior.mean + posterior.std * noise).sample
-        return F.l1_loss(y, x) + F.mse_loss(y, x) + 1e-5 * posterior.kl().mean()
+        latents = posterior.mean + posterior.std * noise
+        y = vae.decode(latents).sample
+        absolute = F.l1_loss(y, x)
+        squared = F.mse_loss(y, x)
+        divergence = posterior.kl().mean()
+        return absolute + squared + 1e-5 * divergence
 
     fit("vae", vae, loss_of, steps=steps, learning_rate=2e-3, seed=seed, work=work, log=log)
     with torch.no_grad():
-        means = [vae.encode(part).latent_dist.mean for part in images[:2048].split(256)]
+        some = images[:2048]
+        means = [vae.encode(part).latent_dist.mean for part in some.split(256)]
         spread = torch.cat(means).std()
-    vae.register_to_config(scaling_factor=round(1.0 / float(spread), 5))
+    scaling = 1.0 / float(spread)
+    vae.register_to_config(scaling_factor=round(scaling, 5))
     return vae
 
 
@@ -180,24 +190,27 @@ def train_unet(
     torch.manual_seed(seed + 1)
     model = Conditional(new_unet(), new_text_encoder(tokenizer))
     scheduler = new_scheduler()
-    mean, std = moments_of(vae, as_tensor(web.images))
+    images = as_tensor(web.images)
+    mean, std = moments_of(vae, images)
 
     def loss_of(generator: torch.Generator) -> Tensor:
         """Loss of a random batch at random timesteps."""
-        index = torch.randint(len(mean), (batch,), generator=generator)
+        index = random_rows(len(mean), batch, generator)
         dropped = torch.rand(batch, generator=generator) < UNCONDITIONAL
         texts = draw_captions(web, index, generator)
         for number in dropped.nonzero().flatten().tolist():
             texts[number] = ""
         tokens = tokenize(tokenizer, texts)
-        sampled = torch.randn(mean[index].shape, generator=generator)
-        latents = mean[index] + std[index] * sampled
+        means = mean[index]
+        sampled = torch.randn(means.shape, generator=generator)
+        latents = means + std[index] * sampled
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(
             scheduler.config["num_train_timesteps"], (batch,), generator=generator
         )
         noisy = scheduler.add_noise(latents, noise, timesteps)
-        return F.mse_loss(model(noisy, timesteps, tokens), noise)
+        predicted = model(noisy, timesteps, tokens)
+        return F.mse_loss(predicted, noise)
 
     fit(
         "unet", model, loss_of, steps=steps, learning_rate=1.5e-3, seed=seed + 1, work=work, log=log
@@ -219,4 +232,5 @@ def save_generator(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    stored = pipeline.to(torch.float16)
+    stored.save_pretrained(folder, safe_serialization=True)
