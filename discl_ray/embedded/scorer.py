@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,7 +22,7 @@ from transformers import CLIPTokenizer
 from discl_ray.embedded.digits import CAPTIONS, SIDE, WebImages
 from discl_ray.embedded.generator import captions_of, tokenize
 from discl_ray.embedded.tokenizer import CONTEXT
-from discl_ray.embedded.training_loop import Log, fit
+from discl_ray.embedded.training_loop import Log, channels_first, fit, random_rows
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -53,14 +52,21 @@ def truth(web: WebImages, index: Tensor, templates: list[int]) -> Tensor:
     """Whether the caption of image j, by its template, is true of image i; float, shape (B, B)."""
     picks = index.tolist()
     labels = web.labels[picks]
-    true = labels[:, None] == labels[None, :]
+    true = _equal_pairs(labels)
+    stated = [CAPTIONS[template][1] for template in templates]
+    words = [web.words[pick] for pick in picks]
     for word in ("ink", "ground"):
-        value = np.array([web.words[pick][word] for pick in picks])
-        same = value[:, None] == value[None, :]
+        values = [of_image[word] for of_image in words]
+        same = _equal_pairs(np.array(values))
         # a caption that does not state the word is true of any value
-        unstated = np.array([word not in CAPTIONS[template][1] for template in templates])
-        true &= same | unstated[None, :]
+        unstated = [word not in of_caption for of_caption in stated]
+        true &= same | np.array(unstated)
     return torch.from_numpy(true).float()
+
+
+def _equal_pairs(values: np.ndarray) -> np.ndarray:
+    """Whether values i and j are equal, shape (B, B)."""
+    return values[:, None] == values[None, :]
 
 
 def contrastive_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -90,8 +96,13 @@ def _faded(pixels: Tensor, generator: torch.Generator) -> Tensor:
     contrast.uniform_(0.35, 1.0, generator=generator)
     grey = pixels.mean((1, 2, 3), keepdim=True)
     faded = (pixels - grey) * contrast + grey
-    noise = torch.randn(pixels.shape, generator=generator) * 0.04
-    return faded + noise
+    noise = torch.randn(pixels.shape, generator=generator)
+    return faded + noise * 0.04
+
+
+def _of_channels(values: tuple[float, ...]) -> Tensor:
+    """A value per channel that broadcasts over images (N, 3, H, W); shape (3, 1, 1)."""
+    return torch.tensor(values).view(3, 1, 1)
 
 
 def train_scorer(
@@ -108,21 +119,23 @@ def train_scorer(
     """Trains a scorer; `name` names its state on disk and its lines in the log."""
     torch.manual_seed(seed)
     config = model_config(tokenizer)
-    model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
-    mean = torch.tensor(MEAN).view(3, 1, 1)
-    std = torch.tensor(STD).view(3, 1, 1)
-    images = torch.from_numpy(web.images).permute(0, 3, 1, 2)
+    model = CLIP(**config)
+    mean = _of_channels(MEAN)
+    std = _of_channels(STD)
+    images = channels_first(web.images)
 
     def loss_of(generator: torch.Generator) -> Tensor:
         """Loss of a random batch, each image with a random caption of its own."""
-        index = torch.randint(len(images), (batch,), generator=generator)
-        templates = torch.randint(len(CAPTIONS), (batch,), generator=generator).tolist()
+        index = random_rows(len(images), batch, generator)
+        templates = random_rows(len(CAPTIONS), batch, generator).tolist()
         texts = captions_of(web, index, templates)
         tokens = tokenize(tokenizer, texts)
-        pixels = _faded(images[index].float() / 255, generator)
+        clean = images[index].float() / 255
+        pixels = _faded(clean, generator)
         normalised = (pixels - mean) / std
-        image = F.normalize(model.encode_image(normalised), dim=-1)
-        text = F.normalize(model.encode_text(tokens), dim=-1)
+        image = model.encode_image(normalised, normalize=True)
+        text = model.encode_text(tokens, normalize=True)
+        # CLIP's own limit of the temperature
         scale = model.logit_scale.exp().clamp(max=100)
         logits = scale * image @ text.T
         target = truth(web, index, templates)
