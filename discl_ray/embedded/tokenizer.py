@@ -33,10 +33,14 @@ def caption_corpus() -> list[str]:
 def train_tokenizer(vocab_size: int = 384) -> CLIPTokenizer:
     """Learns merges on the captions and returns them as a CLIPTokenizer."""
     blank = CLIPTokenizer()
-    backend = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    model = models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="")
+    backend = Tokenizer(model)
+    lower = [normalizers.NFC(), normalizers.Lowercase()]
+    backend.normalizer = normalizers.Sequence(lower)
     backend.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
-    letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
+    first = ord("!")
+    last = ord("~")
+    letters = [chr(code) for code in range(first, last + 1)]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=letters,
@@ -44,7 +48,8 @@ def train_tokenizer(vocab_size: int = 384) -> CLIPTokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(caption_corpus(), trainer)
-    learnt = json.loads(backend.to_str())["model"]
+    content = json.loads(backend.to_str())
+    learnt = content["model"]
     numbers: dict[str, int] = learnt["vocab"]
     tokens = sorted(numbers, key=numbers.__getitem__)
     for letter in letters:
