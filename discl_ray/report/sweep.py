@@ -13,22 +13,27 @@ from discl_ray.report.figure import BLUE, GREY, ORANGE, RED, Figure, hide_spines
 from discl_ray.report.tables import markdown_line, markdown_rule
 
 COLOURS = {"finished": BLUE, "stopped": GREY, "failed": RED}
+"""Of a trial's line, by its status."""
 
 COLUMNS = 4
 """Small panels in a row, at most."""
 LOG_FROM = 20
 """Ratio of the largest to the smallest value from which on the axis is logarithmic."""
 
-Trial = tuple[str, Sequence[tuple[int, float]]]
+Points = Sequence[tuple[Any, float]]
+"""What is drawn from left to right, and the metric at each."""
+Trial = tuple[str, Points]
 """A trial's status, and its metric by epoch."""
-Swept = Mapping[str, Sequence[tuple[Any, float]]]
+Swept = Mapping[str, Points]
 """By key: (value, metric) of the finished trials."""
 
 
 def sweep_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Markdown; `rows` are texts by column, all with the same columns."""
+    """A Markdown table; `rows` are texts by column, all with the same columns."""
     heads = list(rows[0])
-    lines = [markdown_line(heads), markdown_rule(len(heads))]
+    titles = markdown_line(heads)
+    rule = markdown_rule(len(heads))
+    lines = [titles, rule]
     for row in rows:
         cells = [_cell(row[head]) for head in heads]
         lines.append(markdown_line(cells))
@@ -37,7 +42,8 @@ def sweep_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 def _cell(text: str) -> str:
     """A text without what would end the cell or the line of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    escaped = text.replace("|", "\\|")
+    return escaped.replace("\n", " ")
 
 
 def sweep_picture(
@@ -55,21 +61,26 @@ def sweep_figure(
 
     The small panels below, one per key, show the last metric of the finished trials.
     """
-    columns = max(1, min(COLUMNS, len(swept)))
-    lower = math.ceil(len(swept) / columns)
+    keys = len(swept)
+    columns = max(1, min(COLUMNS, keys))
+    lower = math.ceil(keys / columns)
     width = 3.1 * max(columns, 2)
     height = 3.4 + 2.3 * lower
-    figure = plt.figure(figsize=(width, height), layout="constrained")
+    size = width, height
+    figure = plt.figure(figsize=size, layout="constrained")
     heights = [1.5] + [1] * lower
     grid = figure.add_gridspec(1 + lower, columns, height_ratios=heights)
     top = figure.add_subplot(grid[0, :])
     _plot_trials(top, trials, best)
-    top.set(xlabel="epoch", ylabel=f"{metric} on val [%]", title=title)
+    top.set_title(title)
+    top.set_xlabel("epoch")
+    top.set_ylabel(f"{metric} on val [%]")
     if top.lines:
         top.legend(frameon=False, fontsize=8, loc="lower right")
     for number, (key, points) in enumerate(swept.items()):
         line, column = divmod(number, columns)
-        axis = figure.add_subplot(grid[1 + line, column])
+        place = grid[1 + line, column]
+        axis = figure.add_subplot(place)
         _plot_key(axis, points)
         axis.set_xlabel(key, fontsize=8)
         axis.tick_params(labelsize=7)
@@ -94,28 +105,30 @@ def _plot_trials(axis: Axes, trials: Sequence[Trial], best: int | None) -> None:
         axis.plot(epochs, scores, color=ORANGE, lw=2.5, marker="o", ms=4, label="best")
 
 
-def _unzipped(points: Sequence[tuple[Any, float]]) -> tuple[list[Any], list[float]]:
-    """What is drawn from left to right, and the metric at each."""
+def _unzipped(points: Points) -> tuple[list[Any], list[float]]:
+    """The two parts of some points, each as a list."""
     places = [place for place, _ in points]
     scores = [score for _, score in points]
     return places, scores
 
 
-def _plot_key(axis: Axes, points: Sequence[tuple[Any, float]]) -> None:
+def _plot_key(axis: Axes, points: Points) -> None:
     """Draws the metric by a key's value; values that are no numbers are side by side."""
     values, scores = _unzipped(points)
-    if all(_is_number(value) for value in values):
+    are_numbers = [_is_number(value) for value in values]
+    if all(are_numbers):
         axis.scatter(values, scores, s=14, color=BLUE)
         least = min(values, default=1)
         largest = max(values, default=1)
         if least > 0 and largest > LOG_FROM * least:
             axis.set_xscale("log")
         return
-    texts = [str(value) for value in values]
+    texts = list(map(str, values))
     names = sorted(set(texts))
     places = [names.index(text) for text in texts]
     axis.scatter(places, scores, s=14, color=BLUE)
-    axis.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize=6)
+    ticks = range(len(names))
+    axis.set_xticks(ticks, names, rotation=25, ha="right", fontsize=6)
 
 
 def _is_number(value: Any) -> bool:
