@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from discl_ray.config import Config
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.plan.forecast import Forecast, Level, Speed
 
 TITLE = "accepted of n images by each filter · * configured, with its 95 % interval"
+"""Above the table."""
 
 
 def preview_words(forecast: Forecast, config: Config) -> str:
@@ -18,36 +19,63 @@ def preview_words(forecast: Forecast, config: Config) -> str:
     title = TITLE
     if "quantile" in modes:
         title += f", quantile by {forecast.sources} real images only"
-    lines = [f"{title} · full plan: without probes", _head_line(modes, forecast.mode)]
+    lines = [f"{title} · full plan: without probes"]
+    head = _head_line(modes, forecast.mode)
+    lines.append(str(head))
     for level in forecast.levels:
-        lines.append(_level_line(level, modes, forecast.mode))
+        line = _level_line(level, modes, forecast.mode)
+        lines.append(str(line))
     lines += _costs(forecast, config)
     return "\n".join(lines)
 
 
-def _head_line(modes: list[str], configured: str) -> str:
+class _Line(NamedTuple):
+    """A line of the table, in columns of fixed widths."""
+
+    lam: str
+    shown: str
+    """How many images the shares are of."""
+    by_mode: list[str]
+    """Accepted shares."""
+    interval: str
+    """Of the configured mode."""
+    keeps: str
+    """How many images of the full plan it would keep."""
+
+    def __str__(self) -> str:
+        lam = self.lam.rjust(4)
+        shown = self.shown.rjust(4)
+        modes = [cell.rjust(11) for cell in self.by_mode]
+        interval = self.interval.rjust(15)
+        keeps = self.keeps.rjust(18)
+        cells = [f"  {lam} {shown}", *modes, interval, keeps]
+        return "".join(cells)
+
+
+def _head_line(modes: list[str], configured: str) -> _Line:
     """The heads of the table; the configured mode has a star."""
-    heads = [f"{mode}*" if mode == configured else mode for mode in modes]
-    return _line("λ", "n", heads, "interval", "full plan keeps")
+    heads: list[str] = []
+    for mode in modes:
+        star = "*" if mode == configured else ""
+        heads.append(f"{mode}{star}")
+    return _Line("λ", "n", heads, "interval", "full plan keeps")
 
 
-def _level_line(level: Level, modes: list[str], configured: str) -> str:
+def _level_line(level: Level, modes: list[str], configured: str) -> _Line:
     """A λ's line of the table."""
     lam = pct_to_lam(level.lam_pct)
-    shares = [_percent(level.accepted[mode]) for mode in modes]
+    accepted = level.accepted
     keeps = "–"
     if level.to_train:
-        kept = level.to_train * level.accepted[configured]
+        kept = level.to_train * accepted[configured]
         keeps = f"{kept:.0f} of {level.to_train}"
-    shown = str(level.shown or "–")
-    return _line(f"{lam:g}", shown, shares, _interval(level), keeps)
-
-
-def _line(lam: str, shown: str, by_mode: list[str], interval: str, keeps: str) -> str:
-    """A line of the table, in columns of fixed widths."""
-    start = f"  {lam:>4} {shown:>4}"
-    modes = "".join(f"{cell:>11}" for cell in by_mode)
-    return f"{start}{modes}{interval:>15}{keeps:>18}"
+    return _Line(
+        lam=f"{lam:g}",
+        shown=str(level.shown or "–"),
+        by_mode=[_percent(accepted[mode]) for mode in modes],
+        interval=_interval(level),
+        keeps=keeps,
+    )
 
 
 def _interval(level: Level) -> str:
@@ -55,7 +83,8 @@ def _interval(level: Level) -> str:
     if level.low is None or level.high is None:
         return "interpolated"
     low = 100 * level.low
-    return f"{low:.0f}-{_percent(level.high)}"
+    high = _percent(level.high)
+    return f"{low:.0f}-{high}"
 
 
 def _percent(share: float) -> str:
@@ -69,10 +98,9 @@ def _costs(forecast: Forecast, config: Config) -> list[str]:
     to_train = sum(level.to_train for level in forecast.levels)
     probes = forecast.images - to_train
     plural = "s" if forecast.generators > 1 else ""
-    lines = [
-        f"full plan · {forecast.images} images, {probes} of them probes, "
-        f"{forecast.unet_steps} UNet steps, {forecast.generators} generator{plural}"
-    ]
+    images = f"{forecast.images} images, {probes} of them probes"
+    generators = f"{forecast.generators} generator{plural}"
+    lines = [f"full plan · {images}, {forecast.unet_steps} UNet steps, {generators}"]
     if forecast.speed is None or forecast.hours is None:
         lines.append(
             "  time    not measured: the generators were done at once, "
@@ -82,9 +110,8 @@ def _costs(forecast: Forecast, config: Config) -> list[str]:
         lines += _time_and_memory(forecast, config, forecast.speed, forecast.hours)
     disk = _disk_size(forecast.gigabytes)
     lines.append(f"  disk    about {disk} of images")
-    lines.append(
-        f"  kept    about {forecast.kept:.0f} images to train on by filter {forecast.mode}"
-    )
+    kept = f"about {forecast.kept:.0f} images to train on"
+    lines.append(f"  kept    {kept} by filter {forecast.mode}")
     return lines
 
 
@@ -101,19 +128,21 @@ def _time_and_memory(forecast: Forecast, config: Config, speed: Speed, hours: fl
     duration = _duration(hours)
     attempts = ""
     if config.plan.attempts > 1:
-        attempts = f" for the first of up to {config.plan.attempts} attempts"
+        most = config.plan.attempts
+        attempts = f" for the first of up to {most} attempts"
     measured = ""
     if speed.generators < forecast.generators:
         measured = f", measured while {speed.generators} worked"
     steps = forecast.unet_steps / forecast.images
+    seconds = f"{forecast.seconds_per_image:.3g} s an image and generator"
+    rate = f"{steps:.1f} steps at {speed.steps_per_s:.4g}/s"
     peak_gb = speed.peak_bytes / 1e9
     of_gpu = " of GPU memory" if config.generator.num_gpus else ""
+    memory = f"{peak_gb:.1f} GB{of_gpu}"
     return [
         f"  time    about {duration}{attempts}, loading is extra",
-        f"          {forecast.seconds_per_image:.3g} s an image and generator: "
-        f"{steps:.1f} steps at {speed.steps_per_s:.4g}/s{measured}",
-        f"  memory  up to {peak_gb:.1f} GB{of_gpu} a generator, "
-        f"at generator.micro_batch={speed.micro_batch}",
+        f"          {seconds}: {rate}{measured}",
+        f"  memory  up to {memory} a generator, at generator.micro_batch={speed.micro_batch}",
     ]
 
 
@@ -121,8 +150,8 @@ def _duration(hours: float) -> str:
     """Hours, or minutes for less than one."""
     if hours >= 1:
         return f"{hours:.1f} h"
-    minutes = 60 * hours
-    return f"{minutes:.1f} min ({hours:.2g} h)"
+    minutes = f"{60 * hours:.1f} min"
+    return f"{minutes} ({hours:.2g} h)"
 
 
 def preview_figures(forecast: Forecast) -> dict[str, Any]:
