@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -37,12 +37,14 @@ TOP = 48
 """Height of a section's title."""
 MARGIN = 16
 TITLE_LINE = 16
+"""Height of a line of the sheet's title."""
 COLUMNS = 8
 """Images in a row."""
 
 TAIL_LEFT = 180
 """Where images begin on a sheet of rare classes."""
 TAIL_PITCH = SIDE + 12
+"""From an image to the next on that sheet, across and down."""
 TAIL_COLUMNS = 4
 """Columns a sheet of rare classes has at least: its title's width."""
 
@@ -58,6 +60,10 @@ CLASSES = 40
 """Classes that the table names; of more, those with the most hard images."""
 NAME = 28
 """Letters of a class's name in the table, at most."""
+
+
+Row = dict[str, Any]
+"""A row of a table as plain values."""
 
 
 class _Count(NamedTuple):
@@ -81,8 +87,9 @@ class _Count(NamedTuple):
 
 def _line(name: str, *numbers: object) -> str:
     """A line of the table: a name and right-aligned numbers."""
+    start = f"  {name:<{NAME}}"
     cells = [f"{number!s:>8}" for number in numbers]
-    return " ".join([f"  {name:<{NAME}}", *cells])
+    return " ".join([start, *cells])
 
 
 def class_table(judged: pa.Table) -> str:
@@ -97,10 +104,11 @@ def class_table(judged: pa.Table) -> str:
         by_hard = sorted(counts, key=lambda of_class: -of_class.hard)
         shown = by_hard[:CLASSES]
         rest = by_hard[CLASSES:]
-    lines = [_line("class", "train", "hard", "suspect")]
-    lines += [str(count) for count in shown]
+    head = _line("class", "train", "hard", "suspect")
+    lines = [head, *map(str, shown)]
     if rest:
-        name = counted(len(rest), "other class", "other classes")
+        number = len(rest)
+        name = counted(number, "other class", "other classes")
         others = _total(name, rest)
         lines.append(str(others))
     if counts:
@@ -109,11 +117,16 @@ def class_table(judged: pa.Table) -> str:
     return "\n".join(lines)
 
 
+def _training(judged: pa.Table) -> pa.Table:
+    """The training images' rows of HARDNESS."""
+    return rows_where(judged, split="train")
+
+
 def _counts(judged: pa.Table) -> list[_Count]:
     """Counts by class, in the order of the labels."""
-    train = rows_where(judged, split="train")
-    classes = train.group_by(["label", "class_name"])
-    sums = classes.aggregate([("hard", "count"), ("hard", "sum"), ("suspect", "sum")])
+    classes = _training(judged).group_by(["label", "class_name"])
+    wanted = [("hard", "count"), ("hard", "sum"), ("suspect", "sum")]
+    sums = classes.aggregate(wanted)
     counts: list[_Count] = []
     for row in sums.sort_by("label").to_pylist():
         count = _Count(
@@ -144,7 +157,8 @@ def agreement(judged: pa.Table) -> str:
     shares: list[str] = []
     for split in ("train", "val"):
         rows = rows_where(judged, split=split)
-        predicted = rows.filter(is_valid(rows["pred"]))
+        has_prediction = is_valid(rows["pred"])
+        predicted = rows.filter(has_prediction)
         right = equal(predicted["pred"], predicted["label"])
         share = mean(right)
         if share is not None:
@@ -159,23 +173,26 @@ def hardest_rows(judged: pa.Table) -> pa.Table:
 
     A suspect is sure if the classifier gives another class a high probability.
     """
-    train = rows_where(judged, split="train")
-    hard = train.filter(train["hard"]).sort_by("rank")
-    only_suspect = both(train["suspect"], negate(train["hard"]))
+    train = _training(judged)
+    is_hard = train["hard"]
+    hard = train.filter(is_hard)
+    hardest = hard.sort_by("rank").slice(0, HARD_ROWS * COLUMNS)
+    only_suspect = both(train["suspect"], negate(is_hard))
     suspects = train.filter(only_suspect)
-    suspects = suspects.sort_by([("prob_pred", "descending"), ("rank", "ascending")])
-    hardest = hard.slice(0, HARD_ROWS * COLUMNS)
-    surest = suspects.slice(0, SUSPECT_ROWS * COLUMNS)
+    by_sureness = [("prob_pred", "descending"), ("rank", "ascending")]
+    surest = suspects.sort_by(by_sureness).slice(0, SUSPECT_ROWS * COLUMNS)
     return pa.concat_tables([hardest, surest])
 
 
 def tail_rows(judged: pa.Table) -> pa.Table:
     """The HARDNESS rows of a sheet of rare classes: up to COLUMNS of each of the rarest."""
-    hard = rows_where(judged, split="train", hard=True).sort_by("rank")
+    hard = rows_where(judged, split="train", hard=True)
+    hard = hard.sort_by("rank")
     label = hard["label"].to_numpy()
     _, first = np.unique(label, return_index=True)
     # rare classes come first in the order of HARDNESS
-    in_order = label[np.sort(first)]
+    places = np.sort(first)
+    in_order = label[places]
     rarest = in_order[:TAIL_ROWS]
     rows = [np.empty(0, np.int64)]
     for of_class in rarest:
@@ -195,17 +212,34 @@ def hardest_sheet(
     """
     images = _images(samples)
     sections = _sections(shown)
-    heights = [TOP + _lines(rows) * ROW for rows in sections.values()]
     width = 2 * MARGIN + COLUMNS * COLUMN
-    canvas, top = _titled(width, sum(heights), title)
-    for (words, rows), height in zip(sections.items(), heights, strict=True):
-        canvas.text((MARGIN, top + TOP // 2), words, 14)
-        for number, row in enumerate(rows):
-            box = _box(number, top + TOP)
-            _put_image(canvas, box, images[row["sample_id"]])
+    height = sum(section.height for section in sections)
+    canvas, top = _titled(width, height, title)
+    for section in sections:
+        middle = top + TOP // 2
+        canvas.text((MARGIN, middle), section.title, 14)
+        first = top + TOP
+        for number, row in enumerate(section.rows):
+            box = _box(number, first)
+            image = images[row["sample_id"]]
+            _put_image(canvas, box, image)
             _put_prediction(canvas, box, row, classes)
-        top += height
+        top += section.height
     return canvas.png(note)
+
+
+class _Section(NamedTuple):
+    """Images of a sheet that share a title."""
+
+    title: str
+    rows: list[Row]
+    """Of HARDNESS, one per image."""
+
+    @property
+    def height(self) -> int:
+        """Height of the title and of the lines of images, the last one not always full."""
+        lines = math.ceil(len(self.rows) / COLUMNS)
+        return TOP + lines * ROW
 
 
 def _box(number: int, top: int) -> Box:
@@ -216,38 +250,31 @@ def _box(number: int, top: int) -> Box:
     return Box(x, y, SIDE)
 
 
-def _sections(shown: pa.Table) -> dict[str, list[dict[str, Any]]]:
-    """Rows by the title they are shown under; a title without rows is left out."""
-    sections: dict[str, list[dict[str, Any]]] = {}
+def _sections(shown: pa.Table) -> list[_Section]:
+    """The hard images and the suspects; a section without rows is left out."""
     rows = shown.to_pylist()
-    for title, is_hard in ((HARD_TITLE, True), (SUSPECT_TITLE, False)):
-        part = [row for row in rows if row["hard"] == is_hard]
-        if part:
-            sections[title] = part
-    return sections
+    hard = [row for row in rows if row["hard"]]
+    suspect = [row for row in rows if not row["hard"]]
+    sections = [_Section(HARD_TITLE, hard), _Section(SUSPECT_TITLE, suspect)]
+    return [section for section in sections if section.rows]
 
 
-def _lines(rows: Sequence[object]) -> int:
-    """Lines of COLUMNS images, the last one not always full."""
-    return math.ceil(len(rows) / COLUMNS)
-
-
-def _put_prediction(
-    canvas: Canvas, box: Box, row: Mapping[str, Any], classes: Sequence[str]
-) -> None:
+def _put_prediction(canvas: Canvas, box: Box, row: Row, classes: Sequence[str]) -> None:
     """Writes the class and the predicted class under an image; a suspect gets a red frame."""
     ink = INK
     if row["suspect"]:
         ink = RED
         canvas.frame(box, RED, width=3)
     name = str(row["class_name"])
-    _put_line(canvas, box.under(12), name, row["prob_true"], ink)
+    first = box.under(12)
+    _put_line(canvas, first, name, row["prob_true"], ink)
     predicted = row["pred"]
+    second = box.under(28)
     if predicted == row["label"]:
-        canvas.text(box.under(28), "predicted correctly", 12, ink=FAINT)
+        canvas.text(second, "predicted correctly", 12, ink=FAINT)
         return
     other = classes[predicted]
-    _put_line(canvas, box.under(28), f"→ {other}", row["prob_pred"], ink)
+    _put_line(canvas, second, f"→ {other}", row["prob_pred"], ink)
 
 
 def tail_sheet(
@@ -260,12 +287,14 @@ def tail_sheet(
     """
     images = _images(samples)
     counts = class_counts(judged)
-    by_class: dict[int, list[dict[str, Any]]] = {}
+    by_class: dict[int, list[Row]] = {}
     for row in shown.to_pylist():
         of_class = by_class.setdefault(row["label"], [])
         of_class.append(row)
-    columns = max([TAIL_COLUMNS, *map(len, by_class.values())])
-    width = TAIL_LEFT + columns * TAIL_PITCH + MARGIN
+    numbers = [len(rows) for rows in by_class.values()]
+    columns = max([TAIL_COLUMNS, *numbers])
+    images_width = columns * TAIL_PITCH
+    width = TAIL_LEFT + images_width + MARGIN
     height = MARGIN + len(by_class) * TAIL_PITCH
     canvas, top = _titled(width, height, title)
     y = top + MARGIN
@@ -277,13 +306,15 @@ def tail_sheet(
         for column, row in enumerate(rows):
             x = TAIL_LEFT + column * TAIL_PITCH
             box = Box(x, first.y, SIDE)
-            _put_image(canvas, box, images[row["sample_id"]])
+            image = images[row["sample_id"]]
+            _put_image(canvas, box, image)
     return canvas.png(note)
 
 
 def _put_class(canvas: Canvas, first: Box, name: str, count: int) -> None:
     """Writes a class's name, cut if it is long, and its number of images left of the first one."""
-    words = fitted(name, font_of(13), first.x - 14 - MARGIN)
+    room = first.x - 14 - MARGIN
+    words = fitted(name, font_of(13), room)
     upper = first.beside(14, down=-9)
     canvas.text(upper, words, 13, anchor="rm")
     lower = first.beside(14, down=9)
@@ -291,7 +322,7 @@ def _put_class(canvas: Canvas, first: Box, name: str, count: int) -> None:
     canvas.text(lower, number, 12, ink=FAINT, anchor="rm")
 
 
-def _images(samples: pa.Table) -> dict[str, dict[str, Any]]:
+def _images(samples: pa.Table) -> dict[str, Row]:
     """`image` by sample_id."""
     rows = samples.to_pylist()
     return {row["sample_id"]: row["image"] for row in rows}
@@ -304,15 +335,17 @@ def _titled(width: int, height: int, title: str) -> tuple[Canvas, int]:
     canvas = Canvas(width, top + height)
     for number, line in enumerate(lines):
         y = MARGIN + 4 + TITLE_LINE * number
-        canvas.text((MARGIN, y), line, 12, ink=FAINT)
+        start = MARGIN, y
+        canvas.text(start, line, 12, ink=FAINT)
     return canvas, top
 
 
-def _put_image(canvas: Canvas, box: Box, image: Mapping[str, Any]) -> None:
+def _put_image(canvas: Canvas, box: Box, image: Row) -> None:
     """Puts an image into its box, or an empty frame if it can no longer be read."""
     try:
         data = image_bytes(image)
-        canvas.paste(thumbnail(data, SIDE), box.at)
+        small = thumbnail(data, SIDE)
+        canvas.paste(small, box.at)
     except (OSError, ImageError):
         canvas.frame(box, FAINT)
 
@@ -322,5 +355,5 @@ def _put_line(canvas: Canvas, at: Point, name: str, probability: float, ink: Col
     font = font_of(12)
     end = f" {probability:.3f}"
     room = COLUMN - 6 - font.getlength(end)
-    words = fitted(name, font, room) + end
-    canvas.text(at, words, 12, ink=ink)
+    start = fitted(name, font, room)
+    canvas.text(at, start + end, 12, ink=ink)
