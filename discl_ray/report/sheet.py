@@ -33,9 +33,12 @@ MAX_ROWS = 14
 """Real images that are shown, at most."""
 
 COLUMNS = ["sample_id", "lam_pct", "replica", "role", "image", "kept", "reason"]
+"""Of a spectrum, which a sheet needs."""
 
 Cell = Mapping[str, Any]
 """A row of a spectrum, the COLUMNS only."""
+Cells = dict[tuple[str, int], Cell]
+"""By sample_id and lam_pct."""
 
 
 def contact_sheet(
@@ -46,36 +49,42 @@ def contact_sheet(
     Each row shows the first replica at every λ, and the real image last. `spectrum` needs images
     and verdicts; `sources` is SAMPLES. A `note` is written in red above the sheet.
     """
-    values = set(spectrum["lam_pct"].to_pylist())
-    levels = sorted(values)
+    lam_pct_of_rows = spectrum["lam_pct"].to_pylist()
+    levels = sorted(set(lam_pct_of_rows))
     cells = _first_replicas(spectrum)
     shown = pick_shown(sources, max_rows).to_pylist()
     canvas = _empty_sheet(levels, len(shown))
     for line, sample in enumerate(shown):
-        _put_name(canvas, line, str(sample["class_name"]))
+        name = str(sample["class_name"])
+        _put_name(canvas, line, name)
         for column, lam_pct in enumerate(levels):
             key = sample["sample_id"], lam_pct
             cell = cells.get(key)
             if cell is not None:
-                _put_made(canvas, _box(line, column), cell)
+                box = _box(line, column)
+                _put_made(canvas, box, cell)
         with suppress(OSError, ImageError):  # a file that is gone leaves its place empty
             data = image_bytes(sample["image"])
-            real = _box(line, len(levels))
-            canvas.paste(thumbnail(data, CELL), real.at)
+            small = thumbnail(data, CELL)
+            last = _box(line, len(levels))
+            canvas.paste(small, last.at)
     return canvas.png(note)
 
 
 def _empty_sheet(levels: list[int], lines: int) -> Canvas:
     """A sheet with a name above each column and the explanation below."""
     names = column_names(levels)
-    width = LEFT + len(names) * PITCH + GAP
+    columns = len(names)
+    width = LEFT + columns * PITCH + GAP
     height = TOP + lines * PITCH + BOTTOM
     canvas = Canvas(width, height)
     for column, name in enumerate(names):
-        above = _box(0, column).above(TOP // 2)
+        first = _box(0, column)
+        above = first.above(TOP // 2)
         canvas.text(above, name, 13, anchor="mm")
     below = height - BOTTOM // 2
-    canvas.text((LEFT, below), "crossed out: rejected by the filter", 11, ink=FAINT)
+    start = LEFT, below
+    canvas.text(start, "crossed out: rejected by the filter", 11, ink=FAINT)
     return canvas
 
 
@@ -88,20 +97,23 @@ def _box(line: int, column: int) -> Box:
 
 def _put_name(canvas: Canvas, line: int, name: str) -> None:
     """Writes a class's name, cut if it is long, left of its row."""
-    words = fitted(name, font_of(13), LEFT - 16)
-    beside = _box(line, 0).beside(10)
+    room = LEFT - 16
+    words = fitted(name, font_of(13), room)
+    first = _box(line, 0)
+    beside = first.beside(10)
     canvas.text(beside, words, 13, anchor="rm")
 
 
 def column_names(levels: list[int]) -> list[str]:
     """Names of the columns of λ, in percent, and of the real image's."""
-    names = [f"λ = {pct_to_lam(lam_pct):g}" for lam_pct in levels]
+    lams = [pct_to_lam(lam_pct) for lam_pct in levels]
+    names = [f"λ = {lam:g}" for lam in lams]
     return [*names, "real"]
 
 
-def _first_replicas(spectrum: pa.Table) -> dict[tuple[str, int], Cell]:
-    """The cell of each (sample_id, lam_pct): of several attempts the one that was kept."""
-    cells: dict[tuple[str, int], Cell] = {}
+def _first_replicas(spectrum: pa.Table) -> Cells:
+    """The cells of the first replicas: of several attempts the one that was kept."""
+    cells: Cells = {}
     for row in spectrum.select(COLUMNS).to_pylist():
         if row["role"] != "train" or row["replica"] != 0:
             continue
@@ -116,7 +128,8 @@ def _put_made(canvas: Canvas, box: Box, cell: Cell) -> None:
     data = cell["image"]["bytes"]
     if data is None:
         return
-    canvas.paste(thumbnail(data, CELL), box.at)
+    small = thumbnail(data, CELL)
+    canvas.paste(small, box.at)
     if cell["reason"] != KEPT:
         canvas.cross_out(box)
 
@@ -125,14 +138,16 @@ def pick_shown(sources: pa.Table, max_rows: int = MAX_ROWS) -> pa.Table:
     """Up to `max_rows` training images of SAMPLES, evenly over the classes, ordered by class."""
     is_train = as_numpy(equal(sources["split"], "train"))
     train = np.flatnonzero(is_train)
-    labels = sources["label"].to_numpy()[train]
-    by_class = train[np.argsort(labels, kind="stable")]
+    labels = sources["label"].to_numpy()
+    order = np.argsort(labels[train], kind="stable")
+    by_class = train[order]
     count = min(len(by_class), max_rows)
     # slices share the images' memory; `take` would copy it
     slices = [sources.slice(0, 0)]  # the schema, if there is no image
     for number in range(count):
-        row = by_class[number * len(by_class) // count]
-        slices.append(sources.slice(int(row), 1))
+        place = number * len(by_class) // count
+        row = int(by_class[place])
+        slices.append(sources.slice(row, 1))
     return pa.concat_tables(slices)
 
 
