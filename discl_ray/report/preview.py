@@ -33,8 +33,13 @@ MARGIN = 16
 """Of the legend."""
 WIDTH = 520
 """Least width of a sheet: the legend's."""
-GREEN, PALE = (22, 130, 70), (232, 230, 224)
+GREEN = (22, 130, 70)
+"""Of the disc that marks an accepted image."""
+PALE = (232, 230, 224)
+"""Of the box of an image that could not be made."""
 
+Row = Mapping[str, Any]
+"""A row of a table as plain values."""
 Verdicts = Mapping[str, NDArray[np.bool_]]
 """By filter mode: whether it passes each row of a spectrum, shape (rows,)."""
 
@@ -54,7 +59,7 @@ COLUMNS = [
 class _Cell:
     """A made image and its verdicts."""
 
-    row: Mapping[str, Any]
+    row: Row
     """Of the spectrum, the COLUMNS only."""
     passes: Mapping[str, bool]
     """By filter mode."""
@@ -84,14 +89,17 @@ class _Grid:
     def box(self, source: int, line: int, column: int) -> Box:
         """Where a source's image of a replica (`line`) and a λ (`column`) is."""
         x = LEFT + column * COLUMN
-        y = TOP + source * self.block + line * ROW
+        top = TOP + source * self.block
+        y = top + line * ROW
         return Box(x, y, SIDE)
 
     def real(self, source: int) -> Box:
         """Where a source's own image is: last in its rows, half way down."""
-        first = self.box(source, 0, len(self.levels))
-        down = (len(self.replicas) - 1) * ROW // 2
-        return Box(first.x, first.y + down, SIDE)
+        column = len(self.levels)
+        first = self.box(source, 0, column)
+        below = len(self.replicas) - 1
+        y = first.y + below * ROW // 2
+        return Box(first.x, y, SIDE)
 
 
 def preview_sheet(
@@ -111,7 +119,8 @@ def preview_sheet(
     canvas = grid.canvas(len(shown))
     _put_legend(canvas, config, list(verdicts))
     for column, name in enumerate(column_names(levels)):
-        above = grid.box(0, 0, column).above(TOP - 14)
+        first = grid.box(0, 0, column)
+        above = first.above(TOP - 14)
         canvas.text(above, name, 14, anchor="mm")
     for number, source in enumerate(shown):
         sample_id = source["sample_id"]
@@ -131,14 +140,15 @@ def _sorted_values(column: pa.ChunkedArray) -> list[int]:
     return sorted(values)
 
 
-_Cells = Mapping[tuple[str, int, int], _Cell]
+_Cells = dict[tuple[str, int, int], _Cell]
 """By sample_id, replica and lam_pct."""
 
 
 def _cells(spectrum: pa.Table, verdicts: Verdicts) -> _Cells:
     """The cells of a spectrum."""
-    cells: dict[tuple[str, int, int], _Cell] = {}
-    for number, row in enumerate(spectrum.select(COLUMNS).to_pylist()):
+    cells: _Cells = {}
+    rows = spectrum.select(COLUMNS).to_pylist()
+    for number, row in enumerate(rows):
         passes = {mode: bool(of_mode[number]) for mode, of_mode in verdicts.items()}
         key = row["sample_id"], row["replica"], row["lam_pct"]
         cells[key] = _Cell(row, passes)
@@ -156,9 +166,10 @@ def _real_score(cells: _Cells, sample_id: str) -> float | None:
     return None
 
 
-def _put_source(canvas: Canvas, box: Box, source: Mapping[str, Any], score: float | None) -> None:
+def _put_source(canvas: Canvas, box: Box, source: Row, score: float | None) -> None:
     """Puts a real image into its box, and its class's name left of the rows made from it."""
-    name = fill(str(source["class_name"]), 12)
+    class_name = str(source["class_name"])
+    name = fill(class_name, 12)
     _, middle = box.center
     beside = LEFT - 14, middle
     canvas.text(beside, name, 13, anchor="rm")
@@ -181,21 +192,23 @@ def _put_cell(canvas: Canvas, box: Box, cell: _Cell, configured: str) -> None:
         ok = cell.passes[mode]
         mark = _mark(ok, mode == configured)
         right -= mark.width
-        canvas.paste(mark, (right, middle - mark.height // 2))
+        top = middle - mark.height // 2
+        canvas.paste(mark, (right, top))
         right -= 3
 
 
 def _put_image(canvas: Canvas, box: Box, data: bytes | None, reason: str) -> None:
     """Puts an image into its box, or the reason why there is none."""
     try:
-        canvas.paste(thumbnail(data or b"", SIDE), box.at)
+        small = thumbnail(data or b"", SIDE)
+        canvas.paste(small, box.at)
     except ImageError:
         canvas.fill(box, PALE)
         words = reason.replace("_", "\n")
         canvas.text(box.center, words, 11, ink=FAINT, anchor="mm")
 
 
-def _bytes_of(image: Mapping[str, Any]) -> bytes | None:
+def _bytes_of(image: Row) -> bytes | None:
     """A real image's bytes; None if they can no longer be read."""
     try:
         return image_bytes(image)
@@ -224,11 +237,14 @@ def _mark(ok: bool, configured: bool) -> Image.Image:
     far = large - 1 - near
     strength = 1.0 if configured else 0.5
     colour = _blend(GREEN if ok else RED, strength)
+    falling = near, near, far, far
+    rising = near, far, far, near
     if ok:
-        draw.ellipse((near, near, far, far), fill=colour)
+        draw.ellipse(falling, fill=colour)
     else:
-        draw.line((near, near, far, far), fill=colour, width=large // 5)
-        draw.line((near, far, far, near), fill=colour, width=large // 5)
+        width = large // 5
+        draw.line(falling, fill=colour, width=width)
+        draw.line(rising, fill=colour, width=width)
     return mark.resize((side, side), Image.Resampling.LANCZOS)
 
 
@@ -237,7 +253,8 @@ def _blend(colour: Colour, strength: float) -> Colour:
 
     def channel(ink: int, paper: int) -> int:
         """A channel of the blend."""
-        return round(strength * ink + (1 - strength) * paper)
+        visible = (1 - strength) * paper
+        return round(strength * ink + visible)
 
     red, green, blue = map(channel, colour, PAPER)
     return red, green, blue
@@ -253,7 +270,8 @@ def _put_legend(canvas: Canvas, config: FilterConfig, modes: Sequence[str]) -> N
         for ok in (True, False):
             mark = _mark(ok, configured)
             half = mark.width // 2
-            canvas.paste(mark, (x - half, y - half))
+            corner = x - half, y - half
+            canvas.paste(mark, corner)
             x += 18
         rule = rule_words(config, mode)
         words = f"{mode}: {rule}"
