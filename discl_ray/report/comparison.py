@@ -43,6 +43,8 @@ Contrast = tuple[str, str]
 """A row and the row it is compared with."""
 Differences = Mapping[tuple[str, str, Column], Bounds]
 """Paired differences by row, baseline and column."""
+Gains = Mapping[tuple[str, str, Column], Bounds]
+"""By gap, row and column."""
 
 NAMES = {
     ("macro_f1", "ood"): "macro F1, OOD",
@@ -70,20 +72,25 @@ def markdown(
     The first contrast is bold. `seen` says how many synthetic images each row saw.
     """
     heads = [column_name(column) for column in columns]
-    lines = _table_head([f"paired difference on {what}, mean [95 % interval]", *heads])
+    first = f"paired difference on {what}, mean [95 % interval]"
+    lines = _table_head([first, *heads])
     for number, contrast in enumerate(_contrasts(differences)):
         label, base = contrast
-        cells = [_signed(differences[label, base, column]) for column in columns]
+        by_column = [differences[label, base, column] for column in columns]
+        cells = map(_signed, by_column)
         name = _contrast_name(contrast)
         if number == 0:
             name = f"**{name}**"
         lines.append(markdown_line([name, *cells]))
     lines.append("")
-    lines += _table_head([f"mean over seeds on {what} [95 % interval]", *heads, "synthetic seen"])
+    first = f"mean over seeds on {what} [95 % interval]"
+    lines += _table_head([first, *heads, "synthetic seen"])
     labels = dict.fromkeys(label for label, _ in means)
     for label in labels:
-        cells = [_plain(means[label, column]) for column in columns]
-        lines.append(markdown_line([label, *cells, seen[label]]))
+        by_column = [means[label, column] for column in columns]
+        cells = map(_plain, by_column)
+        line = markdown_line([label, *cells, seen[label]])
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -105,19 +112,23 @@ def _contrasts(differences: Differences) -> list[Contrast]:
 
 
 def _signed(value: Bounds) -> str:
-    """A difference in points with its interval; a dash if nothing was measured."""
-    if math.isnan(value.mean):
-        return percent(value.mean)
-    interval = f"[{value.low:+.1f}, {value.high:+.1f}]"
-    return f"{value.mean:+.1f} {interval}"
+    """A difference in points with its interval."""
+    return _with_interval(value, "+.1f")
 
 
 def _plain(value: Bounds) -> str:
-    """A percentage with its interval; a dash if nothing was measured."""
+    """A percentage with its interval."""
+    return _with_interval(value, ".1f")
+
+
+def _with_interval(value: Bounds, form: str) -> str:
+    """A mean and its interval, all in a format; a dash if nothing was measured."""
     if math.isnan(value.mean):
         return percent(value.mean)
-    interval = f"[{value.low:.1f}, {value.high:.1f}]"
-    return f"{value.mean:.1f} {interval}"
+    mean = format(value.mean, form)
+    low = format(value.low, form)
+    high = format(value.high, form)
+    return f"{mean} [{low}, {high}]"
 
 
 def picture(differences: Differences, columns: Sequence[Column], *, title: str) -> bytes:
@@ -132,8 +143,9 @@ def contrasts_figure(differences: Differences, columns: Sequence[Column], *, tit
     The first contrast is on top, in colour.
     """
     contrasts = _contrasts(differences)
+    top = len(contrasts)
     width = 2.6 + 2.1 * len(columns)
-    height = 1.1 + 0.27 * len(contrasts)
+    height = 1.1 + 0.27 * top
     figure, grid = plt.subplots(
         1,
         len(columns),
@@ -143,7 +155,6 @@ def contrasts_figure(differences: Differences, columns: Sequence[Column], *, tit
         squeeze=False,  # a single panel would not be in an array
     )
     axes = grid[0]
-    top = len(contrasts)
     places = list(range(top, 0, -1))
     for axis, column in zip(axes, columns, strict=True):
         for (label, base), y in zip(contrasts, places, strict=True):
@@ -161,7 +172,8 @@ def _plot_interval(axis: Axes, value: Bounds, y: int, colour: str) -> None:
     """Draws a dot with its interval; nothing if there was nothing to measure."""
     if math.isnan(value.mean):
         return
-    axis.plot([value.low, value.high], [y, y], color=colour, lw=1.6, solid_capstyle="round")
+    ends = [value.low, value.high]
+    axis.plot(ends, [y, y], color=colour, lw=1.6, solid_capstyle="round")
     axis.plot([value.mean], [y], "o", color=colour, ms=4.5)
 
 
@@ -176,11 +188,7 @@ def _finish_panel(axis: Axes, column: Column) -> None:
 
 
 def gap_picture(
-    values: Mapping[tuple[str, str, Column], Bounds],
-    gaps: Sequence[str],
-    columns: Sequence[Column],
-    *,
-    title: str,
+    values: Gains, gaps: Sequence[str], columns: Sequence[Column], *, title: str
 ) -> bytes:
     """`gap_figure` as PNG."""
     figure = gap_figure(values, gaps, columns, title=title)
@@ -188,17 +196,14 @@ def gap_picture(
 
 
 def gap_figure(
-    values: Mapping[tuple[str, str, Column], Bounds],
-    gaps: Sequence[str],
-    columns: Sequence[Column],
-    *,
-    title: str,
+    values: Gains, gaps: Sequence[str], columns: Sequence[Column], *, title: str
 ) -> Figure:
     """A panel per column, the gap from left to right, a line per row.
 
     `values` are gains by (gap, row, column).
     """
-    labels = list(dict.fromkeys(label for _, label, _ in values))
+    in_order = dict.fromkeys(label for _, label, _ in values)
+    labels = list(in_order)
     width = 1 + 3.4 * len(columns)
     figure, grid = plt.subplots(
         1,
@@ -211,8 +216,8 @@ def gap_figure(
     for axis, column in zip(axes, columns, strict=True):
         for number, label in enumerate(labels):
             points = [values[gap, label, column] for gap in gaps]
-            # or the intervals would cover each other
-            aside = 0.03 * (number - len(labels) / 2)
+            from_middle = number - len(labels) / 2
+            aside = 0.03 * from_middle  # or the intervals would cover each other
             _plot_gains(axis, points, aside, number, label)
         _finish_gap_panel(axis, gaps, column)
     last = axes[-1]
@@ -223,7 +228,8 @@ def gap_figure(
 
 def _finish_gap_panel(axis: Axes, gaps: Sequence[str], column: Column) -> None:
     """Labels a panel of gains and marks where there is no gain."""
-    axis.set_xticks(range(len(gaps)), gaps)
+    ticks = range(len(gaps))
+    axis.set_xticks(ticks, gaps)
     axis.set_xlabel("gap between the web and the task")
     name = column_name(column)
     axis.set_ylabel(f"{name}: gain in top-1 [points]")
@@ -235,15 +241,17 @@ def _plot_gains(
     axis: Axes, points: Sequence[Bounds], aside: float, number: int, label: str
 ) -> None:
     """Draws a row's gains with their intervals, each moved by `aside` of a gap."""
-    places = [gap + aside for gap in range(len(points))]
+    gaps = range(len(points))
+    places = [gap + aside for gap in gaps]
     means = [point.mean for point in points]
     below = [point.mean - point.low for point in points]
     above = [point.high - point.mean for point in points]
+    colours = plt.get_cmap("tab10")
     axis.errorbar(
         places,
         means,
         [below, above],
-        color=plt.get_cmap("tab10")(number),
+        color=colours(number),
         marker="o",
         ms=4,
         lw=1.3,
