@@ -26,8 +26,13 @@ from discl_ray.report.figure import (
 TABLE = "curriculum.csv"
 PICTURE = "curriculum.png"
 
+HEADS = ("epoch", "lam_taken", "lead_in_se", "lam", "progress", "se")
+"""Columns of the TABLE."""
+
 History = Sequence[Mapping[str, Any]]
 """Records of a run's epochs."""
+ByEpoch = dict[int, Progress]
+"""Progress of a λ by epoch."""
 
 
 def write_history_report(run: Store, history: History) -> None:
@@ -36,7 +41,8 @@ def write_history_report(run: Store, history: History) -> None:
         return
     table = history_table(history)
     run.write(TABLE, table.encode())
-    run.write(PICTURE, history_picture(history))
+    picture = history_picture(history)
+    run.write(PICTURE, picture)
 
 
 def history_table(history: History) -> str:
@@ -47,12 +53,14 @@ def history_table(history: History) -> str:
     """
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["epoch", "lam_taken", "lead_in_se", "lam", "progress", "se"])
+    rows.writerow(HEADS)
     for row in history:
         lead = row.get("lead_in_se", "")
         for lam_pct, progress in from_metrics(row).items():
-            measured = [pct_to_lam(lam_pct), progress.mean, progress.se]
-            rows.writerow([row["epoch"], row["lam"], lead, *measured])
+            lam = pct_to_lam(lam_pct)
+            measured = [lam, progress.mean, progress.se]
+            stage = [row["epoch"], row["lam"], lead]
+            rows.writerow(stage + measured)
     return out.getvalue()
 
 
@@ -90,16 +98,18 @@ def history_figure(history: History) -> Figure:
     """Progress with a band of one standard error, a line per λ; below it the λ that was taken."""
     figure, top, bottom = score_and_lam(5)
     by_lam = _by_lam(history)
+    count = len(by_lam)
     colours = plt.get_cmap("viridis")
-    steps = max(1, len(by_lam) - 1)
+    steps = max(1, count - 1)
     for number, (lam_pct, measured) in enumerate(by_lam.items()):
         share = number / steps
         colour = colours(share * 0.9)  # the last tenth is too pale on white
         lam = pct_to_lam(lam_pct)
-        _plot_progress(top, measured, colour, f"λ = {lam:g}")
+        name = f"λ = {lam:g}"
+        _plot_progress(top, measured, colour, name)
     top.axhline(0, color="#999999", lw=0.8)
     top.set_ylabel("progress: true class's probability,\nafter minus before [points]")
-    top.legend(frameon=False, fontsize=8, ncols=len(by_lam))
+    top.legend(frameon=False, fontsize=8, ncols=count)
     epochs = [row["epoch"] for row in history]
     taken = [row["lam"] for row in history]
     bottom.step(epochs, taken, where="mid", color=BLUE)
@@ -108,9 +118,9 @@ def history_figure(history: History) -> Figure:
     return figure
 
 
-def _by_lam(history: History) -> dict[int, dict[int, Progress]]:
-    """Progress by λ, ascending, and epoch."""
-    found: dict[int, dict[int, Progress]] = {}
+def _by_lam(history: History) -> dict[int, ByEpoch]:
+    """Progress by λ in percent, ascending."""
+    found: dict[int, ByEpoch] = {}
     for row in history:
         epoch = row["epoch"]
         for lam_pct, progress in from_metrics(row).items():
@@ -120,11 +130,12 @@ def _by_lam(history: History) -> dict[int, dict[int, Progress]]:
     return {lam_pct: found[lam_pct] for lam_pct in ascending}
 
 
-def _plot_progress(axis: Axes, measured: Mapping[int, Progress], colour: Any, label: str) -> None:
+def _plot_progress(axis: Axes, measured: ByEpoch, colour: Any, label: str) -> None:
     """Draws progress, in points, by epoch, and its band."""
     epochs = list(measured)
-    mean = np.array([100 * progress.mean for progress in measured.values()])
-    se = np.array([100 * progress.se for progress in measured.values()])
+    stages = measured.values()
+    mean = np.array([100 * stage.mean for stage in stages])
+    se = np.array([100 * stage.se for stage in stages])
     axis.plot(epochs, mean, color=colour, marker="o", ms=3, lw=1.2, label=label)
     low = mean - se
     high = mean + se
