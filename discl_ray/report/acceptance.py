@@ -51,7 +51,8 @@ def made_words(spectrum: pa.Table, *, made_now: bool) -> str:
     probes = spectrum.num_rows - trains.num_rows
     kept = total(trains["kept"])
     to_train = counted(trains.num_rows, "image")
-    words = f"{to_train} to train on, {kept} of them kept, and {counted(probes, 'probe')}"
+    others = counted(probes, "probe")
+    words = f"{to_train} to train on, {kept} of them kept, and {others}"
     if made_now:
         return f"made {words}"
     return f"nothing was left to make: {words}"
@@ -65,7 +66,8 @@ def real_words(spectrum: pa.Table, config: FilterConfig) -> str:
         return f"{words}: unknown, none has the score that it uses"
     accepted, count = found
     share = 100 * accepted / count
-    words += f" {share:.0f} % ({accepted} of {counted(count, 'train image')})"
+    images = counted(count, "train image")
+    words += f" {share:.0f} % ({accepted} of {images})"
     if accepted >= DOUBTFUL * count:
         return words
     remedies = _few_real_words(spectrum, config)
@@ -94,12 +96,14 @@ def _few_real_words(spectrum: pa.Table, config: FilterConfig) -> str:
             f"{share:.0f} %: this CLIP hardly knows the classes by these prompts; "
             f"{tries}"
         )
-    shares = [
-        f"{100 * found[lam_pct]:.0f} % at λ = {pct_to_lam(lam_pct):g}"
-        for lam_pct in dict.fromkeys((lowest, highest))
-    ]
+    shares: list[str] = []
+    for lam_pct in dict.fromkeys((lowest, highest)):
+        lam = pct_to_lam(lam_pct)
+        share = 100 * found[lam_pct]
+        shares.append(f"{share:.0f} % at λ = {lam:g}")
+    listed = " and ".join(shares)
     return (
-        f"  note: fewer than half, but of those made it keeps {' and '.join(shares)}: this CLIP "
+        f"  note: fewer than half, but of those made it keeps {listed}: this CLIP "
         "knows the prompts, and the real images look unlike what it knows by them "
         "(the sheet shows whether the class names fit)\n"
         f"  if too few are kept near λ = 1, {tries}"
@@ -117,7 +121,8 @@ def _kept_by_lam(spectrum: pa.Table) -> dict[int, float]:
     for lam in levels:
         at_lam = lam_pct == lam
         count = images[at_lam].sum()
-        found[lam] = kept[at_lam].sum() / count
+        of_them = kept[at_lam].sum()
+        found[lam] = of_them / count
     return found
 
 
@@ -153,7 +158,8 @@ def other_settings(rows: pa.Table, config: FilterConfig) -> dict[str, int]:
         return found
     for share in SHARES:
         update = _update_for(config, scores, share)
-        judged = judge(rows, config.model_copy(update=update))
+        other = config.model_copy(update=update)
+        judged = judge(rows, other)
         setting = _setting_words(config, update)
         found[setting] = total(judged["kept"])
     return found
