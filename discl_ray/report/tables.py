@@ -61,19 +61,24 @@ def score_table(
     first = next(iter(rows.values()))
     columns = LOW_QUALITY if LOW_QUALITY[0] in first else LONG_TAIL
     heads = [_head(column, first) for column in columns]
-    lines = [_line("on test [%]", [*heads, "synthetic seen"])]
+    head = _line("on test [%]", [*heads, "synthetic seen"])
+    lines = [head]
     for label, row in rows.items():
         scores = _scores(row, columns)
         cells = [percent(score) for score in scores]
-        cells.append(count(seen[label]))
-        lines.append(_line(label, cells))
+        images = seen[label]
+        cells.append(count(images))
+        line = _line(label, cells)
+        lines.append(line)
     if difference is not None:
         base, other = difference
         before = _scores(rows[base], columns)
         after = _scores(rows[other], columns)
-        gains = [score - of_base for score, of_base in zip(after, before, strict=True)]
+        pairs = zip(after, before, strict=True)
+        gains = [score - of_base for score, of_base in pairs]
         cells = [percent(gain, "+.1f") for gain in gains]
-        lines.append(_line("difference", cells))
+        line = _line("difference", cells)
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -96,5 +101,6 @@ def _head(column: Column, row: Scores) -> str:
 
 def _line(label: str, cells: Iterable[str]) -> str:
     """A line of the table, in columns of fixed widths."""
-    columns = "".join(f"{cell:>22}" for cell in cells)
-    return f"  {label:<30}{columns}"
+    start = label.ljust(30)
+    columns = [cell.rjust(22) for cell in cells]
+    return "".join(["  ", start, *columns])
