@@ -116,7 +116,8 @@ def with_note(sheet: Image.Image, note: str) -> Image.Image:
     canvas.paste(sheet, (0, above))
     for number, line in enumerate(lines):
         y = 14 + NOTE_LINE * number
-        canvas.text((8, y), line, 13, ink=RED)
+        start = 8, y
+        canvas.text(start, line, 13, ink=RED)
     return canvas.image
 
 
@@ -140,7 +141,8 @@ def fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     if font.getlength(words) <= width:
         return words
     while words and font.getlength(words + "…") > width:
-        words = words[:-1].rstrip()
+        shorter = words[:-1]
+        words = shorter.rstrip()
     return words + "…"
 
 
