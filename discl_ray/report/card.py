@@ -87,10 +87,12 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-_Dumper.add_representer(
-    _Quoted,
-    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"'),
-)
+def _in_quotes(dumper: yaml.SafeDumper, text: _Quoted) -> yaml.ScalarNode:
+    """How YAML writes a _Quoted."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"')
+
+
+_Dumper.add_representer(_Quoted, _in_quotes)
 
 
 def write_card(run: Store, config: Config, classes: Sequence[str], note: str = "") -> None:
@@ -98,18 +100,24 @@ def write_card(run: Store, config: Config, classes: Sequence[str], note: str = "
 
     `classes` are the names by label; a `note` is shown above everything.
     """
-    patterns = sorted(f"{folder}/*.parquet" for folder in data_files(run) or (DATA,))
-    _write(run, CARD, card(config, classes, patterns, note).encode())
+    folders = data_files(run) or (DATA,)
+    patterns = sorted(f"{folder}/*.parquet" for folder in folders)
+    text = card(config, classes, patterns, note)
+    _write(run, CARD, text.encode())
 
 
 def write_verdicts(run: Store, spectrum: pa.Table) -> None:
     """Writes the verdicts of an opened spectrum."""
-    _write(run, VERDICTS, parquet_bytes(spectrum.select(["gid", *VERDICT.names])))
+    columns = ["gid", *VERDICT.names]
+    verdicts = spectrum.select(columns)
+    _write(run, VERDICTS, parquet_bytes(verdicts))
 
 
 def _write(run: Store, name: str, data: bytes) -> None:
-    if not run.exists(name) or run.read(name) != data:
-        run.write(name, data)
+    """Writes a file of a run, unless it is there and the same."""
+    if run.exists(name) and run.read(name) == data:
+        return
+    run.write(name, data)
 
 
 def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: str = "") -> str:
@@ -120,10 +128,16 @@ def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: 
     scorer = config.scorer.model
     if config.scorer.pretrained:
         scorer += f" ({config.scorer.pretrained})"
-    rule = f"`{config.filter.mode}` ({rule_words(config.filter, config.filter.mode)})"
-    columns = "\n".join(f"| `{name}` | {COLUMNS[name]} |" for name in SPECTRUM.names)
+    mode = config.filter.mode
+    requires = rule_words(config.filter, mode)
+    rule = f"`{mode}` ({requires})"
+    described = [f"| `{name}` | {COLUMNS[name]} |" for name in SPECTRUM.names]
+    columns = "\n".join(described)
+    front = front_matter(classes, patterns)
+    # only the folders of older layouts are named by a key and its value
+    of_older = ["=" in pattern for pattern in patterns]
     parts = [
-        f"---\n{front_matter(classes, patterns)}---\n\n# Spectrum of {config.data.name}\n",
+        f"---\n{front}---\n\n# Spectrum of {config.data.name}\n",
         f"**{note}**\n" if note else "",
         "Synthetic images made by discl-ray "
         "([Diffusion Curriculum](https://arxiv.org/abs/2410.13674)) from the hard images of "
@@ -137,7 +151,7 @@ def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: 
         "While there is no `MANIFEST.json` the images are still being made: each file in "
         "`spectrum/` is whole, but more will come, and `verdicts.parquet` is missing or older.\n",
         f"## Open it\n\n{OPEN}\n",
-        OLDER if any("=" in pattern for pattern in patterns) else "",
+        OLDER if any(of_older) else "",
         f"## Columns\n\n| column | |\n|---|---|\n{columns}\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -146,8 +160,12 @@ def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: 
 def front_matter(classes: Sequence[str], patterns: Sequence[str]) -> str:
     """YAML for `datasets.load_dataset` on the folder: the spectrum's files, class names, images."""
     names = {str(label): _Quoted(name) for label, name in enumerate(classes)}
-    kinds: dict[str, Any] = {"image": "image", "label": {"class_label": {"names": names}}}
-    features = [{"name": f.name, "dtype": kinds.get(f.name, hf_dtype(f.type))} for f in SPECTRUM]
+    class_label = {"names": names}
+    kinds: dict[str, Any] = {"image": "image", "label": {"class_label": class_label}}
+    features: list[dict[str, Any]] = []
+    for column in SPECTRUM:
+        kind = kinds.get(column.name, hf_dtype(column.type))
+        features.append({"name": column.name, "dtype": kind})
     files = patterns[0] if len(patterns) == 1 else list(patterns)
     content = {
         "configs": [{"config_name": "default", "data_files": files}],
