@@ -64,14 +64,16 @@ class Box(NamedTuple):
 
     def under(self, distance: int) -> Point:
         """The point under the bottom left corner."""
-        return self.x, self.y + self.side + distance
+        bottom = self.y + self.side
+        return self.x, bottom + distance
 
 
 class Canvas:
     """An empty sheet of a size in pixels."""
 
     def __init__(self, width: int, height: int) -> None:
-        self.image = Image.new("RGB", (width, height), PAPER)
+        size = width, height
+        self.image = Image.new("RGB", size, PAPER)
         self._draw = ImageDraw.Draw(self.image)
 
     def text(
@@ -81,7 +83,8 @@ class Canvas:
         centered on it.
         """
         align = "right" if anchor.startswith("r") else "left"
-        self._draw.text(at, words, ink, font=font_of(size), anchor=anchor, align=align)
+        font = font_of(size)
+        self._draw.text(at, words, ink, font=font, anchor=anchor, align=align)
 
     def paste(self, image: Image.Image, at: Point) -> None:
         """Puts an image with its top left corner at a point."""
@@ -112,7 +115,8 @@ def with_note(sheet: Image.Image, note: str) -> Image.Image:
     letters = max(20, sheet.width // NOTE_LETTER)
     lines = wrap(note, letters)
     above = NOTE_LINE * len(lines) + 8
-    canvas = Canvas(sheet.width, above + sheet.height)
+    height = above + sheet.height
+    canvas = Canvas(sheet.width, height)
     canvas.paste(sheet, (0, above))
     for number, line in enumerate(lines):
         y = 14 + NOTE_LINE * number
@@ -153,5 +157,7 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
     """
     pixels = decode_image(data, limit=LARGEST)
     image = Image.fromarray(pixels)
-    method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.LANCZOS
-    return ImageOps.pad(image, (side, side), method, color=PAPER)
+    is_small = image.width < side
+    method = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
+    size = side, side
+    return ImageOps.pad(image, size, method, color=PAPER)
