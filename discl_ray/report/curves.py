@@ -24,8 +24,10 @@ STYLES = (":", "-")
 COLOURS = (GREY, ORANGE, BLUE, "#15803d", "#7e22ce")
 """Of the runs."""
 
-Histories = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Records of a run's epochs, by the run's name."""
+History = Sequence[Mapping[str, Any]]
+"""Records of a run's epochs."""
+Histories = Mapping[str, History]
+"""By the run's name."""
 
 
 def curves(histories: Histories, *, note: str = "") -> bytes:
@@ -48,12 +50,14 @@ def curves_figure(histories: Histories, *, note: str = "") -> Figure:
                 continue
             epochs = [row["epoch"] for row in measured]
             scores = [row[key] for row in measured]
-            name = f"{label}, {_name_of(key)}"
+            score = _name_of(key)
+            name = f"{label}, {score}"
             top.plot(epochs, scores, style, color=colour, marker="o", ms=3, label=name)
         epochs = [row["epoch"] for row in rows]
         lams = [row["lam"] for row in rows]
         bottom.step(epochs, lams, where="mid", color=colour)
-    top.set_ylabel("macro F1 on val [%]" if "f1" in shown[0] else "top-1 on val [%]")
+    metric = "macro F1" if "f1" in shown[0] else "top-1"
+    top.set_ylabel(f"{metric} on val [%]")
     if top.lines:
         top.legend(frameon=False, fontsize=8)
     finish_epochs(bottom, "λ")
@@ -76,4 +80,6 @@ def _scores_of(histories: Histories) -> tuple[str, str]:
 
 def _name_of(key: str) -> str:
     """A score's name in the legend."""
-    return key.removeprefix("val_").replace("top1_", "").replace("_", " ")
+    name = key.removeprefix("val_")
+    group_or_metric = name.replace("top1_", "")
+    return group_or_metric.replace("_", " ")
