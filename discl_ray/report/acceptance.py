@@ -100,7 +100,8 @@ def _few_real_words(spectrum: pa.Table, config: FilterConfig) -> str:
     for lam_pct in dict.fromkeys((lowest, highest)):
         lam = pct_to_lam(lam_pct)
         share = 100 * found[lam_pct]
-        shares.append(f"{share:.0f} % at λ = {lam:g}")
+        level = f"λ = {lam:g}"
+        shares.append(f"{share:.0f} % at {level}")
     listed = " and ".join(shares)
     return (
         f"  note: fewer than half, but of those made it keeps {listed}: this CLIP "
@@ -135,7 +136,9 @@ def nothing_kept_words(spectrum: pa.Table, config: FilterConfig) -> str:
     images = counted(rows.num_rows, "image")
     if not others:
         return f"  warning: none of {images} has a score; the table above says why"
-    parts = [f"{setting} would keep {kept}" for setting, kept in others.items()]
+    parts: list[str] = []
+    for setting, kept in others.items():
+        parts.append(f"{setting} would keep {kept}")
     settings = ", ".join(parts)
     rule = _configured(config)
     return (
