@@ -48,7 +48,8 @@ class _Line(NamedTuple):
         modes = [cell.rjust(11) for cell in self.by_mode]
         interval = self.interval.rjust(15)
         keeps = self.keeps.rjust(18)
-        cells = [f"  {lam} {shown}", *modes, interval, keeps]
+        start = f"  {lam} {shown}"
+        cells = [start, *modes, interval, keeps]
         return "".join(cells)
 
 
@@ -80,11 +81,13 @@ def _level_line(level: Level, modes: list[str], configured: str) -> _Line:
 
 def _interval(level: Level) -> str:
     """The 95 % interval of the configured mode's acceptance; not every λ was tried."""
-    if level.low is None or level.high is None:
+    low = level.low
+    high = level.high
+    if low is None or high is None:
         return "interpolated"
-    low = 100 * level.low
-    high = _percent(level.high)
-    return f"{low:.0f}-{high}"
+    start = _percent(low).removesuffix("%")
+    end = _percent(high)
+    return f"{start}-{end}"
 
 
 def _percent(share: float) -> str:
@@ -100,14 +103,17 @@ def _costs(forecast: Forecast, config: Config) -> list[str]:
     plural = "s" if forecast.generators > 1 else ""
     images = f"{forecast.images} images, {probes} of them probes"
     generators = f"{forecast.generators} generator{plural}"
-    lines = [f"full plan · {images}, {forecast.unet_steps} UNet steps, {generators}"]
-    if forecast.speed is None or forecast.hours is None:
+    steps = f"{forecast.unet_steps} UNet steps"
+    lines = [f"full plan · {images}, {steps}, {generators}"]
+    speed = forecast.speed
+    hours = forecast.hours
+    if speed is None or hours is None:
         lines.append(
             "  time    not measured: the generators were done at once, "
             "or the images were there already"
         )
     else:
-        lines += _time_and_memory(forecast, config, forecast.speed, forecast.hours)
+        lines += _time_and_memory(forecast, config, speed, hours)
     disk = _disk_size(forecast.gigabytes)
     lines.append(f"  disk    about {disk} of images")
     kept = f"about {forecast.kept:.0f} images to train on"
@@ -135,7 +141,8 @@ def _time_and_memory(forecast: Forecast, config: Config, speed: Speed, hours: fl
         measured = f", measured while {speed.generators} worked"
     steps = forecast.unet_steps / forecast.images
     seconds = f"{forecast.seconds_per_image:.3g} s an image and generator"
-    rate = f"{steps:.1f} steps at {speed.steps_per_s:.4g}/s"
+    steps_per_s = f"{speed.steps_per_s:.4g}/s"
+    rate = f"{steps:.1f} steps at {steps_per_s}"
     peak_gb = speed.peak_bytes / 1e9
     of_gpu = " of GPU memory" if config.generator.num_gpus else ""
     memory = f"{peak_gb:.1f} GB{of_gpu}"
@@ -150,8 +157,8 @@ def _duration(hours: float) -> str:
     """Hours, or minutes for less than one."""
     if hours >= 1:
         return f"{hours:.1f} h"
-    minutes = f"{60 * hours:.1f} min"
-    return f"{minutes} ({hours:.2g} h)"
+    minutes = 60 * hours
+    return f"{minutes:.1f} min ({hours:.2g} h)"
 
 
 def preview_figures(forecast: Forecast) -> dict[str, Any]:
