@@ -48,8 +48,12 @@ TAIL_PITCH = SIDE + 12
 TAIL_COLUMNS = 4
 """Columns a sheet of rare classes has at least: its title's width."""
 
-HARD_ROWS, SUSPECT_ROWS, TAIL_ROWS = 4, 2, 14
-"""Rows of a sheet, at most."""
+HARD_ROWS = 4
+"""Rows of hard images on a sheet, at most."""
+SUSPECT_ROWS = 2
+"""Rows of suspects on a sheet, at most."""
+TAIL_ROWS = 14
+"""Rows of a sheet of rare classes, at most: one per class."""
 
 HARD_TITLE = "the hardest images"
 SUSPECT_TITLE = (
