@@ -115,7 +115,8 @@ def _first_replicas(spectrum: pa.Table) -> Cells:
     """The cells of the first replicas: of several attempts the one that was kept."""
     cells: Cells = {}
     for row in spectrum.select(COLUMNS).to_pylist():
-        if row["role"] != "train" or row["replica"] != 0:
+        is_shown = row["role"] == "train" and row["replica"] == 0
+        if not is_shown:
             continue
         key = row["sample_id"], row["lam_pct"]
         if row["kept"] or key not in cells:
@@ -136,8 +137,8 @@ def _put_made(canvas: Canvas, box: Box, cell: Cell) -> None:
 
 def pick_shown(sources: pa.Table, max_rows: int = MAX_ROWS) -> pa.Table:
     """Up to `max_rows` training images of SAMPLES, evenly over the classes, ordered by class."""
-    is_train = as_numpy(equal(sources["split"], "train"))
-    train = np.flatnonzero(is_train)
+    is_train = equal(sources["split"], "train")
+    train = np.flatnonzero(as_numpy(is_train))
     labels = sources["label"].to_numpy()
     order = np.argsort(labels[train], kind="stable")
     by_class = train[order]
