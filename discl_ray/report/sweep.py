@@ -77,11 +77,11 @@ def sweep_figure(
     top.set_ylabel(f"{metric} on val [%]")
     if top.lines:
         top.legend(frameon=False, fontsize=8, loc="lower right")
-    for number, (key, points) in enumerate(swept.items()):
+    for number, key in enumerate(swept):
         line, column = divmod(number, columns)
         place = grid[1 + line, column]
         axis = figure.add_subplot(place)
-        _plot_key(axis, points)
+        _plot_key(axis, swept[key])
         axis.set_xlabel(key, fontsize=8)
         axis.tick_params(labelsize=7)
     hide_spines(figure.axes)
@@ -97,12 +97,16 @@ def _plot_trials(axis: Axes, trials: Sequence[Trial], best: int | None) -> None:
         label = None if status in labelled else status
         labelled.add(status)
         colour = COLOURS[status]
-        epochs, scores = _unzipped(points)
-        axis.plot(epochs, scores, color=colour, lw=1, alpha=0.55, marker="o", ms=2, label=label)
+        _plot_trial(axis, points, label, color=colour, lw=1, alpha=0.55, ms=2)
     if best is not None:
         _, points = trials[best]
-        epochs, scores = _unzipped(points)
-        axis.plot(epochs, scores, color=ORANGE, lw=2.5, marker="o", ms=4, label="best")
+        _plot_trial(axis, points, "best", color=ORANGE, lw=2.5, ms=4)
+
+
+def _plot_trial(axis: Axes, points: Points, label: str | None, **style: Any) -> None:
+    """Draws a trial's line; `style` are matplotlib's properties of a line."""
+    epochs, scores = _unzipped(points)
+    axis.plot(epochs, scores, marker="o", label=label, **style)
 
 
 def _unzipped(points: Points) -> tuple[list[Any], list[float]]:
@@ -120,7 +124,8 @@ def _plot_key(axis: Axes, points: Points) -> None:
         axis.scatter(values, scores, s=14, color=BLUE)
         least = min(values, default=1)
         largest = max(values, default=1)
-        if least > 0 and largest > LOG_FROM * least:
+        ratio_is_large = largest > LOG_FROM * least
+        if least > 0 and ratio_is_large:
             axis.set_xscale("log")
         return
     texts = list(map(str, values))
