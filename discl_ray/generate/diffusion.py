@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from discl_ray.core.weights import read_json
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.model_folder import scheduler_config, vae_factor, working_size
+from discl_ray.generate.model_settings import scheduler_config, vae_factor, working_size
 from discl_ray.generate.parts import FAMILIES, SDXL, text_parts
 from discl_ray.models.finite import check_finite
 

@@ -19,7 +19,8 @@ from discl_ray.core.weights import Weight, compare, read_headers, read_json, voc
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import META, empty_part, load_model
-from discl_ray.generate.model_folder import WEIGHTED, loaded_files, vae_factor
+from discl_ray.generate.model_folder import WEIGHTED, loaded_files
+from discl_ray.generate.model_settings import vae_factor
 from discl_ray.generate.parts import parts_of, text_parts
 
 Weights = dict[str, Weight]

@@ -10,13 +10,9 @@ from discl_ray.cluster.demand import UNBOUNDED, WHOLE, Demand, Stage, demand
 from discl_ray.cluster.inventory import present
 from discl_ray.config import Config
 from discl_ray.errors import ModelError
-from discl_ray.generate.model_folder import (
-    PUBLISHED_GB,
-    check_generator,
-    find_model,
-    scheduler_notes,
-    weight_bytes,
-)
+from discl_ray.generate.model_checks import check_generator
+from discl_ray.generate.model_folder import PUBLISHED_GB, find_model, weight_bytes
+from discl_ray.generate.model_settings import scheduler_notes
 from discl_ray.plan.prompts import load_prompts
 from discl_ray.score.model_folder import check_scorer, scorer_warnings
 

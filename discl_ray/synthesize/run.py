@@ -15,7 +15,8 @@ from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.data import Samples, read_samples
 from discl_ray.errors import ConfigError
-from discl_ray.generate.model_folder import check_steps, find_model, fingerprint
+from discl_ray.generate.model_checks import check_steps, fingerprint
+from discl_ray.generate.model_folder import find_model
 from discl_ray.plan.forecast import pick_sources, preview_plan
 from discl_ray.plan.grid import make_plan
 from discl_ray.plan.hardness import hard_samples, predictions_folder, read_predictions

@@ -12,13 +12,9 @@ from discl_ray.cluster.demand import Demand
 from discl_ray.config import Config
 from discl_ray.core.columns import rows_where
 from discl_ray.core.lam import pct_to_lam
-from discl_ray.generate.model_folder import (
-    cut_prompts,
-    find_model,
-    native_side,
-    scheduler_notes,
-    working_size,
-)
+from discl_ray.generate.model_checks import cut_prompts
+from discl_ray.generate.model_folder import find_model
+from discl_ray.generate.model_settings import native_side, scheduler_notes, working_size
 from discl_ray.plan.grid import PlanSize, without_shards
 from discl_ray.score.model_folder import scorer_warnings
 from discl_ray.spectrum.commit import committed_ids

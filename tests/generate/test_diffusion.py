@@ -11,7 +11,8 @@ from discl_ray.core.lam import num_denoising_steps
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine
-from discl_ray.generate.model_folder import check_generator, scheduler_config, stored_scheduler
+from discl_ray.generate.model_checks import check_generator
+from discl_ray.generate.model_settings import scheduler_config, stored_scheduler
 from discl_ray.generate.rows import Row
 from discl_ray.generate.samplers import SAMPLERS
 from tests.generate.families import FAMILIES, STOCK, make_folder, stock_pipeline

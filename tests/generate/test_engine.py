@@ -14,7 +14,7 @@ from discl_ray.embedded.digits import NAMES, render, scans_of
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine
-from discl_ray.generate.model_folder import scheduler_config
+from discl_ray.generate.model_settings import scheduler_config
 from discl_ray.generate.rows import Row
 from discl_ray.generate.samplers import ddim
 

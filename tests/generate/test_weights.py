@@ -14,14 +14,8 @@ from discl_ray.embedded import GENERATOR
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.diffusion import PARTS, load_model, load_part
-from discl_ray.generate.model_folder import (
-    CHECKED,
-    check_folder,
-    check_generator,
-    find_model,
-    loaded_files,
-    model_files,
-)
+from discl_ray.generate.model_checks import CHECKED, check_folder, check_generator
+from discl_ray.generate.model_folder import find_model, loaded_files, model_files
 from discl_ray.generate.weights import check_weights
 from tests.generate.families import FAMILIES, make_folder
 

@@ -55,7 +55,7 @@ def test_the_only_one_is_found_and_knows_what_training_needs(run):
 def test_neither_weights_nor_prompts_nor_data_are_looked_at(run, monkeypatch):
     config, store = run
     for name in (
-        "generate.model_folder.fingerprint",
+        "generate.model_checks.fingerprint",
         "score.model_folder.scorer_fingerprint",
         "plan.prompts.load_prompts",
     ):
