@@ -16,7 +16,7 @@ from discl_ray.config import Config
 from discl_ray.core import columns
 from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.data import Samples
-from discl_ray.plan.hardness import PREDICTIONS_FILE, read_predictions
+from discl_ray.plan.guesses import PREDICTIONS_FILE, read_predictions
 from discl_ray.plan.prompts import Prompts
 from discl_ray.synthesize.run import predictions_store
 

@@ -13,7 +13,7 @@ class may be right: such an image is a suspect, shown and not used.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,45 +22,32 @@ from numpy.typing import NDArray
 
 from discl_ray.core.columns import (
     Mask,
-    all_true,
-    any_true,
     as_numpy,
-    between,
     counts,
     equal,
     fill_null,
     is_in,
-    is_null,
     largest,
-    negate,
     not_equal,
-    places_in,
     rows_where,
     smallest,
     sort_indices,
     total,
 )
-from discl_ray.core.ids import stable_id
-from discl_ray.core.run_directory import MANIFEST
-from discl_ray.core.schema import PREDICTIONS, SAMPLES
-from discl_ray.core.storage import Store
+from discl_ray.core.schema import SAMPLES
 from discl_ray.errors import DataError
 from discl_ray.plan.config import PAPER_QUANTILE, HardConfig
+from discl_ray.plan.guesses import GUESSES, guesses_of, no_guesses
 from discl_ray.process.calls import advice
 
 Flags = NDArray[np.bool_]
-Ranks = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
-PREDICTIONS_FILE = "predictions.parquet"
+Ranks = NDArray[np.int64]
+
+Floats = NDArray[np.float32]
 
 ROW_COLUMNS = ["sample_id", "label", "class_name", "split"]
 """What a rule looks at of SAMPLES."""
-
-GUESS_COLUMNS = ["prob_true", "pred", "prob_pred"]
-
-GUESSES = pa.schema([PREDICTIONS.field(name) for name in GUESS_COLUMNS])
-"""What a rule looks at of PREDICTIONS."""
 
 HARDNESS = pa.schema(
     [
@@ -107,17 +94,8 @@ def by_class_count(rows: pa.Table, config: HardConfig, _predictions: pa.Table | 
         hard=few & ~_excluded(rows, config),
         suspect=np.zeros(len(label), bool),
         rank=_rank(order),
-        guesses=_no_guesses(len(label)),
+        guesses=no_guesses(len(label)),
     )
-
-
-def _no_guesses(rows: int) -> pa.Table:
-    """GUESSES of nulls."""
-    columns: list[pa.Array] = []
-    for field in GUESSES:
-        nulls = pa.nulls(rows, field.type)
-        columns.append(nulls)
-    return pa.table(columns, schema=GUESSES)
 
 
 def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | None) -> Verdicts:
@@ -132,7 +110,7 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
         raise DataError(
             f"hard.rule = confidence needs the predictions of a classifier; {advice('identify')}"
         )
-    guesses = _guesses(rows, predictions)
+    guesses = guesses_of(rows, predictions)
     prob_true = _floats(guesses["prob_true"])
     prob_pred = _floats(guesses["prob_pred"])
     other = not_equal(guesses["pred"], rows["label"])
@@ -303,38 +281,6 @@ def _left_out(train: pa.Table, config: HardConfig) -> list[str]:
     return reasons
 
 
-def predictions_folder(
-    config: HardConfig,
-    *,
-    samples: str,
-    scorer: str,
-    prompts: Sequence[str],
-    classifier: Mapping[str, Any],
-) -> str:
-    """The folder of PREDICTIONS under a run, `predictions-<hash8>`, named by all that decides them.
-
-    `samples` and `scorer` are fingerprints, `prompts` one a class, `classifier` the seed and the
-    identity fields of the start of a training run.
-    """
-    if config.method == "zero_shot":
-        identity = stable_id(config.method, samples, scorer, list(prompts))
-    else:
-        identity = stable_id(config.method, samples, classifier, config.folds)
-    return f"predictions-{identity[:8]}"
-
-
-def read_predictions(store: Store) -> pa.Table:
-    """PREDICTIONS of a folder.
-
-    Raises DataError if they are not there, or not complete.
-    """
-    identify = advice("identify")
-    if not store.exists(MANIFEST):
-        raise DataError(f"{store.base}: no predictions for these images; {identify}")
-    remedy = f"{identify}, which predicts again"
-    return store.read_table(PREDICTIONS_FILE, remedy=remedy)
-
-
 def _is_train(rows: pa.Table) -> Flags:
     """Which rows are of the training split."""
     train = equal(rows["split"], "train")
@@ -378,58 +324,6 @@ def _nearest(name: str, classes: Sequence[str]) -> str:
         return f"did you mean '{near[0]}'?"
     some = ", ".join(classes[:5])
     return f"classes are {some}, …"
-
-
-def _guesses(rows: pa.Table, predictions: pa.Table) -> pa.Table:
-    """GUESSES for `rows`, in their order.
-
-    Raises DataError for rows without a prediction, predictions for another set of classes, and
-    numbers that are not probabilities.
-    """
-    again = advice("identify")
-    predicted = predictions["sample_id"].combine_chunks()
-    place = places_in(rows["sample_id"], predicted)
-    count = place.null_count
-    if count:
-        first = _first(rows, is_null(place))
-        sample_id = first["sample_id"]
-        raise DataError(
-            f"{count} of {rows.num_rows} images have no prediction, e.g. {sample_id}; {again}"
-        )
-    found = predictions.take(place)
-    other = not_equal(found["label"], rows["label"])
-    relabelled = fill_null(other, True)
-    if any_true(relabelled):
-        first = _first(rows, relabelled)
-        sample_id = first["sample_id"]
-        label = first["label"]
-        raise DataError(
-            f"the predictions are for other classes: {sample_id} has label {label} now; {again}"
-        )
-    for name in ("prob_true", "prob_pred"):
-        _check_probabilities(found, name)
-    return found.select(GUESSES.names)
-
-
-def _first(rows: pa.Table, mask: Mask) -> dict[str, Any]:
-    """The first row that a mask holds."""
-    chosen = rows.filter(mask)
-    first = chosen.slice(0, 1)
-    return first.to_pylist()[0]
-
-
-def _check_probabilities(predictions: pa.Table, name: str) -> None:
-    """Raises DataError if a number of a column is not in [0, 1]; nulls pass."""
-    inside = between(predictions[name], 0, 1)
-    if all_true(inside):
-        return
-    first = _first(predictions, negate(inside))
-    sample_id = first["sample_id"]
-    identify = advice("identify")
-    raise DataError(
-        f"{sample_id}: {name} = {first[name]} is no probability; delete the predictions' "
-        f"folder and {identify}"
-    )
 
 
 def _nothing_hard(judged: pa.Table, config: HardConfig) -> str:

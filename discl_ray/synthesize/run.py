@@ -19,7 +19,8 @@ from discl_ray.generate.model_checks import check_steps, fingerprint
 from discl_ray.generate.model_folder import find_model
 from discl_ray.plan.forecast import pick_sources, preview_plan
 from discl_ray.plan.grid import make_plan
-from discl_ray.plan.hardness import hard_samples, predictions_folder, read_predictions
+from discl_ray.plan.guesses import predictions_folder, read_predictions
+from discl_ray.plan.hardness import hard_samples
 from discl_ray.plan.prompts import Prompts, load_prompts
 from discl_ray.score.model_folder import scorer_fingerprint
 from discl_ray.synthesize.checks import MODELS

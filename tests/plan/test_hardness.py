@@ -6,65 +6,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from discl_ray.config import load_config
-from discl_ray.core.run_directory import MANIFEST
-from discl_ray.core.schema import PREDICTIONS, SAMPLES
-from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, DataError
 from discl_ray.plan.config import HardConfig
-from discl_ray.plan.hardness import (
-    HARDNESS,
-    PREDICTIONS_FILE,
-    RULES,
-    describe_rule,
-    hard_samples,
-    hardness,
-    predictions_folder,
-    read_predictions,
-)
-
-NAMES = ("ant", "bee", "empty")
-
-
-def samples_of(rows):
-    """SAMPLES of (id, label, split)."""
-    return pa.Table.from_pylist(
-        [
-            {"sample_id": s, "label": c, "class_name": NAMES[c], "split": split}
-            for s, c, split in rows
-        ],
-        schema=SAMPLES,
-    )
-
-
-def predictions_of(samples, guesses):
-    """PREDICTIONS from id -> prob_true, or (pred, prob_pred, prob_true), or None."""
-    rows = []
-    for row in samples.to_pylist():
-        guess = guesses.get(row["sample_id"])
-        pred, sure, own = guess if isinstance(guess, tuple) else (row["label"], guess, guess)
-        rows.append(
-            {
-                "sample_id": row["sample_id"],
-                "label": row["label"],
-                "prob_true": own,
-                "pred": pred,
-                "prob_pred": sure,
-            }
-            | {"fold": -1, "scorer": "s"}
-        )
-    return pa.Table.from_pylist(rows, schema=PREDICTIONS)
-
-
-def confident(**config):
-    return HardConfig.model_validate({"rule": "confidence", **config})
+from discl_ray.plan.hardness import HARDNESS, RULES, describe_rule, hard_samples, hardness
+from tests.plan.predicted import OWN, TRAIN, confident, predictions_of, samples_of
 
 
 def ids(table):
     return table["sample_id"].to_pylist()
-
-
-TRAIN = samples_of([(f"t{i}", i % 2, "train") for i in range(10)])
-OWN = {f"t{i}": (i + 1) / 20 for i in range(10)}
 
 
 # -- class_count
@@ -240,39 +189,6 @@ def test_predictions_that_cannot_be_used_are_named_with_the_next_command():
     for bad in (float("nan"), -0.1, 1.5):
         assert "t3: prob_true" in refused(predictions_of(TRAIN, {**OWN, "t3": bad}))
     assert "no training image is left" in refused(predictions_of(TRAIN, {}))
-
-
-def test_predictions_are_read_when_they_are_complete(tmp_path):
-    store = Store.at(tmp_path).within("predictions-x")
-    store.write_table(PREDICTIONS_FILE, predictions_of(TRAIN, OWN))
-    with pytest.raises(DataError, match="no predictions for these images; run `make identify`"):
-        read_predictions(store)
-    store.write_json(MANIFEST, {})
-    assert read_predictions(store).equals(predictions_of(TRAIN, OWN))
-
-
-@pytest.mark.parametrize(
-    ("change", "zero_shot", "out_of_fold"),
-    [
-        ({"samples": "other"}, True, True),
-        ({"scorer": "other"}, True, False),
-        ({"prompts": ["a", "c"]}, True, False),
-        ({"classifier": {"width": 2}}, False, True),
-    ],
-)
-def test_predictions_lie_where_what_decides_them_says(change, zero_shot, out_of_fold):
-    base = {"samples": "s", "scorer": "c", "prompts": ["a", "b"], "classifier": {"width": 1}}
-    for method, moves in (("zero_shot", zero_shot), ("out_of_fold", out_of_fold)):
-        config = confident(method=method)
-        same = confident(method=method, top_n=3, suspect_above=0.5, exclude_classes=("ant",))
-        assert predictions_folder(config, **base) == predictions_folder(same, **base)
-        assert (
-            predictions_folder(config, **base) != predictions_folder(config, **base | change)
-        ) == moves
-    three = confident(method="out_of_fold", folds=3)
-    assert predictions_folder(three, **base) != predictions_folder(
-        confident(method="out_of_fold"), **base
-    )
 
 
 # -- the configuration
