@@ -24,6 +24,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageErro
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from discl_ray.core.image_bytes import ends_early, is_heic, is_jpeg
 from discl_ray.errors import ImageError
 
 Codec = Literal["png", "webp", "jpeg"]
@@ -54,8 +55,6 @@ HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
 """Photographs of telephones, which the extra `heic` reads."""
 
 HEIC_REMEDY = "pip install 'discl-ray[heic]'"
-
-_HEVC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
 # Some of Pillow's decoders reserve memory as soon as a file is opened (a GIF's frame, a WebP's
 # canvas) and obey only Pillow's own limit. It raises above twice this figure; between once and
@@ -117,7 +116,7 @@ def _failed(data: bytes, error: Exception) -> ImageError:
     """Why bytes could not be decoded, from what a decoder raised."""
     words = str(error)
     cut = any(phrase in words for phrase in _CUT)
-    if cut or _ends_early(data):
+    if cut or ends_early(data):
         return ImageError("truncated", f"{len(data)} bytes: {words}")
     if isinstance(error, UnidentifiedImageError):
         begins = repr(data[:16])
@@ -153,7 +152,7 @@ def encode_image(pixels: NDArray[np.uint8], codec: Codec, quality: int = 95) -> 
 
 def is_image(head: bytes) -> bool:
     """Whether bytes that begin like this may be an image that `decode_image` reads."""
-    if _is_heic(head) and can_heic():
+    if is_heic(head) and can_heic():
         return True
     for kind in FORMATS:
         _, begins = Image.OPEN[kind]
@@ -169,34 +168,18 @@ def can_heic() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def _is_heic(data: bytes) -> bool:
-    """Whether bytes begin as HEIC: an ISO base media file one of whose brands is of HEVC."""
-    if data[4:8] != b"ftyp":
-        return False
-    size = int.from_bytes(data[:4], "big")
-    brands = data[8:size][:64]  # nobody names more than a few
-    starts = range(0, len(brands), 4)
-    codes = [brands[start : start + 4] for start in starts]
-    return any(code in _HEVC for code in codes)
-
-
 def _open(data: bytes, limit: int) -> Image.Image:
     """The loaded image."""
     try:
         image = _identified(data)
     except Image.DecompressionBombError:
         # A JPEG may be decoded at a fraction; nothing is reserved before its size is looked at.
-        if _is_jpeg(data):
+        if is_jpeg(data):
             return _load(JpegImageFile(io.BytesIO(data)), data, limit)
         if limit <= MAX_PIXELS:
             raise
         return _open_large(data, limit)
     return _load(image, data, limit)
-
-
-def _is_jpeg(data: bytes) -> bool:
-    """Whether bytes begin as JPEG."""
-    return data[:2] == b"\xff\xd8"
 
 
 def _open_large(data: bytes, limit: int) -> Image.Image:
@@ -216,7 +199,7 @@ def _load(image: Image.Image, data: bytes, limit: int) -> Image.Image:
 
 def _identified(data: bytes) -> Image.Image:
     """The image that bytes hold, opened and not loaded."""
-    if _is_heic(data):
+    if is_heic(data):
         return _open_heic(data)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
@@ -238,7 +221,7 @@ def _open_heic(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=["HEIF"])
     except UnidentifiedImageError as error:
-        reason = "truncated" if _ends_early(data) else "corrupt"
+        reason = "truncated" if ends_early(data) else "corrupt"
         words = f"{len(data)} bytes that begin as HEIC, and libheif finds no image in them"
         raise ImageError(reason, words) from error
 
@@ -479,34 +462,3 @@ def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     scaled -= zero
     scaled *= scale
     return np.rint(scaled, out=scaled).astype(np.uint8)
-
-
-def _ends_early(data: bytes) -> bool:
-    """Whether the container says it is longer than the data; decoders say only that they failed."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        size = int.from_bytes(data[4:8], "little")
-        return len(data) < 8 + size
-    if data[:4] == b"II*\0":  # a TIFF's directory is often last
-        return len(data) <= int.from_bytes(data[4:8], "little")
-    if data[:4] == b"MM\0*":
-        return len(data) <= int.from_bytes(data[4:8], "big")
-    if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000 without a container ends with a marker
-        return data[-2:] != b"\xff\xd9"
-    avif = data[4:12] in (b"ftypavif", b"ftypavis")
-    if data[4:8] == b"jP  " or avif or _is_heic(data):
-        return _boxes_end_early(data)
-    return False
-
-
-def _boxes_end_early(data: bytes) -> bool:
-    """Whether the last box of an ISO base media file, or a box before it, is cut."""
-    start = 0
-    while start + 8 <= len(data):
-        head = data[start : start + 16]
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:  # the size follows, in 64 bits
-            size = int.from_bytes(head[8:], "big")
-        if size < 8:  # 0: up to the end of the file
-            return False
-        start += size
-    return start != len(data)
