@@ -26,8 +26,10 @@ class Box(NamedTuple):
 
     def cut(self, pixels: Pixels) -> Pixels:
         """That part of an image (H, W, 3)."""
-        rows = slice(self.top, self.top + self.height)
-        columns = slice(self.left, self.left + self.width)
+        bottom = self.top + self.height
+        right = self.left + self.width
+        rows = slice(self.top, bottom)
+        columns = slice(self.left, right)
         return pixels[rows, columns]
 
 
@@ -48,7 +50,8 @@ def fit_image(pixels: Pixels, size: Size, mode: Fit) -> tuple[Pixels, Box]:
     if mode == "stretch":
         return _scaled(image, size), whole
     box = _inside(image, size)
-    inner = _scaled(image, (box.height, box.width))
+    inner_size = (box.height, box.width)
+    inner = _scaled(image, inner_size)
     return _reflected(inner, box, size), box
 
 
@@ -65,9 +68,11 @@ def _inside(image: Image.Image, size: Size) -> Box:
     by_height = height / image.height
     by_width = width / image.width
     scale = min(by_height, by_width)
+    scaled_h = round(image.height * scale)
+    scaled_w = round(image.width * scale)
     # a strip may be thinner than a pixel when it is scaled
-    inner_h = max(1, round(image.height * scale))
-    inner_w = max(1, round(image.width * scale))
+    inner_h = max(1, scaled_h)
+    inner_w = max(1, scaled_w)
     top = (height - inner_h) // 2
     left = (width - inner_w) // 2
     return Box(top, left, inner_h, inner_w)
@@ -81,4 +86,6 @@ def _reflected(inner: Pixels, box: Box, size: Size) -> Pixels:
     rows = (box.top, below)
     columns = (box.left, right)
     channels = (0, 0)
-    return np.pad(inner, (rows, columns, channels), mode="reflect")
+    margins = (rows, columns, channels)
+    # numpy reflects again and again where a margin is wider than the image
+    return np.pad(inner, margins, mode="reflect")
