@@ -91,12 +91,13 @@ class Table:
 
 def data_prediction(schedule: NoiseSchedule, a: F64) -> tuple[F64, F64]:
     """x0 = P x + Q m: the factors (P, Q) for the model's prediction type at alpha-bar `a`."""
+    noise = 1 - a
     if schedule.prediction_type == "epsilon":
         p = 1 / np.sqrt(a)
-        q = -np.sqrt((1 - a) / a)
+        q = -np.sqrt(noise / a)
     else:
         p = np.sqrt(a)
-        q = -np.sqrt(1 - a)
+        q = -np.sqrt(noise)
     return p, q
 
 
@@ -122,17 +123,21 @@ def ddim(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     following = here - stride
     final = 1.0 if schedule.set_alpha_to_one else alpha[0]
     a = alpha[here]
-    b = np.where(following >= 0, alpha[np.maximum(following, 0)], final)
+    # the last step leads below timestep 0, where alpha-bar has no value of its own
+    clamped = np.maximum(following, 0)
+    b = np.where(following >= 0, alpha[clamped], final)
+    noise = 1 - a
+    noise_after = 1 - b
     p, q = data_prediction(schedule, a)
-    of_x = np.sqrt((1 - b) / (1 - a))
-    of_e = np.sqrt(a * (1 - b) / (1 - a))
+    of_x = np.sqrt(noise_after / noise)
+    of_e = np.sqrt(a * noise_after / noise)
     of_x0 = np.sqrt(b) - of_e
     return _table(
         steps,
         c_x=of_x + of_x0 * p,
         c_out=of_x0 * q,
         sqrt_alpha_bar=np.sqrt(a),
-        sigma=np.sqrt(1 - a),
+        sigma=np.sqrt(noise),
     )
 
 
@@ -158,21 +163,25 @@ def ddpm(
     a = alpha[steps.astype(int)]
     b = np.append(a[1:], 1.0)
     beta = 1 - a / b
+    noise = 1 - a
+    noise_after = 1 - b
     # the floor is that of diffusers, whose last posterior variance is 0 as well
-    exact = beta * (1 - b) / (1 - a)
+    exact = beta * noise_after / noise
     posterior = np.maximum(exact, 1e-20)
-    noise_var = beta if variance == "large" else posterior
-    noise_std = np.where(steps > 0, np.sqrt(noise_var), 0.0)
+    fresh = beta if variance == "large" else posterior
+    # none at timestep 0: nothing would take it out again (Ho et al. 2020, Alg. 2)
+    noise_std = np.where(steps > 0, np.sqrt(fresh), 0.0)
     p, q = data_prediction(schedule, a)
-    of_x = np.sqrt(a / b) * (1 - b) / (1 - a)
-    of_x0 = np.sqrt(b) * beta / (1 - a)
+    root_alpha = np.sqrt(a / b)
+    of_x = root_alpha * noise_after / noise
+    of_x0 = np.sqrt(b) * beta / noise
     return _table(
         steps,
         c_x=of_x + of_x0 * p,
         c_out=of_x0 * q,
         noise_std=noise_std,
         sqrt_alpha_bar=np.sqrt(a),
-        sigma=np.sqrt(1 - a),
+        sigma=np.sqrt(noise),
     )
 
 
@@ -210,20 +219,22 @@ def euler(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     schedule = EulerSchedule.read(scheduler)
     steps = timesteps(schedule, num_steps)
     s, following = _sigmas(schedule, schedule.final_sigmas_type, steps)
+    variance = 1 + s**2
     # of the variance-preserving latent x / sqrt(1+s^2)
-    alpha_bar = 1 / (1 + s**2)
+    alpha_bar = 1 / variance
+    c_in = 1 / np.sqrt(variance)
     p, q = data_prediction(schedule, alpha_bar)
     change = (following - s) / s
-    c_in = 1 / np.sqrt(1 + s**2)
+    x0_of_x = p * c_in
     start_std = float(np.max(s))
     if schedule.timestep_spacing == "leading":
         # diffusers: the variance of leading timesteps' noisiest latent includes the source's
-        variance = start_std**2 + 1
-        start_std = float(np.sqrt(variance))
+        with_source = start_std**2 + 1
+        start_std = float(np.sqrt(with_source))
     return _table(
         steps,
         c_in=c_in,
-        c_x=1 + change * (1 - p * c_in),
+        c_x=1 + change * (1 - x0_of_x),
         c_out=-change * q,
         sqrt_alpha_bar=np.ones_like(s),
         sigma=s,
@@ -285,34 +296,42 @@ def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
         h = np.log(s) - np.log(following)  # infinite at the end, where s' = 0
     w = np.zeros(num_steps)
     before = h[:-1]
-    w[1:] = h[1:] / (2 * before)
+    after_first = h[1:]
+    w[1:] = after_first / (2 * before)
     short = schedule.lower_order_final and num_steps < 15
     to_zero = schedule.final_sigmas_type == "zero"
     if to_zero or short or schedule.euler_at_final:
         w[-1] = 0
-    gain = np.sqrt(b) * (1 - following / s)
-    shrink = np.sqrt((1 - b) / (1 - a))
+    noise = 1 - a
+    noise_after = 1 - b
+    ratio = following / s  # e^-h
+    gain = np.sqrt(b) * (1 - ratio)
+    shrink = np.sqrt(noise_after / noise)
+    newest = gain * (1 + w)
     p, q = data_prediction(schedule, a)
     return _table(
         steps,
-        c_x=shrink + gain * (1 + w) * p,
-        c_out=gain * (1 + w) * q,
+        c_x=shrink + newest * p,
+        c_out=newest * q,
         c_prev=-gain * w,
         x0_c_x=p,
         x0_c_out=q,
         sqrt_alpha_bar=np.sqrt(a),
-        sigma=np.sqrt(1 - a),
+        sigma=np.sqrt(noise),
     )
 
 
 def _sigmas(schedule: NoiseSchedule, last: str, steps: F64) -> tuple[F64, F64]:
     """s at every step and s' after it."""
     alpha = schedule.alphas_cumprod()
-    trained = np.sqrt((1 - alpha) / alpha)
+    noise_to_signal = (1 - alpha) / alpha
+    trained = np.sqrt(noise_to_signal)
     every = np.arange(len(alpha))
+    # Euler's timesteps need not be whole
     s = np.interp(steps, every, trained)
     final = 0.0 if last == "zero" else trained[0]
-    return s, np.append(s[1:], final)
+    after = np.append(s[1:], final)
+    return s, after
 
 
 def _table(steps: F64, *, pure: float = 1.0, **columns: F64) -> Table:
