@@ -156,7 +156,9 @@ class NoiseSchedule(BaseModel):
         high = self.beta_end or 0.0
         if self.beta_schedule == "linear":
             return np.linspace(low, high, n)
-        roots = np.linspace(low**0.5, high**0.5, n)
+        low_root = low**0.5
+        high_root = high**0.5
+        roots = np.linspace(low_root, high_root, n)
         return roots**2
 
 
@@ -168,7 +170,9 @@ def plain_timesteps(schedule: NoiseSchedule, num_steps: int) -> F64:
     n = schedule.num_train_timesteps
     spaced = num_steps + schedule.dropped
     if schedule.timestep_spacing == "leading":
-        multiples = np.arange(spaced - 1, schedule.dropped - 1, -1.0)
+        highest = spaced - 1
+        below_lowest = schedule.dropped - 1
+        multiples = np.arange(highest, below_lowest, -1.0)
         stride = n // spaced
         return multiples * stride + schedule.steps_offset
     if schedule.timestep_spacing == "trailing":
@@ -198,12 +202,14 @@ def timesteps(schedule: NoiseSchedule, num_steps: int) -> F64:
             f"plan.num_steps = {num_steps}: this model was trained with {n} timesteps; at most "
             f"{n} are allowed"
         )
+    last = n - 1
     if num_steps == n:
-        return np.arange(n - 1, -1, -1.0)
+        return np.arange(last, -1, -1.0)
     plain = plain_timesteps(schedule, num_steps)
     steps = plain[:num_steps]
-    beyond = steps[0] - (n - 1)
-    return steps - max(0.0, beyond)
+    beyond = steps[0] - last
+    excess = max(0.0, beyond)
+    return steps - excess
 
 
 def begins_late(schedule: NoiseSchedule, num_steps: int) -> bool:
@@ -211,14 +217,17 @@ def begins_late(schedule: NoiseSchedule, num_steps: int) -> bool:
 
     This happens with `leading` timesteps, which round N/T down.
     """
-    even = schedule.num_train_timesteps * (1 - 1 / num_steps)
+    share = 1 - 1 / num_steps
+    even = schedule.num_train_timesteps * share
+    lowest = TEXT_TYPICAL * even
     first = timesteps(schedule, num_steps)[0]
-    return bool(first < TEXT_TYPICAL * even)
+    return bool(first < lowest)
 
 
 def nearest_good(schedule: NoiseSchedule, num_steps: int) -> int:
     """The T nearest to this one that does not begin late; T = N never does."""
-    every = range(1, schedule.num_train_timesteps + 1)
+    n = schedule.num_train_timesteps
+    every = range(1, n + 1)
     good = [t for t in every if not begins_late(schedule, t)]
     return min(good, key=lambda t: abs(t - num_steps))
 
@@ -231,12 +240,15 @@ def _missing(key: str) -> str:
 def _sentence(error: Any) -> str:
     """One of pydantic's errors as a sentence."""
     message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:  # of several keys together: the message names them
+    place = error["loc"]
+    if not place:  # of several keys together: the message names them
         return message
     if error["type"] == "missing":
-        return _missing(error["loc"][0])
-    key = ".".join(map(str, error["loc"]))
+        return _missing(place[0])
+    names = map(str, place)
+    key = ".".join(names)
     given = error["input"]
-    value = f"{given!r:.60}"
-    rule = message[0].lower() + message[1:]
+    value = f"{given!r:.60}"  # a list of betas may have a thousand numbers
+    initial = message[0].lower()
+    rule = initial + message[1:]
     return f"{key} = {value}: {rule}"
