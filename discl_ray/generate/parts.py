@@ -86,12 +86,14 @@ def _check_class(folder: Path, part: str, entry: Any) -> None:
     if allowed is None:
         return
     index_file = folder / "model_index.json"
-    _one_of(f"{index_file}: {part}", _class_in(entry), allowed)
+    indexed = _class_in(entry)
+    _one_of(f"{index_file}: {part}", indexed, allowed)
     if part.startswith("tokenizer"):
         return
     file = folder / part / "config.json"
     config = read_json(file)
-    if config.get("quantization_config"):
+    quantised = config.get("quantization_config")
+    if quantised:
         raise ModelError(
             f"{file}: quantised weights are not loaded; take them in float16, bfloat16 or float32"
         )
@@ -124,7 +126,8 @@ def _check_unet(folder: Path, index: Config) -> None:
     unet = _part_config(folder, "unet")
     vae = _part_config(folder, "vae")
     _check_latents(folder, unet, vae)
-    if unet.get("time_cond_proj_dim") is not None:
+    guidance_width = unet.get("time_cond_proj_dim")
+    if guidance_width is not None:
         raise ModelError(
             f"{folder}: a distilled model that embeds its guidance (LCM); take the base model"
         )
@@ -136,7 +139,8 @@ def _check_unet(folder: Path, index: Config) -> None:
                 "model without it"
             )
     family = index["_class_name"]
-    needed = "text_time" if FAMILIES[family] == SDXL else None
+    is_xl = FAMILIES[family] == SDXL
+    needed = "text_time" if is_xl else None
     found = unet.get("addition_embed_type")
     if found != needed:
         raise ModelError(
@@ -163,13 +167,14 @@ def _check_latents(folder: Path, unet: Config, vae: Config) -> None:
     made = unet.get("out_channels", 4)
     if made != channels:
         raise ModelError(f"{folder}/unet: makes {made} channels of {channels}; as many are needed")
-    shifted = vae.get("latents_mean") is not None or vae.get("shift_factor")
-    if shifted:
+    mean = vae.get("latents_mean")
+    shift = vae.get("shift_factor")
+    if mean is not None or shift:
         raise ModelError(
             f"{folder}/vae: shifted latents (latents_mean, shift_factor) are not supported"
         )
     scaling = vae.get("scaling_factor", DEFAULT_SCALING)
-    is_number = type(scaling) in (int, float)
+    is_number = type(scaling) in (int, float)  # JSON's true is no number
     if not is_number or not 0 < scaling < math.inf:
         file = folder / "vae" / "config.json"
         raise ModelError(f"{file}: scaling_factor = {scaling!r}; a number above 0 is needed")
@@ -179,7 +184,8 @@ def _check_text_width(folder: Path, index: Config, unet: Config) -> None:
     """Checks the UNet's text inputs against what the text encoders give."""
     encoders, _ = text_parts(index)
     configs = [text_config(folder / part) for part in encoders]
-    given = sum(config.get("hidden_size", 512) for config in configs)
+    widths = [config.get("hidden_size", 512) for config in configs]
+    given = sum(widths)  # the adapter joins the encoders' hidden states
     needed = unet.get("cross_attention_dim", 1280)
     # a list has a width for each block of the UNet, which the pass through all parts checks
     if isinstance(needed, int) and needed != given:
@@ -199,7 +205,8 @@ def _check_pooled_width(folder: Path, index: Config, unet: Config, pooled: int) 
     # original size, crop corner, and an aesthetic score or the target size
     numbers = 5 if aesthetics else 6
     width = unet.get("addition_time_embed_dim") or 0
-    given = pooled + numbers * width
+    about_size = numbers * width
+    given = pooled + about_size
     needed = unet.get("projection_class_embeddings_input_dim")
     if needed != given:
         raise ModelError(
@@ -230,17 +237,21 @@ def _check_tokenizer(folder: Path, encoder: str, tokenizer: str) -> None:
             f'{{"model_max_length": {limit}}}'
         )
     length = read_json(file).get("model_max_length")
-    if not isinstance(length, int) or not 2 < length <= limit:
+    # two tokens mark the beginning and the end of a text
+    fits = isinstance(length, int) and 2 < length <= limit
+    if not fits:
         raise ModelError(f"{file}: model_max_length = {length}; {encoder} takes {limit} tokens")
 
 
 def _check_vocabulary(tokenizer: Path) -> None:
     """Checks that a tokenizer's folder has its vocabulary, in the new form or in the old one."""
-    if (tokenizer / "tokenizer.json").is_file():
+    newer = tokenizer / "tokenizer.json"
+    if newer.is_file():
         return
     missing: list[str] = []
     for name in ("vocab.json", "merges.txt"):
-        if not (tokenizer / name).is_file():
+        file = tokenizer / name
+        if not file.is_file():
             missing.append(name)
     if missing:
         names = " and ".join(missing)
