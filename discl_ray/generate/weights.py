@@ -49,8 +49,9 @@ def check_weights(folder: str, variant: str | None) -> None:
     try:
         _run_through(place, variant)
     except Exception as error:  # whatever the libraries raise, the actor would raise
+        reason = _line(error)
         raise ModelError(
-            f"{place}: its parts do not fit together ({_line(error)}); look at their config.json"
+            f"{place}: its parts do not fit together ({reason}); look at their config.json"
         ) from error
 
 
@@ -79,7 +80,11 @@ def _check_part(folder: Path, part: str, variant: str | None) -> None:
 
 def _without_prefix(weights: Mapping[str, Weight]) -> Weights:
     """Weights by the names that transformers uses."""
-    return {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
+    renamed: Weights = {}
+    for name, weight in weights.items():
+        plain = name.removeprefix(PREFIX)
+        renamed[plain] = weight
+    return renamed
 
 
 def _without_harmless(found: Mapping[str, Weight], expected: Mapping[str, Weight]) -> Weights:
@@ -105,11 +110,13 @@ def weights_of(model: torch.nn.Module) -> Weights:
 
 def _check_vocabulary(folder: Path, encoder: str, tokenizer: str) -> None:
     """Checks that the text encoder has a vector for every token."""
-    embeddings = empty_part(folder, encoder).get_input_embeddings()
+    architecture = empty_part(folder, encoder)
+    embeddings = architecture.get_input_embeddings()
     vectors = embeddings.num_embeddings
     place = folder / tokenizer
     try:
-        tokens = len(CLIPTokenizer.from_pretrained(place))
+        loaded = CLIPTokenizer.from_pretrained(place)
+        tokens = len(loaded)  # with added tokens, which vocab_size leaves out
     except Exception as error:
         reason = _line(error)
         raise ModelError(f"{place}: no tokenizer can be made of it ({reason})") from error
@@ -126,7 +133,8 @@ def _run_through(folder: Path, variant: str | None) -> None:
     config = GeneratorConfig(model=str(folder), variant=variant, size=side)
     model = load_model(folder, config, META)
     conditioning = model.encode_prompts("", "a photo")
-    source = np.zeros((side, side, 3), np.uint8)
+    source_shape = (side, side, 3)
+    source = np.zeros(source_shape, np.uint8)
     mean, _ = model.encode_source(source)
     latents = torch.zeros(2, *model.latent_shape, device=META)
     timesteps = torch.zeros(2, device=META)
@@ -140,12 +148,15 @@ def _run_through(folder: Path, variant: str | None) -> None:
 
 def _check_shape(what: str, found: torch.Tensor, needed: tuple[int, ...]) -> None:
     """Raises ModelError for a tensor of another shape."""
-    shape = tuple(found.shape)
-    if shape != needed:
-        raise ModelError(f"the {what} is {list(shape)}, needed is {list(needed)}")
+    shape = list(found.shape)
+    expected = list(needed)
+    if shape != expected:
+        raise ModelError(f"the {what} is {shape}, needed is {expected}")
 
 
 def _line(error: Exception) -> str:
     """An error on one line."""
-    text = f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:300]
+    kind = type(error).__name__
+    text = f"{kind}: {error}"
+    words = text.split()
+    return " ".join(words)[:300]
