@@ -59,8 +59,10 @@ def load_part(
     Raises ModelError if weights are missing, which diffusers would leave random, or not finite.
     """
     if device == META:
+        architecture = empty_part(folder, part)
         # not the class's own `to`, which warns about the meta device
-        return nn.Module.to(empty_part(folder, part), dtype).eval()
+        typed = nn.Module.to(architecture, dtype)
+        return typed.eval()
     place = folder / part
     options = {"low_cpu_mem_usage": False} if part in DIFFUSERS_PARTS else {}
     loaded, info = PARTS[part].from_pretrained(
@@ -72,8 +74,9 @@ def load_part(
         **options,
     )
     mismatched = map(str, info["mismatched_keys"])
-    missing = sorted({*info["missing_keys"], *mismatched})
-    if missing:
+    not_loaded = {*info["missing_keys"], *mismatched}
+    if not_loaded:
+        missing = sorted(not_loaded)
         count = len(missing)
         some = ", ".join(missing[:3])
         raise ModelError(f"{place}: {count} weights are missing ({some})")
@@ -111,7 +114,9 @@ class StableDiffusion:
         factor = vae_factor(folder)
         height, width = self.size
         channels: int = self.unet.config["in_channels"]
-        self.latent_shape = (channels, height // factor, width // factor)
+        latent_height = height // factor
+        latent_width = width // factor
+        self.latent_shape = (channels, latent_height, latent_width)
         self._load_text(folder, variant)
 
     def _compiled(self, function: Any) -> Any:
@@ -119,13 +124,15 @@ class StableDiffusion:
         if self.config.compile == "none":
             return function
         default = self.config.compile == "default"
+        # without CUDA graphs, whose outputs are overwritten by the next run
         mode = None if default else "max-autotune-no-cudagraphs"
         # the engine's batches never change their shapes
         return torch.compile(function, mode=mode, dynamic=False)
 
     def _load_text(self, folder: Path, variant: str | None) -> None:
         """Loads tokenizers and text encoders."""
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        place = folder / "tokenizer"
+        self.tokenizer = CLIPTokenizer.from_pretrained(place)
         self.text_encoder = load_part(folder, "text_encoder", variant, torch.float32, self.device)
 
     def _decoder_to(self, dtype: torch.dtype) -> None:
@@ -143,19 +150,18 @@ class StableDiffusion:
         """The VAE posterior of RGB uint8 (*size, 3): mean and std of `latent_shape`, unscaled."""
         rgb = torch.from_numpy(pixels.copy())
         levels = rgb.permute(2, 0, 1)[None]
-        x = levels.to(self.device).float() / 255
-        encoded = self.vae.encode(2 * x - 1)
+        on_device = levels.to(self.device)
+        x = on_device.float() / 255
+        centred = 2 * x - 1
+        encoded = self.vae.encode(centred)
         posterior = encoded.latent_dist
         return posterior.mean[0], posterior.std[0]
 
     def _tokens(self, tokenizer: CLIPTokenizer, text: str) -> Tensor:
         """Token ids, shape (1, length); a longer text is cut as diffusers does."""
+        length = tokenizer.model_max_length
         tokens = tokenizer(
-            [text],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
+            [text], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         return tokens.input_ids.to(self.device)
 
@@ -168,13 +174,15 @@ class StableDiffusion:
             output = self.text_encoder(tokens)
             hidden.append(output.last_hidden_state)
         both = torch.cat(hidden)
-        return (both.to(self.dtype),)
+        typed = both.to(self.dtype)
+        return (typed,)
 
     @torch.no_grad()
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's output, float32, for a batch whose rows are at timesteps of their own."""
+        hidden = conditioning[0]
         x = latents.to(self.dtype)
-        out = self._unet(x, timesteps, encoder_hidden_states=conditioning[0])
+        out = self._unet(x, timesteps, encoder_hidden_states=hidden)
         return out.sample.float()
 
     @torch.no_grad()
@@ -211,7 +219,8 @@ class StableDiffusionXL(StableDiffusion):
         encoders, tokenizers = text_parts(self.index)
         for part, name in zip(encoders, tokenizers, strict=True):
             encoder = load_part(folder, part, variant, torch.float32, self.device)
-            tokenizer = CLIPTokenizer.from_pretrained(folder / name)
+            place = folder / name
+            tokenizer = CLIPTokenizer.from_pretrained(place)
             self.text.append((tokenizer, encoder))
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
@@ -221,8 +230,11 @@ class StableDiffusionXL(StableDiffusion):
             tokens = self._tokens(tokenizer, text)
             output = encoder(tokens, output_hidden_states=True)
             outputs.append(output)
-        hidden = [output.hidden_states[-2] for output in outputs]
-        return torch.cat(hidden, dim=-1), outputs[-1].text_embeds
+        # SDXL's UNet was trained on the states before the last layer (Podell et al. 2023)
+        penultimate = [output.hidden_states[-2] for output in outputs]
+        hidden = torch.cat(penultimate, dim=-1)
+        pooled = outputs[-1].text_embeds
+        return hidden, pooled
 
     @torch.no_grad()
     def encode_prompts(self, negative: str, prompt: str) -> Conditioning:
@@ -240,7 +252,10 @@ class StableDiffusionXL(StableDiffusion):
             negative_hidden, negative_pooled = self._encode(negative)
         all_hidden = torch.cat([negative_hidden, hidden])
         all_pooled = torch.cat([negative_pooled, pooled])
-        return (all_hidden.to(self.dtype), all_pooled.to(self.dtype), self._time_ids())
+        hidden_input = all_hidden.to(self.dtype)
+        pooled_input = all_pooled.to(self.dtype)
+        time_ids = self._time_ids()
+        return (hidden_input, pooled_input, time_ids)
 
     def _time_ids(self) -> Tensor:
         """Original size, crop corner, and target size (the refiner's: aesthetic score)."""
