@@ -2,8 +2,8 @@
 
 Images at different λ need different numbers of steps. A batch of `micro_batch` rows is kept full:
 every row has its own step of the schedule, a finished row leaves for the VAE (generate/delivery.py)
-and a waiting one takes its slot, longest first. Because the shape never changes, a row's bytes do not depend on
-the other rows.
+and a waiting one takes its slot, longest first. Because the shape never changes, a row's bytes do
+not depend on the other rows.
 
 Several threads may call `run` at once. One thread of the engine's own does the work for all of
 them, older calls first, so that the end of one shard overlaps the beginning of the next.
