@@ -149,6 +149,8 @@ def fingerprint(config: GeneratorConfig, folder: Path, num_steps: int) -> str:
 def _is_respaced(config: GeneratorConfig, folder: Path, num_steps: int) -> bool:
     """Whether the timesteps are not those that the stored settings give by diffusers' formula."""
     kind = SCHEDULES[config.sampler]
-    plain = plain_timesteps(kind.read(stored_scheduler(folder)), num_steps)
-    used = timesteps(kind.read(scheduler_config(folder)), num_steps)
+    stored = kind.read(stored_scheduler(folder))
+    repaired = kind.read(scheduler_config(folder))
+    plain = plain_timesteps(stored, num_steps)
+    used = timesteps(repaired, num_steps)
     return not np.array_equal(plain, used)
