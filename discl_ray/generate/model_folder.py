@@ -37,23 +37,27 @@ def find_model(model: str, revision: str | None = None, variant: str | None = No
     """
     if model == "embedded":
         return GENERATOR
-    if Path(model).is_dir():
-        return Path(model)
-    if Path(model).suffix in SINGLE:
-        raise ModelError(_single_file(Path(model)))
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+    place = Path(model)
+    if place.is_dir():
+        return place
+    if place.suffix in SINGLE:
+        raise ModelError(_single_file(place))
+    is_path = model.startswith((".", "/", "~"))
+    if is_path or model.count("/") != 1:
         raise ModelError(
             f"generator.model = '{model}': no such folder (a Hugging Face id reads 'owner/name')"
         )
+    # not at the top: a local folder needs none of it, and commands start quickly
     from huggingface_hub import snapshot_download
 
     patterns = _download_patterns(variant)
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub raises many kinds, for one reason
+        kind = type(error).__name__
         raise ModelError(
             f"generator.model = '{model}': not a folder here, and not available from the hub "
-            f"({type(error).__name__}). On a connected machine run `hf download {model}`, copy the "
+            f"({kind}). On a connected machine run `hf download {model}`, copy the "
             "folder, and give its path."
         ) from error
 
@@ -61,12 +65,18 @@ def find_model(model: str, revision: str | None = None, variant: str | None = No
 def _download_patterns(variant: str | None) -> list[str]:
     """The files of a repository that are used: configs, tokenizers, and one variant's weights."""
     patterns = ["model_index.json", "*/*.json", "tokenizer*/*.txt"]
-    suffix = f".{variant}" if variant else ""
+    dot = _dotted(variant)
     for part in WEIGHTED:
         for stem in ("model", "diffusion_pytorch_model"):
-            patterns.append(f"{part}/{stem}{suffix}.safetensors")
-            patterns.append(f"{part}/{stem}{suffix}-*-of-*.safetensors")
+            name = f"{part}/{stem}{dot}"
+            patterns.append(f"{name}.safetensors")
+            patterns.append(f"{name}-*-of-*.safetensors")
     return patterns
+
+
+def _dotted(variant: str | None) -> str:
+    """What a variant adds to the name of its files."""
+    return f".{variant}" if variant else ""
 
 
 def _single_file(file: Path) -> str:
@@ -92,8 +102,8 @@ def _single_file(file: Path) -> str:
 
 def weight_files(folder: Path, part: str, variant: str | None) -> list[Path]:
     """The safetensors files of a part, of one variant."""
-    suffix = re.escape(f".{variant}") if variant else ""
-    name = re.compile(rf"(model|diffusion_pytorch_model){suffix}(-\d+-of-\d+)?\.safetensors")
+    dot = re.escape(_dotted(variant))
+    name = re.compile(rf"(model|diffusion_pytorch_model){dot}(-\d+-of-\d+)?\.safetensors")
     files: list[Path] = []
     for path in (folder / part).glob("*.safetensors"):
         if name.fullmatch(path.name):
@@ -111,19 +121,22 @@ def loaded_files(folder: Path, part: str, variant: str | None) -> list[Path]:
     if not files:
         raise ModelError(_no_weights(place, variant))
     stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-    dot = f".{variant}" if variant else ""
+    dot = _dotted(variant)
     whole = f"{stem}{dot}.safetensors"
     single = [path for path in files if path.name == whole]
-    names = (f"{stem}.safetensors.index{dot}.json", f"{stem}.safetensors{dot}.index.json")
-    indices = [place / name for name in names]
+    # diffusers wrote the second form before it wrote the first, and reads both
+    usual = f"{stem}.safetensors.index{dot}.json"
+    other = f"{stem}.safetensors{dot}.index.json"
+    indices = [place / usual, place / other]
     index = [path for path in indices if path.is_file()]
     # of both, diffusers loads the shards and transformers the single file
     if index and not (single and stem == "model"):
         return indexed_files(index[0])
     if not single:
-        some = ", ".join(path.name for path in files[:2])
+        names = [path.name for path in files[:2]]
+        some = ", ".join(names)
         raise ModelError(
-            f"{place}: {some} and no {names[0]}, which says what is in which; copy it too, or name "
+            f"{place}: {some} and no {usual}, which says what is in which; copy it too, or name "
             f"a single file {whole}"
         )
     return single
@@ -157,6 +170,7 @@ def model_files(folder: Path, variant: str | None) -> dict[str, Path]:
 
 def weight_bytes(config: GeneratorConfig, folder: Path) -> int:
     """Memory of the loaded weights: UNet and VAE in their precision, text encoders in float32."""
+    # text encoders are always loaded in float32 (generate/diffusion.py)
     precision = {"unet": config.dtype, "vae": config.vae_dtype}
     index = read_json(folder / "model_index.json")
     total = 0
