@@ -35,8 +35,8 @@ def native_size(folder: Path) -> tuple[int, int] | None:
             f"{file}: sample_size = {value!r}; allowed: a side, [height, width] or null"
         )
     factor = vae_factor(folder)
-    height, width = sides
-    return height * factor, width * factor
+    height, width = [side * factor for side in sides]
+    return height, width
 
 
 def _is_side(value: Any) -> bool:
