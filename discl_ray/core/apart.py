@@ -30,7 +30,9 @@ def check_apart(check: str, *arguments: str | None) -> None:
     command = [sys.executable, "-m", "discl_ray.core.apart", check, json.dumps(arguments)]
     environment = {
         **os.environ,
+        # It imports what this process can import.
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        # Nothing is computed: a context on the GPU would only take its memory.
         "CUDA_VISIBLE_DEVICES": "",
     }
     done = subprocess.run(
