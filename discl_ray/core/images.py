@@ -43,6 +43,8 @@ again with this limit."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Decoders that untrusted bytes may reach. Pillow's others run programs (EPS) or are rare."""
 
+# At import: the suffixes below need them, and Pillow would load them when the first image is
+# opened, which may be in several threads at once.
 for _plugin in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Avif", "Jpeg2K"):
     importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 
@@ -192,6 +194,7 @@ def _open_large(data: bytes, limit: int) -> Image.Image:
 def _load(image: Image.Image, data: bytes, limit: int) -> Image.Image:
     """An opened image with its pixels; raises ImageError for too many, before they are decoded."""
     _check_size(image, data, limit)
+    # Before loading, which forgets the depth of the pixels in the file.
     _match_transparency(image)
     image.load()
     return image
@@ -369,9 +372,9 @@ def _match_transparency(image: Any) -> None:
     colour = image.info["transparency"]
     match image.tile[0].args:
         case "L;2":
-            image.info["transparency"] = colour * 85
+            image.info["transparency"] = colour * 85  # 255 / 3
         case "L;4":
-            image.info["transparency"] = colour * 17
+            image.info["transparency"] = colour * 17  # 255 / 15
         case "RGB;16B":
             high_bytes = tuple(value >> 8 for value in colour)
             image.info["transparency"] = high_bytes
