@@ -46,6 +46,7 @@ def check_root(root: str) -> None:
         except BaseException as error:  # told in the thread that waits
             found.append(error)
 
+    # A daemon: one that never gets an answer must not keep the process from ending.
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     thread.join(ANSWER_S)
