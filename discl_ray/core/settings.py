@@ -155,6 +155,7 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
+    # True is an int in Python, and would count as 1.
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
     raise ValueError("auto, or a whole number of at least 1, is needed")
