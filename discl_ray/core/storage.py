@@ -42,6 +42,7 @@ PROBED = 1 << 16
 CHECKED = pads.ParquetFileFormat(
     default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
+"""Parquet whose pages' checksums are verified; by default a dataset does not."""
 
 DELETE = "delete it and "
 """How a remedy begins that a file which is gone does not need."""
@@ -435,6 +436,7 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
         begins = range(0, table.num_rows, ROW_GROUP)
     # A table without rows gets one empty group.
     bounds = [*(begins or [0]), table.num_rows]
+    # Neither for images: all are different, and their least and greatest bytes say nothing.
     options: dict[str, Any] = {
         "compression": compression,
         "use_dictionary": names,
