@@ -176,6 +176,7 @@ class GenerateActor:
                 missing = [gid for gid in part if gid not in results.images]
                 self._make([rows[gid] for gid in missing], results)
             results.wait()
+            # last, because encoding can still end the process
             journal.close()
         made_rows = [self._made_row(gid, results, journal.crashed) for gid in rows]
         made = pa.Table.from_pylist(made_rows, schema=MADE)
@@ -185,6 +186,7 @@ class GenerateActor:
 
     def _make(self, rows: Sequence[Mapping[str, Any]], results: _Results) -> None:
         """Makes the images of PLAN rows; those whose source cannot be read get a reason."""
+        # each source once: many rows differ in λ and replica alone
         ids = sorted({row["sample_id"] for row in rows})
         wanted = pa.array(ids, pa.string())
         sources, broken = read_sources(self.run, wanted)
@@ -209,6 +211,7 @@ class GenerateActor:
         return Row(
             source_id=row["sample_id"],
             source=source,
+            # all steps: λ = 0
             pure=self.config.text_only and row["num_steps"] == self.num_steps,
             **{name: row[name] for name in ROW_COLUMNS},
         )
