@@ -109,6 +109,7 @@ class Delivery:
             self._decode_chunk()
         if everything and self._finished:
             self._decode_chunk()
+        # the oldest first: copies are completed in the order in which they were started
         while self._flights:
             if not everything and not self._flights[0].ready:
                 return
