@@ -107,6 +107,7 @@ class Engine:
         self._latents = torch.zeros(shape, device=device)
         self._x0_prev = torch.zeros_like(self._latents) if self.table.multistep else None
         self._first_step = torch.ones(batch, 1, 1, 1, dtype=torch.bool, device=device)
+        # a slot without a row is computed like any other, and nothing is made of it
         last = self.table.num_steps - 1
         self._step = torch.full((batch,), last, device=device)
         self._conditioning: Conditioning | None = None
@@ -138,13 +139,14 @@ class Engine:
         with self._changed:
             self._calls.append(call)
             if self._thread is None:
+                # a daemon: an engine that nobody closes must not keep its process alive
                 self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
     def _end(self, call: Call) -> None:
         """Forgets a call: one that stops early leaves no rows behind."""
-        call.cancelled = True
+        call.cancelled = True  # its rows in slots are dropped by the engine's own thread
         with self._changed:
             if call in self._calls:
                 self._calls.remove(call)
@@ -227,6 +229,7 @@ class Engine:
 
     def _place(self, i: int, row: Row, call: Call) -> None:
         """Puts a row at its first step into slot `i`."""
+        # on the CPU, where a seed draws the same noise whatever the device is
         generator = torch.Generator().manual_seed(row.seed)
         first = self.table.num_steps - row.num_steps
         # in its slot before it is encoded: an error meanwhile must not lose the row
@@ -329,7 +332,7 @@ class Engine:
         out = self.model.denoise(latents, timesteps, conditioning)
         if not self.guided:
             return out
-        unconditional, conditional = out.chunk(2)
+        unconditional, conditional = out.chunk(2)  # the negative prompt is first
         direction = conditional - unconditional
         return unconditional + self.cfg_scale * direction
 
@@ -372,10 +375,12 @@ class Engine:
         self._delivery.batch = max(1, self.decode_batch // 2)
         with self._changed:
             for slot in self._undelivered():
+                # it will draw the same noise again, from a new generator
                 slot.call.waiting.append(slot.row)
                 slot.call.waiting.sort(key=_steps)
         self._empty()
         if self.model.device.type == "cuda":
+            # what is cached for the larger shapes may be too fragmented for the smaller ones
             torch.cuda.empty_cache()
 
     def _fail(self, error: Exception) -> None:
