@@ -81,6 +81,7 @@ class Journal:
         journal.suspects = tuple(record["running"])
         if len(journal.suspects) == 1 and journal.deaths >= DEATHS:
             journal.crashed.add(journal.suspects[0])
+            # counted anew: another row of the shard may be at fault, too
             journal.deaths = 0
             journal.suspects = ()
         return journal
