@@ -75,6 +75,7 @@ def check_generator(config: GeneratorConfig, num_steps: int, lams: Collection[in
     _check_files(folder, config.variant)
     working_size(config, folder)
     check_steps(config, folder, num_steps, lams)
+    # last, because it may start a process that loads PyTorch
     _check_weights(folder, config.variant)
     return folder
 
@@ -111,9 +112,11 @@ def cut_prompts(folder: Path, prompts: Iterable[str]) -> tuple[list[str], int]:
     """The distinct prompts that the model's tokenizer cuts, sorted, and the tokens it takes."""
     from transformers import CLIPTokenizer
 
+    # both of SDXL's split texts alike; the refiner has the second alone
     name = "tokenizer" if (folder / "tokenizer").is_dir() else "tokenizer_2"
     tokenizer = CLIPTokenizer.from_pretrained(folder / name)
     texts = sorted(set(prompts))
+    # verbose would warn of a text that is too long
     tokens = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
     limit = tokenizer.model_max_length
     too_long = [len(ids) > limit for ids in tokens]
