@@ -15,7 +15,7 @@ from discl_ray.generate.samplers import SCHEDULES
 def vae_factor(folder: Path) -> int:
     """Pixels per latent along a side: each block but the last halves the side."""
     config = read_json(folder / "vae" / "config.json")
-    blocks = config.get("block_out_channels") or [64]
+    blocks = config.get("block_out_channels") or [64]  # as in diffusers: one block
     return 2 ** (len(blocks) - 1)
 
 
