@@ -75,6 +75,7 @@ def _replica(
         "role": "probe" if source["split"] == "val" else "train",
         "replica": replica,
         "attempt": 0,
+        # the last number is the attempt
         "seed": stable_seed(base_seed, sample_id, sha256, replica, 0),
         "source_sha256": sha256,
         "prompt": prompts.generation(source["class_name"], replica),
