@@ -47,6 +47,7 @@ def predictions_folder(
     `samples` and `scorer` are fingerprints, `prompts` one a class, `classifier` the seed and the
     identity fields of the start of a training run.
     """
+    # neither the cut nor excluded classes: the same predictions serve all of them
     if config.method == "zero_shot":
         identity = stable_id(config.method, samples, scorer, list(prompts))
     else:
