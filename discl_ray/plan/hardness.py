@@ -89,6 +89,7 @@ def by_class_count(rows: pa.Table, config: HardConfig, _predictions: pa.Table | 
     images = size[label]  # training images of each row's class
     # a class of val images alone has none: nothing would be trained on its spectra
     few = (images > 0) & (images < config.below)
+    # rows of equal counts stay in the order of SAMPLES
     order = np.argsort(images, kind="stable")
     return Verdicts(
         hard=few & ~_excluded(rows, config),
@@ -114,6 +115,7 @@ def by_confidence(rows: pa.Table, config: HardConfig, predictions: pa.Table | No
     prob_true = _floats(guesses["prob_true"])
     prob_pred = _floats(guesses["prob_pred"])
     other = not_equal(guesses["pred"], rows["label"])
+    # without a prediction there is nothing to be wrong
     wrong = as_numpy(fill_null(other, False))
     wanted = ~_excluded(rows, config)
     # PREDICTIONS are float32, and so are the numbers they are compared with
@@ -158,6 +160,7 @@ def _least_likely(
     share = max(1, share)
     chosen = pool[: config.top_n or share]
     cut = prob_true[chosen[-1]]
+    # val is cut at the same value, so that its images are hard by the same measure
     hard = usable & ~train & (prob_true <= cut)
     hard[chosen] = True  # of ties at the cut, no more than asked for
     return hard
