@@ -30,10 +30,8 @@ SHOWN_CLASSES = 5
 
 SHOWN_PROBLEMS = 20
 
-
 PARTS = ("any", "classes")
 """What a file of scene descriptions may hold."""
-
 
 Texts = tuple[str, ...]
 
