@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """What decides the plan: which images are hard, with which prompts, at which levels."""
 
 from __future__ import annotations
