@@ -351,7 +351,7 @@ class Engine:
         """A host tensor on the device, without waiting for the device's queue."""
         if self.model.device.type != "cuda":
             return x
-        pinned = x.pin_memory()
+        pinned = x.pin_memory()  # from other memory CUDA would wait for the copy
         return pinned.to(self.model.device, non_blocking=True)
 
     def _deliver(self) -> None:
