@@ -157,6 +157,7 @@ def _part_config(folder: Path, part: str) -> Config:
 
 def _check_latents(folder: Path, unet: Config, vae: Config) -> None:
     """Checks that the UNet's input and output are the VAE's latents, and that these only scale."""
+    # the defaults are those of the classes in diffusers
     channels = unet.get("in_channels", 4)
     latent = vae.get("latent_channels", 4)
     if channels != latent:
@@ -184,6 +185,7 @@ def _check_text_width(folder: Path, index: Config, unet: Config) -> None:
     """Checks the UNet's text inputs against what the text encoders give."""
     encoders, _ = text_parts(index)
     configs = [text_config(folder / part) for part in encoders]
+    # what a config leaves out has the default of its class, here CLIPTextConfig
     widths = [config.get("hidden_size", 512) for config in configs]
     given = sum(widths)  # the adapter joins the encoders' hidden states
     needed = unet.get("cross_attention_dim", 1280)
