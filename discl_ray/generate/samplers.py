@@ -119,6 +119,7 @@ def ddim(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     alpha = schedule.alphas_cumprod()
     steps = timesteps(schedule, num_steps)
     here = steps.astype(int)
+    # diffusers goes down by this much, whatever the spacing of the timesteps
     stride = len(alpha) // num_steps
     following = here - stride
     final = 1.0 if schedule.set_alpha_to_one else alpha[0]
@@ -190,6 +191,7 @@ class EulerSchedule(NoiseSchedule):
 
     stock: ClassVar[str] = "EulerDiscreteScheduler"
     whole: ClassVar[bool] = False
+    # as in diffusers: the smallest float16 above 0
     terminal: ClassVar[float] = 2.0**-24
 
     timestep_spacing: Literal["leading", "trailing", "linspace"] = "linspace"
@@ -249,6 +251,7 @@ class DPMSolverSchedule(NoiseSchedule):
     stock: ClassVar[str] = "DPMSolverMultistepScheduler"
     unbounded: ClassVar[tuple[str, ...]] = ("thresholding",)
     dropped: ClassVar[int] = 1
+    # as in diffusers: the smallest float16 above 0
     terminal: ClassVar[float] = 2.0**-24
 
     timestep_spacing: Literal["leading", "trailing", "linspace"] = "linspace"
@@ -298,6 +301,7 @@ def dpm_solver_2m(scheduler: Mapping[str, Any], num_steps: int) -> Table:
     before = h[:-1]
     after_first = h[1:]
     w[1:] = after_first / (2 * before)
+    # 15 is diffusers' number: fewer steps end with one of first order
     short = schedule.lower_order_final and num_steps < 15
     to_zero = schedule.final_sigmas_type == "zero"
     if to_zero or short or schedule.euler_at_final:
