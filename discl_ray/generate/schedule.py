@@ -156,6 +156,7 @@ class NoiseSchedule(BaseModel):
         high = self.beta_end or 0.0
         if self.beta_schedule == "linear":
             return np.linspace(low, high, n)
+        # even in the square root, as Stable Diffusion was trained
         low_root = low**0.5
         high_root = high**0.5
         roots = np.linspace(low_root, high_root, n)
