@@ -174,6 +174,7 @@ def _read(name: str) -> Any:
         check_regular(path)
         # some editors on Windows begin a file with a byte order mark
         text = path.read_text(encoding="utf-8-sig")
+        # without the hook json would keep the last of two equal keys
         if name.lower().endswith(".json"):
             return json.loads(text, object_pairs_hook=_unique)
         return yaml.load(text, Loader=_Loader)
