@@ -22,7 +22,8 @@ def ensembled(start: Weights, weights: Weights, alpha: float) -> dict[str, Tenso
     mixed: dict[str, Tensor] = {}
     for name, value in weights.items():
         if value.is_floating_point():
-            value = (1 - alpha) * start[name] + alpha * value
+            before = (1 - alpha) * start[name]
+            value = before + alpha * value
         mixed[name] = value
     return mixed
 
@@ -38,7 +39,8 @@ def choose_alpha(job: TrainJob, start: Weights, weights: Weights, table: ImageTa
     domain = table.domain[val]
     best_value, best_alpha = -np.inf, 1.0
     for alpha in ALPHAS:
-        predict = predictor_of(job, ensembled(start, weights, alpha))
+        mixed = ensembled(start, weights, alpha)
+        predict = predictor_of(job, mixed)
         predicted = predict(images).argmax(1).numpy()
         found = scores(label, predicted, job.groups, domain)
         value, _ = found[main_metric(found)]
