@@ -35,20 +35,30 @@ def folds_of(train: pa.Table, *, folds: int, seed: int) -> dict[str, int]:
 
     Raises DataError if there are fewer groups than folds.
     """
-    label = train["label"].to_numpy().astype(np.int64)
-    group = np.array(train["group"].to_pylist(), object)
-    sha256 = np.array(train["sha256"].to_pylist(), object)
+    labels = train["label"].to_numpy()
+    label = labels.astype(np.int64)
+    group = _strings(train, "group")
+    sha256 = _strings(train, "sha256")
     fold = assign_folds(label, group, sha256, folds=folds, seed=seed)
     ids = train["sample_id"].to_pylist()
-    return dict(zip(ids, fold.tolist(), strict=True))
+    numbers = fold.tolist()
+    return dict(zip(ids, numbers, strict=True))
+
+
+def _strings(rows: pa.Table, column: str) -> Strings:
+    """A column of text, shape (N,); None where a row has none."""
+    values = rows[column].to_pylist()
+    return np.array(values, object)
 
 
 def unseen_labels(train: pa.Table, folds: Folds) -> list[int]:
     """Labels all of whose training images are in one fold: their classifier never saw the class."""
     folds_of_label: dict[int, set[int]] = {}
-    for row in train.select(["sample_id", "label"]).to_pylist():
+    labelled = train.select(["sample_id", "label"])
+    for row in labelled.to_pylist():
+        fold = folds[row["sample_id"]]
         found = folds_of_label.setdefault(row["label"], set())
-        found.add(folds[row["sample_id"]])
+        found.add(fold)
     unseen = [label for label, found in folds_of_label.items() if len(found) == 1]
     return sorted(unseen)
 
@@ -71,18 +81,21 @@ def assign_folds(
     Raises DataError if there are fewer inseparable parts than folds.
     """
     part = _inseparable(group, sha256)
-    parts = len(np.unique(part))
+    distinct = np.unique(part)
+    parts = len(distinct)
     if parts < folds:
         raise DataError(
             f"hard.folds = {folds}: the training images are {parts} parts that may not be divided "
             "(by group, or as copies); lower hard.folds, or set hard.method=zero_shot"
         )
     rng = np.random.default_rng([seed, 0xF0])
-    bundles = parts + np.arange(BUNDLES * folds)
-    _bundle_singles(part, label, bundles, rng)
-    if np.bincount(label).max() < folds:  # too few of every class to stratify
+    numbers = np.arange(BUNDLES * folds)
+    _bundle_singles(part, label, parts + numbers, rng)
+    largest = np.bincount(label).max()
+    if largest < folds:  # too few of every class to stratify
         part = _numbered(part)
-        shuffled = rng.permutation(part.max() + 1)
+        count = part.max() + 1
+        shuffled = rng.permutation(count)
         return shuffled[part] % folds
     return _stratified(label, part, folds, seed)
 
@@ -104,12 +117,14 @@ def _inseparable(group: Strings, sha256: Strings) -> Integers:
     first_group = count
     first_bytes = first_group + len(grouped)
     size = first_bytes + count
-    starts = np.concatenate([grouped, np.arange(count)])
+    rows = np.arange(count)
+    starts = np.concatenate([grouped, rows])
     group_nodes = first_group + _numbered(names)
     byte_nodes = first_bytes + _numbered(hashes)
     ends = np.concatenate([group_nodes, byte_nodes])
     weights = np.ones(len(ends), bool)
-    edges = coo_array((weights, (starts, ends)), shape=(size, size))
+    places = (starts, ends)
+    edges = coo_array((weights, places), shape=(size, size))
     _, component = connected_components(edges, directed=False)
     return _numbered(component[:count])
 
@@ -125,8 +140,9 @@ def _bundle_singles(
     size = np.bincount(part)[part]
     single = np.flatnonzero(size == 1)
     single = rng.permutation(single)
-    by_class = np.argsort(label[single], kind="stable")
-    part[single[by_class]] = np.resize(bundles, len(single))
+    order = np.argsort(label[single], kind="stable")
+    by_class = single[order]
+    part[by_class] = np.resize(bundles, len(by_class))
 
 
 def _stratified(label: Integers, part: Integers, folds: int, seed: int) -> Integers:
