@@ -68,15 +68,18 @@ def evaluate_test(
     test = spectrum.split("test", ["image", "label", "domain"])
     _note_opening(run, config_hash, images=test.num_rows)  # before an image is read
     probabilities = _probabilities(predict, test["image"], job)
-    predicted = adjusted(probabilities, np.array(job.counts), post_hoc)
-    domain = np.array([name or "" for name in test["domain"].to_pylist()])
+    counts = np.array(job.counts)
+    predicted = adjusted(probabilities, counts, post_hoc)
+    domains = test["domain"].to_pylist()
+    domain = np.array([name or "" for name in domains])
     label = test["label"].to_numpy()
     result = scores(label, predicted, job.groups, domain)
     predictions = pa.table(
         {"label": test["label"], "pred": pa.array(predicted), "domain": pa.array(domain)}
     )
     run.write_table(PREDICTED, predictions)
-    run.write_table(SCORED, _metrics(result, job, run.name))
+    metrics = _metrics(result, job, run.name)
+    run.write_table(SCORED, metrics)
     return result
 
 
