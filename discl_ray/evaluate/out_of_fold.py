@@ -137,7 +137,8 @@ class Decode:
         images = rows["image"].to_pylist()
         raw = [self._raw(image) for image in images]
         kept = rows.select(["sample_id", "label"])
-        return kept.append_column("raw", pa.array(raw, pa.binary()))
+        column = pa.array(raw, pa.binary())
+        return kept.append_column("raw", column)
 
     def _raw(self, image: Mapping[str, Any]) -> bytes | None:
         try:
@@ -158,7 +159,8 @@ def train_fold(job: TrainJob, decoded: pa.Table) -> dict[str, Tensor]:
 
     The order of the rows does not matter. Raises DisclError if the loss is not finite.
     """
-    rows = decoded.filter(decoded["raw"].is_valid()).sort_by("sample_id")
+    readable = decoded["raw"].is_valid()
+    rows = decoded.filter(readable).sort_by("sample_id")
     count = rows.num_rows
     table = ImageTable(
         images=_stack(rows["raw"], job.train.image_size),
@@ -202,7 +204,8 @@ class FoldActor:
             if own.any():
                 probabilities[own] = self._predict(number, rows, own)
             if in_no_fold.any():
-                probabilities[in_no_fold] += weight * self._predict(number, rows, in_no_fold)
+                predicted = self._predict(number, rows, in_no_fold)
+                probabilities[in_no_fold] += weight * predicted
         probabilities = probabilities.clip(max=1)  # a mean of float32 may exceed 1 by rounding
         return predictions_of(
             rows, probabilities, read, fold=fold.astype(np.int32), scorer=self.scorer
@@ -214,7 +217,8 @@ class FoldActor:
         """Class probabilities of the chosen rows by one classifier, shape (chosen, classes)."""
         raw = rows["raw"].filter(pa.array(chosen))
         images = _stack(raw, self.job.train.image_size)
-        return self.models[number](images).numpy()
+        predict = self.models[number]
+        return predict(images).numpy()
 
 
 # -- the Ray edge
@@ -251,9 +255,10 @@ def train_folds(
     """
     import ray
 
+    train = job.train
     shared = ray.put(folds)
     arguments = [(job, blocks, shared, number) for number in range(count)]
-    yield from as_tasks(_train_without, arguments, gpu=job.train.on_gpu, cpus=job.train.threads)
+    yield from as_tasks(_train_without, arguments, gpu=train.on_gpu, cpus=train.threads)
 
 
 def _train_without(
@@ -261,15 +266,18 @@ def _train_without(
 ) -> Weights:
     import ray
 
-    training_device(job.train.on_gpu, job.train.precision)  # fails before anything is fetched
-    torch.set_num_threads(job.train.threads)
+    train = job.train
+    training_device(train.on_gpu, train.precision)  # fails before anything is fetched
+    torch.set_num_threads(train.threads)
     parts = []
     for block in blocks:  # one at a time, so that only the rows that are kept are copied
         rows = ray.get(block)
         fold = fold_of(rows, folds)
         others = (fold != number) & (fold != NO_FOLD)
-        parts.append(rows.filter(pa.array(others)))
-    return train_fold(job, pa.concat_tables(parts))
+        kept = rows.filter(pa.array(others))
+        parts.append(kept)
+    together = pa.concat_tables(parts)
+    return train_fold(job, together)
 
 
 def _judge(
