@@ -35,41 +35,54 @@ class Rungs(ASHAScheduler):
             return
         if before.over:
             self._over.add(trial.trial_id)
+        bracket = self._trial_info[trial.trial_id]
         for row in before.rows:
-            self._trial_info[trial.trial_id].on_result(trial, row["epoch"], row[DEV])
+            bracket.on_result(trial, row["epoch"], row[DEV])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """ASHA's verdict on a report; none on what a trial that is over reports again."""
         if trial.trial_id in self._over:
             return self.CONTINUE
-        if trial.trial_id not in self._reported and "epoch" in result:
+        epoch = result.get("epoch")
+        if epoch is not None and trial.trial_id not in self._reported:
             self._reported.add(trial.trial_id)
-            self._take_back(trial, result["epoch"])
+            self._take_back(trial, epoch)
         verdict = super().on_trial_result(tune_controller, trial, result)
-        if verdict == self.STOP and "epoch" in result:
-            self._write(trial, result["epoch"])
+        if epoch is not None and verdict == self.STOP:
+            self._write(trial, epoch)
         return verdict
 
     def _take_back(self, trial: Any, epoch: int) -> None:
         """Removes the trial from rungs that it had not reached before a report of this epoch."""
         before = self._before(trial)
-        rows = before.rows if before else ()
-        earlier = [row["epoch"] for row in rows if row["epoch"] < epoch]
+        epochs = [row["epoch"] for row in before.rows] if before else []
+        earlier = [reported for reported in epochs if reported < epoch]
         reached = max(earlier, default=0)
-        for milestone, recorded in self._trial_info[trial.trial_id]._rungs:
+        bracket = self._trial_info[trial.trial_id]
+        for milestone, recorded in bracket._rungs:
             if milestone > reached:
                 recorded.pop(trial.trial_id, None)
 
+    def _record(self, trial: Any) -> str:
+        """The name of a trial's record."""
+        point = self.sweep.point(trial.config)
+        return self.sweep.record(point)
+
     def _before(self, trial: Any) -> Outcome | None:
-        name = self.sweep.record(self.sweep.point(trial.config))
-        if not self.sweep.store.exists(name):
+        """What a trial's record says; None if there is none."""
+        store = self.sweep.store
+        name = self._record(trial)
+        if not store.exists(name):
             return None
-        return read_outcome(self.sweep.store, name)
+        return read_outcome(store, name)
 
     def _write(self, trial: Any, epoch: int) -> None:
         """Records a verdict before anything else can happen; not one on a trial's last epoch."""
-        name = self.sweep.record(self.sweep.point(trial.config))
-        record = self.sweep.store.read_json(name)
-        if epoch < record["epochs"]:
-            rows = [row for row in record["rows"] if row["epoch"] <= epoch]
-            self.sweep.store.write_json(name, {**record, "rows": rows, "judged": True})
+        store = self.sweep.store
+        name = self._record(trial)
+        record = store.read_json(name)
+        if epoch >= record["epochs"]:
+            return
+        rows = [row for row in record["rows"] if row["epoch"] <= epoch]
+        judged = {**record, "rows": rows, "judged": True}
+        store.write_json(name, judged)
