@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from discl_ray.config import Config, with_values
 from discl_ray.core import columns
@@ -36,6 +37,12 @@ NAMED = 3
 Passed = Mapping[int, tuple[int, int]]
 """λ in percent -> (images that pass the filter, images made)."""
 
+Seeds = Sequence[tuple[Config, Spectrum]]
+"""The configuration and the spectrum of each seed."""
+
+Decisive = tuple[CurriculumConfig, FilterConfig, int]
+"""What of a configuration decides whether its stages have images."""
+
 
 def check_kept(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
     """The stages that have fewer images than they ask for.
@@ -44,19 +51,23 @@ def check_kept(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
     an adaptive curriculum has no probe to measure its progress on.
     """
     _check_probes(planned, spectrum)
-    short = [stage for stage in supplies(planned, spectrum) if stage.short]
+    every = supplies(planned, spectrum)
+    short = [stage for stage in every if stage.short]
     empty = [stage for stage in short if not stage.kept]
     if empty and not planned.job.curriculum.allow_empty:
-        raise ConfigError(_nothing_kept(planned, spectrum, empty[0]))
+        message = _nothing_kept(planned, spectrum, empty[0])
+        raise ConfigError(message)
     return short
 
 
 def _check_probes(planned: PlannedRun, spectrum: Spectrum) -> None:
+    """Raises ConfigError for an adaptive curriculum without a probe."""
     job = planned.job
     config = job.curriculum
     if not explores(config, job.levels, seed=job.seed):
         return
-    if _planned(planned, spectrum).probes:
+    holds = _planned(planned, spectrum)
+    if holds.probes:
         return
     sources = planned.config.hard.probe_sources
     raise ConfigError(
@@ -79,22 +90,30 @@ def check_stages(planned: Mapping[str, PlannedRun], spectrum: Spectrum) -> None:
         except ConfigError as error:
             raise ConfigError(f"{label}: {error}") from error
         for stage in short:
-            rows.setdefault(_short(stage), []).append(label)
+            line = _short(stage)
+            rows.setdefault(line, []).append(label)
     for line, labels in rows.items():
-        named = ", ".join(labels[:NAMED])
-        others = len(labels) - NAMED
-        if others > 0:
-            named += f" and {others} more row" + ("s" if others > 1 else "")
+        named = _named(labels)
         log.info("%s: %s", named, line)
 
 
-def check_points(seeds: Sequence[tuple[Config, Spectrum]], points: Sequence[Point]) -> None:
+def _named(labels: Sequence[str]) -> str:
+    """The first NAMED labels, and how many more there are."""
+    named = ", ".join(labels[:NAMED])
+    others = len(labels) - NAMED
+    if others <= 0:
+        return named
+    noun = "row" if others == 1 else "rows"
+    return f"{named} and {others} more {noun}"
+
+
+def check_points(seeds: Seeds, points: Sequence[Point]) -> None:
     """Raises ConfigError, with the first point's reason, if no point has the images it needs.
 
     Where some points have them, the trials of the others fail by themselves.
     """
     reasons: list[str] = []
-    tried: list[list[tuple[CurriculumConfig, FilterConfig, int]]] = []
+    tried: list[list[Decisive]] = []
     for point in points:
         configs = [with_values(config, point) for config, _ in seeds]
         decisive = [_decisive(config) for config in configs]
@@ -103,30 +122,34 @@ def check_points(seeds: Sequence[tuple[Config, Spectrum]], points: Sequence[Poin
         tried.append(decisive)
         try:
             for config, (_, spectrum) in zip(configs, seeds, strict=True):
-                check_kept(plan_run(config, spectrum), spectrum)
+                planned = plan_run(config, spectrum)
+                check_kept(planned, spectrum)
         except ConfigError as error:
-            reasons.append(f"{error}; drawn with {shown(point)}")
+            drawn = shown(point)
+            reasons.append(f"{error}; drawn with {drawn}")
         else:
             return
     if not reasons:
         return
-    every = ""
+    message = reasons[0]
     if len(reasons) > 1:
-        every = (
-            f"none of the {len(points)} points has a synthetic image for each stage; the first: "
+        number = len(points)
+        message = (
+            f"none of the {number} points has a synthetic image for each stage; the first: "
+            f"{message}"
         )
-    raise ConfigError(every + reasons[0])
+    raise ConfigError(message)
 
 
-def _decisive(config: Config) -> tuple[CurriculumConfig, FilterConfig, int]:
-    """What of a configuration decides whether its stages have images."""
+def _decisive(config: Config) -> Decisive:
     return config.curriculum, config.filter, config.train.epochs
 
 
 def supplies(planned: PlannedRun, spectrum: Spectrum) -> list[Supply]:
     """What each synthetic stage of a run asks for and finds; a stage is a set of levels."""
     job = planned.job
-    config, batch = job.curriculum, job.train.batch
+    config = job.curriculum
+    batch = job.train.batch
     every = stages(config, job.levels, seed=job.seed, epochs=planned.epochs)
     choices = [choice for choice in every if choice.synthetic]
     if not choices:
@@ -150,31 +173,43 @@ _PLANNED: dict[tuple[str, str], _Planned] = {}
 
 
 def _planned(planned: PlannedRun, spectrum: Spectrum) -> _Planned:
+    """What the table of a run will hold, from the cache if it is there."""
     config = planned.config.filter
     key = (spectrum.store.base, config.model_dump_json())
     if key not in _PLANNED:
-        rows = table_rows(spectrum, config).select(ROWS.names)
-        role = np.array(rows["role"].to_pylist())
-        hard = np.array(rows["hard"].to_pylist(), bool)
-        probes = (role == "probe") | ((role == "val") & hard)
-        pools = _pools_of(rows, len(planned.job.counts))
-        _PLANNED[key] = _Planned(pools, int(probes.sum()))
+        rows = table_rows(spectrum, config)
+        classes = len(planned.job.counts)
+        _PLANNED[key] = _planned_of(rows.select(ROWS.names), classes)
     return _PLANNED[key]
 
 
-def _pools_of(rows: pa.Table, classes: int) -> Pools:
-    return Pools.of(
-        label=rows["label"].to_numpy().astype(np.int64),
-        lam_pct=rows["lam_pct"].to_numpy().astype(np.int64),
-        role=np.array(rows["role"].to_pylist()),
-        hard=np.array(rows["hard"].to_pylist(), bool),
+def _planned_of(rows: pa.Table, classes: int) -> _Planned:
+    """What a table of these ROWS will hold."""
+    role = np.array(rows["role"].to_pylist())
+    hard = np.array(rows["hard"].to_pylist(), bool)
+    is_probe = role == "probe"
+    is_hard_val = (role == "val") & hard
+    probes = np.count_nonzero(is_probe | is_hard_val)
+    pools = Pools.of(
+        label=_integers(rows, "label"),
+        lam_pct=_integers(rows, "lam_pct"),
+        role=role,
+        hard=hard,
         num_classes=classes,
     )
+    return _Planned(pools, probes)
+
+
+def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:
+    """A column of integers, shape (N,)."""
+    values = rows[column].to_numpy()
+    return values.astype(np.int64)
 
 
 def passed(spectrum: Spectrum, filter_config: FilterConfig, role: str) -> Passed:
     """How many images of a role pass the filter, by λ in percent."""
-    rows = columns.rows_where(spectrum.table(filter_config, []), role=role)
+    table = spectrum.table(filter_config, [])
+    rows = columns.rows_where(table, role=role)
     kept = rows.filter(rows["kept"])
     made = Counter(rows["lam_pct"].to_pylist())
     passes = Counter(kept["lam_pct"].to_pylist())
@@ -185,41 +220,55 @@ def probe_line(found: Passed) -> str:
     """The filter's pass rate on the probes, which are used whether they pass or not."""
     rates: list[str] = []
     for lam_pct, (kept, made) in found.items():
+        lam = pct_to_lam(lam_pct)
         percent = 100 * kept / made
-        rates.append(f"λ {pct_to_lam(lam_pct):g}: {percent:.0f} % of {made}")
+        rates.append(f"λ {lam:g}: {percent:.0f} % of {made}")
+    passing = ", ".join(rates) or "none"
     return (
         "probes are not filtered, so that every level's come from the same images; the filter "
-        f"would pass {', '.join(rates) or 'none'}"
+        f"would pass {passing}"
     )
 
 
 def _stage(short: Supply) -> str:
-    levels = [f"{pct_to_lam(lam_pct):g}" for lam_pct in short.levels]
-    return f"stage λ {', '.join(levels)}"
+    """A stage by its levels."""
+    lams = map(pct_to_lam, short.levels)
+    levels = ", ".join(f"{lam:g}" for lam in lams)
+    return f"stage λ {levels}"
 
 
 def _short(stage: Supply) -> str:
     """What a stage asks for, what was kept for it, and what is drawn in place of the rest."""
-    own = stage.asked - stage.borrowed - stage.real
+    instead = stage.borrowed + stage.real
+    own = stage.asked - instead
     kept = f"{stage.kept} kept"
     if 0 < stage.kept < own:
-        kept += f", each shown {own / stage.kept:.1f} times an epoch on average"
-    instead = f"{stage.borrowed} drawn from a higher level, {stage.real} from the real images"
-    return f"{_stage(stage)} asks for {stage.asked} synthetic images an epoch: {kept}; {instead}"
+        times = own / stage.kept
+        kept += f", each shown {times:.1f} times an epoch on average"
+    name = _stage(stage)
+    return (
+        f"{name} asks for {stage.asked} synthetic images an epoch: {kept}; "
+        f"{stage.borrowed} drawn from a higher level, {stage.real} from the real images"
+    )
 
 
 def _nothing_kept(planned: PlannedRun, spectrum: Spectrum, short: Supply) -> str:
+    """That a stage has no image, how many the filter kept at each level, and what to change."""
     config = planned.config.filter
     bar = BAR.get(config.mode, "options")
+    threshold = getattr(config, bar)
+    found = passed(spectrum, config, "train")
     kept: list[str] = []
-    for lam_pct, (passes, made) in passed(spectrum, config, "train").items():
-        kept.append(f"λ {pct_to_lam(lam_pct):g}: {passes} of {made}")
+    for lam_pct, (passes, made) in found.items():
+        lam = pct_to_lam(lam_pct)
+        kept.append(f"λ {lam:g}: {passes} of {made}")
+    by_level = ", ".join(kept)
     strategy = planned.job.curriculum.strategy
     stage = _stage(short)
     return (
         f"curriculum.strategy = {strategy}: {stage} has no synthetic image: the filter "
-        f"(filter.mode = {config.mode}, filter.{bar} = {getattr(config, bar)}) kept "
-        f"{', '.join(kept)}. Another filter.{bar} or filter.mode makes no image again; "
+        f"(filter.mode = {config.mode}, filter.{bar} = {threshold}) kept "
+        f"{by_level}. Another filter.{bar} or filter.mode makes no image again; "
         "curriculum.levels leaves levels out; curriculum.allow_empty=true trains this stage all "
         f"the same, of its {short.asked} images an epoch {short.borrowed} from a higher level and "
         f"{short.real} real ones"
