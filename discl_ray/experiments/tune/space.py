@@ -48,6 +48,12 @@ TRIES = 100
 Point = dict[str, Any]
 """Dotted key -> value."""
 
+Levels = tuple[int, ...]
+"""Levels λ in percent."""
+
+Path = tuple[str, ...]
+"""The keys that lead to a value of a nested mapping."""
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -63,20 +69,25 @@ class Dimension:
         if self.kind in LISTS:
             return self.values
         low, high = self.values
-        between = self.value(low + 0.382 * (high - low))
-        return tuple(dict.fromkeys((low, between, high)))
+        inside = low + 0.382 * (high - low)
+        between = self.value(inside)
+        distinct = dict.fromkeys((low, between, high))
+        return tuple(distinct)
 
     def draw(self, rng: np.random.Generator) -> Any:
         """One value, at random."""
         if self.kind in LISTS:
-            return self.values[int(rng.integers(len(self.values)))]
+            number = rng.integers(len(self.values))
+            return self.values[int(number)]
         low, high = self.values
         if self.kind == "randint":
-            return int(rng.integers(low, high + 1))
+            whole = rng.integers(low, high + 1)
+            return int(whole)
         if self.kind == "loguniform":
             exponent = rng.uniform(math.log(low), math.log(high))
             return self.value(math.exp(exponent))
-        return self.value(rng.uniform(low, high))
+        drawn = rng.uniform(low, high)
+        return self.value(drawn)
 
     def value(self, drawn: float) -> Any:
         """A number of a range, rounded as the range is."""
@@ -97,11 +108,11 @@ def read_space(space: Mapping[str, Any]) -> tuple[list[Dimension], list[str]]:
     says about the same key.
     """
     dimensions: dict[str, Dimension] = {}
-    spelt: dict[str, tuple[str, ...]] = {}
+    spelt: dict[str, Path] = {}
     problems: list[str] = []
     for path, values in _leaves(space):
-        *names, kind = ".".join(path).split(".")
-        key = ".".join(names)
+        above = path[:-1]
+        key, _, kind = ".".join(path).rpartition(".")
         at = f"tune.space.{key}"
         if not key:
             problems.append(
@@ -111,24 +122,24 @@ def read_space(space: Mapping[str, Any]) -> tuple[list[Dimension], list[str]]:
         elif kind not in DISTRIBUTIONS:
             hint = _near(kind, DISTRIBUTIONS)
             problems.append(f"{at}.{kind}: unknown distribution; {hint}")
-        elif spelt.get(key) == path[:-1]:
+        elif spelt.get(key) == above:
             problems.append(f"{at}: has two distributions; leave one")
         elif wrong := _wrong_values(kind, values):
             problems.append(f"{at}.{kind} = {values!r}: {wrong}")
         else:
             dimensions[key] = Dimension(key, kind, tuple(values))
-            spelt[key] = path[:-1]
+            spelt[key] = above
     return list(dimensions.values()), problems
 
 
-def _leaves(
-    space: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(space: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The path and the value of everything in a mapping that holds nothing further."""
     for name, value in space.items():
+        path = (*above, str(name))
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, (*path, str(name)))
+            yield from _leaves(value, path)
         else:
-            yield (*path, str(name)), value
+            yield path, value
 
 
 def _wrong_values(kind: str, values: Any) -> str:
@@ -137,15 +148,23 @@ def _wrong_values(kind: str, values: Any) -> str:
         return "a list is needed"
     if kind in LISTS:
         for number, value in enumerate(values):
-            if value in values[:number]:  # values may be lists, which no set takes
+            before = values[:number]
+            if value in before:  # values may be lists, which no set takes
                 return "names a value twice"
         return ""
-    if len(values) != 2 or not all(map(_is_number, values)):
+    return _wrong_range(kind, values)
+
+
+def _wrong_range(kind: str, values: Sequence[Any]) -> str:
+    """What is wrong with the ends of a range; empty if nothing is."""
+    are_numbers = all(map(_is_number, values))
+    if len(values) != 2 or not are_numbers:
         return "two numbers are needed, [low, high]"
     low, high = values
-    whole = isinstance(low, int) and isinstance(high, int)
-    if kind == "randint" and not whole:
-        return "two whole numbers are needed"
+    if kind == "randint":
+        whole = isinstance(low, int) and isinstance(high, int)
+        if not whole:
+            return "two whole numbers are needed"
     if not low < high:
         return "the first must be less than the second"
     if kind == "loguniform" and low <= 0:
@@ -154,12 +173,15 @@ def _wrong_values(kind: str, values: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, bool):  # is an int in Python
+        return False
+    return isinstance(value, int | float)
 
 
 def _near(name: str, names: Sequence[str], *, listing: bool = True) -> str:
     """The nearest of some names, and all of them where `listing`, or where none is near."""
-    hints = [f"did you mean '{near}'?" for near in difflib.get_close_matches(name, names, n=1)]
+    nearest = difflib.get_close_matches(name, names, n=1)
+    hints = [f"did you mean '{near}'?" for near in nearest]
     if listing or not hints:
         every = ", ".join(names)
         hints.append(f"allowed: {every}")
@@ -170,23 +192,28 @@ def sweepable() -> list[str]:
     """Every key that can be swept, dotted."""
     found: list[str] = []
     for part in PARTS:
-        model = _model_in(Config.model_fields[part].annotation) or BaseModel
+        field = Config.model_fields[part]
+        model = _model_in(field.annotation) or BaseModel
         found += [f"{part}.{name}" for name in _identity_names(model)]
     return found
 
 
 def _identity_names(model: type[BaseModel]) -> Iterator[str]:
+    """The dotted keys of a section that decide a run's result."""
     for name, field in model.model_fields.items():
         inner = _model_in(field.annotation)
         if inner:
-            yield from (f"{name}.{more}" for more in _identity_names(inner))
+            for below in _identity_names(inner):
+                yield f"{name}.{below}"
             continue
         extra = field.json_schema_extra
-        if not (isinstance(extra, dict) and extra.get("kind") == "execution"):
+        kind = extra.get("kind") if isinstance(extra, dict) else None
+        if kind != "execution":
             yield name
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, if it holds one."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -198,20 +225,34 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def draw_points(dimensions: Sequence[Dimension], trials: int, seed: int) -> tuple[Point, ...]:
     """The points of a random sweep, all different; fewer than `trials` if the space has no more."""
-    grids = [d for d in dimensions if d.kind == "grid"]
-    others = [d for d in dimensions if d.kind != "grid"]
-    corners = list(itertools.product(*(grid.values for grid in grids)))
+    grids = _grids(dimensions)
+    others = [dimension for dimension in dimensions if dimension.kind != "grid"]
+    lists = [grid.values for grid in grids]
+    corners = list(itertools.product(*lists))  # one without values if there is no grid
     rng = np.random.default_rng([seed, 0x7E])
+    order = [dimension.key for dimension in dimensions]
+    count = trials if others else len(corners)
     points: list[Point] = []
-    for number in range(trials if others else len(corners)):
+    for number in range(count):
         corner = corners[number % len(corners)]
-        values = {grid.key: value for grid, value in zip(grids, corner, strict=True)}
+        fixed = _at_corner(grids, corner)
         for _ in range(TRIES):
-            point = values | {other.key: other.draw(rng) for other in others}
+            drawn = {other.key: other.draw(rng) for other in others}
+            point = fixed | drawn
             if point not in points:
-                points.append({dimension.key: point[dimension.key] for dimension in dimensions})
+                points.append({key: point[key] for key in order})
                 break
     return tuple(points)
+
+
+def _at_corner(grids: Sequence[Dimension], values: tuple[Any, ...]) -> Point:
+    """A value of each grid, by key."""
+    keys = [grid.key for grid in grids]
+    return dict(zip(keys, values, strict=True))
+
+
+def _grids(dimensions: Sequence[Dimension]) -> list[Dimension]:
+    return [dimension for dimension in dimensions if dimension.kind == "grid"]
 
 
 # -- checking
@@ -219,12 +260,13 @@ def draw_points(dimensions: Sequence[Dimension], trials: int, seed: int) -> tupl
 
 def needs(config: Config) -> dict[str, float]:
     """CPUs and GPUs that the concurrent trials of a sweep need."""
-    train, concurrent = config.train, config.tune.concurrent
+    train = config.train
+    concurrent = config.tune.concurrent
     if train.workers in ("auto", 1):
-        found = {"CPU": float(concurrent)}
+        each = float(concurrent)
         if train.on_gpu:
-            found["GPU"] = float(concurrent)
-        return found
+            return {"CPU": each, "GPU": each}
+        return {"CPU": each}
     waiting = concurrent * DRIVER
     workers = float(concurrent * train.workers)
     if train.on_gpu:
@@ -232,7 +274,7 @@ def needs(config: Config) -> dict[str, float]:
     return {"CPU": workers + waiting}
 
 
-def check_sweep(config: Config, made: tuple[int, ...]) -> list[Dimension]:
+def check_sweep(config: Config, made: Levels) -> list[Dimension]:
     """The validated dimensions of a sweep; `made` are the spectrum's λ in percent.
 
     Raises ConfigError with everything that is wrong: names, distributions, values, ends of ranges,
@@ -257,31 +299,37 @@ def check_sweep(config: Config, made: tuple[int, ...]) -> list[Dimension]:
         problems += _wrong_points(config, dimensions, made)
     problems += _wrong_settings(config, sound)
     if problems:
-        plural = "s" if len(problems) > 1 else ""
-        lines = [f"{len(problems)} problem{plural} in the sweep"]
-        lines += [f"  {problem}" for problem in problems]
-        raise ConfigError("\n".join(lines))
+        raise ConfigError(_listed(problems))
     return dimensions
 
 
+def _listed(problems: Sequence[str]) -> str:
+    """How many problems there are, and each on a line."""
+    count = len(problems)
+    noun = "problem" if count == 1 else "problems"
+    lines = [f"  {problem}" for problem in problems]
+    return "\n".join([f"{count} {noun} in the sweep", *lines])
+
+
 def _wrong_key(config: Config, key: str, swept: set[str], known: list[str]) -> list[str]:
+    """What is wrong with a key, in at most one sentence."""
     at = f"tune.space.{key}"
     if key not in known:
-        return [f"{at}: no key that can be swept; {_near(key, known, listing=False)}"]
+        hint = _near(key, known, listing=False)
+        return [f"{at}: no key that can be swept; {hint}"]
     if key in SHARED and config.train.start_steps:
         return [
             f"{at}: the trials share a start made with {key}; sweep it with train.start_steps=0, "
             "or one value after the other"
         ]
-    mode = DECIDED.get(key)
-    if mode and config.filter.mode != mode and "filter.mode" not in swept:
-        return [
-            f"{at}: has no effect with filter.mode = {config.filter.mode}; set filter.mode={mode}"
-        ]
-    return []
+    needed = DECIDED.get(key)
+    mode = config.filter.mode
+    if needed in (None, mode) or "filter.mode" in swept:
+        return []
+    return [f"{at}: has no effect with filter.mode = {mode}; set filter.mode={needed}"]
 
 
-def _wrong(config: Config, point: Point, made: tuple[int, ...]) -> list[str]:
+def _wrong(config: Config, point: Point, made: Levels) -> list[str]:
     """What is wrong with a point."""
     try:
         curriculum = with_values(config, point).curriculum
@@ -293,25 +341,27 @@ def _wrong(config: Config, point: Point, made: tuple[int, ...]) -> list[str]:
     return []
 
 
-def _wrong_candidates(config: Config, dimension: Dimension, made: tuple[int, ...]) -> list[str]:
+def _wrong_candidates(config: Config, dimension: Dimension, made: Levels) -> list[str]:
+    """Values of one dimension that are not valid, each problem once."""
+    key = dimension.key
     found: list[str] = []
     for value in dimension.candidates():
-        found += _wrong(config, {dimension.key: value}, made)
-    return [f"tune.space.{dimension.key}: {problem}" for problem in dict.fromkeys(found)]
+        found += _wrong(config, {key: value}, made)
+    distinct = dict.fromkeys(found)
+    return [f"tune.space.{key}: {problem}" for problem in distinct]
 
 
-def _wrong_points(
-    config: Config, dimensions: Sequence[Dimension], made: tuple[int, ...]
-) -> list[str]:
+def _wrong_points(config: Config, dimensions: Sequence[Dimension], made: Levels) -> list[str]:
     """Values that are valid by themselves and not together."""
+    tune = config.tune
     found: dict[str, Point] = {}
-    points = draw_points(dimensions, config.tune.trials, config.tune.seed)
-    for point in points:
+    for point in draw_points(dimensions, tune.trials, tune.seed):
         for problem in _wrong(config, point, made):
             found.setdefault(problem, point)
     wrong: list[str] = []
     for problem, point in found.items():
-        wrong.append(f"tune.space: {problem}, drawn with {shown(point)}")
+        drawn = shown(point)
+        wrong.append(f"tune.space: {problem}, drawn with {drawn}")
     return wrong
 
 
@@ -326,16 +376,19 @@ def _wrong_settings(config: Config, dimensions: Sequence[Dimension]) -> list[str
 
 def _wrong_search(config: Config, dimensions: Sequence[Dimension]) -> Iterator[str]:
     tune = config.tune
-    grids = [dimension for dimension in dimensions if dimension.kind == "grid"]
-    corners = math.prod(len(grid.values) for grid in grids)
-    if grids and tune.search == "optuna":
+    by_optuna = tune.search == "optuna"
+    grids = _grids(dimensions)
+    sizes = [len(grid.values) for grid in grids]
+    corners = math.prod(sizes)
+    if grids and by_optuna:
+        first = grids[0].key
         yield (
-            f"tune.space.{grids[0].key}.grid: tune.search = optuna draws; write choice, or "
+            f"tune.space.{first}.grid: tune.search = optuna draws; write choice, or "
             "tune.search=random"
         )
     elif tune.trials < corners:
         yield f"tune.trials = {tune.trials}: the grids have {corners} points; raise it"
-    if tune.search == "optuna" and importlib.util.find_spec("optuna") is None:
+    if by_optuna and importlib.util.find_spec("optuna") is None:
         yield (
             "tune.search = optuna: the package optuna is not installed; pip install optuna, or "
             "tune.search=random"
@@ -352,14 +405,17 @@ def longest_trial(config: Config, dimensions: Sequence[Dimension]) -> int:
 
 
 def _wrong_epochs(config: Config, dimensions: Sequence[Dimension]) -> Iterator[str]:
-    tune = config.tune
+    if config.tune.scheduler != "asha":
+        return
+    grace = config.tune.grace
     longest = longest_trial(config, dimensions)
-    if tune.scheduler == "asha" and tune.grace > longest:
-        yield f"tune.grace = {tune.grace}: more than the {longest} epochs of a trial; lower it"
+    if grace > longest:
+        yield f"tune.grace = {grace}: more than the {longest} epochs of a trial; lower it"
 
 
 def _wrong_resources(config: Config) -> Iterator[str]:
-    tune, train = config.tune, config.train
+    tune = config.tune
+    train = config.train
     if not train.alone and tune.seeds > 1:
         yield (
             f"tune.seeds = {tune.seeds}: with train.workers = {train.workers} a trial is one run; "
@@ -378,7 +434,10 @@ def _wrong_resources(config: Config) -> Iterator[str]:
 
 def shown(point: Point) -> str:
     """A point in a line."""
-    words = [f"{key}={text(value)}" for key, value in point.items()]
+    words: list[str] = []
+    for key, value in point.items():
+        written = text(value)
+        words.append(f"{key}={written}")
     return ", ".join(words)
 
 
