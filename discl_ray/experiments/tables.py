@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from discl_ray.config import Config
+from discl_ray.data.config import DigitsLTConfig
 from discl_ray.experiments.rows import CE, RowSpec, row
 
 
@@ -38,7 +39,7 @@ ZERO_SHOT_SCORER = row(
     "real_only",
     train__model="clip",
     train__clip="embedded-scorer",
-    train__captions=("a photo of the digit {name}",),
+    train__captions=(DigitsLTConfig.template,),  # the data set that the scorer knows
     train__start_steps=0,
     read="untrained",
 )
