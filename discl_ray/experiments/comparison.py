@@ -53,20 +53,27 @@ GAP_COLUMNS = (("top1", "few"), ("top1", "overall"))
 
 Seeded = tuple[Config, Spectrum]
 
+Gain = tuple[str, str, Column]
+"""(row, baseline, column); in the picture of the gap (gap, row, column)."""
+
 Means = dict[tuple[str, Column], Interval]
 """By (row, column)."""
 
-Contrasts = dict[tuple[str, str, Column], Interval]
-"""By (row, baseline, column); in the picture of the gap by (gap, row, column)."""
+Contrasts = dict[Gain, Interval]
 
 
 def spectrum_of(config: Config) -> Seeded:
     """A seed with its spectrum, which is made if there is none."""
-    if not config.spectrum.path:
-        complete = complete_matches(config)
-        if not complete or (len(complete) == 1 and _is_damaged(complete[0])):
-            _make(config)
+    if not config.spectrum.path and _is_missing(complete_matches(config)):
+        _make(config)
     return open_for(config)
+
+
+def _is_missing(complete: Sequence[Store]) -> bool:
+    """Whether a seed has no complete spectrum, or a single one that is damaged."""
+    if not complete:
+        return True
+    return len(complete) == 1 and _is_damaged(complete[0])
 
 
 def _is_damaged(store: Store) -> bool:
@@ -81,13 +88,20 @@ def _is_damaged(store: Store) -> bool:
 def _make(config: Config) -> None:
     """Phase 1 of a seed."""
     if config.hard.rule == "confidence":
-        run = run_store(config.run.root, config.run.name, "")
-        samples = read_samples(config.data, config.seed, run, num_cpus=config.run.num_cpus)
-        identify(config, samples, load_prompts(config.prompts))
+        num_cpus = config.run.num_cpus
+        samples = read_samples(config.data, config.seed, _run_of(config), num_cpus=num_cpus)
+        prompts = load_prompts(config.prompts)
+        identify(config, samples, prompts)
     made = prepare(config)
     with locked(made.store):
         log.info("spectrum of seed %d · %s", config.seed, made.store.base)
-        generate(lay_out(made))
+        laid_out = lay_out(made)
+        generate(laid_out)
+
+
+def _run_of(config: Config) -> Store:
+    """The folder of a run, which holds its comparisons."""
+    return run_store(config.run.root, config.run.name, "")
 
 
 def cells_of(config: Config, table: Table, seeds: int) -> Computed:
@@ -97,11 +111,13 @@ def cells_of(config: Config, table: Table, seeds: int) -> Computed:
     settled = each_alone(config)
     seeded: list[Seeded] = []
     for seed in range(seeds):
-        own, spectrum = spectrum_of(with_values(config, {"seed": seed}))
+        of_seed = with_values(config, {"seed": seed})
+        own, spectrum = spectrum_of(of_seed)
         own = own.model_copy(update={"train": settled.train})
         _check(table, own, spectrum)
         seeded.append((own, spectrum))
-    with ray_session(num_cpus=config.run.num_cpus or 2, needs={"CPU": 1.0}):
+    num_cpus = config.run.num_cpus or 2
+    with ray_session(num_cpus=num_cpus, needs={"CPU": 1.0}):
         compute_seeds(seeded, table)
     return _computed(table, seeded)
 
@@ -112,7 +128,8 @@ def compute_seeds(seeds: Sequence[Seeded], table: Table) -> None:
     Raises ModelError if GPUs are reserved that cannot be used, DisclError if a training diverged.
     """
     arguments = [(config, spectrum, table.rows) for config, spectrum in seeds]
-    on_gpu = seeds[0][0].train.on_gpu
+    first, _ = seeds[0]
+    on_gpu = first.train.on_gpu
     progress = Progress(len(seeds), "seeds")
     for _ in as_tasks(compare_seed, arguments, gpu=on_gpu):
         progress.advance(1)
@@ -130,11 +147,14 @@ def _computed(table: Table, seeds: Sequence[Seeded]) -> Computed:
         own = cells[config.seed] = {}
         for spec in table.rows:
             own[spec.label] = read_cell(config, spectrum, spec, table.columns)
-        hard.append(spectrum.sources()["split"].to_pylist().count("train"))
+        splits = spectrum.sources()["split"].to_pylist()
+        hard.append(splits.count("train"))
         if adaptive:
-            probes.append(passed(spectrum, config.filter, "probe"))
-        changes |= dict.fromkeys(since_made(spectrum, ""))
-    first = seeds[0][1]
+            found = passed(spectrum, config.filter, "probe")
+            probes.append(found)
+        changed = since_made(spectrum, "")
+        changes |= dict.fromkeys(changed)
+    _, first = seeds[0]
     return Computed(
         cells=cells,
         hard=hard,
@@ -150,12 +170,14 @@ def _check(table: Table, config: Config, spectrum: Spectrum) -> None:
     planned: dict[str, PlannedRun] = {}
     for spec in table.rows:
         label = f"seed {config.seed}, {spec.label}"
-        planned[label] = plan_run(spec.of(config), spectrum)
+        own = spec.of(config)
+        planned[label] = plan_run(own, spectrum)
     check_stages(planned, spectrum)
 
 
 def _is_adaptive(spec: RowSpec) -> bool:
-    return dict(spec.values).get("curriculum.strategy") == "adaptive"
+    values = dict(spec.values)
+    return values.get("curriculum.strategy") == "adaptive"
 
 
 def contrasts(cells: Cells, table: Table) -> Contrasts:
@@ -177,17 +199,22 @@ def means(cells: Cells, table: Table) -> Means:
 
 
 def _table_text(computed: Computed, table: Table, what: str) -> str:
+    """The table in Markdown; `what` says what its figures are."""
     cells = computed.cells
-    seen = {spec.label: synthetic_images_of(spec, cells) for spec in table.rows}
+    seen: dict[str, str] = {}
+    for spec in table.rows:
+        seen[spec.label] = synthetic_images_of(spec, cells)
+    figures = means(cells, table)
     differences = contrasts(cells, table)
-    return markdown(means(cells, table), differences, table.columns, what=what, seen=seen)
+    return markdown(figures, differences, table.columns, what=what, seen=seen)
 
 
 def _prior_of(config: Config) -> str:
     """For a table's first line; CLIPs have none."""
     if config.train.model == "clip":
         return ""
-    return f", prior: {PRIORS[config.train.prior]}"
+    prior = PRIORS[config.train.prior]
+    return f", prior: {prior}"
 
 
 def _quoted(caveat: str) -> list[str]:
@@ -200,35 +227,41 @@ def compare(config: Config, seeds: int, name: str, tag: str, command: str) -> st
 
     The last line says where both are.
     """
-    began, table = time.monotonic(), TABLES[name]
+    began = time.monotonic()
+    table = TABLES[name]
     computed = cells_of(config, table, seeds)
     what = "test, top-1 [%]"
     if table.columns[0][0] == "macro_f1":
         what = "test, macro F1 and top-1 [%]"
-    rows, prior = len(table.rows), _prior_of(config)
+    run = config.run.name
+    rows = len(table.rows)
+    prior = _prior_of(config)
+    body = _table_text(computed, table, what)
+    seconds = time.monotonic() - began
     lines = [
-        f"# {config.run.name}: {rows} rows, {seeds} seeds{prior}\n",
+        f"# {run}: {rows} rows, {seeds} seeds{prior}\n",
         *_quoted(computed.caveat),
-        _table_text(computed, table, what),
+        body,
         "",
-        notes(table, computed, command, time.monotonic() - began),
+        notes(table, computed, command, seconds),
         "",
     ]
-    drawn = picture(
-        contrasts(computed.cells, table),
-        table.columns,
-        title=f"{config.run.name}: paired differences on test [points]",
-    )
-    file = tag or f"compare-{compare_hash(config, name)}"
-    return _write(config, file, "\n".join(lines), drawn)
+    differences = contrasts(computed.cells, table)
+    title = f"{run}: paired differences on test [points]"
+    drawn = picture(differences, table.columns, title=title)
+    hash_ = compare_hash(config, name)
+    file = tag or f"compare-{hash_}"
+    text = "\n".join(lines)
+    return _write(config, file, text, drawn)
 
 
 def _write(config: Config, file: str, text: str, drawn: bytes) -> str:
     """Writes a comparison; returns its text and where it is."""
-    store = run_store(config.run.root, config.run.name, "")
+    store = _run_of(config)
     store.write(f"{file}.md", text.encode())
     store.write(f"{file}.png", drawn)
-    return f"{text}\ncompared · {store.path(file)}.md and .png"
+    written = store.path(file)
+    return f"{text}\ncompared · {written}.md and .png"
 
 
 def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> str:
@@ -240,29 +273,37 @@ def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> str:
         raise ConfigError(
             f"--table gap: data.name = {config.data.name}; only digits_lt comes in several looks"
         )
-    began, table = time.monotonic(), TABLES["gap"]
+    began = time.monotonic()
+    table = TABLES["gap"]
     values: Contrasts = {}
     texts: list[str] = []
     computed = None
     for gap, look in GAPS.items():
-        computed = cells_of(with_values(config, {"data.look": look}), table, seeds)
-        for (label, column), gain in _gains_over_ce(computed.cells, table).items():
+        with_look = with_values(config, {"data.look": look})
+        computed = cells_of(with_look, table, seeds)
+        gains = _gains_over_ce(computed.cells, table)
+        for (label, column), gain in gains.items():
             values[gap, label, column] = gain
         body = _table_text(computed, table, "test, top-1 [%]")
         texts.append(f"## Gap: {gap} (look `{look}`)\n\n{body}\n")
     assert computed is not None  # GAPS is not empty
     seconds = time.monotonic() - began
+    run = config.run.name
+    prior = _prior_of(config)
     lines = [
-        f"# {config.run.name}: the gap, {seeds} seeds{_prior_of(config)}\n",
+        f"# {run}: the gap, {seeds} seeds{prior}\n",
         *_quoted(computed.caveat),
         *texts,
         notes(table, computed, command, seconds),
         "",
     ]
-    title = f"{config.run.name}: gain over CE on test by gap"
-    drawn = gap_picture(values, list(GAPS), GAP_COLUMNS, title=title)
-    file = tag or f"gap-{compare_hash(config, 'gap')}"
-    return _write(config, file, "\n".join(lines), drawn)
+    title = f"{run}: gain over CE on test by gap"
+    gaps = list(GAPS)
+    drawn = gap_picture(values, gaps, GAP_COLUMNS, title=title)
+    hash_ = compare_hash(config, "gap")
+    file = tag or f"gap-{hash_}"
+    text = "\n".join(lines)
+    return _write(config, file, text, drawn)
 
 
 def _gains_over_ce(cells: Cells, table: Table) -> Means:
