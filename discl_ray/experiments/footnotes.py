@@ -47,25 +47,32 @@ class Computed:
 def notes(table: Table, computed: Computed, command: str, seconds: float) -> str:
     """The notes as a list in Markdown."""
     cells = computed.cells
+    seeds = _number(len(cells), "seed")
+    redrawn = notes_on(computed.data).redrawn
+    opened = _opened(cells)
     sentences = [
-        f"{_number(len(cells), 'seed')}; {notes_on(computed.data).redrawn}.",
+        f"{seeds}; {redrawn}.",
         _shared(computed),
         f"Intervals: bootstrap over seeds, then over the test images of each, {RESAMPLES:,} "
         "resamples; a row and its baseline see the same ones.",
-        f"Openings of the test images, from the ledgers: {_opened(cells)}.",
+        f"Openings of the test images, from the ledgers: {opened}.",
         "Text-only and Fixed never see a hard real image (paper §4.1).",
     ]
     sentences += [f"{sentence}." for sentence in computed.since_made]
     if computed.probes:
-        probes = probe_line(computed.probes).replace("probes", "Probes", 1)
+        line = probe_line(computed.probes)
+        probes = line.replace("probes", "Probes", 1)
         sentences += [ADAPTIVE, f"{probes}."]
     for spec in table.rows:
-        sentences += _of_row(spec, [rows[spec.label] for rows in cells.values()])
-    devices = sorted({cell.device for cell in _all(cells) if cell.device})
+        of_seeds = [rows[spec.label] for rows in cells.values()]
+        sentences += _of_row(spec, of_seeds)
+    devices = {cell.device for cell in _all(cells) if cell.device}
     if devices:
-        sentences.append(f"Each run was trained by one worker, on {' or '.join(devices)}.")
+        on = " or ".join(sorted(devices))
+        sentences.append(f"Each run was trained by one worker, on {on}.")
+    state = commit()
     sentences.append(
-        f"Command: `{command}`, commit {commit()}. Wall time {seconds:.0f} s, without what was "
+        f"Command: `{command}`, commit {state}. Wall time {seconds:.0f} s, without what was "
         "computed before."
     )
     return "\n".join(f"- {sentence}" for sentence in sentences)
@@ -73,10 +80,12 @@ def notes(table: Table, computed: Computed, command: str, seconds: float) -> str
 
 def _number(number: int, word: str) -> str:
     """A number with its noun: 1 seed, 2 seeds."""
-    return f"{number} {word}" + ("" if number == 1 else "s")
+    noun = word if number == 1 else f"{word}s"
+    return f"{number} {noun}"
 
 
 def _all(cells: Cells) -> Iterator[Cell]:
+    """The cells of every row and seed."""
     for rows in cells.values():
         yield from rows.values()
 
@@ -84,25 +93,30 @@ def _all(cells: Cells) -> Iterator[Cell]:
 def _shared(computed: Computed) -> str:
     """What rows of a seed share, and how many images there are."""
     first = min(computed.cells)
-    some = next(iter(computed.cells[first].values()))
+    rows = computed.cells[first]
+    some = next(iter(rows.values()))
     metric, _ = next(iter(some.predicted))
     sizes: list[str] = []
     for (figure, name), predicted in some.predicted.items():
         if figure == metric:  # each metric has the same groups
             images = np.count_nonzero(predicted.part)
             sizes.append(f"{name} {images}")
+    by_group = ", ".join(sizes)
+    fewest = min(computed.hard)
+    most = max(computed.hard)
     return (
         "Rows of a seed share their start and take the same number of optimizer steps. Test images "
-        f"of seed {first}: {', '.join(sizes)}; hard training images: {min(computed.hard)} to "
-        f"{max(computed.hard)}."
+        f"of seed {first}: {by_group}; hard training images: {fewest} to {most}."
     )
 
 
 def _opened(cells: Cells) -> str:
     """How many cells opened the test images how often."""
     parts: list[str] = []
-    for times, number in sorted(openings(cells).items()):
-        parts.append(f"{_number(number, 'cell')} {_number(times, 'time')}")
+    for often, number in sorted(openings(cells).items()):
+        some = _number(number, "cell")
+        times = _number(often, "time")
+        parts.append(f"{some} {times}")
     return ", ".join(parts)
 
 
@@ -115,10 +129,8 @@ def _of_row(spec: RowSpec, cells: Sequence[Cell]) -> Iterator[str]:
         old = sum(unpaired(cell.history) for cell in cells)
         but = ""
         if old:
-            but = (
-                f"; {_number(old, 'stage')} recorded without differences by source, whose errors "
-                "are not paired"
-            )
+            some = _number(old, "stage")
+            but = f"; {some} recorded without differences by source, whose errors are not paired"
         yield (
             f"{spec.label}: {percent:.0f} % of its stages were decided within one paired standard "
             f"error{but}."
@@ -131,7 +143,8 @@ def _of_row(spec: RowSpec, cells: Sequence[Cell]) -> Iterator[str]:
 
 def probes_of(found: Sequence[Passed]) -> Passed:
     """How many probes of all seeds pass the filter, and how many there are, by level."""
-    passes, made = Counter[int](), Counter[int]()
+    passes = Counter[int]()
+    made = Counter[int]()
     for one_seed in found:
         for lam_pct, (kept, total) in one_seed.items():
             passes[lam_pct] += kept
@@ -146,6 +159,7 @@ def synthetic_images_of(spec: RowSpec, cells: Cells) -> str:
     mean = None
     if len(known) == len(numbers):
         mean = sum(known) / len(known)
+    shown = count(mean)
     if spec.web == "retrieved":
-        return f"0, and {count(mean)} of the web"
-    return count(mean)
+        return f"0, and {shown} of the web"
+    return shown
