@@ -50,16 +50,21 @@ def retrieve(
     device = training_device(job.train.on_gpu, job.train.precision)
     clip = ClipScorer(scorer, device)
     web = web_images(POOL, seed=job.seed)
-    texts = clip.embed_texts([prompts.filter(name) for name in job.names])
-    similarity = clip.embed_images(list(web.images)) @ texts.T
+    class_prompts = [prompts.filter(name) for name in job.names]
+    texts = clip.embed_texts(class_prompts)
+    images = clip.embed_images(list(web.images))
+    similarity = images @ texts.T
     synthetic = (table.role == "train") & (table.lam_pct != REAL)
+    labels = table.label[synthetic]
     predicted = similarity.argmax(1)
     retrieved: list[NDArray[np.int64]] = []
-    for label in np.unique(table.label[synthetic]).tolist():
+    for label in np.unique(labels).tolist():
         candidates = np.flatnonzero(predicted == label)
-        by_similarity = np.argsort(-similarity[candidates, label], kind="stable")
-        wanted = np.count_nonzero(synthetic & (table.label == label))
-        retrieved.append(candidates[by_similarity[:wanted]])
+        own = similarity[candidates, label]
+        most_similar_first = np.argsort(-own, kind="stable")
+        wanted = np.count_nonzero(labels == label)
+        chosen = most_similar_first[:wanted]
+        retrieved.append(candidates[chosen])
     found = np.concatenate(retrieved)
     count = len(found)
     keep = np.flatnonzero(~synthetic)
@@ -94,8 +99,10 @@ def pretrain(job: TrainJob) -> dict[str, Tensor]:
         hard=table.hard,
         num_classes=len(job.counts),
     )
-    epochs = start_epochs(first, epoch_images(pools, plain))
-    return loop(first, table, LocalController(plain, (REAL,), job.seed), _ignore, epochs=epochs)
+    images = epoch_images(pools, plain)
+    epochs = start_epochs(first, images)
+    controller = LocalController(plain, first.levels, job.seed)
+    return loop(first, table, controller, _ignore, epochs=epochs)
 
 
 def _ignore(_report: Report) -> None:
