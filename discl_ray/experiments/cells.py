@@ -26,7 +26,7 @@ from torch import Tensor
 from discl_ray.config import Config, dump_config, part_hash
 from discl_ray.core.ids import stable_id
 from discl_ray.core.metrics import DOMAINS
-from discl_ray.core.run_directory import locked, run_store
+from discl_ray.core.run_directory import CONFIG, locked, run_store
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.errors import IntegrityError
@@ -53,6 +53,9 @@ AGAIN = "it is computed again"
 
 Weights = dict[str, Tensor]
 
+History = list[dict[str, Any]]
+"""What was measured, an epoch a dict."""
+
 Column = tuple[str, str]
 """(metric, group or domain)."""
 
@@ -63,7 +66,7 @@ class Cell(NamedTuple):
     """The result of one row in one seed."""
 
     predicted: dict[Column, Predicted]
-    history: list[dict[str, Any]]
+    history: History
     """By epoch; empty if nothing was trained."""
     openings: int
     """How often the test images were opened for it, by the ledger."""
@@ -97,7 +100,9 @@ class _Seed:
         self._tables: dict[str, ImageTable] = {}
 
     def cell(self, spec: RowSpec) -> None:
-        planned = plan_run(spec.of(self.config), self.spectrum)
+        """Computes a cell if it is not finished."""
+        config = spec.of(self.config)
+        planned = plan_run(config, self.spectrum)
         with locked(run_of(planned, spec), wait=True):
             if not is_finished(planned, spec):
                 self._compute(planned, spec)
@@ -140,17 +145,20 @@ class _Seed:
         """The weights the row starts from, trained once for all rows that share them."""
         if not planned.config.train.start_steps:
             return fresh(planned.job)
+        plain = replace(spec, web="")
         if spec.web == "retrieved":  # replaces synthetic images, which a start does not see
-            return self._start(planned, replace(spec, web=""))
+            return self._start(planned, plain)
         first = plan_run(self.config, self.spectrum, start=True)
-        store = _beside(self.config, f"{first.store.name}-{spec.web or 'start'}")
+        kind = spec.web or "start"
+        store = _beside(self.config, f"{first.store.name}-{kind}")
         with locked(store, wait=True):
             weights = _read_weights(store)
             if weights is None:
-                table = self._table(first, replace(spec, web=""))
+                table = self._table(first, plain)
                 begin = pretrain(first.job) if spec.web == "pretrained" else None
-                weights, _ = train_in_process(count_epochs(first, table), table, begin)
-                store.write(WEIGHTS, safetensors.torch.save(weights))
+                counted = count_epochs(first, table)
+                weights, _ = train_in_process(counted, table, begin)
+                _write_weights(store, weights)
         return weights
 
     def _trained(
@@ -159,11 +167,13 @@ class _Seed:
         """The weights of a run, which several rows may read in different ways."""
         store = run_of(planned, spec)
         weights = _read_weights(store) if store.sound(HISTORY) else None
-        if weights is None:
-            weights, history = train_in_process(planned, table, start)
-            store.write("config.yaml", dump_config(planned.config).encode())
-            store.write(WEIGHTS, safetensors.torch.save(weights))
-            store.write_json(HISTORY, history)
+        if weights is not None:
+            return weights
+        weights, history = train_in_process(planned, table, start)
+        config = dump_config(planned.config)
+        store.write(CONFIG, config.encode())
+        _write_weights(store, weights)
+        store.write_json(HISTORY, history)
         return weights
 
 
@@ -171,11 +181,18 @@ def _read_weights(store: Store) -> Weights | None:
     """A run's weights; None if there are none, or they are damaged."""
     from discl_ray.train.run_files import load_weights
 
+    if not store.exists(WEIGHTS):
+        return None
     try:
-        return load_weights(store, AGAIN) if store.exists(WEIGHTS) else None
+        return load_weights(store, AGAIN)
     except IntegrityError as error:
         log.info("%s", error)
         return None
+
+
+def _write_weights(store: Store, weights: Weights) -> None:
+    data = safetensors.torch.save(weights)
+    store.write(WEIGHTS, data)
 
 
 def run_of(planned: PlannedRun, spec: RowSpec) -> Store:
@@ -198,14 +215,15 @@ def cell_store(planned: PlannedRun, spec: RowSpec) -> Store:
 
 def fresh(job: TrainJob) -> Weights:
     """A model's weights before any training: a CLIP's own, or random ones."""
-    learner = LEARNERS[job.train.model](job, torch.device("cpu"))
+    make = LEARNERS[job.train.model]
+    learner = make(job, torch.device("cpu"))
     weights = learner.model.state_dict()
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
 def train_in_process(
     planned: PlannedRun, table: ImageTable, start: Weights | None
-) -> tuple[Weights, list[dict[str, Any]]]:
+) -> tuple[Weights, History]:
     """The loop without Ray Train; the weights, and one record per epoch."""
     job = planned.job
     controller = LocalController(job.curriculum, job.levels, job.seed)
@@ -220,7 +238,8 @@ def _ignore(_report: Report) -> None:
 def is_finished(planned: PlannedRun, spec: RowSpec) -> bool:
     """Whether a cell has been computed and can be read; logs which file is damaged."""
     store = cell_store(planned, spec)
-    if not (store.exists(SCORED) and store.exists(LEDGER)):
+    has_both = store.exists(SCORED) and store.exists(LEDGER)
+    if not has_both:
         return False
     try:
         store.read_table(SCORED, remedy=AGAIN)
@@ -237,7 +256,7 @@ class _CellFiles(NamedTuple):
     label: NDArray[np.int64]
     predicted: NDArray[np.int64]
     domain: NDArray[np.str_]
-    history: list[dict[str, Any]]
+    history: History
     read: dict[str, float]
 
 
@@ -252,35 +271,42 @@ def _read(planned: PlannedRun, spec: RowSpec) -> _CellFiles:
     history = []
     if spec.read != "untrained":
         history = run_of(planned, spec).read_json(HISTORY, AGAIN)
-    return _CellFiles(label, predicted, domain, history, store.read_json(READ, AGAIN))
+    read = store.read_json(READ, AGAIN)
+    return _CellFiles(label, predicted, domain, history, read)
 
 
 def read_cell(config: Config, spectrum: Spectrum, spec: RowSpec, columns: Columns) -> Cell:
     """A finished cell from disk."""
     planned = plan_run(spec.of(config), spectrum)
     found = _read(planned, spec)
+    labels = found.label.tolist()
     groups = planned.job.groups
-    group = np.array([groups[label] for label in found.label.tolist()])
+    group = np.array([groups[label] for label in labels])
     whole = np.ones(len(found.label), bool)
     predicted: dict[Column, Predicted] = {}
     for metric, name in columns:
-        members = (found.domain if name in DOMAINS else group) == name
-        part = whole if name == "overall" else members
+        kinds = found.domain if name in DOMAINS else group
+        part = whole if name == "overall" else kinds == name
         predicted[metric, name] = Predicted(found.label, found.predicted, part)
+    device = ""
+    if spec.read != "untrained":
+        run = run_of(planned, spec)
+        device = _device(run)
     return Cell(
         predicted=predicted,
         history=found.history,
         openings=_count_openings(cell_store(planned, spec)),
         read=found.read,
-        device="" if spec.read == "untrained" else _device(run_of(planned, spec)),
+        device=device,
     )
 
 
 def _device(run: Store) -> str:
     """What a run was trained on, by its configuration; older runs leave that open."""
-    if not run.exists("config.yaml"):
+    if not run.exists(CONFIG):
         return ""
-    config = yaml.safe_load(run.read("config.yaml"))
+    text = run.read(CONFIG)
+    config = yaml.safe_load(text)
     on_gpu = config["train"]["use_gpu"] is True
     return "a GPU" if on_gpu else "the CPU"
 
