@@ -40,8 +40,12 @@ def pair_of(config: Config) -> tuple[RowSpec, ...]:
         base = RowSpec(label="FLYP", values=(("curriculum.strategy", "real_only"),))
         asked = RowSpec(label=f"FLYP + {name}")
     else:
-        base, asked = CE, RowSpec(label=f"{SHORT[config.train.loss]} + {name}")
-    return (base,) if base.of(config) == asked.of(config) else (base, asked)
+        base = CE
+        loss = SHORT[config.train.loss]
+        asked = RowSpec(label=f"{loss} + {name}")
+    if base.of(config) == asked.of(config):
+        return (base,)
+    return base, asked
 
 
 def train_pair(config: Config, spectrum: Spectrum, specs: Sequence[RowSpec]) -> list[TrainedRow]:
@@ -56,10 +60,12 @@ def train_pair(config: Config, spectrum: Spectrum, specs: Sequence[RowSpec]) -> 
             _, start = train_row(config, spectrum, label=SHARED, start=None, is_start=True)
         log.info("%s", _words(config, specs))
         for spec in specs:
-            planned, weights = train_row(spec.of(config), spectrum, label=spec.label, start=start)
+            own = spec.of(config)
+            planned, weights = train_row(own, spectrum, label=spec.label, start=start)
             scores = evaluate_on_test(planned, weights, spectrum)
             history = read_history(planned.store)
-            trained.append(TrainedRow(spec.label, planned, weights, scores, history))
+            row = TrainedRow(spec.label, planned, weights, scores, history)
+            trained.append(row)
     return trained
 
 
@@ -69,5 +75,6 @@ def _words(config: Config, specs: Sequence[RowSpec]) -> str:
     first = f"{base}: real images alone, the baseline"
     if not more:
         return first
+    asked = more[0]
     strategy = config.curriculum.strategy
-    return f"{first}; {more[0]}: curriculum.strategy = {strategy}; as many steps each"
+    return f"{first}; {asked}: curriculum.strategy = {strategy}; as many steps each"
