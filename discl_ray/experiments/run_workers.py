@@ -37,13 +37,14 @@ def with_workers(planned: PlannedRun, label: str) -> PlannedRun:
             why = ""
             if now.number != last.number:
                 why = _effect_of_number(planned.config, now)
-            message = (
-                f"{label}: goes on with {now}; so far it was trained by {in_turn(before)}. {why}"
-            )
+            so_far = in_turn(before)
+            message = f"{label}: goes on with {now}; so far it was trained by {so_far}. {why}"
             log.info("%s", message.rstrip())
         before = (*before, now)
-    planned.store.write_json(WORKERS, {"starts": [start._asdict() for start in before]})
-    train = planned.config.train.model_copy(update={"workers": now.number, "use_gpu": now.gpu})
+    starts = [start._asdict() for start in before]
+    planned.store.write_json(WORKERS, {"starts": starts})
+    settled = {"workers": now.number, "use_gpu": now.gpu}
+    train = planned.config.train.model_copy(update=settled)
     config = planned.config.model_copy(update={"train": train})
     job = replace(planned.job, train=train)
     return replace(planned, config=config, job=job, workers=before)
@@ -117,9 +118,11 @@ def describe_workers(planned: Sequence[PlannedRun]) -> str:
         words = in_turn(run.workers)
         if words and words not in found:
             found.append(words)
-        several = several or any(start.number > 1 for start in run.workers)
+        if any(start.number > 1 for start in run.workers):
+            several = True
     effect = ""
     if several:
         last = planned[-1]
         effect = _effect_of_number(last.config, last.workers[-1])
-    return f"{'; '.join(found)}. {effect}".rstrip()
+    every = "; ".join(found)
+    return f"{every}. {effect}".rstrip()
