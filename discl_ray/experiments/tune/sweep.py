@@ -148,17 +148,20 @@ class _Ended(tune.Callback):
         total = len(self.sweep.points) or self.sweep.config.tune.trials
         result = found.reason or f"val {found.dev:.1f} %"
         where = f"{found.status} at epoch {found.epoch}"
-        log.info("%d/%d · %s · %s · %s", ended, total, where, result, shown(point))
+        values = shown(point)
+        log.info("%d/%d · %s · %s · %s", ended, total, where, result, values)
 
 
 def lay_out_sweep(
     seeds: Sequence[tuple[Config, Spectrum]], dimensions: Sequence[Dimension]
 ) -> Sweep:
     """The sweep of some seeds (config, spectrum); trains the starts its trials share. Needs Ray."""
-    config = seeds[0][0]
-    store = sweep_store(config, [spectrum for _, spectrum in seeds])
-    store.write("config.yaml", dump_config(config).encode())
-    seeded = []
+    config, _ = seeds[0]
+    spectra = [spectrum for _, spectrum in seeds]
+    store = sweep_store(config, spectra)
+    text = dump_config(config)
+    store.write("config.yaml", text.encode())
+    seeded: list[Seeded] = []
     for own, spectrum in seeds:
         start = None
         if own.train.start_steps:
@@ -169,8 +172,9 @@ def lay_out_sweep(
             table_of(own, spectrum)  # built once here, not by the first trials at the same time
         seeded.append(Seeded(config=own, spectrum=spectrum, start=start))
     points = ()
-    if config.tune.search == "random":
-        points = draw_points(dimensions, config.tune.trials, config.tune.seed)
+    settings = config.tune
+    if settings.search == "random":
+        points = draw_points(dimensions, settings.trials, settings.seed)
     return Sweep(dimensions=tuple(dimensions), points=points, seeded=tuple(seeded), store=store)
 
 
@@ -190,8 +194,10 @@ def run_sweep(sweep: Sweep) -> bool:
     if clock.is_over:
         return False
     # Ray Tune does not resume what was stopped or damaged; trials that are over have their records
-    if RAY_TUNE in store.folders() and (before.is_over or not can_resume(store)):
-        store.filesystem.delete_dir(store.path(RAY_TUNE))
+    has_state = RAY_TUNE in store.folders()
+    if has_state and (before.is_over or not can_resume(store)):
+        path = store.path(RAY_TUNE)
+        store.filesystem.delete_dir(path)
     store.write_json(CLOCK, clock._asdict())
     trainable = tune.with_parameters(run_trial, sweep=sweep)
     trainable = tune.with_resources(trainable, _resources(sweep.config))
@@ -202,7 +208,8 @@ def run_sweep(sweep: Sweep) -> bool:
 
 def _restored(sweep: Sweep, trainable: Any) -> tune.Tuner | None:
     """Ray Tune where it was; None if it has not started, or cannot read its own state."""
-    path, filesystem = sweep.store.path(RAY_TUNE), _filesystem(sweep)
+    path = sweep.store.path(RAY_TUNE)
+    filesystem = _filesystem(sweep)
     if not tune.Tuner.can_restore(path, storage_filesystem=filesystem):
         return None
     try:
@@ -247,7 +254,9 @@ def _new(sweep: Sweep, trainable: Any) -> tune.Tuner:
 
 def _filesystem(sweep: Sweep) -> Any:
     """Ray's own for a local disk, else the store's."""
-    return None if sweep.store.local is not None else sweep.store.filesystem
+    if sweep.store.local is not None:
+        return None
+    return sweep.store.filesystem
 
 
 def _clock(store: Store) -> Clock:
@@ -279,7 +288,8 @@ def can_resume(store: Store) -> bool:
     if not whole:
         return False
     try:
-        lost = _ended(store) - len(store.list("trials", ".json"))
+        recorded = store.list("trials", ".json")
+        lost = _ended(store) - len(recorded)
     except IntegrityError as error:
         log.info("%s", error)
         return False
@@ -297,7 +307,8 @@ def _ended(store: Store) -> int:
         store.read_json(name, remedy)
     states = [name for name in files if "/experiment_state" in name]
     if not states:
-        raise IntegrityError(f"{store.path(RAY_TUNE)}: is gone; {remedy}")
+        path = store.path(RAY_TUNE)
+        raise IntegrityError(f"{path}: is gone; {remedy}")
     with store.reading(states[-1], remedy):
         state = store.read_json(states[-1])
         trials = [json.loads(trial) for trial, _ in state["trial_data"]]
@@ -305,9 +316,12 @@ def _ended(store: Store) -> int:
 
 
 def _resources(config: Config) -> Any:
+    """What Ray Tune reserves for each trial."""
     if not config.train.alone:
         return {"CPU": DRIVER}
-    return {"CPU": 1, "GPU": 1} if config.train.on_gpu else {"CPU": 1}
+    if config.train.on_gpu:
+        return {"CPU": 1, "GPU": 1}
+    return {"CPU": 1}
 
 
 def _domains(sweep: Sweep) -> dict[str, Any]:
@@ -318,7 +332,8 @@ def _domains(sweep: Sweep) -> dict[str, Any]:
 def _domain(dimension: Dimension) -> Any:
     values = dimension.values
     if dimension.kind in LISTS:  # by number, as the values may be lists themselves
-        return tune.choice(list(range(len(values))))
+        numbers = range(len(values))
+        return tune.choice(list(numbers))
     low, high = values
     if dimension.kind == "randint":
         return tune.randint(low, high + 1)
