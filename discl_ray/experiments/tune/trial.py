@@ -66,7 +66,8 @@ def run_trial(parameters: Mapping[str, Any], *, sweep: Sweep) -> None:
         else:
             _under_ray_train(sweep, point, epochs)
     except Exception as error:
-        write_outcome(sweep, point, rows=None, epochs=epochs, reason=one_line(error))
+        reason = one_line(error)
+        write_outcome(sweep, point, rows=None, epochs=epochs, reason=reason)
         raise
 
 
@@ -89,7 +90,9 @@ def measured(
     name = present[0] if present else METRICS[-1]
     values: list[float] = []
     for own, best in zip(metrics, bests, strict=True):
-        values.append(own.get(name, math.nan) if best is None else best)
+        if best is None:
+            best = own.get(name, math.nan)
+        values.append(best)
     value = math.fsum(values) / len(values)
     if not math.isfinite(value):
         raise DisclError(f"{name} is {value}: there is nothing to judge the trial by")
@@ -143,21 +146,31 @@ def _in_process(sweep: Sweep, point: Point, epochs: int) -> None:
     while not rows or rows[-1]["epoch"] < epochs:
         reports = [run.up_to_report(state) for run, state in zip(runs, states, strict=True)]
         states = [report.state for report in reports]
-        rows = [*rows, _row_of(reports)]
+        row = _row_of(reports)
+        rows = [*rows, row]
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder), reports, rows)
             # the record comes first: a rung may only know what a resumed sweep finds recorded
             write_outcome(sweep, point, rows=rows, epochs=epochs)
-            tune.report(rows[-1], checkpoint=tune.Checkpoint.from_directory(folder))
+            checkpoint = tune.Checkpoint.from_directory(folder)
+            tune.report(row, checkpoint=checkpoint)
+
+
+def _start_of(seeded: Seeded) -> dict[str, Tensor] | None:
+    """The weights that the trials of a seed begin with, if they share a start."""
+    from discl_ray.train.run_files import load_weights
+
+    if seeded.start is None:
+        return None
+    return load_weights(seeded.start)
 
 
 def _seed_run(seeded: Seeded, point: Point) -> _SeedRun:
-    from discl_ray.train.run_files import load_weights
-
+    """A point in one seed; raises ConfigError if a stage has no image."""
     config = with_values(seeded.config, point)
     planned = plan_run(config, seeded.spectrum)
     check_kept(planned, seeded.spectrum)
-    start = None if seeded.start is None else load_weights(seeded.start)
+    start = _start_of(seeded)
     table = open_table(table_of(config, seeded.spectrum))
     return _SeedRun(planned=planned, table=table, start=start)
 
@@ -171,7 +184,9 @@ def _row_of(reports: Sequence[Report]) -> Row:
         bests.append(None if best is None else best.value)
     name, value = measured(metrics, bests)
     histories = [list(report.state.history.values()) for report in reports]
-    return _row(name, value, reports[0].epoch, metrics[0]["lam"], _seen(histories))
+    seen = _seen(histories)
+    lam = metrics[0]["lam"]
+    return _row(name, value, reports[0].epoch, lam, seen)
 
 
 def _row(name: str, value: float, epoch: int, lam: object, seen: float | None) -> Row:
@@ -215,7 +230,6 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
 
     Its metrics are passed on while it trains.
     """
-    from discl_ray.train.run_files import load_weights
     from discl_ray.train.trainer import train
 
     (seeded,) = sweep.seeded
@@ -223,7 +237,7 @@ def _under_ray_train(sweep: Sweep, point: Point, epochs: int) -> None:
     planned = plan_run(config, seeded.spectrum)
     check_kept(planned, seeded.spectrum)
     run = sweep.store.within(f"trials/{planned.store.name}")
-    start = None if seeded.start is None else load_weights(seeded.start)
+    start = _start_of(seeded)
     write_outcome(sweep, point, rows=[], epochs=epochs)
     table = table_of(config, seeded.spectrum)
     follower = _Follower(sweep, point, run, best=config.train.keep == "best")
@@ -271,10 +285,12 @@ class _Follower:
                 continue
             name, value = measured([found], [None])
             best = max(best, value)
-            if self.rows and found["epoch"] <= self.rows[-1]["epoch"]:
+            epoch = found["epoch"]
+            if self.rows and epoch <= self.rows[-1]["epoch"]:
                 continue
             seen = _seen([history[:number]])
             value = best if self.best else value
-            self.rows.append(_row(name, value, found["epoch"], found["lam"], seen))
+            row = _row(name, value, epoch, found["lam"], seen)
+            self.rows.append(row)
             write_outcome(self.sweep, self.point, rows=self.rows, epochs=epochs)
-            tune.report(self.rows[-1])
+            tune.report(row)
