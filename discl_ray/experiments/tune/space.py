@@ -84,7 +84,9 @@ class Dimension:
             whole = rng.integers(low, high + 1)
             return int(whole)
         if self.kind == "loguniform":
-            exponent = rng.uniform(math.log(low), math.log(high))
+            lowest = math.log(low)
+            highest = math.log(high)
+            exponent = rng.uniform(lowest, highest)
             return self.value(math.exp(exponent))
         drawn = rng.uniform(low, high)
         return self.value(drawn)
@@ -112,7 +114,8 @@ def read_space(space: Mapping[str, Any]) -> tuple[list[Dimension], list[str]]:
     problems: list[str] = []
     for path, values in _leaves(space):
         above = path[:-1]
-        key, _, kind = ".".join(path).rpartition(".")
+        dotted = ".".join(path)
+        key, _, kind = dotted.rpartition(".")
         at = f"tune.space.{key}"
         if not key:
             problems.append(
@@ -194,7 +197,8 @@ def sweepable() -> list[str]:
     for part in PARTS:
         field = Config.model_fields[part]
         model = _model_in(field.annotation) or BaseModel
-        found += [f"{part}.{name}" for name in _identity_names(model)]
+        names = _identity_names(model)
+        found += [f"{part}.{name}" for name in names]
     return found
 
 
@@ -240,7 +244,8 @@ def draw_points(dimensions: Sequence[Dimension], trials: int, seed: int) -> tupl
             drawn = {other.key: other.draw(rng) for other in others}
             point = fixed | drawn
             if point not in points:
-                points.append({key: point[key] for key in order})
+                ordered = {key: point[key] for key in order}
+                points.append(ordered)
                 break
     return tuple(points)
 
@@ -307,8 +312,9 @@ def _listed(problems: Sequence[str]) -> str:
     """How many problems there are, and each on a line."""
     count = len(problems)
     noun = "problem" if count == 1 else "problems"
-    lines = [f"  {problem}" for problem in problems]
-    return "\n".join([f"{count} {noun} in the sweep", *lines])
+    lines = [f"{count} {noun} in the sweep"]
+    lines += [f"  {problem}" for problem in problems]
+    return "\n".join(lines)
 
 
 def _wrong_key(config: Config, key: str, swept: set[str], known: list[str]) -> list[str]:
