@@ -197,7 +197,7 @@ def _planned_of(rows: pa.Table, classes: int) -> _Planned:
         hard=hard,
         num_classes=classes,
     )
-    return _Planned(pools, probes)
+    return _Planned(pools, int(probes))
 
 
 def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:
