@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from discl_ray.core.arrays import Ints
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.curriculum.epoch_order import EpochOrder
 from discl_ray.curriculum.strategies import Choice
@@ -17,7 +17,7 @@ from discl_ray.train.augment.mixup import Mix, draw_mix
 from discl_ray.train.images.table import ImageTable
 from discl_ray.train.learners.learner import Batch, TrainJob, World
 
-Places = NDArray[np.int64]
+Places = Ints
 """Places in the order of a pass, from 0, shape (n,)."""
 
 NAMED = 8
@@ -50,7 +50,7 @@ class Batches:
         table: ImageTable,
         part: Pass,
         *,
-        strength: NDArray[np.int64],
+        strength: Ints,
         world: World,
         whole: bool,
     ) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from discl_ray.core.arrays import Floats, Ints
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.metrics import main_metric, scores
 from discl_ray.curriculum.controller import Controller
@@ -243,7 +243,7 @@ class _Run:
         source = self.table.sample_id[self.probes]
         return images, progress_of(before, after, level, source)
 
-    def _true_class(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _true_class(self, rows: Ints) -> Floats:
         """Probability of each row's own class, shape (N,)."""
         return self._probabilities(rows)[np.arange(len(rows)), self.table.label[rows]]
 
@@ -317,7 +317,7 @@ class _Run:
                 "train.workers, or lower train.batch; the last checkpoint is intact"
             ) from error
 
-    def _probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _probabilities(self, rows: Ints) -> Floats:
         """Class probabilities of table rows, (N, C); each worker predicts a part of them."""
         count = len(rows)
         found = torch.zeros(count, len(self.job.counts), device=self.device)
@@ -355,7 +355,7 @@ class _Run:
         self.best = Best(epoch=epoch, value=value, model=copies)
 
 
-def _probes(table: ImageTable, levels: tuple[int, ...]) -> NDArray[np.int64]:
+def _probes(table: ImageTable, levels: tuple[int, ...]) -> Ints:
     """Rows that progress is measured on: synthetic probes and their real sources, by level."""
     hard_val = (table.role == "val") & table.hard
     rows = np.flatnonzero((table.role == "probe") | hard_val)

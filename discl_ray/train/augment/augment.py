@@ -15,15 +15,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from discl_ray.core.arrays import Floats, Ints, Pixels
 from discl_ray.train.augment.config import STEPS, AugmentConfig
 from discl_ray.train.augment.crop import draw_boxes
 from discl_ray.train.augment.operations import COLOUR_OPS, OPS, per_image, sample
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.integer]
 
 SHIFT = slice(0, 2)
 """Columns of an image's random numbers: down and across."""
@@ -54,7 +51,7 @@ CAPTION = PARAMETERS - 1
 images go through no operations."""
 
 
-def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+def to_tensor(images: Pixels) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), zero mean and unit variance over each image."""
     x = _channels_first(images).float() / 255
     mean = x.mean((1, 2, 3), keepdim=True)
@@ -62,7 +59,7 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     return (x - mean) / (deviation + 1e-2)
 
 
-def _channels_first(images: NDArray[np.uint8]) -> Tensor:
+def _channels_first(images: Pixels) -> Tensor:
     copy = np.array(images, order="C")  # arrays out of Ray are read-only
     return torch.from_numpy(copy).permute(0, 3, 1, 2)
 
@@ -83,9 +80,7 @@ def draw_parameters(count: int, *, seed: int, epoch: int, stream: int = 0) -> Fl
     return np.concatenate([first, rest], axis=1)
 
 
-def augment(
-    images: NDArray[np.uint8], parameters: Floats, strength: Ints, config: AugmentConfig
-) -> Tensor:
+def augment(images: Pixels, parameters: Floats, strength: Ints, config: AugmentConfig) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), normalised and augmented.
 
     `parameters`, shape (N, PARAMETERS), are the images' rows of `draw_parameters`; `strength`,
@@ -199,7 +194,7 @@ def crop_positions(uniform: Floats, least: float, height: int, width: int) -> tu
     return down, across
 
 
-def _centres(size: NDArray[np.int64], to: int) -> Floats:
+def _centres(size: Ints, to: int) -> Floats:
     """Centres of `to` pixels over each of some sizes, kept inside; shape (n, to)."""
     sizes = size[:, None]
     centres = (np.arange(to) + 0.5) * sizes / to - 0.5

@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from discl_ray.core.arrays import Bools, Floats, Ints
 from discl_ray.train.augment.augment import APPLY, draw_parameters
 from discl_ray.train.augment.config import AugmentConfig
-
-Ints = NDArray[np.int64]
 
 
 class Probes(NamedTuple):
@@ -55,7 +53,7 @@ def probe(
     return Probes(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def probe_parameters(count: int, *, seed: int, epoch: int) -> NDArray[np.float64]:
+def probe_parameters(count: int, *, seed: int, epoch: int) -> Floats:
     """Random numbers for `augment` on the probes, shape (count, PARAMETERS).
 
     They differ from those of training, and every image is augmented.
@@ -69,7 +67,7 @@ def advance(
     strengths: Ints,
     class_of_row: Ints,
     strength_of_row: Ints,
-    correct: NDArray[np.bool_],
+    correct: Bools,
     config: AugmentConfig,
 ) -> Ints:
     """The next strengths, shape (C,), from which probes (M,) were recognised.

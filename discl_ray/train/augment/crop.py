@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-Pixels = NDArray[np.int64]
+from discl_ray.core.arrays import Floats, Ints
 
 RESIZES = ("bicubic", "bilinear")
 """Interpolations that torch antialiases."""
@@ -24,13 +23,13 @@ RESIZES = ("bicubic", "bilinear")
 class Boxes(NamedTuple):
     """A box of whole pixels in each of n images; arrays (n,)."""
 
-    top: Pixels
-    left: Pixels
-    height: Pixels
-    width: Pixels
+    top: Ints
+    left: Ints
+    height: Ints
+    width: Ints
 
 
-def draw_boxes(uniform: NDArray[np.float64], least: float, height: int, width: int) -> Boxes:
+def draw_boxes(uniform: Floats, least: float, height: int, width: int) -> Boxes:
     """Boxes within height x width from uniform numbers (n, 4): area, aspect, top, left.
 
     The area is from `least` to 1 of the image's, the aspect from 3/4 to 4/3. torchvision's
@@ -70,7 +69,7 @@ def _rounded(x: Tensor) -> Tensor:
     return x.round_().clamp_(0, 255)
 
 
-def _resizes(start: Pixels, length: Pixels, within: int, to: int, mode: str) -> Tensor:
+def _resizes(start: Ints, length: Ints, within: int, to: int, mode: str) -> Tensor:
     """Matrices (n, to, within): pixels `start` to `start` + `length` of a line of `within`."""
     matrices = torch.zeros(len(start), to, within)
     for matrix, begin, count in zip(matrices, start.tolist(), length.tolist(), strict=True):

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from discl_ray.core.arrays import Ints
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
     """How a global batch is mixed."""
 
-    partner: NDArray[np.int64]
+    partner: Ints
     """For each place of the batch its partner's: a permutation of the batch's places, (n,)."""
     share: float
     """How much of an image is its own, in [0, 1]; for CutMix by the area of the clipped box."""

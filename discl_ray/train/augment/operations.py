@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-Floats = NDArray[np.float64]
+from discl_ray.core.arrays import Floats
 
 Op = Callable[[Tensor, Floats, Floats], Tensor]
 """uint8 (n, 3, H, W), magnitudes in [0, 1] (n,), uniform numbers (n, 2) for direction and seed ->

@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from discl_ray.core.arrays import Pixels
 from discl_ray.core.sources import image_bytes, image_pixels
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, ImageError, IntegrityError
@@ -74,7 +74,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]: ...
+    def __getitem__(self, rows: Any, /) -> Pixels: ...
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,7 +82,7 @@ class Images(Protocol):
         ...
 
 
-def load_pixels(image: Mapping[str, Any], side: int) -> NDArray[np.uint8]:
+def load_pixels(image: Mapping[str, Any], side: int) -> Pixels:
     """An `image` value {bytes, path} at the classifier's size, shape (side, side, 3).
 
     The largest square in its middle, resized. Raises DataError if the file is gone or broken since
@@ -221,7 +221,7 @@ class DecodedSegments:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+    def __getitem__(self, rows: Any) -> Pixels:
         """Pixels, shape (len(rows), side, side, 3), a copy; raises IndexError for a missing row."""
         rows = np.asarray(rows, np.int64)
         # as unsigned numbers, negative rows are beyond the end, too, where there is no offset
@@ -230,7 +230,7 @@ class DecodedSegments:
         return pixels.view(np.uint8).reshape(len(rows), *self.shape[1:])
 
 
-def _bytes_of(content: pa.Array, size: int) -> NDArray[np.uint8]:
+def _bytes_of(content: pa.Array, size: int) -> Pixels:
     """The pixels of a segment in the file's own memory."""
     return np.frombuffer(content.buffers()[1], np.uint8, len(content) * size, content.offset * size)
 
@@ -251,7 +251,7 @@ class EncodedSegments:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+    def __getitem__(self, rows: Any) -> Pixels:
         """Pixels, shape (len(rows), side, side, 3); raises IndexError for a missing row."""
         rows = np.asarray(rows, np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from discl_ray.cluster.map_blocks import map_blocks
+from discl_ray.core.arrays import Bools, Ints, Texts
 from discl_ray.core.columns import both, either, equal, fill_null, is_in, places_in
 from discl_ray.core.ids import stable_id
 from discl_ray.core.lam import REAL
@@ -58,7 +59,7 @@ FORMAT = 2
 """Part of a table's name, raised whenever what is written changes. 1: probes were filtered."""
 
 
-def _unknown() -> NDArray[np.str_]:
+def _unknown() -> Texts:
     return np.empty(0, np.str_)
 
 
@@ -68,17 +69,17 @@ class ImageTable:
 
     images: Images
     """`images[rows]` are pixels, uint8, shape (len(rows), side, side, 3)."""
-    label: NDArray[np.int64]
-    lam_pct: NDArray[np.int64]
+    label: Ints
+    lam_pct: Ints
     """100 for real images."""
-    role: NDArray[np.str_]
+    role: Texts
     """train: may be trained on; probe: synthetic from val, only to measure progress; val: real,
     only to evaluate."""
-    hard: NDArray[np.bool_]
+    hard: Bools
     """Real images that have a spectrum: of role train, and of role val as sources of probes."""
-    domain: NDArray[np.str_] = field(default_factory=_unknown)
+    domain: Texts = field(default_factory=_unknown)
     """Where the real image, or a synthetic one's source, was taken; empty if nothing is known."""
-    sample_id: NDArray[np.str_] = field(default_factory=_unknown)
+    sample_id: Texts = field(default_factory=_unknown)
     """The real image, a synthetic one's source."""
 
     def __post_init__(self) -> None:
@@ -146,11 +147,11 @@ def open_table(ref: TableRef) -> ImageTable:
     )
 
 
-def _integers(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def _integers(column: pa.ChunkedArray) -> Ints:
     return _read_only(column.to_numpy().astype(np.int64))
 
 
-def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:
+def _texts(column: pa.ChunkedArray) -> Texts:
     return _read_only(np.array(column.to_pylist()))
 
 

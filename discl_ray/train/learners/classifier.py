@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from discl_ray.core.arrays import Ints, Pixels
 from discl_ray.train.augment.augment import augment, to_tensor
 from discl_ray.train.augment.mixup import blend
 from discl_ray.train.learners.learner import Batch, Predictor, TrainJob, World
@@ -70,7 +70,7 @@ class Classifier:
                 total += loss.detach()
         return total
 
-    def _loss(self, batch: Batch, part: NDArray[np.int64]) -> Tensor:
+    def _loss(self, batch: Batch, part: Ints) -> Tensor:
         """Summed loss of some of a batch's images."""
         x = self._augmented(batch, part)
         if batch.partner is None or batch.mix is None:
@@ -82,12 +82,12 @@ class Classifier:
         partners = self._summed(logits, batch.partner.labels[part], batch.counts)
         return share * own + (1 - share) * partners
 
-    def _summed(self, logits: Tensor, labels: NDArray[np.int64], counts: Tensor) -> Tensor:
+    def _summed(self, logits: Tensor, labels: Ints, counts: Tensor) -> Tensor:
         train = self.job.train
         target = torch.from_numpy(labels).to(self.device)
         return LOSSES[train.loss](logits, target, counts.to(self.device), train.tau).sum()
 
-    def _augmented(self, batch: Batch, part: NDArray[np.int64]) -> Tensor:
+    def _augmented(self, batch: Batch, part: Ints) -> Tensor:
         parameters = batch.parameters[part]
         strength = batch.strength[part]
         return augment(batch.images[part], parameters, strength, self.job.train.augment)
@@ -100,7 +100,7 @@ class Classifier:
         self.model.eval()
 
         @torch.no_grad()
-        def predict(images: NDArray[np.uint8]) -> Tensor:
+        def predict(images: Pixels) -> Tensor:
             parts = [torch.zeros(0, len(self.job.counts))]
             for begin in range(0, len(images), CHUNK):
                 x = to_tensor(images[begin : begin + CHUNK])

@@ -19,11 +19,11 @@ from typing import Any, cast
 import numpy as np
 import open_clip
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from discl_ray.core.arrays import Floats, Pixels
 from discl_ray.data.config import NEUTRAL_CAPTIONS
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.errors import ModelError
@@ -57,7 +57,7 @@ class Clip:
         size = self.preprocess["size"]
         return [size, size] if isinstance(size, int) else list(size)
 
-    def pixels(self, images: NDArray[np.uint8]) -> Tensor:
+    def pixels(self, images: Pixels) -> Tensor:
         """RGB (N, H, W, 3) -> the model's input, float32 (N, 3, S, S).
 
         The shorter side is resized to S, and the centre is taken.
@@ -69,13 +69,7 @@ class Clip:
             batch = F.center_crop(resized, self.side)
         return self._normalised(batch)
 
-    def crops(
-        self,
-        images: NDArray[np.uint8],
-        uniform: NDArray[np.float64],
-        least: float,
-        device: torch.device,
-    ) -> Tensor:
+    def crops(self, images: Pixels, uniform: Floats, least: float, device: torch.device) -> Tensor:
         """RGB (N, H, W, 3) -> input to train on, float32 (N, 3, S, S), on the device.
 
         RandomResizedCrop(least, 1), as FLYP and open_clip train. `uniform`, shape (N, 4), draws
@@ -93,7 +87,7 @@ class Clip:
         return F.normalize(batch.float() / 255, mean, deviation)
 
 
-def _channels_first(images: NDArray[np.uint8]) -> Tensor:
+def _channels_first(images: Pixels) -> Tensor:
     copy = np.array(images, order="C")  # arrays out of Ray are read-only
     return torch.from_numpy(copy).permute(0, 3, 1, 2)
 
@@ -150,7 +144,7 @@ def _captions(names: Sequence[str], templates: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def predict(clip: Clip, head: Tensor, images: NDArray[np.uint8], *, batch: int = CHUNK) -> Tensor:
+def predict(clip: Clip, head: Tensor, images: Pixels, *, batch: int = CHUNK) -> Tensor:
     """Class probabilities at the current logit scale, shape (N, C), in eval mode, on the CPU."""
     clip.model.eval()
     scale = clip.model.logit_scale.exp().float()

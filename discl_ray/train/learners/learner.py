@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from discl_ray.core.arrays import Floats, Ints, Pixels
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.train.augment.mixup import Mix
 from discl_ray.train.config import TrainConfig
 
-Predictor = Callable[[NDArray[np.uint8]], Tensor]
+Predictor = Callable[[Pixels], Tensor]
 """RGB images (N, S, S, 3) -> class probabilities (N, C), float32 on the CPU, in eval mode."""
 
 
@@ -50,12 +49,12 @@ ALONE = World()
 class Batch:
     """A worker's share of a global batch; arrays have its n images."""
 
-    images: NDArray[np.uint8]
+    images: Pixels
     """(n, S, S, 3)."""
-    labels: NDArray[np.int64]
-    parameters: NDArray[np.float64]
+    labels: Ints
+    parameters: Floats
     """Random numbers of each image's place, (n, PARAMETERS)."""
-    strength: NDArray[np.int64]
+    strength: Ints
     """CUDA's level of each image's class."""
     partner: Batch | None
     """What each image is mixed with; None without mixing."""
