@@ -24,23 +24,33 @@ uint8 (n, 3, H, W)."""
 
 def per_image(values: Floats) -> Tensor:
     """One number for each image, in the shape that multiplies (n, 3, H, W)."""
-    return torch.from_numpy(values).float().view(-1, 1, 1, 1)
+    return _float32(values).view(-1, 1, 1, 1)
+
+
+def _float32(values: Floats) -> Tensor:
+    """The same values as a tensor, in the precision of the images."""
+    return torch.from_numpy(values).float()
 
 
 def sample(x: Tensor, down: Floats, across: Floats) -> Tensor:
     """Bilinear values of uint8 images at pixel positions, both (n, H, W); edges are repeated."""
     height, width = x.shape[2:]
-    # grid_sample's own positions: -1 and 1 are the centres of the outermost pixels
-    across = 2 * across / max(width - 1, 1) - 1
-    down = 2 * down / max(height - 1, 1) - 1
-    grid = torch.from_numpy(np.stack([across, down], axis=3)).float()
+    positions = [_relative(across, width), _relative(down, height)]
+    grid = _float32(np.stack(positions, axis=3))
     values = F.grid_sample(
         x.float(), grid, mode="bilinear", padding_mode="border", align_corners=True
     )
     return _to_uint8(values)
 
 
+def _relative(pixels: Floats, length: int) -> Floats:
+    """grid_sample's own positions: -1 and 1 are the centres of the outermost pixels."""
+    last = max(length - 1, 1)
+    return 2 * pixels / last - 1
+
+
 def _to_uint8(x: Tensor) -> Tensor:
+    """Rounds in place to the nearest of the 256 values."""
     return x.round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -50,7 +60,9 @@ def _signed(draw: Floats) -> Floats:
 
 
 def _generators(draw: Floats) -> list[np.random.Generator]:
-    return [np.random.default_rng(int(u * 2**53)) for u in draw[:, 1]]
+    """A generator for each image, seeded with all 53 bits of its random number."""
+    seeds = draw[:, 1] * 2**53
+    return [np.random.default_rng(int(seed)) for seed in seeds]
 
 
 # -- colour and texture
@@ -63,23 +75,30 @@ def _blended(other: Callable[[Tensor], Tensor], spread: float) -> Op:
     """
 
     def op(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
-        factor = per_image(1 + _signed(draw) * spread * magnitude)
-        return _to_uint8(factor * x + (1 - factor) * other(x))
+        change = _signed(draw) * spread * magnitude
+        factor = per_image(1 + change)
+        rest = 1 - factor
+        return _to_uint8(factor * x + rest * other(x))
 
     return op
 
 
 def _black(x: Tensor) -> Tensor:
+    """What brightness blends with."""
     return torch.zeros_like(x, dtype=torch.float32)
 
 
 def _grey(x: Tensor) -> Tensor:
+    """What saturation blends with: whole grey values (n, 1, H, W), as torchvision weighs them."""
     red, green, blue = x.split(1, dim=1)
-    return (0.2989 * red + 0.587 * green + 0.114 * blue).floor_()
+    grey = 0.2989 * red + 0.587 * green + 0.114 * blue
+    return grey.floor_()
 
 
 def _mean_grey(x: Tensor) -> Tensor:
-    return _grey(x).mean((1, 2, 3), keepdim=True)
+    """What contrast blends with: each image's mean, (n, 1, 1, 1)."""
+    grey = _grey(x)
+    return grey.mean((1, 2, 3), keepdim=True)
 
 
 def _hue(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
@@ -92,8 +111,10 @@ def _hue(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
 def _tint(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     """Multiplies each channel by a factor of its own, 0.4 to 1.6."""
     drawn = [generator.uniform(-1, 1, 3) for generator in _generators(draw)]
-    factors = 1 + 0.6 * magnitude[:, None] * np.stack(drawn)
-    return _to_uint8(x * torch.from_numpy(factors).float().view(-1, 3, 1, 1))
+    spread = 0.6 * magnitude[:, None]
+    factors = 1 + spread * np.stack(drawn)
+    by_channel = _float32(factors).view(-1, 3, 1, 1)
+    return _to_uint8(x * by_channel)
 
 
 def _shade(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
@@ -102,16 +123,20 @@ def _shade(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     angle = 2 * np.pi * draw[:, :1, None]
     down = np.linspace(-1, 1, height)[:, None]
     across = np.linspace(-1, 1, width)[None, :]
-    ramp = (np.cos(angle) * down + np.sin(angle) * across) / math.sqrt(2)
-    light = 1 + 0.6 * magnitude[:, None, None] * ramp
-    return _to_uint8(x * torch.from_numpy(light).float()[:, None])
+    towards = np.cos(angle) * down + np.sin(angle) * across
+    # a corner is the square root of 2 away from the centre
+    ramp = towards / math.sqrt(2)
+    spread = 0.6 * magnitude[:, None, None]
+    light = _float32(1 + spread * ramp)
+    return _to_uint8(x * light[:, None])
 
 
 def _posterize(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     """Keeps 8 down to 3 bits of each value."""
     dropped = np.round(5 * magnitude).astype(np.int64)
-    mask = (0xFF << dropped & 0xFF).astype(np.uint8)
-    return x & torch.from_numpy(mask).view(-1, 1, 1, 1)
+    kept = 0xFF << dropped & 0xFF
+    mask = torch.from_numpy(kept.astype(np.uint8))
+    return x & mask.view(-1, 1, 1, 1)
 
 
 def _solarize(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
@@ -125,7 +150,8 @@ def _noise(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     shape = x.shape[1:]
     drawn = [generator.standard_normal(shape, np.float32) for generator in _generators(draw)]
     noise = torch.from_numpy(np.stack(drawn))
-    return _to_uint8(x + per_image(51 * magnitude) * noise)
+    deviation = per_image(51 * magnitude)
+    return _to_uint8(x + deviation * noise)
 
 
 def _blur(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
@@ -134,10 +160,13 @@ def _blur(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     radius = math.ceil(2.5 * widest)
     steps = np.arange(-radius, radius + 1)
     deviation = np.maximum(magnitude * widest, 1e-3)
-    kernel = np.exp(-0.5 * (steps / deviation[:, None]) ** 2)
+    distance = steps / deviation[:, None]
+    kernel = np.exp(-0.5 * distance**2)
     kernel /= kernel.sum(1, keepdims=True)
-    y = _weighted_sum(x.float(), kernel, axis=2, pad=(0, 0, radius, radius))
-    y = _weighted_sum(y, kernel, axis=3, pad=(radius, radius, 0, 0))
+    above_and_below = (0, 0, radius, radius)
+    y = _weighted_sum(x.float(), kernel, axis=2, pad=above_and_below)
+    left_and_right = (radius, radius, 0, 0)
+    y = _weighted_sum(y, kernel, axis=3, pad=left_and_right)
     return _to_uint8(y)
 
 
@@ -148,8 +177,10 @@ def _weighted_sum(x: Tensor, kernel: Floats, *, axis: int, pad: tuple[int, ...])
     """
     padded = F.pad(x, pad, mode="replicate")
     total = torch.zeros_like(x)
+    length = x.shape[axis]
     for number, weights in enumerate(kernel.T):
-        total += per_image(weights) * padded.narrow(axis, number, x.shape[axis])
+        shifted = padded.narrow(axis, number, length)
+        total += per_image(weights) * shifted
     return total
 
 
@@ -160,10 +191,22 @@ def _soft(x: Tensor) -> Tensor:
     """
     y = x.float()
     middle = y[..., 1:-1, 1:-1]
-    across = y[..., :-2] + y[..., 1:-1] + y[..., 2:]
-    total = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]
-    middle.copy_(((total + 4 * middle) / 13).round_())
+    across = _sums_of_three(y, axis=3)
+    total = _sums_of_three(across, axis=2)
+    # the total has the middle once
+    weighted = total + 4 * middle
+    smooth = (weighted / 13).round_()
+    middle.copy_(smooth)
     return y
+
+
+def _sums_of_three(x: Tensor, *, axis: int) -> Tensor:
+    """Each inner value with its two neighbours along an axis, which is two shorter then."""
+    inner = x.shape[axis] - 2
+    before = x.narrow(axis, 0, inner)
+    own = x.narrow(axis, 1, inner)
+    after = x.narrow(axis, 2, inner)
+    return before + own + after
 
 
 def _plain(function: Callable[[Tensor], Tensor]) -> Op:
@@ -188,6 +231,11 @@ class _Affine(NamedTuple):
     across_by_across: Floats | float = 1.0
     move_across: Floats | float = 0.0
 
+    def for_each(self, count: int) -> _Affine:
+        """All numbers for each of `count` images, in the shape that multiplies (n, H, W)."""
+        by_image = (np.broadcast_to(value, count) for value in self)
+        return _Affine(*(value[:, None, None] for value in by_image))
+
 
 def _affine(map_of: Callable[[Floats], _Affine]) -> Op:
     """Moves the image about its centre, by the inverse map of signed magnitudes (n,)."""
@@ -198,24 +246,49 @@ def _affine(map_of: Callable[[Floats], _Affine]) -> Op:
         middle_across = (width - 1) / 2
         down = (np.arange(height) - middle_down)[:, None]
         across = (np.arange(width) - middle_across)[None, :]
-        values = map_of(_signed(draw) * magnitude)
-        m = _Affine(*(np.broadcast_to(value, len(x))[:, None, None] for value in values))
-        to_down = m.down_by_down * down + m.down_by_across * across + m.move_down * height
-        to_across = m.across_by_down * down + m.across_by_across * across + m.move_across * width
-        return sample(x, to_down + middle_down, to_across + middle_across)
+        signed = _signed(draw) * magnitude
+        m = map_of(signed).for_each(len(x))
+        from_down = m.down_by_down * down + m.down_by_across * across
+        from_down = from_down + m.move_down * height
+        from_across = m.across_by_down * down + m.across_by_across * across
+        from_across = from_across + m.move_across * width
+        return sample(x, from_down + middle_down, from_across + middle_across)
 
     return op
 
 
 def _rotated(m: Floats) -> _Affine:
+    """By up to 30 degrees."""
     angle = np.deg2rad(30) * m
     cos = np.cos(angle)
     sin = np.sin(angle)
     return _Affine(down_by_down=cos, down_by_across=-sin, across_by_down=sin, across_by_across=cos)
 
 
+def _sheared_down(m: Floats) -> _Affine:
+    """By up to 0.3 pixels down for each pixel across."""
+    return _Affine(down_by_across=0.3 * m)
+
+
+def _sheared_across(m: Floats) -> _Affine:
+    """By up to 0.3 pixels across for each pixel down."""
+    return _Affine(across_by_down=0.3 * m)
+
+
+def _moved_down(m: Floats) -> _Affine:
+    """By up to 0.15 of the height."""
+    return _Affine(move_down=0.15 * m)
+
+
+def _moved_across(m: Floats) -> _Affine:
+    """By up to 0.15 of the width."""
+    return _Affine(move_across=0.15 * m)
+
+
 def _zoomed(m: Floats) -> _Affine:
-    scale = 1 - 0.25 * abs(m)
+    """Enlarged by up to a third, whatever the sign."""
+    change = 0.25 * abs(m)
+    scale = 1 - change
     return _Affine(down_by_down=scale, across_by_across=scale)
 
 
@@ -235,13 +308,15 @@ OPS: dict[str, Op] = {
     "blur": _blur,
     "noise": _noise,
     "rotate": _affine(_rotated),
-    "shear_down": _affine(lambda m: _Affine(down_by_across=0.3 * m)),
-    "shear_across": _affine(lambda m: _Affine(across_by_down=0.3 * m)),
-    "move_down": _affine(lambda m: _Affine(move_down=0.15 * m)),
-    "move_across": _affine(lambda m: _Affine(move_across=0.15 * m)),
+    "shear_down": _affine(_sheared_down),
+    "shear_across": _affine(_sheared_across),
+    "move_down": _affine(_moved_down),
+    "move_across": _affine(_moved_across),
     "zoom": _affine(_zoomed),
 }
 """Operations by name. Their order decides which one a random number draws."""
 
-COLOUR_OPS = tuple(OPS)[: tuple(OPS).index("rotate")]
+_NAMES = tuple(OPS)
+
+COLOUR_OPS = _NAMES[: _NAMES.index("rotate")]
 """Operations that move nothing: those of `strong`."""
