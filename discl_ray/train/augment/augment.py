@@ -53,13 +53,14 @@ images go through no operations."""
 
 def to_tensor(images: Pixels) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), zero mean and unit variance over each image."""
-    x = _channels_first(images).float() / 255
+    x = channels_first(images).float() / 255
     mean = x.mean((1, 2, 3), keepdim=True)
     deviation = x.std((1, 2, 3), keepdim=True)
     return (x - mean) / (deviation + 1e-2)
 
 
-def _channels_first(images: Pixels) -> Tensor:
+def channels_first(images: Pixels) -> Tensor:
+    """A copy of uint8 (N, H, W, 3) as (N, 3, H, W)."""
     copy = np.array(images, order="C")  # arrays out of Ray are read-only
     return torch.from_numpy(copy).permute(0, 3, 1, 2)
 
@@ -86,17 +87,24 @@ def augment(images: Pixels, parameters: Floats, strength: Ints, config: AugmentC
     `parameters`, shape (N, PARAMETERS), are the images' rows of `draw_parameters`; `strength`,
     shape (N,), is CUDA's level of each image's class and has no effect on the other kinds.
     """
-    if config.crop < 1 or config.flip or config.kind != "standard":
-        x = _channels_first(images).contiguous()
-        if config.crop < 1:
-            x = _crop(x, parameters[:, CROP], config.crop)
-        if config.flip:
-            flipped = torch.from_numpy(parameters[:, FLIP] < 0.5)
-            x = torch.where(flipped.view(-1, 1, 1, 1), x.flip(3), x)
-        x = KINDS[config.kind](x, parameters, strength, config)
-        images = x.permute(0, 2, 3, 1).numpy()
-    shifted = _shift(to_tensor(images), parameters[:, SHIFT], config.shift)
+    changed = _changed(images, parameters, strength, config)
+    shifted = _shift(to_tensor(changed), parameters[:, SHIFT], config.shift)
     return _jitter(shifted, parameters[:, JITTER], config.jitter)
+
+
+def _changed(images: Pixels, parameters: Floats, strength: Ints, config: AugmentConfig) -> Pixels:
+    """The images after crop, flip and the kind's operations."""
+    cropped = config.crop < 1
+    if not cropped and not config.flip and config.kind == "standard":
+        return images
+    x = channels_first(images).contiguous()
+    if cropped:
+        x = _crop(x, parameters[:, CROP], config.crop)
+    if config.flip:
+        x = _flip(x, parameters[:, FLIP])
+    operations = KINDS[config.kind]
+    x = operations(x, parameters, strength, config)
+    return x.permute(0, 2, 3, 1).numpy()
 
 
 def standard(x: Tensor, parameters: Floats, strength: Ints, config: AugmentConfig) -> Tensor:
@@ -108,7 +116,8 @@ def strong(x: Tensor, parameters: Floats, strength: Ints, config: AugmentConfig)
     """`strong_ops` random operations on colour and texture, each at a random magnitude."""
     draws = _operation_draws(parameters)
     counts = np.full(len(x), config.strong_ops)
-    return _sequence(x, COLOUR_OPS, counts, draws, draws[:, :, 1])
+    magnitude = draws[:, :, 1]
+    return _sequence(x, COLOUR_OPS, counts, draws, magnitude)
 
 
 def cuda(x: Tensor, parameters: Floats, strength: Ints, config: AugmentConfig) -> Tensor:
@@ -119,9 +128,12 @@ def cuda(x: Tensor, parameters: Floats, strength: Ints, config: AugmentConfig) -
     third of its operations' magnitudes.
     """
     applied = parameters[:, APPLY] < 0.5
-    counts = np.where(applied, np.minimum(strength, config.cuda_max), 0)
-    magnitude = np.repeat(counts[:, None] / config.cuda_max, STEPS, axis=1)
-    return _sequence(x, tuple(OPS), counts, _operation_draws(parameters), magnitude)
+    level = np.minimum(strength, config.cuda_max)
+    counts = np.where(applied, level, 0)
+    share = counts[:, None] / config.cuda_max
+    magnitude = np.repeat(share, STEPS, axis=1)
+    draws = _operation_draws(parameters)
+    return _sequence(x, tuple(OPS), counts, draws, magnitude)
 
 
 Kind = Callable[[Tensor, Floats, Ints, AugmentConfig], Tensor]
@@ -132,7 +144,8 @@ KINDS: dict[str, Kind] = {"standard": standard, "strong": strong, "cuda": cuda}
 
 def _operation_draws(parameters: Floats) -> Floats:
     """Random numbers of the operations, shape (N, STEPS, DRAWS)."""
-    return parameters[:, SEQUENCE:].reshape(len(parameters), STEPS, DRAWS)
+    own = parameters[:, SEQUENCE:]
+    return own.reshape(len(parameters), STEPS, DRAWS)
 
 
 def _sequence(
@@ -143,27 +156,34 @@ def _sequence(
     At each step the images with the same operation go through it together.
     """
     x = x.clone()
-    for step in range(int(counts.max(initial=0))):
-        chosen = (draws[:, step, 0] * len(names)).astype(np.int64)
+    longest = int(counts.max(initial=0))
+    for step in range(longest):
+        drawn = draws[:, step]
+        place = drawn[:, 0] * len(names)
+        chosen = place.astype(np.int64)
         active = counts > step
         for number in np.unique(chosen[active]):
-            rows = np.flatnonzero(active & (chosen == number))
+            together = active & (chosen == number)
+            rows = np.flatnonzero(together)
             index = torch.from_numpy(rows)
-            operation = OPS[names[int(number)]]
-            direction_and_seed = draws[rows, step, 2:]
-            x[index] = operation(x[index], magnitude[rows, step], direction_and_seed)
+            name = names[int(number)]
+            direction_and_seed = drawn[rows, 2:]
+            x[index] = OPS[name](x[index], magnitude[rows, step], direction_and_seed)
     return x
 
 
 def _shift(x: Tensor, uniform: Floats, shift: int) -> Tensor:
     """Moves each image by up to `shift` pixels down and across; edges are repeated."""
     n, channels, height, width = x.shape
-    padded = F.pad(x, (shift,) * 4, mode="replicate")
-    offset = (uniform * (2 * shift + 1)).astype(np.int64)
+    every_side = (shift, shift, shift, shift)
+    padded = F.pad(x, every_side, mode="replicate")
+    offsets = 2 * shift + 1
+    offset = (uniform * offsets).astype(np.int64)
     down = offset[:, :1] + np.arange(height)
     across = offset[:, 1:] + np.arange(width)
-    image = torch.arange(n).view(-1, 1, 1, 1)
-    channel = torch.arange(channels).view(1, -1, 1, 1)
+    # four indices that broadcast to the shape of x
+    image = torch.arange(n).view(n, 1, 1, 1)
+    channel = torch.arange(channels).view(channels, 1, 1)
     row = torch.from_numpy(down).view(n, 1, height, 1)
     column = torch.from_numpy(across).view(n, 1, 1, width)
     return padded[image, channel, row, column]
@@ -171,31 +191,42 @@ def _shift(x: Tensor, uniform: Floats, shift: int) -> Tensor:
 
 def _jitter(x: Tensor, uniform: Floats, jitter: float) -> Tensor:
     """Changes gain and offset of each image by up to `jitter`."""
-    change = (2 * uniform - 1) * jitter
+    signed = 2 * uniform - 1
+    change = signed * jitter
     gain = per_image(change[:, 0])
     offset = per_image(change[:, 1])
-    return x * (1 + gain) + offset
+    scaled = x * (1 + gain)
+    return scaled + offset
+
+
+def _flip(x: Tensor, uniform: Floats) -> Tensor:
+    """Mirrors the images whose number is below one half, left to right."""
+    flipped = torch.from_numpy(uniform < 0.5)
+    by_image = flipped.view(-1, 1, 1, 1)
+    return torch.where(by_image, x.flip(3), x)
 
 
 def _crop(x: Tensor, uniform: Floats, least: float) -> Tensor:
     """Random crops, resized to the image's own size."""
     height, width = x.shape[2:]
     down, across = crop_positions(uniform, least, height, width)
-    return sample(
-        x, np.repeat(down[:, :, None], width, axis=2), np.repeat(across[:, None, :], height, axis=1)
-    )
+    rows = np.repeat(down[:, :, None], width, axis=2)
+    columns = np.repeat(across[:, None, :], height, axis=1)
+    return sample(x, rows, columns)
 
 
 def crop_positions(uniform: Floats, least: float, height: int, width: int) -> tuple[Floats, Floats]:
     """Where a crop's pixels are taken from: rows (n, height) and columns (n, width), in pixels."""
     boxes = draw_boxes(uniform, least, height, width)
-    down = boxes.top[:, None] + _centres(boxes.height, height)
-    across = boxes.left[:, None] + _centres(boxes.width, width)
+    down = _centres(boxes.top, boxes.height, height)
+    across = _centres(boxes.left, boxes.width, width)
     return down, across
 
 
-def _centres(size: Ints, to: int) -> Floats:
-    """Centres of `to` pixels over each of some sizes, kept inside; shape (n, to)."""
+def _centres(start: Ints, size: Ints, to: int) -> Floats:
+    """Centres of `to` pixels over each of some boxes' sides, kept inside; shape (n, to)."""
     sizes = size[:, None]
-    centres = (np.arange(to) + 0.5) * sizes / to - 0.5
-    return np.clip(centres, 0, sizes - 1)
+    middles = np.arange(to) + 0.5
+    centres = middles * sizes / to - 0.5
+    last = sizes - 1
+    return start[:, None] + np.clip(centres, 0, last)
