@@ -16,6 +16,11 @@ from torch import Tensor
 
 from discl_ray.core.arrays import Floats, Ints
 
+NARROWEST = np.log(3 / 4)
+"""Logarithm of the smallest aspect, width over height."""
+
+WIDEST = np.log(4 / 3)
+
 RESIZES = ("bicubic", "bilinear")
 """Interpolations that torch antialiases."""
 
@@ -36,20 +41,33 @@ def draw_boxes(uniform: Floats, least: float, height: int, width: int) -> Boxes:
     RandomResizedCrop draws area and aspect again where they do not fit; here the aspect is drawn,
     uniformly in its logarithm, among those that do.
     """
-    area = least + (1 - least) * uniform[:, 0]
+    for_area, for_aspect, for_top, for_left = uniform.T
+    spread = 1 - least
+    area = least + spread * for_area
     # a crop of this area fits if width * sqrt(area * aspect / own) is at most the width, and so on
     own = width / height
-    low = np.maximum(np.log(3 / 4), np.log(own * area))
-    high = np.minimum(np.log(4 / 3), np.log(own / area))
-    drawn = low + (high - low) * uniform[:, 1]
-    aspect = np.exp(np.where(low < high, drawn, np.log(own)))
-    w = np.sqrt(area * aspect * height * width)
-    w = np.clip(np.round(w), 1, width)
-    h = np.sqrt(area / aspect * height * width)
-    h = np.clip(np.round(h), 1, height)
-    top = np.floor(uniform[:, 2] * (height - h + 1))
-    left = np.floor(uniform[:, 3] * (width - w + 1))
-    return Boxes(*(side.astype(np.int64) for side in (top, left, h, w)))
+    low = np.maximum(NARROWEST, np.log(own * area))
+    high = np.minimum(WIDEST, np.log(own / area))
+    drawn = low + (high - low) * for_aspect
+    fitting = np.where(low < high, drawn, np.log(own))
+    aspect = np.exp(fitting)
+    w = _side(area * aspect * height * width, width)
+    h = _side(area / aspect * height * width, height)
+    top = _start(for_top, h, height)
+    left = _start(for_left, w, width)
+    return Boxes(*(number.astype(np.int64) for number in (top, left, h, w)))
+
+
+def _side(square: Floats, longest: int) -> Floats:
+    """Roots of some areas as whole numbers of pixels, from 1 to `longest`."""
+    side = np.sqrt(square)
+    return np.clip(np.round(side), 1, longest)
+
+
+def _start(uniform: Floats, side: Floats, within: int) -> Floats:
+    """First pixels of some sides, anywhere within a line of `within` pixels."""
+    starts = within - side + 1
+    return np.floor(uniform * starts)
 
 
 def resized_crops(x: Tensor, boxes: Boxes, size: tuple[int, int], mode: str) -> Tensor:
@@ -59,21 +77,28 @@ def resized_crops(x: Tensor, boxes: Boxes, size: tuple[int, int], mode: str) -> 
     direction, as there and in Pillow.
     """
     height, width = size
-    across = _resizes(boxes.left, boxes.width, x.shape[3], width, mode).to(x.device)
-    down = _resizes(boxes.top, boxes.height, x.shape[2], height, mode).to(x.device)
-    narrowed = _rounded(x.float() @ across[:, None].transpose(2, 3))
-    return _rounded(down[:, None] @ narrowed).to(torch.uint8)
+    across = _resizes(boxes.left, boxes.width, x.shape[3], width, mode)
+    down = _resizes(boxes.top, boxes.height, x.shape[2], height, mode)
+    # one matrix for the three channels of an image
+    across = across.to(x.device)[:, None]
+    down = down.to(x.device)[:, None]
+    narrowed = _rounded(x.float() @ across.transpose(2, 3))
+    resized = _rounded(down @ narrowed)
+    return resized.to(torch.uint8)
 
 
 def _rounded(x: Tensor) -> Tensor:
+    """Whole values from 0 to 255, in place."""
     return x.round_().clamp_(0, 255)
 
 
 def _resizes(start: Ints, length: Ints, within: int, to: int, mode: str) -> Tensor:
     """Matrices (n, to, within): pixels `start` to `start` + `length` of a line of `within`."""
     matrices = torch.zeros(len(start), to, within)
-    for matrix, begin, count in zip(matrices, start.tolist(), length.tolist(), strict=True):
-        matrix[:, begin : begin + count] = _resize(count, to, mode)
+    sides = zip(start.tolist(), length.tolist(), strict=True)
+    for matrix, (begin, count) in zip(matrices, sides, strict=True):
+        end = begin + count
+        matrix[:, begin:end] = _resize(count, to, mode)
     return matrices
 
 
@@ -81,5 +106,6 @@ def _resizes(start: Ints, length: Ints, within: int, to: int, mode: str) -> Tens
 def _resize(length: int, to: int, mode: str) -> Tensor:
     """The matrix (to, length) of torch's antialiased resize of a line."""
     line = torch.eye(length)[None, None]
-    resized = F.interpolate(line, (to, length), mode=mode, align_corners=False, antialias=True)
+    size = (to, length)
+    resized = F.interpolate(line, size, mode=mode, align_corners=False, antialias=True)
     return resized[0, 0]
