@@ -47,21 +47,29 @@ def draw_mix(
     own = np.asarray(places, dtype=np.int64)
     if kind == "none" or not len(own):
         return Mix(partner=own, share=1.0)
-    rng = np.random.default_rng([seed, epoch, 0x313, int(own[0])])
-    partner = own[rng.permutation(len(own))]
+    first = int(own[0])
+    rng = np.random.default_rng([seed, epoch, 0x313, first])
+    shuffled = rng.permutation(len(own))
+    partner = own[shuffled]
     share = float(rng.beta(alpha, alpha))
     if kind == "mixup":
         return Mix(partner=partner, share=share)
-    half = int(0.5 * np.sqrt(1 - share) * side)
+    root = np.sqrt(1 - share)
+    half = int(0.5 * root * side)
     down, across = rng.integers(side, size=2).tolist()
     top, bottom = _clipped(down, half, side)
     left, right = _clipped(across, half, side)
-    area = (bottom - top) * (right - left)
-    return Mix(partner=partner, share=1 - area / side**2, box=(top, bottom, left, right))
+    height = bottom - top
+    width = right - left
+    own_share = 1 - height * width / side**2
+    return Mix(partner=partner, share=own_share, box=(top, bottom, left, right))
 
 
 def _clipped(centre: int, half: int, side: int) -> tuple[int, int]:
-    return max(centre - half, 0), min(centre + half, side)
+    """First pixel and end of a line about a centre, within `side` pixels."""
+    first = max(centre - half, 0)
+    end = min(centre + half, side)
+    return first, end
 
 
 def blend(x: Tensor, x_partner: Tensor, mix: Mix) -> Tensor:
@@ -69,8 +77,10 @@ def blend(x: Tensor, x_partner: Tensor, mix: Mix) -> Tensor:
     if mix.share == 1:
         return x
     if mix.box is None:
-        return mix.share * x + (1 - mix.share) * x_partner
+        rest = 1 - mix.share
+        return mix.share * x + rest * x_partner
     top, bottom, left, right = mix.box
     mixed = x.clone()
-    mixed[:, :, top:bottom, left:right] = x_partner[:, :, top:bottom, left:right]
+    part = x_partner[:, :, top:bottom, left:right]
+    mixed[:, :, top:bottom, left:right] = part
     return mixed
