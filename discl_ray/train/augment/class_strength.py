@@ -46,11 +46,14 @@ def probe(
         if not len(rows):
             continue
         levels = np.arange(strengths[label] + 1)
-        strength = np.repeat(levels, config.cuda_probes * (levels + 1))
+        counts = config.cuda_probes * (levels + 1)
+        strength = np.repeat(levels, counts)
         rng = np.random.default_rng([seed, epoch, 0xCDA, label])
         drawn = rng.integers(len(rows), size=len(strength))
-        parts.append(Probes(rows[drawn], strength, np.full(len(strength), label)))
-    return Probes(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        labels = np.full(len(strength), label)
+        parts.append(Probes(rows[drawn], strength, labels))
+    columns = zip(*parts, strict=True)
+    return Probes(*(np.concatenate(arrays) for arrays in columns))
 
 
 def probe_parameters(count: int, *, seed: int, epoch: int) -> Floats:
@@ -81,8 +84,10 @@ def advance(
         own = class_of_row == label
         levels = int(strengths[label]) + 1
         right = np.bincount(strength_of_row[own], correct[own], levels)
-        asked = config.cuda_gamma * config.cuda_probes * (np.arange(len(right)) + 1)
+        per_level = config.cuda_gamma * config.cuda_probes
+        asked = per_level * (np.arange(len(right)) + 1)
         # gamma * T * (l + 1) is a whole number that floats may miss
-        step = 1 if (right >= asked - 1e-9).all() else -1
+        enough = right >= asked - 1e-9
+        step = 1 if enough.all() else -1
         new[label] = np.clip(strengths[label] + step, 0, config.cuda_max)
     return new
