@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ from discl_ray.data.config import NEUTRAL_CAPTIONS
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.errors import ModelError
 from discl_ray.models.clip import LOCAL, REFUSED, check_clip, load
-from discl_ray.train.augment.augment import CAPTION, CROP
+from discl_ray.train.augment.augment import CAPTION, CROP, channels_first
 from discl_ray.train.augment.crop import RESIZES, draw_boxes, resized_crops
 from discl_ray.train.learners.learner import Batch, Predictor, TrainJob, World
 
@@ -52,21 +52,30 @@ class Clip:
     """open_clip's own: `size`, `interpolation`, `mean`, `std`."""
 
     @property
+    def interpolation(self) -> str:
+        """How the model's images are resized."""
+        return self.preprocess["interpolation"]
+
+    @property
     def side(self) -> list[int]:
         """Height and width of the model's input."""
         size = self.preprocess["size"]
-        return [size, size] if isinstance(size, int) else list(size)
+        if isinstance(size, int):
+            return [size, size]
+        return list(size)
 
     def pixels(self, images: Pixels) -> Tensor:
         """RGB (N, H, W, 3) -> the model's input, float32 (N, 3, S, S).
 
         The shorter side is resized to S, and the centre is taken.
         """
-        batch = _channels_first(images)
-        if list(batch.shape[2:]) != self.side:
-            how = InterpolationMode(self.preprocess["interpolation"])
-            resized = F.resize(batch, [min(self.side)], how, antialias=True)
-            batch = F.center_crop(resized, self.side)
+        batch = channels_first(images)
+        side = self.side
+        if list(batch.shape[2:]) != side:
+            shorter = [min(side)]
+            how = InterpolationMode(self.interpolation)
+            resized = F.resize(batch, shorter, how, antialias=True)
+            batch = F.center_crop(resized, side)
         return self._normalised(batch)
 
     def crops(self, images: Pixels, uniform: Floats, least: float, device: torch.device) -> Tensor:
@@ -75,35 +84,36 @@ class Clip:
         RandomResizedCrop(least, 1), as FLYP and open_clip train. `uniform`, shape (N, 4), draws
         each image's box; the interpolation is that of the model's own preprocessing.
         """
-        batch = _channels_first(images).to(device, non_blocking=True)
-        boxes = draw_boxes(uniform, least, batch.shape[2], batch.shape[3])
-        height, width = self.side
-        interpolation = self.preprocess["interpolation"]
-        return self._normalised(resized_crops(batch, boxes, (height, width), interpolation))
+        batch = channels_first(images).to(device, non_blocking=True)
+        height, width = batch.shape[2:]
+        boxes = draw_boxes(uniform, least, height, width)
+        to_height, to_width = self.side
+        crops = resized_crops(batch, boxes, (to_height, to_width), self.interpolation)
+        return self._normalised(crops)
 
     def _normalised(self, batch: Tensor) -> Tensor:
+        """By channel, with the mean and the standard deviation of the model's preprocessing."""
         mean = self.preprocess["mean"]
         deviation = self.preprocess["std"]
-        return F.normalize(batch.float() / 255, mean, deviation)
-
-
-def _channels_first(images: Pixels) -> Tensor:
-    copy = np.array(images, order="C")  # arrays out of Ray are read-only
-    return torch.from_numpy(copy).permute(0, 3, 1, 2)
+        shares = batch.float() / 255
+        return F.normalize(shares, mean, deviation)
 
 
 def student_folder(model: str) -> Path:
     """The folder of the CLIP to be trained; raises ModelError if it is not an open_clip folder."""
     folder = EMBEDDED.get(model) or Path(model)
     needed = ("open_clip_config.json", "open_clip_model.safetensors")
-    if not all((folder / name).is_file() for name in needed):
-        raise ModelError(f"train.clip = '{model}': {folder} lacks {' or '.join(needed)}")
+    there = [(folder / name).is_file() for name in needed]
+    if not all(there):
+        lacking = " or ".join(needed)
+        raise ModelError(f"train.clip = '{model}': {folder} lacks {lacking}")
     return folder
 
 
 def check_student(model: str) -> None:
     """Raises ModelError unless the CLIP to be trained exists and its weights fit; loads nothing."""
-    check_clip(f"{LOCAL}{student_folder(model)}", None, f"train.clip = '{model}'")
+    folder = student_folder(model)
+    check_clip(f"{LOCAL}{folder}", None, f"train.clip = '{model}'")
 
 
 def load_clip(model: str = "embedded") -> Clip:
@@ -115,11 +125,11 @@ def load_clip(model: str = "embedded") -> Clip:
         raise ModelError(f"train.clip = '{model}': {error}") from error
     visual = cast(Any, loaded.visual)
     clip = Clip(cast(open_clip.CLIP, loaded), tokenizer, dict(visual.preprocess_cfg))
-    how = clip.preprocess["interpolation"]
-    if how not in RESIZES:
+    if clip.interpolation not in RESIZES:
+        allowed = ", ".join(RESIZES)
         raise ModelError(
             f"train.clip = '{model}': its open_clip_config.json resizes by "
-            f"preprocess_cfg.interpolation = '{how}'; allowed: {', '.join(RESIZES)}"
+            f"preprocess_cfg.interpolation = '{clip.interpolation}'; allowed: {allowed}"
         )
     return clip
 
@@ -133,14 +143,16 @@ def text_head(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Ten
     clip.model.eval()
     tokens = clip.tokenizer(_captions(names, templates))
     device = clip.model.logit_scale.device
-    vectors = clip.model.encode_text(tokens.to(device), normalize=True).float()
-    means = vectors.view(len(names), len(templates), -1).mean(1)
+    vectors = clip.model.encode_text(tokens.to(device), normalize=True)
+    by_class = vectors.float().view(len(names), len(templates), -1)
+    means = by_class.mean(1)
     return nn.functional.normalize(means, dim=-1)
 
 
 def _captions(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every class in every template, class by class."""
-    return [template.format(name=name) for name, template in product(names, templates)]
+    pairs = product(names, templates)
+    return [template.format(name=name) for name, template in pairs]
 
 
 @torch.no_grad()
@@ -150,11 +162,14 @@ def predict(clip: Clip, head: Tensor, images: Pixels, *, batch: int = CHUNK) -> 
     scale = clip.model.logit_scale.exp().float()
     parts = [torch.zeros(0, len(head), device=head.device)]
     for begin in range(0, len(images), batch):
-        x = clip.pixels(images[begin : begin + batch]).to(head.device, non_blocking=True)
+        end = begin + batch
+        pixels = clip.pixels(images[begin:end])
+        x = pixels.to(head.device, non_blocking=True)
         features = clip.model.encode_image(x, normalize=True).float()
         logits = scale * features @ head.T
         parts.append(logits.softmax(1))
-    return torch.cat(parts).cpu()
+    probabilities = torch.cat(parts)
+    return probabilities.cpu()
 
 
 class Flyp:
@@ -165,12 +180,16 @@ class Flyp:
     def __init__(self, job: TrainJob, device: torch.device) -> None:
         self.job = job
         self.device = device
-        clip = load_clip(job.train.clip)
-        self.clip = Clip(clip.model.to(device), clip.tokenizer, clip.preprocess)
+        train = job.train
+        clip = load_clip(train.clip)
+        self.clip = replace(clip, model=clip.model.to(device))
         self.model: nn.Module = self.clip.model
-        self._forward: Any = torch.compile(self.model) if job.train.compile else self.model
-        self.templates = job.train.captions or NEUTRAL_CAPTIONS
-        tokens = self.clip.tokenizer(_captions(job.names, self.templates))
+        self._forward: Any = self.model
+        if train.compile:
+            self._forward = torch.compile(self.model)
+        self.templates = train.captions or NEUTRAL_CAPTIONS
+        captions = _captions(job.names, self.templates)
+        tokens = clip.tokenizer(captions)
         self._tokens = tokens.view(len(job.names), len(self.templates), -1)
 
     def backward(self, batch: Batch, world: World) -> Tensor:
@@ -193,14 +212,17 @@ class Flyp:
         """A random caption of each image's class, as tokens (n, L)."""
         drawn = batch.parameters[:, CAPTION] * len(self.templates)
         template = torch.from_numpy(drawn.astype(np.int64))
-        return self._tokens[torch.from_numpy(batch.labels), template]
+        label = torch.from_numpy(batch.labels)
+        return self._tokens[label, template]
 
     def pixels(self, batch: Batch) -> Tensor:
         """A batch's images as the model's input: random crops, unless `augment.crop` is 1."""
         least = self.job.train.augment.crop
         if least == 1:
-            return self.clip.pixels(batch.images).to(self.device, non_blocking=True)
-        return self.clip.crops(batch.images, batch.parameters[:, CROP], least, self.device)
+            whole = self.clip.pixels(batch.images)
+            return whole.to(self.device, non_blocking=True)
+        uniform = batch.parameters[:, CROP]
+        return self.clip.crops(batch.images, uniform, least, self.device)
 
     def after_step(self) -> None:
         """See `Learner`: the logit scale stays within CLIP's bounds."""
