@@ -46,13 +46,17 @@ class Classifier:
         narrow = device.type == "cpu" and train.width < LEAST_CHANNELS
         self._format = torch.contiguous_format if narrow else torch.channels_last
         self.model = self.model.to(memory_format=self._format)
-        self._forward: Any = torch.compile(self.model) if train.compile else self.model
+        self._forward: Any = self.model
+        if train.compile:
+            self._forward = torch.compile(self.model)
 
     def _logits(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) on any device -> float32 (N, C) on the model's."""
         x = x.to(self.device, memory_format=self._format, non_blocking=True)
         bf16 = self.job.train.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            return self._forward(x).float()
+            logits = self._forward(x)
+        return logits.float()
 
     def backward(self, batch: Batch, world: World) -> Tensor:
         """See `Learner`.
@@ -64,33 +68,44 @@ class Classifier:
         count = len(batch.labels)
         parts = min(self.job.train.accumulate, max(1, count))
         for part in np.array_split(np.arange(count), parts):
-            if len(part):
-                loss = self._loss(batch, part)
-                (loss / batch.size).backward()
-                total += loss.detach()
+            if not len(part):
+                continue
+            loss = self._loss(batch, part)
+            mean = loss / batch.size
+            mean.backward()
+            total += loss.detach()
         return total
 
     def _loss(self, batch: Batch, part: Ints) -> Tensor:
         """Summed loss of some of a batch's images."""
         x = self._augmented(batch, part)
+        labels = batch.labels[part]
         if batch.partner is None or batch.mix is None:
-            return self._summed(self._logits(x), batch.labels[part], batch.counts)
-        share = batch.mix.share
+            return self._summed(self._logits(x), labels, batch.counts)
         x = blend(x, self._augmented(batch.partner, part), batch.mix)
         logits = self._logits(x)
-        own = self._summed(logits, batch.labels[part], batch.counts)
-        partners = self._summed(logits, batch.partner.labels[part], batch.counts)
-        return share * own + (1 - share) * partners
+        own = self._summed(logits, labels, batch.counts)
+        labels_of_partners = batch.partner.labels[part]
+        partners = self._summed(logits, labels_of_partners, batch.counts)
+        share = batch.mix.share
+        rest = 1 - share
+        return share * own + rest * partners
 
     def _summed(self, logits: Tensor, labels: Ints, counts: Tensor) -> Tensor:
+        """The sum over images of the loss that the configuration names."""
         train = self.job.train
+        loss_of = LOSSES[train.loss]
         target = torch.from_numpy(labels).to(self.device)
-        return LOSSES[train.loss](logits, target, counts.to(self.device), train.tau).sum()
+        prior = counts.to(self.device)
+        return loss_of(logits, target, prior, train.tau).sum()
 
     def _augmented(self, batch: Batch, part: Ints) -> Tensor:
+        """Some of a batch's images as they are trained on, (n, 3, H, W)."""
+        config = self.job.train.augment
+        images = batch.images[part]
         parameters = batch.parameters[part]
         strength = batch.strength[part]
-        return augment(batch.images[part], parameters, strength, self.job.train.augment)
+        return augment(images, parameters, strength, config)
 
     def after_step(self) -> None:
         """See `Learner`; nothing to do."""
@@ -103,8 +118,10 @@ class Classifier:
         def predict(images: Pixels) -> Tensor:
             parts = [torch.zeros(0, len(self.job.counts))]
             for begin in range(0, len(images), CHUNK):
-                x = to_tensor(images[begin : begin + CHUNK])
-                parts.append(self._logits(x).softmax(1).cpu())
+                end = begin + CHUNK
+                logits = self._logits(to_tensor(images[begin:end]))
+                probabilities = logits.softmax(1)
+                parts.append(probabilities.cpu())
             return torch.cat(parts)
 
         return predict
