@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.lib.stride_tricks import as_strided
 from PIL import Image, ImageOps
 
-from discl_ray.core.arrays import Pixels
+from discl_ray.core.arrays import Ints, Pixels
 from discl_ray.core.sources import image_bytes, image_pixels
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, ImageError, IntegrityError
@@ -29,6 +29,11 @@ from discl_ray.process.calls import advice
 
 Value = TypeVar("Value")
 
+ImageValue = Mapping[str, Any]
+"""An image as tables hold it: {bytes, path}."""
+
+PlacedImages = Iterable[tuple[int, ImageValue]]
+"""Images, each with the place of its row, in any order."""
 Mode = Literal["decoded", "encoded"]
 
 ROWS = pa.schema(
@@ -82,8 +87,8 @@ class Images(Protocol):
         ...
 
 
-def load_pixels(image: Mapping[str, Any], side: int) -> Pixels:
-    """An `image` value {bytes, path} at the classifier's size, shape (side, side, 3).
+def load_pixels(image: ImageValue, side: int) -> Pixels:
+    """An image at the classifier's size, shape (side, side, 3).
 
     The largest square in its middle, resized. Raises DataError if the file is gone or broken since
     it was read first.
@@ -91,18 +96,19 @@ def load_pixels(image: Mapping[str, Any], side: int) -> Pixels:
     pixels = _readable(image, image_pixels)
     if pixels.shape[:2] == (side, side):
         return pixels
-    fitted = ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BICUBIC)
+    size = (side, side)
+    fitted = ImageOps.fit(Image.fromarray(pixels), size, Image.Resampling.BICUBIC)
     return np.asarray(fitted)
 
 
-def _load_bytes(image: Mapping[str, Any], side: int) -> bytes:
+def _load_bytes(image: ImageValue, side: int) -> bytes:
     """The encoded bytes, which are decoded once here: a broken image should not end training."""
     data = _readable(image, image_bytes)
     load_pixels({"bytes": data, "path": image["path"]}, side)
     return data
 
 
-def _readable(image: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Value]) -> Value:
+def _readable(image: ImageValue, read: Callable[[ImageValue], Value]) -> Value:
     """What `read` returns; raises DataError if it cannot read the image."""
     try:
         return read(image)
@@ -122,17 +128,14 @@ def rows_of_segment(side: int, mode: Mode) -> int:
     if mode == "encoded":
         return ENCODED_ROWS
     image = side * side * 3
-    return max(1, min(SEGMENT_ROWS, SEGMENT_BYTES // image))
+    fitting = SEGMENT_BYTES // image
+    return max(1, min(SEGMENT_ROWS, fitting))
 
 
 def write_segment(
-    store: Store,
-    rows: pa.Table,
-    images: Iterable[tuple[int, Mapping[str, Any]]],
-    side: int,
-    mode: Mode,
+    store: Store, rows: pa.Table, images: PlacedImages, side: int, mode: Mode
 ) -> Segment:
-    """Writes ROWS with their `images`, each with the place of its row, in any order.
+    """Writes ROWS with their `images`.
 
     Equal images give an equal file. Raises DataError for an image that is gone or broken.
     """
@@ -143,19 +146,24 @@ def write_segment(
     # other buffers, which would give another file
     plain = rows.select(ROWS.names).to_pydict()
     plain["domain"] = [domain or "" for domain in plain["domain"]]
-    table = pa.Table.from_pydict(plain, schema=ROWS).append_column("content", content)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    data = sink.getvalue().to_pybytes()
-    segment = Segment(hashlib.sha256(data).hexdigest(), count, len(data))
+    table = pa.Table.from_pydict(plain, schema=ROWS)
+    data = _arrow_file(table.append_column("content", content))
+    digest = hashlib.sha256(data).hexdigest()
+    segment = Segment(digest, count, len(data))
     store.write(segment.name, data)
     return segment
 
 
-def _decoded_content(
-    count: int, images: Iterable[tuple[int, Mapping[str, Any]]], side: int
-) -> pa.Array:
+def _arrow_file(table: pa.Table) -> bytes:
+    """The bytes of an Arrow file of one batch."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _decoded_content(count: int, images: PlacedImages, side: int) -> pa.Array:
+    """Pixels of all images, as binary values of one length."""
     pixels = np.empty((count, side, side, 3), np.uint8)
     for place, image in images:
         pixels[place] = load_pixels(image, side)
@@ -164,9 +172,8 @@ def _decoded_content(
     return pa.FixedSizeBinaryArray.from_buffers(kind, count, buffers)
 
 
-def _encoded_content(
-    count: int, images: Iterable[tuple[int, Mapping[str, Any]]], side: int
-) -> pa.Array:
+def _encoded_content(count: int, images: PlacedImages, side: int) -> pa.Array:
+    """The images' own bytes."""
     encoded: list[bytes | None] = [None] * count
     for place, image in images:
         encoded[place] = _load_bytes(image, side)
@@ -182,7 +189,8 @@ def map_segment(path: Path) -> pa.RecordBatch:
     Raises IntegrityError if it is not a segment.
     """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        mapped = pa.memory_map(str(path))
+        return pa.ipc.open_file(mapped).get_batch(0)
     except (OSError, pa.ArrowException) as error:
         raise IntegrityError(
             f"{path}: cannot be read ({error}); "
@@ -212,11 +220,13 @@ class DecodedSegments:
         distances = addresses - addresses.min()
         step = int(np.gcd.reduce([size, *distances]))
         # the vector's last elements may reach beyond the last file, where no row is
-        length = (int(distances.max()) + size * max(lengths)) // step
+        reach = int(distances.max()) + size * max(lengths)
+        length = reach // step
         element = lowest[:size].view(f"V{size}")
         self._elements = as_strided(element, (length,), (step,), writeable=False)
         self._per_row = size // step
-        self._offset = distances // step - self._first[:-1] * self._per_row
+        rows_before = self._first[:-1]
+        self._offset = distances // step - rows_before * self._per_row
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -226,13 +236,17 @@ class DecodedSegments:
         rows = np.asarray(rows, np.int64)
         # as unsigned numbers, negative rows are beyond the end, too, where there is no offset
         segment = self._ends.searchsorted(rows.view(np.uint64), "right")
-        pixels = self._elements[self._offset[segment] + rows * self._per_row]
-        return pixels.view(np.uint8).reshape(len(rows), *self.shape[1:])
+        places = self._offset[segment] + rows * self._per_row
+        pixels = self._elements[places].view(np.uint8)
+        return pixels.reshape(len(rows), *self.shape[1:])
 
 
 def _bytes_of(content: pa.Array, size: int) -> Pixels:
     """The pixels of a segment in the file's own memory."""
-    return np.frombuffer(content.buffers()[1], np.uint8, len(content) * size, content.offset * size)
+    _, pixels = content.buffers()
+    first = content.offset * size
+    count = len(content) * size
+    return np.frombuffer(pixels, np.uint8, count, first)
 
 
 class EncodedSegments:
@@ -240,12 +254,15 @@ class EncodedSegments:
 
     def __init__(self, contents: Sequence[pa.Array], side: int, threads: int | None = None) -> None:
         self._contents = list(contents)
-        self._first = np.cumsum([0, *map(len, contents)])
+        lengths = [len(content) for content in contents]
+        self._first = np.cumsum([0, *lengths])
         self.shape = (int(self._first[-1]), side, side, 3)
-        self._threads = threads or min(8, os.cpu_count() or 1)
+        available = os.cpu_count() or 1
+        self._threads = threads or min(8, available)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
+        """Threads that decode; started with the first rows."""
         return ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
 
     def __len__(self) -> int:
@@ -254,20 +271,30 @@ class EncodedSegments:
     def __getitem__(self, rows: Any) -> Pixels:
         """Pixels, shape (len(rows), side, side, 3); raises IndexError for a missing row."""
         rows = np.asarray(rows, np.int64)
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"rows {rows.min()} to {rows.max()}: the table has {len(self)}")
+        self._check(rows)
         pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
         def load(place: int, segment: int, row: int) -> None:
-            image = {"bytes": self._contents[segment][row].as_py(), "path": None}
+            encoded = self._contents[segment][row].as_py()
+            image = {"bytes": encoded, "path": None}
             pixels[place] = load_pixels(image, self.shape[1])
 
         segments = self._first.searchsorted(rows, "right") - 1
         within = rows - self._first[segments]
-        loaded = self._pool.map(load, range(len(rows)), segments.tolist(), within.tolist())
+        places = range(len(rows))
+        loaded = self._pool.map(load, places, segments.tolist(), within.tolist())
         for _ in loaded:  # raises what a thread raised
             pass
         return pixels
+
+    def _check(self, rows: Ints) -> None:
+        """Raises IndexError for a missing row."""
+        if not len(rows):
+            return
+        first = rows.min()
+        last = rows.max()
+        if first < 0 or last >= len(self):
+            raise IndexError(f"rows {first} to {last}: the table has {len(self)}")
 
 
 READERS = {"decoded": DecodedSegments, "encoded": EncodedSegments}
