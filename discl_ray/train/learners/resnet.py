@@ -18,13 +18,17 @@ GROUPS = 8
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation with the most groups up to GROUPS that divide the channels."""
     groups = min(GROUPS, channels)
     while channels % groups:
         groups -= 1
     return nn.GroupNorm(groups, channels)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": _group_norm}
+Norm = Callable[[int], nn.Module]
+"""Makes the normalisation of some channels."""
+
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "group": _group_norm}
 
 
 def resnet(
@@ -46,29 +50,38 @@ def resnet(
                 stride = 2 if stage and not block else 1
                 layers.append(_block(before, after, stride, make_norm))
                 before = after
-        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes))
-        model = nn.Sequential(*layers, *head)
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        layers.append(nn.AdaptiveAvgPool2d(1))
+        layers.append(nn.Flatten())
+        layers.append(nn.Linear(before, num_classes))
+        model = nn.Sequential(*layers)
+        _initialise(model)
     return model
 
 
-def _stem(stem: str, width: int, make_norm: Callable[[int], nn.Module]) -> list[nn.Module]:
+def _initialise(model: nn.Module) -> None:
+    """Draws the weights of all convolutions anew (He et al. 2015), as torchvision's ResNet does."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _stem(stem: str, width: int, make_norm: Norm) -> list[nn.Module]:
+    """What comes before the blocks, from 3 channels to `width`."""
+    norm = make_norm(width)
+    relu = nn.ReLU(inplace=True)
     if stem == "small":
         first = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        return [first, make_norm(width), nn.ReLU(inplace=True)]
+        return [first, norm, relu]
     first = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
     pool = nn.MaxPool2d(3, 2, padding=1)
-    return [first, make_norm(width), nn.ReLU(inplace=True), pool]
+    return [first, norm, relu, pool]
 
 
-def _block(
-    before: int, after: int, stride: int, make_norm: Callable[[int], nn.Module]
-) -> BasicBlock:
+def _block(before: int, after: int, stride: int, make_norm: Norm) -> BasicBlock:
     """A block, with a 1x1 convolution as shortcut where the shape changes."""
     shortcut = None
     if before != after or stride != 1:
         convolution = nn.Conv2d(before, after, 1, stride, bias=False)
-        shortcut = nn.Sequential(convolution, make_norm(after))
+        norm = make_norm(after)
+        shortcut = nn.Sequential(convolution, norm)
     return BasicBlock(before, after, stride, shortcut, norm_layer=make_norm)
