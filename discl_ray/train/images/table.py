@@ -13,7 +13,7 @@ in training.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -21,21 +21,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from discl_ray.cluster.map_blocks import map_blocks
 from discl_ray.core.arrays import Bools, Ints, Texts
 from discl_ray.core.columns import both, either, equal, fill_null, is_in, places_in
 from discl_ray.core.ids import stable_id
 from discl_ray.core.lam import REAL
 from discl_ray.core.run_directory import locked
 from discl_ray.core.settings import identity
-from discl_ray.core.storage import ROW_GROUP, Store, open_parquet
-from discl_ray.errors import DataError, IntegrityError
+from discl_ray.core.storage import Store
+from discl_ray.errors import IntegrityError
 from discl_ray.spectrum.commit import content_of
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import best_attempts
 from discl_ray.spectrum.open import Spectrum
-from discl_ray.spectrum.remedies import images_again
-from discl_ray.spectrum.samples import SAMPLES_AGAIN, content_of_samples, read_part
+from discl_ray.spectrum.samples import content_of_samples, read_part
 from discl_ray.train.images.node_cache import make_local
 from discl_ray.train.images.segments import (
     READERS,
@@ -47,6 +45,7 @@ from discl_ray.train.images.segments import (
     rows_of_segment,
     write_segment,
 )
+from discl_ray.train.images.writer import WANTED, SegmentWriter, cut, values_of, write_segments
 
 INDEX = "TABLE.json"
 
@@ -162,20 +161,6 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 # -- building
 
-_WANTED = pa.schema([*ROWS, ("file", pa.string()), ("made", pa.bool_()), ("key", pa.string())])
-"""A row to write, and its image's place: the file of the samples or (made) of the spectrum, and the
-key in it."""
-
-_WRITTEN = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("sha256", pa.string()),
-        ("rows", pa.int64()),
-        ("size", pa.int64()),
-        ("error", pa.string()),
-    ]
-)
-
 
 def build_table(
     spectrum: Spectrum,
@@ -208,8 +193,8 @@ def build_table(
             return existing
         rows = table_rows(spectrum, filter_config)
         kind = _mode_of(rows.num_rows, side, max_decoded_gb) if mode == "auto" else mode
-        work = _WriteSegment(spectrum.samples, spectrum.store, store, side, kind)
-        segments = _write_segments(rows, work, num_cpus)
+        work = SegmentWriter(spectrum.samples, spectrum.store, store, side, kind)
+        segments = write_segments(rows, work, num_cpus)
         table = TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments)
         return table.write(_count(rows))
 
@@ -244,7 +229,7 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
         named = min(unknown, key=str)
         raise ValueError(f"role '{named}': a table holds rows of role {', '.join(roles)}")
     segments = list(ref.segments)
-    for part in _cut(rows, rows_of_segment(ref.side, ref.mode)):
+    for part in cut(rows, rows_of_segment(ref.side, ref.mode)):
         images = enumerate(part["image"].to_pylist())
         segments.append(write_segment(ref.store, part, images, ref.side, ref.mode))
     content = stable_id(*(segment.sha256 for segment in segments))
@@ -267,7 +252,7 @@ def table_rows(spectrum: Spectrum, filter_config: FilterConfig) -> pa.Table:
     samples = spectrum.samples
     sources = spectrum.sources()
     ids = sources["sample_id"].combine_chunks()
-    parts = [_WANTED.empty_table()]
+    parts = [WANTED.empty_table()]
     for split in ("train", "val"):
         for file in samples.list(split, ".parquet"):
             real = read_part(samples, file, ["sample_id", "label", "domain"])
@@ -295,102 +280,19 @@ def _usable(spectrum: pa.Table) -> pa.ChunkedArray | pa.Array:
 
 
 def _rows(table: pa.Table, columns: Mapping[str, Any], same: Mapping[str, Any]) -> pa.Table:
-    """_WANTED of a table's own columns, other `columns`, and those of one value in all rows."""
+    """WANTED of a table's own columns, other `columns`, and those of one value in all rows."""
     given = dict(columns)
     for name, value in same.items():
         given[name] = pa.repeat(value, table.num_rows)
-    whole = {name: given[name] if name in given else table[name] for name in _WANTED.names}
+    whole = {name: given[name] if name in given else table[name] for name in WANTED.names}
     whole["domain"] = fill_null(whole["domain"].cast(pa.string()), "")
-    return pa.table(whole).cast(_WANTED)
-
-
-def _cut(rows: pa.Table, length: int) -> list[pa.Table]:
-    return [rows.slice(i, length).combine_chunks() for i in range(0, rows.num_rows, length)]
+    return pa.table(whole).cast(WANTED)
 
 
 def _count(rows: pa.Table) -> dict[str, int]:
     """Numbers of rows: train, synthetic, probe, val, and the hard ones among the real."""
     kinds: Counter[str] = Counter()
-    for role, lam_pct in _zipped(rows, "role", "lam_pct"):
+    for role, lam_pct in values_of(rows, "role", "lam_pct"):
         synthetic = role == "train" and lam_pct != REAL
         kinds["synthetic" if synthetic else role] += 1
     return {**kinds, "hard": sum(rows["hard"].to_pylist())}
-
-
-def _zipped(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
-    """Values of some columns, row by row."""
-    return zip(*(rows[name].to_pylist() for name in names), strict=True)
-
-
-def _write_segments(
-    rows: pa.Table, work: _WriteSegment, num_cpus: int | None
-) -> tuple[Segment, ...]:
-    """All segments, in the order of `rows`."""
-    blocks: list[pa.Table] = []
-    for number, block in enumerate(_cut(rows, rows_of_segment(work.side, work.mode))):
-        numbers = pa.repeat(number, block.num_rows)
-        blocks.append(block.append_column("number", numbers))
-    segments: dict[int, Segment] = {}
-    for done in map_blocks(blocks, work, "images into the table", num_cpus, weigh="rows"):
-        for row in done.to_pylist():
-            if row["error"] is not None:
-                raise DataError(row["error"])
-            segments[row["number"]] = Segment(row["sha256"], row["rows"], row["size"])
-    return tuple(segments[number] for number in range(len(blocks)))
-
-
-@dataclass(frozen=True)
-class _WriteSegment:
-    """Makes rows of one `number` (_WANTED) a segment, and returns a row of _WRITTEN.
-
-    A problem with an image is returned in that row, too.
-    """
-
-    samples: Store
-    generated: Store
-    target: Store
-    side: int
-    mode: Mode
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        row: dict[str, Any] = {"number": rows["number"][0].as_py(), "rows": rows.num_rows}
-        try:
-            images = self._images(rows)
-            segment = write_segment(self.target, rows, images, self.side, self.mode)
-            row |= asdict(segment)
-        except DataError as error:
-            row["error"] = str(error)
-        return pa.Table.from_pylist([row], schema=_WRITTEN)
-
-    def _images(self, rows: pa.Table) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """(place, image), file by file, few in memory at a time."""
-        files: dict[tuple[str, bool], dict[str, int]] = {}
-        for place, (file, made, key) in enumerate(_zipped(rows, "file", "made", "key")):
-            files.setdefault((file, made), {})[key] = place
-        for (file, made), places in files.items():
-            if made:
-                yield from _read(self.generated, file, "gid", places, images_again(self.generated))
-            else:
-                yield from _read(self.samples, file, "sample_id", places, SAMPLES_AGAIN)
-
-
-def _read(
-    store: Store, file: str, key: str, places: dict[str, int], remedy: str
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(place, image) of the rows of a Parquet file that `places` names by their key.
-
-    Raises IntegrityError with the remedy if one is gone.
-    """
-    left = dict(places)
-    path = store.path(file)
-    with store.reading(file, remedy), store.filesystem.open_input_file(path) as source:
-        parquet = open_parquet(source)
-        for batch in parquet.iter_batches(ROW_GROUP, columns=[key, "image"], use_threads=False):
-            images = batch.column("image")
-            for i, name in enumerate(batch.column(key).to_pylist()):
-                place = left.pop(name, None)
-                if place is not None:
-                    yield place, images[i].as_py()
-    if left:
-        count = "1 image is" if len(left) == 1 else f"{len(left)} images are"
-        raise IntegrityError(f"{path}: {count} gone; {remedy}")

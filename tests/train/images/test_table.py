@@ -21,7 +21,7 @@ from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.samples import SAMPLES_AT
 from discl_ray.train.images import node_cache as local
-from discl_ray.train.images import segments, table
+from discl_ray.train.images import segments, writer
 from discl_ray.train.images.segments import ROWS, load_pixels
 from discl_ray.train.images.table import (
     INDEX,
@@ -205,19 +205,6 @@ def test_a_broken_image_is_named(spectrum_run, tmp_path, monkeypatch, mode, by_r
         (tmp_path / "gone.png").unlink(missing_ok=True)
 
 
-def test_an_image_that_is_in_no_file_is_told(spectrum_run, tmp_path):
-    spectrum_of_run = copied(spectrum_run, tmp_path)
-    samples = spectrum_of_run.samples
-    rows = table.table_rows(spectrum_of_run, spectrum_run[0].filter)
-    name = samples.list("train", ".parquet")[0]
-    samples.write_table(name, samples.read_table(name).slice(1))
-    work = table._WriteSegment(
-        samples, spectrum_of_run.store, spectrum_of_run.store.within("t"), SIDE, "decoded"
-    )
-    with pytest.raises(IntegrityError, match="1 image is gone"):
-        table._write_segments(rows, work, None)
-
-
 # -- several processes
 
 
@@ -266,7 +253,7 @@ def _build_slowly(arguments: tuple[Store, object]) -> tuple[TableRef, int]:
         written.append(segments.write_segment(*values))
         return written[-1]
 
-    table.write_segment = write
+    writer.write_segment = write
     return build_table(*arguments, SIDE), len(written)
 
 
