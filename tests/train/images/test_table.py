@@ -154,7 +154,7 @@ def test_a_table_is_made_once_and_does_not_depend_on_its_segments(
     spectrum_of_run, judged = copied(spectrum_run, tmp_path / "a"), spectrum_run[0].filter
     ref = build_table(spectrum_of_run, judged, SIDE)
     assert TableRef.read(ref.store) == ref
-    monkeypatch.setattr(table, "write_segment", None)
+    monkeypatch.setattr(writer, "write_segment", None)
     assert build_table(spectrum_of_run, judged, SIDE) == ref
     monkeypatch.undo()
     monkeypatch.setattr(segments, "SEGMENT_ROWS", 5)
