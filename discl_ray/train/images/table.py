@@ -13,7 +13,7 @@ in training.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -59,6 +59,7 @@ FORMAT = 2
 
 
 def _unknown() -> Texts:
+    """A column that is not given, which the table fills with empty texts."""
     return np.empty(0, np.str_)
 
 
@@ -147,14 +148,19 @@ def open_table(ref: TableRef) -> ImageTable:
 
 
 def _integers(column: pa.ChunkedArray) -> Ints:
-    return _read_only(column.to_numpy().astype(np.int64))
+    """A column of any integers."""
+    integers = column.to_numpy()
+    return _read_only(integers.astype(np.int64))
 
 
 def _texts(column: pa.ChunkedArray) -> Texts:
-    return _read_only(np.array(column.to_pylist()))
+    """A column of texts, in numpy's own kind."""
+    texts = column.to_pylist()
+    return _read_only(np.array(texts))
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The same array, which cannot be written to any more."""
     array.setflags(write=False)
     return array
 
@@ -192,16 +198,19 @@ def build_table(
         if existing is not None:
             return existing
         rows = table_rows(spectrum, filter_config)
-        kind = _mode_of(rows.num_rows, side, max_decoded_gb) if mode == "auto" else mode
-        work = SegmentWriter(spectrum.samples, spectrum.store, store, side, kind)
-        segments = write_segments(rows, work, num_cpus)
-        table = TableRef(store=store, name=INDEX, side=side, mode=kind, segments=segments)
+        if mode == "auto":
+            mode = _mode_of(rows.num_rows, side, max_decoded_gb)
+        writer = SegmentWriter(spectrum.samples, spectrum.store, store, side, mode)
+        segments = write_segments(rows, writer, num_cpus)
+        table = TableRef(store=store, name=INDEX, side=side, mode=mode, segments=segments)
         return table.write(_count(rows))
 
 
 def _mode_of(rows: int, side: int, max_decoded_gb: float) -> Mode:
+    """Decoded, unless the pixels of that many images take more space than allowed."""
     size = rows * side * side * 3
-    return "decoded" if size <= max_decoded_gb * 1e9 else "encoded"
+    allowed = max_decoded_gb * 1e9
+    return "decoded" if size <= allowed else "encoded"
 
 
 def _existing(store: Store, side: int) -> TableRef | None:
@@ -223,17 +232,16 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
     numbers are the same in the new one. Raises DataError for an image that is gone or broken,
     ValueError for an unknown role.
     """
-    roles = get_args(Role)
-    unknown = set(rows["role"].to_pylist()) - set(roles)
-    if unknown:
-        named = min(unknown, key=str)
-        raise ValueError(f"role '{named}': a table holds rows of role {', '.join(roles)}")
+    _check_roles(rows)
     segments = list(ref.segments)
-    for part in cut(rows, rows_of_segment(ref.side, ref.mode)):
+    length = rows_of_segment(ref.side, ref.mode)
+    for part in cut(rows, length):
         images = enumerate(part["image"].to_pylist())
-        segments.append(write_segment(ref.store, part, images, ref.side, ref.mode))
+        segment = write_segment(ref.store, part, images, ref.side, ref.mode)
+        segments.append(segment)
     content = stable_id(*(segment.sha256 for segment in segments))
-    counts = Counter(ref.store.read_json(ref.name)["counts"]) + Counter(_count(rows))
+    before = ref.store.read_json(ref.name)["counts"]
+    counts = Counter(before) + Counter(_count(rows))
     longer = TableRef(
         store=ref.store,
         name=f"TABLE-{content[:8]}.json",
@@ -244,48 +252,74 @@ def append_segment(ref: TableRef, rows: pa.Table) -> TableRef:
     return longer.write(counts)
 
 
+def _check_roles(rows: pa.Table) -> None:
+    """Raises ValueError for a role that no table holds."""
+    roles = get_args(Role)
+    unknown = set(rows["role"].to_pylist()) - set(roles)
+    if unknown:
+        named = min(unknown, key=str)
+        known = ", ".join(roles)
+        raise ValueError(f"role '{named}': a table holds rows of role {known}")
+
+
 def table_rows(spectrum: Spectrum, filter_config: FilterConfig) -> pa.Table:
     """ROWS of the whole table, and where each image lies, without pixels.
 
     Train, val, then synthetic images, source by source.
     """
-    samples = spectrum.samples
     sources = spectrum.sources()
-    ids = sources["sample_id"].combine_chunks()
     parts = [WANTED.empty_table()]
     for split in ("train", "val"):
-        for file in samples.list(split, ".parquet"):
-            real = read_part(samples, file, ["sample_id", "label", "domain"])
-            same = {"lam_pct": REAL, "role": split, "file": file, "made": False}
-            columns = {"hard": is_in(real["sample_id"], ids), "key": real["sample_id"]}
-            parts.append(_rows(real, columns, same))
+        parts.extend(_real_rows(spectrum.samples, split, sources))
+    parts.append(_made_rows(spectrum, filter_config, sources))
+    return pa.concat_tables(parts)
+
+
+def _real_rows(samples: Store, split: str, sources: pa.Table) -> Iterator[pa.Table]:
+    """Rows of a split's images, file by file; those that have a spectrum are hard."""
+    ids = sources["sample_id"].combine_chunks()
+    for file in samples.list(split, ".parquet"):
+        real = read_part(samples, file, ["sample_id", "label", "domain"])
+        key = real["sample_id"]
+        columns = {"hard": is_in(key, ids), "key": key}
+        same = {"lam_pct": REAL, "role": split, "file": file, "made": False}
+        yield _rows(real, columns, same)
+
+
+def _made_rows(spectrum: Spectrum, filter_config: FilterConfig, sources: pa.Table) -> pa.Table:
+    """Rows of the synthetic images, source by source."""
+    ids = sources["sample_id"].combine_chunks()
     made = spectrum.table(filter_config, ["file"])
     made = made.filter(_usable(made))
     # the order in which shards are cut: so the images of a segment lie in few files
-    made = made.append_column("place", places_in(made["sample_id"], ids))
+    places = places_in(made["sample_id"], ids)
+    made = made.append_column("place", places)
     keys = ("place", "lam_pct", "replica", "attempt")
     made = made.sort_by([(name, "ascending") for name in keys])
     domains = sources["domain"].combine_chunks()
     columns = {"domain": domains.take(made["place"]), "key": made["gid"]}
-    parts.append(_rows(made, columns, {"hard": False, "made": True}))
-    return pa.concat_tables(parts)
+    return _rows(made, columns, {"hard": False, "made": True})
 
 
 def _usable(spectrum: pa.Table) -> pa.ChunkedArray | pa.Array:
     """Kept images to train on, and all probes: then every level's come from the same sources."""
     trains = equal(spectrum["role"], "train")
+    to_train_on = both(trains, spectrum["kept"])
     probes = equal(spectrum["role"], "probe")
     best = pa.array(best_attempts(spectrum))
-    return either(both(trains, spectrum["kept"]), both(probes, best))
+    to_probe_with = both(probes, best)
+    return either(to_train_on, to_probe_with)
 
 
 def _rows(table: pa.Table, columns: Mapping[str, Any], same: Mapping[str, Any]) -> pa.Table:
     """WANTED of a table's own columns, other `columns`, and those of one value in all rows."""
-    given = dict(columns)
+    given: dict[str, Any] = {name: table[name] for name in table.column_names}
+    given |= columns
     for name, value in same.items():
         given[name] = pa.repeat(value, table.num_rows)
-    whole = {name: given[name] if name in given else table[name] for name in WANTED.names}
-    whole["domain"] = fill_null(whole["domain"].cast(pa.string()), "")
+    domain = given["domain"].cast(pa.string())
+    given["domain"] = fill_null(domain, "")
+    whole = {name: given[name] for name in WANTED.names}
     return pa.table(whole).cast(WANTED)
 
 
@@ -294,5 +328,7 @@ def _count(rows: pa.Table) -> dict[str, int]:
     kinds: Counter[str] = Counter()
     for role, lam_pct in values_of(rows, "role", "lam_pct"):
         synthetic = role == "train" and lam_pct != REAL
-        kinds["synthetic" if synthetic else role] += 1
-    return {**kinds, "hard": sum(rows["hard"].to_pylist())}
+        kind = "synthetic" if synthetic else role
+        kinds[kind] += 1
+    hard = rows["hard"].to_pylist()
+    return {**kinds, "hard": sum(hard)}
