@@ -7,8 +7,6 @@ the global batch, summed over workers, so their number does not change what a st
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,50 +15,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discl_ray.core.arrays import Floats, Ints
-from discl_ray.core.lam import pct_to_lam
+from discl_ray.core.arrays import Bools, Floats, Ints
 from discl_ray.core.metrics import main_metric, scores
 from discl_ray.curriculum.controller import Controller
 from discl_ray.curriculum.epoch_order import (
-    EpochOrder,
     Pools,
     budget,
     epoch_order,
     explore_order,
     explored_images,
 )
-from discl_ray.curriculum.progress import Progress, progress_of, to_metrics, unpaired
+from discl_ray.curriculum.progress import Progress, progress_of, to_metrics
 from discl_ray.curriculum.strategies import AS_IS, Choice
 from discl_ray.errors import DisclError, IntegrityError
 from discl_ray.models.device import training_device
 from discl_ray.train.augment.augment import augment
-from discl_ray.train.augment.class_strength import advance, probe, probe_parameters
+from discl_ray.train.augment.class_strength import Probes, advance, probe, probe_parameters
 from discl_ray.train.batches import Batches, Pass
-from discl_ray.train.checkpoint import Best, LoopState
+from discl_ray.train.checkpoint import Best, LoopState, Weights
 from discl_ray.train.distributed import average_buffers, from_rank_0, sum_gradients, sum_over
+from discl_ray.train.epoch_record import stage_record, val_record, warn_of_unpaired
 from discl_ray.train.images.table import ImageTable
 from discl_ray.train.job import numbers
 from discl_ray.train.learners.classifier import Classifier
 from discl_ray.train.learners.learner import ALONE, Learner, Predictor, TrainJob, World
 from discl_ray.train.schedule import learning_rate_factor, make_optimizer, set_learning_rate
 
-log = logging.getLogger(__name__)
-
 CHUNK = 1024
 """Images that are predicted at once."""
 
+PROBED = 256
+"""Fewest probes of CUDA that are predicted at once, where there are that many."""
+
+
+MakeLearner = Callable[[TrainJob, torch.device], Learner]
+
+Device = str | torch.device | None
+"""None is the one that the job's process has reserved."""
+
 
 def _flyp(job: TrainJob, device: torch.device) -> Learner:
+    """A CLIP that is fine-tuned."""
     from discl_ray.train.learners.flyp import Flyp  # a ResNet need not wait for open_clip
 
     return Flyp(job, device)
 
 
-LEARNERS: dict[str, Callable[[TrainJob, torch.device], Learner]] = {
-    "resnet10": Classifier,
-    "resnet34": Classifier,
-    "clip": _flyp,
-}
+LEARNERS: dict[str, MakeLearner] = {"resnet10": Classifier, "resnet34": Classifier, "clip": _flyp}
 """Learners by the name of the model."""
 
 
@@ -84,8 +85,8 @@ def loop(
     resume: LoopState | None = None,
     world: World = ALONE,
     epochs: int | None = None,
-    device: str | torch.device | None = None,
-) -> dict[str, Tensor]:
+    device: Device = None,
+) -> Weights:
     """Trains and returns the weights that `train.keep` asks for.
 
     `start` are weights to begin from, `resume` is a reported state. `epochs` overrides the
@@ -94,20 +95,20 @@ def loop(
     and if an epoch is too small; ModelError if the job has reserved a GPU that cannot be used.
     """
     where = _device(job, device)
-    run = _Run(job, table, controller, world, where, epochs or job.train.epochs)
+    epochs = epochs or job.train.epochs
+    run = _Run(job, table, controller, world, where, epochs)
     return run.train(report, start, resume)
 
 
-def predictor_of(
-    job: TrainJob, weights: Mapping[str, Tensor], device: str | torch.device | None = None
-) -> Predictor:
+def predictor_of(job: TrainJob, weights: Mapping[str, Tensor], device: Device = None) -> Predictor:
     """Trained weights as a predictor; `device` as for `loop`."""
-    learner = LEARNERS[job.train.model](job, _device(job, device))
+    make_learner = LEARNERS[job.train.model]
+    learner = make_learner(job, _device(job, device))
     learner.model.load_state_dict(dict(weights))
     return learner.predictor()
 
 
-def _device(job: TrainJob, device: str | torch.device | None) -> torch.device:
+def _device(job: TrainJob, device: Device) -> torch.device:
     """The named device, else the one that the job's process has reserved."""
     if device is None:
         device = training_device(job.train.on_gpu, job.train.precision)
@@ -132,7 +133,8 @@ class _Run:
         self.world = world
         self.device = device
         self.epochs = epochs
-        self.learner = LEARNERS[job.train.model](job, device)
+        make_learner = LEARNERS[job.train.model]
+        self.learner = make_learner(job, device)
         self.optimizer = make_optimizer(self.learner.model, job.train)
         self.pools = Pools.of(
             label=table.label,
@@ -151,7 +153,7 @@ class _Run:
         report: Callable[[Report], None],
         start: Mapping[str, Tensor] | None,
         resume: LoopState | None,
-    ) -> dict[str, Tensor]:
+    ) -> Weights:
         """See `loop`."""
         model = self.learner.model
         first = 1
@@ -162,33 +164,46 @@ class _Run:
             first = resume.epoch + 1
         for epoch in range(first, self.epochs + 1):
             record = self._epoch(epoch)
-            reporting = epoch == self.epochs or epoch % self.job.train.eval_every == 0
+            evaluated = epoch % self.job.train.eval_every == 0
+            reporting = evaluated or epoch == self.epochs
             if reporting:
                 record |= self._evaluate(epoch)
             if self.world.rank == 0:
                 self.controller.record(epoch, record)
             if reporting:
-                report(Report(epoch=epoch, metrics=numbers(record), state=self._state(epoch)))
-        kept = model.state_dict() if self.best is None else self.best.model
-        return {name: value.detach().cpu().contiguous() for name, value in kept.items()}
+                state = self._state(epoch)
+                report(Report(epoch=epoch, metrics=numbers(record), state=state))
+        return self._kept()
+
+    def _kept(self) -> Weights:
+        """The weights that `train.keep` asks for, on the CPU."""
+        weights = self.learner.model.state_dict()
+        if self.best is not None:
+            weights = self.best.model
+        return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
     def _resume(self, state: LoopState) -> None:
+        """Goes back to a reported state."""
         self.learner.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         self.best = state.best
         self.strength = np.array(state.strength, np.int64)
         if self.world.rank == 0:
             self.controller.load(state.curriculum)
-            _warn_of_unpaired(state.history)
+            warn_of_unpaired(state.history)
 
     def _state(self, epoch: int) -> LoopState:
+        """What a run needs to go on after an epoch."""
+        curriculum: dict[str, Any] = {}
+        if self.world.rank == 0:
+            curriculum = self.controller.state()
         return LoopState(
             epoch=epoch,
             model=self.learner.model.state_dict(),
             best=self.best,
             optimizer=self.optimizer.state_dict(),
             strength=self.strength.tolist(),
-            curriculum=self.controller.state() if self.world.rank == 0 else {},
+            curriculum=curriculum,
         )
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
@@ -203,12 +218,13 @@ class _Run:
         if choice.explore:
             explored, progress = self._explore(epoch, total)
             choice = self._choose(epoch, progress)
+        images = total - explored
         order = epoch_order(
-            self.pools, choice, job.curriculum, seed=job.seed, epoch=epoch, images=total - explored
+            self.pools, choice, job.curriculum, seed=job.seed, epoch=epoch, images=images
         )
         stage = Pass(epoch=epoch, choice=choice, order=order, before=explored, total=total)
         loss = self._train_on(stage)
-        return _record(stage, loss) | to_metrics(progress)
+        return stage_record(stage, loss) | to_metrics(progress)
 
     def _choose(self, epoch: int, progress: Mapping[int, Progress] | None) -> Choice:
         """Rank 0's choice, on every rank."""
@@ -236,8 +252,9 @@ class _Run:
                 "lower train.batch"
             )
         order = explore_order(self.pools, images, seed=job.seed, epoch=epoch)
+        part = Pass(epoch=epoch, choice=AS_IS, order=order, before=0, total=total)
         before = self._true_class(self.probes)
-        self._train_on(Pass(epoch=epoch, choice=AS_IS, order=order, before=0, total=total))
+        self._train_on(part)
         after = self._true_class(self.probes)
         level = self.table.lam_pct[self.probes]
         source = self.table.sample_id[self.probes]
@@ -245,27 +262,39 @@ class _Run:
 
     def _true_class(self, rows: Ints) -> Floats:
         """Probability of each row's own class, shape (N,)."""
-        return self._probabilities(rows)[np.arange(len(rows)), self.table.label[rows]]
+        probabilities = self._probabilities(rows)
+        every_row = np.arange(len(rows))
+        return probabilities[every_row, self.table.label[rows]]
 
     def _update_strengths(self, epoch: int) -> None:
         """CUDA: moves each class's strength by how many of its training images are recognised."""
         config = self.job.train.augment
-        label = self.table.label
+        seed = self.job.seed
         real = np.concatenate([self.pools.nonhard, self.pools.hard])
-        by_class = {c: real[label[real] == c] for c in range(len(self.job.counts))}
-        probes = probe(self.strength, by_class, config, seed=self.job.seed, epoch=epoch)
-        count = len(probes.rows)
-        parameters = probe_parameters(count, seed=self.job.seed, epoch=epoch)
+        label_of_real = self.table.label[real]
+        classes = range(len(self.job.counts))
+        by_class = {label: real[label_of_real == label] for label in classes}
+        probes = probe(self.strength, by_class, config, seed=seed, epoch=epoch)
+        parameters = probe_parameters(len(probes.rows), seed=seed, epoch=epoch)
+        correct = self._recognised(probes, parameters)
+        self.strength = advance(self.strength, probes.label, probes.strength, correct, config)
+
+    def _recognised(self, probes: Probes, parameters: Floats) -> Bools:
+        """Whether the model predicts the class of each augmented probe, shape (M,)."""
+        config = self.job.train.augment
         model = self.learner.model
         model.eval()
+        count = len(probes.rows)
         correct = np.zeros(count, bool)
+        parts = max(1, count // PROBED)
         with torch.no_grad():
-            for part in np.array_split(np.arange(count), max(1, count // 256)):
+            for part in np.array_split(np.arange(count), parts):
                 images = self.table.images[probes.rows[part]]
                 x = augment(images, parameters[part], probes.strength[part], config)
-                predicted = model(x.to(self.device)).argmax(1).cpu().numpy()
+                logits = model(x.to(self.device))
+                predicted = logits.argmax(1).cpu().numpy()
                 correct[part] = predicted == probes.label[part]
-        self.strength = advance(self.strength, probes.label, probes.strength, correct, config)
+        return correct
 
     def _train_on(self, part: Pass) -> float:
         """Trains on a pass; the mean loss over all workers."""
@@ -281,7 +310,8 @@ class _Run:
         losses = torch.zeros(len(batches), device=self.device)
         model.train()
         for number, places in enumerate(batches.places):
-            self._schedule(part, int(places[0]), len(places))
+            first = int(places[0])
+            self._schedule(part, first, len(places))
             self.optimizer.zero_grad(set_to_none=True)
             losses[number] = self._backward(batches, number)
             sum_gradients(model, self.world)
@@ -289,17 +319,21 @@ class _Run:
             self.learner.after_step()
         sum_over(losses, self.world)
         average_buffers(model, self.world)
-        for number in torch.nonzero(~torch.isfinite(losses)).flatten().tolist():
-            raise batches.not_finite(number, float(losses[number]))
-        return float(losses.sum()) / batches.images
+        broken = torch.nonzero(~torch.isfinite(losses)).flatten()
+        for number in broken.tolist():
+            loss = float(losses[number])
+            raise batches.not_finite(number, loss)
+        total = float(losses.sum())
+        return total / batches.images
 
     def _schedule(self, part: Pass, place: int, size: int) -> None:
         """Sets the learning rate of the step on `size` images from a place of the pass on."""
         train = self.job.train
-        epochs_done = part.epoch - 1 + (part.before + place) / part.total
-        factor = learning_rate_factor(
-            epochs_done / self.epochs, size / (part.total * self.epochs), warmup=train.warmup
-        )
+        images_done = part.before + place
+        epochs_done = part.epoch - 1 + images_done / part.total
+        progress = epochs_done / self.epochs
+        step = size / (part.total * self.epochs)
+        factor = learning_rate_factor(progress, step, warmup=train.warmup)
         set_learning_rate(self.optimizer, train.learning_rate * factor)
 
     def _backward(self, batches: Batches, number: int) -> Tensor | float:
@@ -320,12 +354,15 @@ class _Run:
     def _probabilities(self, rows: Ints) -> Floats:
         """Class probabilities of table rows, (N, C); each worker predicts a part of them."""
         count = len(rows)
-        found = torch.zeros(count, len(self.job.counts), device=self.device)
+        classes = len(self.job.counts)
+        found = torch.zeros(count, classes, device=self.device)
         predict = self.learner.predictor()
-        own = np.arange(count)[self.world.rank :: self.world.size]
+        own = np.arange(self.world.rank, count, self.world.size)
         for begin in range(0, len(own), CHUNK):
-            part = own[begin : begin + CHUNK]
-            predicted = predict(self.table.images[rows[part]])
+            end = begin + CHUNK
+            part = own[begin:end]
+            images = self.table.images[rows[part]]
+            predicted = predict(images)
             found[torch.from_numpy(part)] = predicted.to(self.device)
         sum_over(found, self.world)
         return found.cpu().numpy().astype(np.float64)
@@ -335,16 +372,13 @@ class _Run:
         if not len(self.val):
             return {}
         label = self.table.label[self.val]
+        domain = self.table.domain[self.val]
         predicted = self._probabilities(self.val).argmax(1)
-        found = scores(label, predicted, self.job.groups, self.table.domain[self.val])
-        metrics: dict[str, float] = {}
-        for (metric, group), (value, _) in found.items():
-            if not math.isnan(value):
-                metrics[f"val_{metric}_{group}"] = value
+        found = scores(label, predicted, self.job.groups, domain)
         if self.job.train.keep == "best":
-            metric, group = main_metric(found)
-            self._keep_if_best(epoch, metrics[f"val_{metric}_{group}"])
-        return metrics
+            value, _ = found[main_metric(found)]
+            self._keep_if_best(epoch, value)
+        return val_record(found)
 
     def _keep_if_best(self, epoch: int, value: float) -> None:
         """Copies the weights if they are better than those of all epochs before."""
@@ -357,39 +391,8 @@ class _Run:
 
 def _probes(table: ImageTable, levels: tuple[int, ...]) -> Ints:
     """Rows that progress is measured on: synthetic probes and their real sources, by level."""
-    hard_val = (table.role == "val") & table.hard
-    rows = np.flatnonzero((table.role == "probe") | hard_val)
-    return rows[np.isin(table.lam_pct[rows], levels)]
-
-
-def _record(stage: Pass, loss: float) -> dict[str, Any]:
-    """What is recorded of an epoch's stage."""
-    order: EpochOrder = stage.order
-    choice = stage.choice
-    record = {
-        "loss": loss,
-        "lam": pct_to_lam(choice.lam_pct),
-        "lam_pct": choice.lam_pct,
-        "synthetic": order.synthetic,
-        "hard": order.hard,
-        "borrowed": order.borrowed,
-        "borrowed_real": order.real,
-        "share": order.share,
-        "images": stage.total,
-    }
-    # JSON has no infinity, which is the lead where there is no error
-    if choice.lead is not None and math.isfinite(choice.lead):
-        record["lead_in_se"] = choice.lead
-    return record
-
-
-def _warn_of_unpaired(history: Mapping[str, Mapping[str, Any]]) -> None:
-    epochs = unpaired(list(history.values()))
-    if not epochs:
-        return
-    subject = "1 epoch of this run was" if epochs == 1 else f"{epochs} epochs of this run were"
-    log.warning(
-        "%s recorded without progress by source: leads in them are in standard errors that are "
-        "not paired; those of the epochs to come are",
-        subject,
-    )
+    synthetic = table.role == "probe"
+    sources = (table.role == "val") & table.hard
+    rows = np.flatnonzero(synthetic | sources)
+    gone_through = np.isin(table.lam_pct[rows], levels)
+    return rows[gone_through]
