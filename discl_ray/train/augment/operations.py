@@ -33,9 +33,14 @@ def _float32(values: Floats) -> Tensor:
 
 
 def sample(x: Tensor, down: Floats, across: Floats) -> Tensor:
-    """Bilinear values of uint8 images at pixel positions, both (n, H, W); edges are repeated."""
+    """Bilinear values of uint8 images at pixel positions; edges are repeated.
+
+    Both positions have the shape (n, H, W), or are broadcast to it.
+    """
     height, width = x.shape[2:]
-    positions = [_relative(across, width), _relative(down, height)]
+    columns = _relative(across, width)
+    rows = _relative(down, height)
+    positions = np.broadcast_arrays(columns, rows)
     grid = _float32(np.stack(positions, axis=3))
     values = F.grid_sample(
         x.float(), grid, mode="bilinear", padding_mode="border", align_corners=True
@@ -56,7 +61,8 @@ def _to_uint8(x: Tensor) -> Tensor:
 
 def _signed(draw: Floats) -> Floats:
     """Direction of each image's change, -1 or 1."""
-    return np.where(draw[:, 0] < 0.5, -1.0, 1.0)
+    negative = draw[:, 0] < 0.5
+    return np.where(negative, -1.0, 1.0)
 
 
 def _generators(draw: Floats) -> list[np.random.Generator]:
@@ -104,36 +110,44 @@ def _mean_grey(x: Tensor) -> Tensor:
 def _hue(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     """Turns the hue by up to half the circle."""
     turns = 0.5 * _signed(draw) * magnitude
-    turned = map(V.adjust_hue_image, x.split(1), turns.tolist())
+    images = x.split(1)
+    turned = map(V.adjust_hue_image, images, turns.tolist())
     return torch.cat(list(turned))
 
 
 def _tint(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     """Multiplies each channel by a factor of its own, 0.4 to 1.6."""
-    drawn = [generator.uniform(-1, 1, 3) for generator in _generators(draw)]
+    generators = _generators(draw)
+    drawn = [generator.uniform(-1, 1, 3) for generator in generators]
     spread = 0.6 * magnitude[:, None]
     factors = 1 + spread * np.stack(drawn)
-    by_channel = _float32(factors).view(-1, 3, 1, 1)
+    by_channel = _float32(factors)
+    by_channel = by_channel.view(-1, 3, 1, 1)
     return _to_uint8(x * by_channel)
 
 
 def _shade(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     """Light that falls off across the image in any direction, from 1.6 to 0.4 at the corners."""
     height, width = x.shape[2:]
-    angle = 2 * np.pi * draw[:, :1, None]
+    turn = draw[:, :1, None]
+    angle = 2 * np.pi * turn
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    across = np.linspace(-1, 1, width)
     down = np.linspace(-1, 1, height)[:, None]
-    across = np.linspace(-1, 1, width)[None, :]
-    towards = np.cos(angle) * down + np.sin(angle) * across
+    towards = cos * down + sin * across
     # a corner is the square root of 2 away from the centre
     ramp = towards / math.sqrt(2)
     spread = 0.6 * magnitude[:, None, None]
     light = _float32(1 + spread * ramp)
-    return _to_uint8(x * light[:, None])
+    on_all_channels = light[:, None]
+    return _to_uint8(x * on_all_channels)
 
 
 def _posterize(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     """Keeps 8 down to 3 bits of each value."""
-    dropped = np.round(5 * magnitude).astype(np.int64)
+    bits = np.round(5 * magnitude)
+    dropped = bits.astype(np.int64)
     kept = 0xFF << dropped & 0xFF
     mask = torch.from_numpy(kept.astype(np.uint8))
     return x & mask.view(-1, 1, 1, 1)
@@ -148,7 +162,8 @@ def _solarize(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
 def _noise(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     """Gaussian noise by pixel and channel, standard deviation up to 0.2 of the range."""
     shape = x.shape[1:]
-    drawn = [generator.standard_normal(shape, np.float32) for generator in _generators(draw)]
+    generators = _generators(draw)
+    drawn = [generator.standard_normal(shape, np.float32) for generator in generators]
     noise = torch.from_numpy(np.stack(drawn))
     deviation = per_image(51 * magnitude)
     return _to_uint8(x + deviation * noise)
@@ -159,8 +174,9 @@ def _blur(x: Tensor, magnitude: Floats, draw: Floats) -> Tensor:
     widest = 0.035 * x.shape[2]
     radius = math.ceil(2.5 * widest)
     steps = np.arange(-radius, radius + 1)
-    deviation = np.maximum(magnitude * widest, 1e-3)
-    distance = steps / deviation[:, None]
+    deviation = np.maximum(magnitude * widest, 1e-3)  # a kernel divides by it
+    deviations = deviation[:, None]
+    distance = steps / deviations
     kernel = np.exp(-0.5 * distance**2)
     kernel /= kernel.sum(1, keepdims=True)
     above_and_below = (0, 0, radius, radius)
@@ -247,7 +263,8 @@ def _affine(map_of: Callable[[Floats], _Affine]) -> Op:
         down = (np.arange(height) - middle_down)[:, None]
         across = (np.arange(width) - middle_across)[None, :]
         signed = _signed(draw) * magnitude
-        m = map_of(signed).for_each(len(x))
+        own_map = map_of(signed)
+        m = own_map.for_each(len(x))
         from_down = m.down_by_down * down + m.down_by_across * across
         from_down = from_down + m.move_down * height
         from_across = m.across_by_down * down + m.across_by_across * across
