@@ -53,16 +53,19 @@ images go through no operations."""
 
 def to_tensor(images: Pixels) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), zero mean and unit variance over each image."""
-    x = channels_first(images).float() / 255
+    values = channels_first(images).float()
+    x = values / 255
     mean = x.mean((1, 2, 3), keepdim=True)
     deviation = x.std((1, 2, 3), keepdim=True)
-    return (x - mean) / (deviation + 1e-2)
+    centred = x - mean
+    return centred / (deviation + 1e-2)  # an image of one colour has no deviation
 
 
 def channels_first(images: Pixels) -> Tensor:
     """A copy of uint8 (N, H, W, 3) as (N, 3, H, W)."""
     copy = np.array(images, order="C")  # arrays out of Ray are read-only
-    return torch.from_numpy(copy).permute(0, 3, 1, 2)
+    x = torch.from_numpy(copy)
+    return x.permute(0, 3, 1, 2)
 
 
 def draw_parameters(count: int, *, seed: int, epoch: int, stream: int = 0) -> Floats:
@@ -75,9 +78,10 @@ def draw_parameters(count: int, *, seed: int, epoch: int, stream: int = 0) -> Fl
     key = [seed, epoch, 0xA6]
     if stream:
         key.append(stream)
-    first = np.random.default_rng(key).random((count, 4))
-    others = np.random.default_rng([seed, epoch, 0xA60, stream])
-    rest = others.random((count, PARAMETERS - 4))
+    rng = np.random.default_rng(key)
+    first = rng.random((count, 4))
+    rng = np.random.default_rng([seed, epoch, 0xA60, stream])
+    rest = rng.random((count, PARAMETERS - 4))
     return np.concatenate([first, rest], axis=1)
 
 
@@ -88,7 +92,8 @@ def augment(images: Pixels, parameters: Floats, strength: Ints, config: AugmentC
     shape (N,), is CUDA's level of each image's class and has no effect on the other kinds.
     """
     changed = _changed(images, parameters, strength, config)
-    shifted = _shift(to_tensor(changed), parameters[:, SHIFT], config.shift)
+    x = to_tensor(changed)
+    shifted = _shift(x, parameters[:, SHIFT], config.shift)
     return _jitter(shifted, parameters[:, JITTER], config.jitter)
 
 
@@ -99,12 +104,14 @@ def _changed(images: Pixels, parameters: Floats, strength: Ints, config: Augment
         return images
     x = channels_first(images).contiguous()
     if cropped:
-        x = _crop(x, parameters[:, CROP], config.crop)
+        for_crop = parameters[:, CROP]
+        x = _crop(x, for_crop, config.crop)
     if config.flip:
         x = _flip(x, parameters[:, FLIP])
     operations = KINDS[config.kind]
     x = operations(x, parameters, strength, config)
-    return x.permute(0, 2, 3, 1).numpy()
+    channels_last = x.permute(0, 2, 3, 1)
+    return channels_last.numpy()
 
 
 def standard(x: Tensor, parameters: Floats, strength: Ints, config: AugmentConfig) -> Tensor:
@@ -167,8 +174,10 @@ def _sequence(
             rows = np.flatnonzero(together)
             index = torch.from_numpy(rows)
             name = names[int(number)]
+            operation = OPS[name]
+            at_magnitude = magnitude[rows, step]
             direction_and_seed = drawn[rows, 2:]
-            x[index] = OPS[name](x[index], magnitude[rows, step], direction_and_seed)
+            x[index] = operation(x[index], at_magnitude, direction_and_seed)
     return x
 
 
@@ -210,9 +219,7 @@ def _crop(x: Tensor, uniform: Floats, least: float) -> Tensor:
     """Random crops, resized to the image's own size."""
     height, width = x.shape[2:]
     down, across = crop_positions(uniform, least, height, width)
-    rows = np.repeat(down[:, :, None], width, axis=2)
-    columns = np.repeat(across[:, None, :], height, axis=1)
-    return sample(x, rows, columns)
+    return sample(x, down[:, :, None], across[:, None, :])
 
 
 def crop_positions(uniform: Floats, least: float, height: int, width: int) -> tuple[Floats, Floats]:
