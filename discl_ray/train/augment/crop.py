@@ -42,32 +42,34 @@ def draw_boxes(uniform: Floats, least: float, height: int, width: int) -> Boxes:
     uniformly in its logarithm, among those that do.
     """
     for_area, for_aspect, for_top, for_left = uniform.T
-    spread = 1 - least
-    area = least + spread * for_area
+    area = least + (1 - least) * for_area
     # a crop of this area fits if width * sqrt(area * aspect / own) is at most the width, and so on
     own = width / height
     low = np.maximum(NARROWEST, np.log(own * area))
     high = np.minimum(WIDEST, np.log(own / area))
-    drawn = low + (high - low) * for_aspect
-    fitting = np.where(low < high, drawn, np.log(own))
-    aspect = np.exp(fitting)
+    spread = high - low
+    drawn = low + spread * for_aspect
+    fits = low < high
+    aspect = np.exp(np.where(fits, drawn, np.log(own)))
     w = _side(area * aspect * height * width, width)
     h = _side(area / aspect * height * width, height)
     top = _start(for_top, h, height)
     left = _start(for_left, w, width)
-    return Boxes(*(number.astype(np.int64) for number in (top, left, h, w)))
+    return Boxes(top, left, h, w)
 
 
-def _side(square: Floats, longest: int) -> Floats:
+def _side(square: Floats, longest: int) -> Ints:
     """Roots of some areas as whole numbers of pixels, from 1 to `longest`."""
-    side = np.sqrt(square)
-    return np.clip(np.round(side), 1, longest)
+    side = np.round(np.sqrt(square))
+    fitting = np.clip(side, 1, longest)
+    return fitting.astype(np.int64)
 
 
-def _start(uniform: Floats, side: Floats, within: int) -> Floats:
+def _start(uniform: Floats, side: Ints, within: int) -> Ints:
     """First pixels of some sides, anywhere within a line of `within` pixels."""
     starts = within - side + 1
-    return np.floor(uniform * starts)
+    first = np.floor(uniform * starts)
+    return first.astype(np.int64)
 
 
 def resized_crops(x: Tensor, boxes: Boxes, size: tuple[int, int], mode: str) -> Tensor:
