@@ -96,8 +96,9 @@ def load_pixels(image: ImageValue, side: int) -> Pixels:
     pixels = _readable(image, image_pixels)
     if pixels.shape[:2] == (side, side):
         return pixels
+    whole = Image.fromarray(pixels)
     size = (side, side)
-    fitted = ImageOps.fit(Image.fromarray(pixels), size, Image.Resampling.BICUBIC)
+    fitted = ImageOps.fit(whole, size, Image.Resampling.BICUBIC)
     return np.asarray(fitted)
 
 
@@ -210,17 +211,19 @@ class DecodedSegments:
     def __init__(self, contents: Sequence[pa.Array], side: int) -> None:
         size = side * side * 3
         self._contents = list(contents)  # keeps the files mapped
-        raws = [_bytes_of(content, size) for content in contents]
+        raws = [_bytes_of(content, size) for content in self._contents]
         lengths = [len(content) for content in contents]
         self._first = np.cumsum([0, *lengths])
-        self.shape = (int(self._first[-1]), side, side, 3)
+        count = int(self._first[-1])
+        self.shape = (count, side, side, 3)
         self._ends = self._first[1:].view(np.uint64)
         addresses = np.array([raw.ctypes.data for raw in raws])
         lowest = raws[int(addresses.argmin())]
         distances = addresses - addresses.min()
         step = int(np.gcd.reduce([size, *distances]))
         # the vector's last elements may reach beyond the last file, where no row is
-        reach = int(distances.max()) + size * max(lengths)
+        farthest = int(distances.max())
+        reach = farthest + size * max(lengths)
         length = reach // step
         element = lowest[:size].view(f"V{size}")
         self._elements = as_strided(element, (length,), (step,), writeable=False)
@@ -235,7 +238,8 @@ class DecodedSegments:
         """Pixels, shape (len(rows), side, side, 3), a copy; raises IndexError for a missing row."""
         rows = np.asarray(rows, np.int64)
         # as unsigned numbers, negative rows are beyond the end, too, where there is no offset
-        segment = self._ends.searchsorted(rows.view(np.uint64), "right")
+        unsigned = rows.view(np.uint64)
+        segment = self._ends.searchsorted(unsigned, "right")
         places = self._offset[segment] + rows * self._per_row
         pixels = self._elements[places].view(np.uint8)
         return pixels.reshape(len(rows), *self.shape[1:])
@@ -256,7 +260,8 @@ class EncodedSegments:
         self._contents = list(contents)
         lengths = [len(content) for content in contents]
         self._first = np.cumsum([0, *lengths])
-        self.shape = (int(self._first[-1]), side, side, 3)
+        count = int(self._first[-1])
+        self.shape = (count, side, side, 3)
         available = os.cpu_count() or 1
         self._threads = threads or min(8, available)
 
@@ -272,7 +277,8 @@ class EncodedSegments:
         """Pixels, shape (len(rows), side, side, 3); raises IndexError for a missing row."""
         rows = np.asarray(rows, np.int64)
         self._check(rows)
-        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        shape = (len(rows), *self.shape[1:])
+        pixels = np.empty(shape, np.uint8)
 
         def load(place: int, segment: int, row: int) -> None:
             encoded = self._contents[segment][row].as_py()
