@@ -22,7 +22,9 @@ from discl_ray.train.images.segments import (
     write_segment,
 )
 
-WANTED = pa.schema([*ROWS, ("file", pa.string()), ("made", pa.bool_()), ("key", pa.string())])
+_PLACE = [("file", pa.string()), ("made", pa.bool_()), ("key", pa.string())]
+
+WANTED = pa.schema([*ROWS, *_PLACE])
 """A row to write, and its image's place: the file of the samples or (made) of the spectrum, and the
 key in it."""
 
@@ -103,7 +105,8 @@ class SegmentWriter:
     def _images(self, rows: pa.Table) -> PlacedImages:
         """Images and their places, file by file, few in memory at a time."""
         files: dict[tuple[str, bool], dict[str, int]] = {}
-        for place, (file, made, key) in enumerate(values_of(rows, "file", "made", "key")):
+        images = values_of(rows, "file", "made", "key")
+        for place, (file, made, key) in enumerate(images):
             places = files.setdefault((file, made), {})
             places[key] = place
         for (file, made), places in files.items():
