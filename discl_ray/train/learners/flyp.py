@@ -113,18 +113,22 @@ def student_folder(model: str) -> Path:
 def check_student(model: str) -> None:
     """Raises ModelError unless the CLIP to be trained exists and its weights fit; loads nothing."""
     folder = student_folder(model)
-    check_clip(f"{LOCAL}{folder}", None, f"train.clip = '{model}'")
+    setting = f"train.clip = '{model}'"
+    check_clip(f"{LOCAL}{folder}", None, setting)
 
 
 def load_clip(model: str = "embedded") -> Clip:
     """A folder's CLIP; raises ModelError if there is none or its weights do not fit."""
     folder = student_folder(model)
+    address = f"{LOCAL}{folder}"
     try:
-        loaded, _, tokenizer = load(f"{LOCAL}{folder}", None, "cpu")
+        loaded, _, tokenizer = load(address, None, "cpu")
     except REFUSED as error:
         raise ModelError(f"train.clip = '{model}': {error}") from error
     visual = cast(Any, loaded.visual)
-    clip = Clip(cast(open_clip.CLIP, loaded), tokenizer, dict(visual.preprocess_cfg))
+    preprocess = dict(visual.preprocess_cfg)
+    trainable = cast(open_clip.CLIP, loaded)
+    clip = Clip(trainable, tokenizer, preprocess)
     if clip.interpolation not in RESIZES:
         allowed = ", ".join(RESIZES)
         raise ModelError(
@@ -144,7 +148,8 @@ def text_head(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Ten
     tokens = clip.tokenizer(_captions(names, templates))
     device = clip.model.logit_scale.device
     vectors = clip.model.encode_text(tokens.to(device), normalize=True)
-    by_class = vectors.float().view(len(names), len(templates), -1)
+    vectors = vectors.float()
+    by_class = vectors.view(len(names), len(templates), -1)
     means = by_class.mean(1)
     return nn.functional.normalize(means, dim=-1)
 
@@ -165,8 +170,8 @@ def predict(clip: Clip, head: Tensor, images: Pixels, *, batch: int = CHUNK) -> 
         end = begin + batch
         pixels = clip.pixels(images[begin:end])
         x = pixels.to(head.device, non_blocking=True)
-        features = clip.model.encode_image(x, normalize=True).float()
-        logits = scale * features @ head.T
+        features = clip.model.encode_image(x, normalize=True)
+        logits = scale * features.float() @ head.T
         parts.append(logits.softmax(1))
     probabilities = torch.cat(parts)
     return probabilities.cpu()
@@ -202,15 +207,18 @@ class Flyp:
         x = self.pixels(batch)
         bf16 = self.job.train.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            image, text, scale = self._forward(x, tokens)[:3]
+            outputs = self._forward(x, tokens)
+        image, text, scale = outputs[:3]
         loss_of = open_clip.ClipLoss(gather_with_grad=True, rank=world.rank, world_size=world.size)
-        loss = cast(Tensor, loss_of(image.float(), text.float(), scale))
-        (loss / world.size).backward()
+        loss: Tensor = loss_of(image.float(), text.float(), scale)
+        share = loss / world.size
+        share.backward()
         return loss.detach() * len(batch.labels)
 
     def _tokens_of(self, batch: Batch) -> Tensor:
         """A random caption of each image's class, as tokens (n, L)."""
-        drawn = batch.parameters[:, CAPTION] * len(self.templates)
+        uniform = batch.parameters[:, CAPTION]
+        drawn = uniform * len(self.templates)
         template = torch.from_numpy(drawn.astype(np.int64))
         label = torch.from_numpy(batch.labels)
         return self._tokens[label, template]
