@@ -134,6 +134,7 @@ class Batches:
         )
 
     def _name(self, row: int) -> str:
+        """An image and its level, as messages name it."""
         lam = pct_to_lam(int(self.table.lam_pct[row]))
         return f"{self.table.sample_id[row]} (λ {lam:g})"
 

@@ -84,6 +84,7 @@ def save_checkpoint(folder: Path, state: LoopState) -> None:
 
 
 def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
+    """Writes tensors by name."""
     # safetensors refuses tensors with channels last
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file)
 

@@ -115,6 +115,7 @@ def _completed(run: Store, names: list[str]) -> list[str]:
 
 
 def _checkpoint(run: Store, name: str) -> Checkpoint:
+    """One of a run's checkpoints, wherever the run is stored."""
     return Checkpoint(run.path(f"{RAY_TRAIN}/{name}"), run.filesystem)
 
 

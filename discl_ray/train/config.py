@@ -164,6 +164,7 @@ class TrainConfig(Settings):
     @field_validator("captions")
     @classmethod
     def _with_a_gap(cls, captions: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Raises ValueError for a caption that does not name the class."""
         for caption in captions or ():
             try:
                 named = caption.format(name="")
@@ -175,6 +176,7 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        """Raises ValueError for values that do not go together."""
         if self.workers != "auto" and self.batch % self.workers:
             raise ValueError(
                 f"batch = {self.batch} cannot be divided between workers = {self.workers}"

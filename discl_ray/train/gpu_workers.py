@@ -15,6 +15,8 @@ from discl_ray.models.device import training_device
 
 
 class _Checked(_TorchBackend):
+    """Sets up Ray Train's process group once all devices are checked."""
+
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         """Called by Ray Train once the workers run.
 

@@ -142,6 +142,7 @@ def _trainer(arguments: WorkerArguments, *, guarded: bool) -> TorchTrainer:
 
 
 def _scaling(config: TrainConfig) -> ScalingConfig:
+    """How many workers there are, and what each reserves."""
     return ScalingConfig(
         num_workers=1 if config.workers == "auto" else config.workers,
         use_gpu=config.on_gpu,
@@ -191,6 +192,7 @@ def _logged_epochs(run: Store, label: str, epochs: int) -> Iterator[None]:
     shown = set[int]()
 
     def show() -> None:
+        """Logs the evaluations that are not logged yet."""
         try:
             rows = read_history(run) if run.exists(METRICS) else []
         except IntegrityError:  # damaged before this start; the next report writes all of it
@@ -202,6 +204,7 @@ def _logged_epochs(run: Store, label: str, epochs: int) -> Iterator[None]:
                 log.info("%s · epoch %d/%d %s", label, row["epoch"], epochs, line)
 
     def follow() -> None:
+        """Logs until the run has ended."""
         while not stop.wait(1.0):
             show()
 
@@ -241,6 +244,7 @@ def train_worker(config: dict[str, Any]) -> None:
         controller.load({"history": {}})
 
     def report(result: Report) -> None:
+        """Hands the loop's report to Ray Train; only rank 0 has a checkpoint."""
         if world.rank:
             ray.train.report({})
             return

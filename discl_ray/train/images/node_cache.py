@@ -65,6 +65,7 @@ def node_folder() -> Path:
 
 
 def _fetched(store: Store, segment: Segment) -> Path:
+    """This node's copy of a segment, made if it is not there."""
     target = node_folder() / segment.name
     if _whole(target, segment):
         return target
@@ -104,10 +105,12 @@ def _fetch(store: Store, segment: Segment, target: Path) -> None:
 
 
 def _whole(path: Path, segment: Segment) -> bool:
+    """Whether a file has the segment's size; its content was checked when it was copied."""
     return path.is_file() and path.stat().st_size == segment.size
 
 
 def _damaged(store: Store, segment: Segment) -> IntegrityError:
+    """The error of a segment that is gone or damaged where it comes from."""
     return IntegrityError(
         f"{store.path(segment.name)}: gone or damaged; "
         f"delete the folder {store.base} and run the command again"

@@ -281,6 +281,7 @@ class EncodedSegments:
         pixels = np.empty(shape, np.uint8)
 
         def load(place: int, segment: int, row: int) -> None:
+            """Decodes one image into its place."""
             encoded = self._contents[segment][row].as_py()
             image = {"bytes": encoded, "path": None}
             pixels[place] = load_pixels(image, self.shape[1])
