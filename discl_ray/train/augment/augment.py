@@ -188,8 +188,10 @@ def _shift(x: Tensor, uniform: Floats, shift: int) -> Tensor:
     padded = F.pad(x, every_side, mode="replicate")
     offsets = 2 * shift + 1
     offset = (uniform * offsets).astype(np.int64)
-    down = offset[:, :1] + np.arange(height)
-    across = offset[:, 1:] + np.arange(width)
+    rows = np.arange(height)
+    columns = np.arange(width)
+    down = offset[:, :1] + rows
+    across = offset[:, 1:] + columns
     # four indices that broadcast to the shape of x
     image = torch.arange(n).view(n, 1, 1, 1)
     channel = torch.arange(channels).view(channels, 1, 1)
@@ -236,4 +238,5 @@ def _centres(start: Ints, size: Ints, to: int) -> Floats:
     middles = np.arange(to) + 0.5
     centres = middles * sizes / to - 0.5
     last = sizes - 1
-    return start[:, None] + np.clip(centres, 0, last)
+    inside = np.clip(centres, 0, last)
+    return start[:, None] + inside
