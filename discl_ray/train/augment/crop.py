@@ -45,14 +45,19 @@ def draw_boxes(uniform: Floats, least: float, height: int, width: int) -> Boxes:
     area = least + (1 - least) * for_area
     # a crop of this area fits if width * sqrt(area * aspect / own) is at most the width, and so on
     own = width / height
-    low = np.maximum(NARROWEST, np.log(own * area))
-    high = np.minimum(WIDEST, np.log(own / area))
+    lowest_fitting = np.log(own * area)
+    low = np.maximum(NARROWEST, lowest_fitting)
+    highest_fitting = np.log(own / area)
+    high = np.minimum(WIDEST, highest_fitting)
     spread = high - low
     drawn = low + spread * for_aspect
     fits = low < high
-    aspect = np.exp(np.where(fits, drawn, np.log(own)))
-    w = _side(area * aspect * height * width, width)
-    h = _side(area / aspect * height * width, height)
+    logarithm = np.where(fits, drawn, np.log(own))
+    aspect = np.exp(logarithm)
+    w_squared = area * aspect * height * width
+    w = _side(w_squared, width)
+    h_squared = area / aspect * height * width
+    h = _side(h_squared, height)
     top = _start(for_top, h, height)
     left = _start(for_left, w, width)
     return Boxes(top, left, h, w)
@@ -84,7 +89,8 @@ def resized_crops(x: Tensor, boxes: Boxes, size: tuple[int, int], mode: str) -> 
     # one matrix for the three channels of an image
     across = across.to(x.device)[:, None]
     down = down.to(x.device)[:, None]
-    narrowed = _rounded(x.float() @ across.transpose(2, 3))
+    transposed = across.transpose(2, 3)
+    narrowed = _rounded(x.float() @ transposed)
     resized = _rounded(down @ narrowed)
     return resized.to(torch.uint8)
 
