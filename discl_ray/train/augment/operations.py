@@ -233,6 +233,10 @@ def _plain(function: Callable[[Tensor], Tensor]) -> Op:
 # -- place
 
 
+Number = Floats | float
+"""One for all images, or one for each, (n,)."""
+
+
 class _Affine(NamedTuple):
     """Where a pixel is taken from, from its own place (down, across), both from the centre.
 
@@ -240,12 +244,12 @@ class _Affine(NamedTuple):
     is one number or one for each image; moves are parts of the side.
     """
 
-    down_by_down: Floats | float = 1.0
-    down_by_across: Floats | float = 0.0
-    move_down: Floats | float = 0.0
-    across_by_down: Floats | float = 0.0
-    across_by_across: Floats | float = 1.0
-    move_across: Floats | float = 0.0
+    down_by_down: Number = 1.0
+    down_by_across: Number = 0.0
+    move_down: Number = 0.0
+    across_by_down: Number = 0.0
+    across_by_across: Number = 1.0
+    move_across: Number = 0.0
 
     def for_each(self, count: int) -> _Affine:
         """All numbers for each of `count` images, in the shape that multiplies (n, H, W)."""
