@@ -105,7 +105,7 @@ def _fetch(store: Store, segment: Segment, target: Path) -> None:
 
 
 def _whole(path: Path, segment: Segment) -> bool:
-    """Whether a file has the segment's size; its content was checked when it was copied."""
+    """Whether a file has the segment's size."""
     return path.is_file() and path.stat().st_size == segment.size
 
 
