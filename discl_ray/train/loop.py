@@ -48,6 +48,9 @@ PROBED = 256
 """Fewest probes of CUDA that are predicted at once, where there are that many."""
 
 
+ByLevel = dict[int, Progress]
+"""Progress by level, in percent."""
+
 MakeLearner = Callable[[TrainJob, torch.device], Learner]
 
 Device = str | torch.device | None
@@ -213,7 +216,7 @@ class _Run:
             self._update_strengths(epoch)
         total = budget(self.pools, job.curriculum, job.train.batch, epoch)
         choice = self._choose(epoch, None)
-        progress: dict[int, Progress] = {}
+        progress: ByLevel = {}
         explored = 0
         if choice.explore:
             explored, progress = self._explore(epoch, total)
@@ -224,9 +227,10 @@ class _Run:
         )
         stage = Pass(epoch=epoch, choice=choice, order=order, before=explored, total=total)
         loss = self._train_on(stage)
-        return stage_record(stage, loss) | to_metrics(progress)
+        record = stage_record(stage, loss)
+        return record | to_metrics(progress)
 
-    def _choose(self, epoch: int, progress: Mapping[int, Progress] | None) -> Choice:
+    def _choose(self, epoch: int, progress: ByLevel | None) -> Choice:
         """Rank 0's choice, on every rank."""
         choice = None
         if self.world.rank == 0:
@@ -238,7 +242,7 @@ class _Run:
             )
         return choice
 
-    def _explore(self, epoch: int, total: int) -> tuple[int, dict[int, Progress]]:
+    def _explore(self, epoch: int, total: int) -> tuple[int, ByLevel]:
         """Algorithm 2: (|D|, progress by level) of a round of training on D ⊂ D_all.
 
         These are the first of the epoch's `total` images.
@@ -264,7 +268,8 @@ class _Run:
         """Probability of each row's own class, shape (N,)."""
         probabilities = self._probabilities(rows)
         every_row = np.arange(len(rows))
-        return probabilities[every_row, self.table.label[rows]]
+        own_class = self.table.label[rows]
+        return probabilities[every_row, own_class]
 
     def _update_strengths(self, epoch: int) -> None:
         """CUDA: moves each class's strength by how many of its training images are recognised."""
@@ -290,7 +295,8 @@ class _Run:
         with torch.no_grad():
             for part in np.array_split(np.arange(count), parts):
                 images = self.table.images[probes.rows[part]]
-                x = augment(images, parameters[part], probes.strength[part], config)
+                strength = probes.strength[part]
+                x = augment(images, parameters[part], strength, config)
                 logits = model(x.to(self.device))
                 predicted = logits.argmax(1).cpu().numpy()
                 correct[part] = predicted == probes.label[part]
@@ -345,8 +351,10 @@ class _Run:
             return self.learner.backward(batch, self.world)
         except torch.OutOfMemoryError as error:
             train = self.job.train
+            epoch = batches.part.epoch
+            images = len(batch.labels)
             raise DisclError(
-                f"epoch {batches.part.epoch}: out of memory on {len(batch.labels)} images of "
+                f"epoch {epoch}: out of memory on {images} images of "
                 f"{train.image_size} pixels; raise train.accumulate = {train.accumulate} or "
                 "train.workers, or lower train.batch; the last checkpoint is intact"
             ) from error
@@ -373,7 +381,8 @@ class _Run:
             return {}
         label = self.table.label[self.val]
         domain = self.table.domain[self.val]
-        predicted = self._probabilities(self.val).argmax(1)
+        probabilities = self._probabilities(self.val)
+        predicted = probabilities.argmax(1)
         found = scores(label, predicted, self.job.groups, domain)
         if self.job.train.keep == "best":
             value, _ = found[main_metric(found)]
