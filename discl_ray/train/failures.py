@@ -28,16 +28,17 @@ class Final(ray.train.UserCallback):
 
 def reason_of(error: BaseException) -> str:
     """What went wrong in a worker, without Ray's traceback."""
-    failures = [
-        *(getattr(error, "worker_failures", None) or {}).values(),
-        getattr(error, "controller_failure", None),
-        error,
-    ]
+    of_workers = getattr(error, "worker_failures", None) or {}
+    of_controller = getattr(error, "controller_failure", None)
+    failures = [*of_workers.values(), of_controller, error]
     for failure in failures:
         if failure is not None and (ours := _own_error(failure)) is not None:
             return ours
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return " ".join((lines or [type(error).__name__])[-1].split())[:500]
+    if not lines:
+        return type(error).__name__
+    words = lines[-1].split()
+    return " ".join(words)[:500]
 
 
 def _own_error(error: BaseException) -> str | None:
@@ -48,5 +49,9 @@ def _own_error(error: BaseException) -> str | None:
         return str(within)
     if isinstance(error, DisclError):
         return str(error)
-    named = [line for line in str(error).splitlines() if line.startswith("discl_ray.errors.")]
-    return named[-1].partition(": ")[2] if named else None
+    lines = str(error).splitlines()
+    named = [line for line in lines if line.startswith("discl_ray.errors.")]
+    if not named:
+        return None
+    _, _, message = named[-1].partition(": ")
+    return message
