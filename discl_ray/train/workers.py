@@ -24,8 +24,10 @@ def each_alone(config: Config, number: int = 1) -> Config:
     Workers and devices are decided in it. Raises SetupError if what is asked for does not fit.
     """
     train = config.train.model_copy(update={"workers": number})
-    found = training(config.model_copy(update={"train": train}))
-    return config.model_copy(update={"train": train.model_copy(update={"use_gpu": found.gpu})})
+    asked = config.model_copy(update={"train": train})
+    found = training(asked)
+    decided = train.model_copy(update={"use_gpu": found.gpu})
+    return config.model_copy(update={"train": decided})
 
 
 def check_training(config: Config) -> str:
