@@ -20,12 +20,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, tau: float) ->
 
 def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor, tau: float) -> Tensor:
     """-log softmax(z + log n)[y] with n the training images per class (Ren et al. 2020, Eq. 4)."""
-    return F.cross_entropy(logits + counts.log(), labels, reduction="none")
+    adjusted = logits + counts.log()
+    return F.cross_entropy(adjusted, labels, reduction="none")
 
 
 def logit_adjusted(logits: Tensor, labels: Tensor, counts: Tensor, tau: float) -> Tensor:
     """-log softmax(z + τ log π)[y] (Menon et al. 2021, Eq. 10); at τ = 1 Balanced Softmax."""
-    return F.cross_entropy(logits + tau * counts.log(), labels, reduction="none")
+    adjusted = logits + tau * counts.log()
+    return F.cross_entropy(adjusted, labels, reduction="none")
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
