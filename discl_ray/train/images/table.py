@@ -83,9 +83,12 @@ class ImageTable:
     """The real image, a synthetic one's source."""
 
     def __post_init__(self) -> None:
+        """Fills columns that are not given."""
         for name in ("domain", "sample_id"):
-            if not len(getattr(self, name)):
-                object.__setattr__(self, name, np.full(len(self.label), ""))
+            given = getattr(self, name)
+            if not len(given):
+                empty = np.full(len(self.label), "")
+                object.__setattr__(self, name, empty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +136,18 @@ def open_table(ref: TableRef) -> ImageTable:
 
     Raises IntegrityError if a segment is gone or damaged, SetupError without room for a copy.
     """
-    batches = [map_segment(path) for path in make_local(ref.store, ref.segments)]
+    paths = make_local(ref.store, ref.segments)
+    batches = [map_segment(path) for path in paths]
     contents = [batch.column("content") for batch in batches]
-    rows = pa.Table.from_batches([batch.select(ROWS.names) for batch in batches])
+    without_images = [batch.select(ROWS.names) for batch in batches]
+    rows = pa.Table.from_batches(without_images)
+    hard = np.array(rows["hard"].to_pylist(), bool)
     return ImageTable(
         images=READERS[ref.mode](contents, ref.side),
         label=_integers(rows["label"]),
         lam_pct=_integers(rows["lam_pct"]),
         role=_texts(rows["role"]),
-        hard=_read_only(np.array(rows["hard"].to_pylist(), bool)),
+        hard=_read_only(hard),
         domain=_texts(rows["domain"]),
         sample_id=_texts(rows["sample_id"]),
     )
@@ -189,7 +195,8 @@ def build_table(
     made_from = [content_of(spectrum.store), content_of_samples(spectrum.samples)]
     filtered = identity(filter_config)
     name = stable_id(FORMAT, spectrum.name, *made_from, filtered, side, mode, limit)[:8]
-    store = (beside or spectrum.store.parent).within(f"table-{name}")
+    runs = beside or spectrum.store.parent
+    store = runs.within(f"table-{name}")
     existing = _existing(store, side)
     if existing is not None:
         return existing
