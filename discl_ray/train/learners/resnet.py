@@ -50,9 +50,9 @@ def resnet(
                 stride = 2 if stage and not block else 1
                 layers.append(_block(before, after, stride, make_norm))
                 before = after
-        layers.append(nn.AdaptiveAvgPool2d(1))
-        layers.append(nn.Flatten())
-        layers.append(nn.Linear(before, num_classes))
+        pool = nn.AdaptiveAvgPool2d(1)
+        head = nn.Linear(before, num_classes)
+        layers += [pool, nn.Flatten(), head]
         model = nn.Sequential(*layers)
         _initialise(model)
     return model
