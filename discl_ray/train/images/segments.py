@@ -242,7 +242,8 @@ class DecodedSegments:
         segment = self._ends.searchsorted(unsigned, "right")
         places = self._offset[segment] + rows * self._per_row
         pixels = self._elements[places].view(np.uint8)
-        return pixels.reshape(len(rows), *self.shape[1:])
+        shape = (len(rows), *self.shape[1:])
+        return pixels.reshape(shape)
 
 
 def _bytes_of(content: pa.Array, size: int) -> Pixels:
@@ -284,7 +285,8 @@ class EncodedSegments:
             """Decodes one image into its place."""
             encoded = self._contents[segment][row].as_py()
             image = {"bytes": encoded, "path": None}
-            pixels[place] = load_pixels(image, self.shape[1])
+            side = self.shape[1]
+            pixels[place] = load_pixels(image, side)
 
         segments = self._first.searchsorted(rows, "right") - 1
         within = rows - self._first[segments]
