@@ -69,9 +69,10 @@ def write_segments(
         for row in done.to_pylist():
             if row["error"] is not None:
                 raise DataError(row["error"])
-            segment = Segment(row["sha256"], row["rows"], row["size"])
-            segments[row["number"]] = segment
-    return tuple(segments[number] for number in range(len(blocks)))
+            number = row["number"]
+            segments[number] = Segment(row["sha256"], row["rows"], row["size"])
+    numbers = range(len(blocks))
+    return tuple(segments[number] for number in numbers)
 
 
 @dataclass(frozen=True)
@@ -135,5 +136,6 @@ def _read(store: Store, file: str, key: str, places: dict[str, int], remedy: str
                 if place is not None:
                     yield place, images[i].as_py()
     if left:
-        count = "1 image is" if len(left) == 1 else f"{len(left)} images are"
+        gone = len(left)
+        count = "1 image is" if gone == 1 else f"{gone} images are"
         raise IntegrityError(f"{path}: {count} gone; {remedy}")
