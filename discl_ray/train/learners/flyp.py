@@ -149,7 +149,8 @@ def text_head(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Ten
     device = clip.model.logit_scale.device
     vectors = clip.model.encode_text(tokens.to(device), normalize=True)
     vectors = vectors.float()
-    by_class = vectors.view(len(names), len(templates), -1)
+    classes = len(names)
+    by_class = vectors.view(classes, len(templates), -1)
     means = by_class.mean(1)
     return nn.functional.normalize(means, dim=-1)
 
@@ -165,7 +166,8 @@ def predict(clip: Clip, head: Tensor, images: Pixels, *, batch: int = CHUNK) -> 
     """Class probabilities at the current logit scale, shape (N, C), in eval mode, on the CPU."""
     clip.model.eval()
     scale = clip.model.logit_scale.exp().float()
-    parts = [torch.zeros(0, len(head), device=head.device)]
+    classes = len(head)
+    parts = [torch.zeros(0, classes, device=head.device)]
     for begin in range(0, len(images), batch):
         end = begin + batch
         pixels = clip.pixels(images[begin:end])
@@ -195,7 +197,8 @@ class Flyp:
         self.templates = train.captions or NEUTRAL_CAPTIONS
         captions = _captions(job.names, self.templates)
         tokens = clip.tokenizer(captions)
-        self._tokens = tokens.view(len(job.names), len(self.templates), -1)
+        classes = len(job.names)
+        self._tokens = tokens.view(classes, len(self.templates), -1)
 
     def backward(self, batch: Batch, world: World) -> Tensor:
         """See `Learner`.
