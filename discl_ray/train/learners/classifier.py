@@ -67,7 +67,8 @@ class Classifier:
         total = torch.zeros((), device=self.device)
         count = len(batch.labels)
         parts = min(self.job.train.accumulate, max(1, count))
-        for part in np.array_split(np.arange(count), parts):
+        places = np.arange(count)
+        for part in np.array_split(places, parts):
             if not len(part):
                 continue
             loss = self._loss(batch, part)
@@ -119,7 +120,8 @@ class Classifier:
             parts = [torch.zeros(0, len(self.job.counts))]
             for begin in range(0, len(images), CHUNK):
                 end = begin + CHUNK
-                logits = self._logits(to_tensor(images[begin:end]))
+                x = to_tensor(images[begin:end])
+                logits = self._logits(x)
                 probabilities = logits.softmax(1)
                 parts.append(probabilities.cpu())
             return torch.cat(parts)
