@@ -290,10 +290,11 @@ class _Run:
         model = self.learner.model
         model.eval()
         count = len(probes.rows)
+        places = np.arange(count)
         correct = np.zeros(count, bool)
         parts = max(1, count // PROBED)
         with torch.no_grad():
-            for part in np.array_split(np.arange(count), parts):
+            for part in np.array_split(places, parts):
                 images = self.table.images[probes.rows[part]]
                 strength = probes.strength[part]
                 x = augment(images, parameters[part], strength, config)
