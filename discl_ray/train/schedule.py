@@ -32,7 +32,9 @@ def learning_rate_factor(progress: float, step: float, *, warmup: float) -> floa
     `progress` in [0, 1) is the part of the run that is done before a step, `step` the part that the
     step itself is.
     """
-    if progress + step <= warmup:
-        return (progress + step) / warmup
-    angle = math.pi * max(0.0, progress - warmup) / (1 - warmup)
+    done = progress + step
+    if done <= warmup:
+        return done / warmup
+    after_warmup = max(0.0, progress - warmup)
+    angle = math.pi * after_warmup / (1 - warmup)
     return 0.5 * (1 + math.cos(angle))
