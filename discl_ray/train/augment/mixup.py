@@ -61,7 +61,8 @@ def draw_mix(
     left, right = _clipped(across, half, side)
     height = bottom - top
     width = right - left
-    own_share = 1 - height * width / side**2
+    area = height * width
+    own_share = 1 - area / side**2
     return Mix(partner=partner, share=own_share, box=(top, bottom, left, right))
 
 
