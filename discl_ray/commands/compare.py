@@ -23,17 +23,26 @@ from discl_ray.process.masking import masked
 
 
 def command_of(seeds: int, table: str | None) -> str:
-    """The command that makes the table again, to be written below it; where the run lies is no part
-    of it."""
+    """The command that makes the table again, to be written below it; it does not name the run's
+    folder."""
     call = Call.this()
-    asked = [word for word in call.rest if "=" in word and not word.startswith("--")]
-    configured: list[str] = []
+    words = ["python", "jobs/compare.py"]
+    if call.entry:
+        words = [*call.entry, "compare"]
+    words += ["--seeds", str(seeds)]
+    if table:
+        words += ["--table", table]
     for file in call.files:
-        configured += ["--config", file]
-    words = [masked(word) for word in (*configured, *asked) if not word.startswith("run.root=")]
-    start = [*call.entry, "compare"] if call.entry else ["python", "jobs/compare.py"]
-    named = ["--table", table] if table else []
-    return " ".join([*start, "--seeds", str(seeds), *named, *words])
+        words += ["--config", masked(file)]
+    words += [masked(word) for word in call.rest if _is_override(word)]
+    return " ".join(words)
+
+
+def _is_override(word: str) -> bool:
+    """Whether a word is `key=value` and says more than where the run lies."""
+    if word.startswith(("--", "run.root=")):
+        return False
+    return "=" in word
 
 
 def job(config: Config, *, seeds: int, table: str | None, tag: str) -> None:
@@ -51,11 +60,11 @@ def job(config: Config, *, seeds: int, table: str | None, tag: str) -> None:
 
     name = table or table_for(config)
     if name not in TABLES:
-        raise ConfigError(
-            f"--table {name}: there is no such table; there are {', '.join(sorted(TABLES))}"
-        )
+        known = ", ".join(sorted(TABLES))
+        raise ConfigError(f"--table {name}: there is no such table; there are {known}")
     command = command_of(seeds, table)
     if name == "gap":
-        print(compare_gaps(config, seeds, tag, command))
+        page = compare_gaps(config, seeds, tag, command)
     else:
-        print(compare(config, seeds, name, tag, command))
+        page = compare(config, seeds, name, tag, command)
+    print(page)
