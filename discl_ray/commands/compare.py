@@ -64,7 +64,6 @@ def job(config: Config, *, seeds: int, table: str | None, tag: str) -> None:
         raise ConfigError(f"--table {name}: there is no such table; there are {known}")
     command = command_of(seeds, table)
     if name == "gap":
-        page = compare_gaps(config, seeds, tag, command)
+        print(compare_gaps(config, seeds, tag, command))
     else:
-        page = compare(config, seeds, name, tag, command)
-    print(page)
+        print(compare(config, seeds, name, tag, command))
