@@ -24,35 +24,47 @@ from discl_ray.synthesize.rounds import generate
 from discl_ray.synthesize.run import prepare
 from discl_ray.synthesize.summary import describe, summarize, warnings
 
+SHEET = "contact_sheet.png"
+
 
 def job(config: Config) -> None:
+    """Makes the spectrum; writes its card, its verdicts and a contact sheet."""
     run = prepare(config)
     store, samples = run.store, run.samples
+    classes = samples.classes
     finished = store.exists(MANIFEST)
-    if not finished:  # a finished run needs no room: it is looked at, on whatever machine
+    if not finished:  # a finished run needs no room: any machine can look at it
         refuse(config, MAKING)
-    print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
+    print(f"data · {samples.store.base}")
+    print(summarize_samples(samples), flush=True)
     with locked(store):
         lay_out(run)
-        print(
-            f"plan · {store.base}\n{describe(run, None if finished else crew(config))}", flush=True
-        )
+        hands = None if finished else crew(config)
+        described = describe(run, hands)
+        print(f"plan · {store.base}")
+        print(described, flush=True)
         for warning in warnings(run):
             print(f"  warning: {warning}", flush=True)
         note = PLUMBING if config.plumbing_test else ""
-        write_card(store, config, samples.classes, note)
+        write_card(store, config, classes, note)
         made_now = bool(generate(run))
         spectrum = open_spectrum(store, config.filter, [FILE.name])
-        write_card(store, config, samples.classes, note)
+        write_card(store, config, classes, note)
         write_verdicts(store, spectrum)
         shown = pick_shown(run.hard)
-        cells = with_images(store, made_from(spectrum, shown))
-        store.write("contact_sheet.png", contact_sheet(cells, shown, note=note))
-        print(f"spectrum · filter {config.filter.mode}\n{summarize(run)}")
+        made = made_from(spectrum, shown)
+        sheet = contact_sheet(with_images(store, made), shown, note=note)
+        store.write(SHEET, sheet)
+        summary = summarize(run)
+        print(f"spectrum · filter {config.filter.mode}")
+        print(summary)
         print(real_words(spectrum, config.filter))
         if note:
             print(f"  {note}")
         told = made_words(spectrum, made_now=made_now)
-        print(f"{told} · look at {store.path('contact_sheet.png')} · next: {next_command('train')}")
-        if empty := nothing_kept_words(spectrum, config.filter):
+        sheet_path = store.path(SHEET)
+        following = next_command("train")
+        print(f"{told} · look at {sheet_path} · next: {following}")
+        empty = nothing_kept_words(spectrum, config.filter)
+        if empty:
             print(empty)
