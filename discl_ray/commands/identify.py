@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions at import; pyright cannot see them)
 """Which images are hard: how many of each class, whose labels are suspect, and a picture of the
 hardest.
 
@@ -13,9 +11,9 @@ nothing again.
 """
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from discl_ray.config import PLUMBING, Config
+from discl_ray.core.columns import places_in
 from discl_ray.core.run_directory import run_store
 from discl_ray.data import Samples, read_samples, summarize_samples
 from discl_ray.plan.hardness import describe_rule, hard_samples, hardness
@@ -35,6 +33,7 @@ SHEET = "hardest.png"
 
 
 def job(config: Config) -> None:
+    """Finds the hard images; prints how many there are and writes a picture of the hardest."""
     prompts = load_prompts(config.prompts)
     samples = read_samples(
         config.data,
@@ -43,36 +42,45 @@ def job(config: Config) -> None:
         num_cpus=config.run.num_cpus,
     )
     prompts.check(samples.classes)
-    print(f"data · {samples.store.base}\n{summarize_samples(samples)}", flush=True)
+    print(f"data · {samples.store.base}")
+    print(summarize_samples(samples), flush=True)
     by_confidence = config.hard.rule == "confidence"
-    predictions, place = None, samples.store
+    predictions = None
+    place = samples.store
     if by_confidence:
-        from discl_ray.experiments.identify import (
-            identify,
-        )  # takes seconds; what is wrong has been said by now
+        # takes seconds; what is wrong has been said by now
+        from discl_ray.experiments.identify import identify
 
         place = predictions_store(config, samples, prompts)
         print(f"predictions · {place.base}", flush=True)
         predictions = identify(config, samples, prompts)
     judged = hardness(samples.table, config.hard, predictions)
     rule = describe_rule(judged, config.hard)
-    print(
-        f"hard · {rule}\n"
-        + (f"  {agreement(judged)}\n" if by_confidence else "")
-        + class_table(judged),
-        flush=True,
-    )
+    print(f"hard · {rule}")
+    if by_confidence:
+        print(f"  {agreement(judged)}")
+    print(class_table(judged), flush=True)
     sources = hard_samples(samples.table, config.hard, predictions)  # ends here if there are none
-    place.write(SHEET, _sheet(config, samples, judged, rule))
-    probes = sources["split"].to_pylist().count("val")
-    words = f"{sources.num_rows - probes} hard training images, {probes} val images for probes"
-    print(f"{words} · look at {place.path(SHEET)} · next: {next_command('preview')}")
+    sheet = _sheet(config, samples, judged, rule)
+    place.write(SHEET, sheet)
+    following = next_command("preview")
+    print(f"{source_words(sources)} · look at {place.path(SHEET)} · next: {following}")
+
+
+def source_words(sources: pa.Table) -> str:
+    """How many images get a spectrum: those to train on, and the probes."""
+    splits = sources["split"].to_pylist()
+    probes = splits.count("val")
+    train = len(splits) - probes
+    return f"{train} hard training images, {probes} val images for probes"
 
 
 def _sheet(config: Config, samples: Samples, judged: pa.Table, rule: str) -> bytes:
+    """The picture of the hardest images, or of the rarest classes."""
     by_confidence = config.hard.rule == "confidence"
     shown = hardest_rows(judged) if by_confidence else tail_rows(judged)
-    places = pc.index_in(shown["sample_id"], samples.table["sample_id"].combine_chunks())
+    ids = samples.table["sample_id"].combine_chunks()
+    places = places_in(shown["sample_id"], ids)
     images = samples.with_images(samples.table.take(places))
     note = PLUMBING if config.plumbing_test else ""
     if by_confidence:
