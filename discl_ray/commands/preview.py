@@ -47,16 +47,20 @@ def speed_before(store: Store) -> Speed | None:
 
 
 def job(config: Config) -> None:
+    """Makes the small plan; writes and prints what the full one will cost and give."""
     full = prepare(config, MAKING)
     hands = crew(config)
     small = preview_of(full)
     store = small.store
     with locked(store):
         lay_out(small)
-        print(f"preview · {store.base}\n{describe(small, hands)}", flush=True)
+        described = describe(small, hands)
+        print(f"preview · {store.base}")
+        print(described, flush=True)
         for warning in warnings(full):
             print(f"  warning: {warning}", flush=True)
-        speed = Speed.of(generate(small))
+        signs = generate(small)
+        speed = Speed.of(signs)
         if speed is None:  # nothing was made now: what was measured when it was
             speed = speed_before(store)
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
@@ -66,9 +70,13 @@ def job(config: Config) -> None:
         note = PLUMBING if config.plumbing_test else ""
         write_card(store, small.config, full.samples.classes, note)
         write_verdicts(store, spectrum)
-        store.write(SHEET, preview_sheet(spectrum, small.hard, config.filter, note))
+        sheet = preview_sheet(spectrum, small.hard, config.filter, note)
+        store.write(SHEET, sheet)
         store.write_json(FIGURES, preview_figures(seen))
-    print(preview_words(seen, staffed(config, hands)) + (f"\n  {note}" if note else ""))
+    staffed_config = staffed(config, hands)
+    print(preview_words(seen, staffed_config))
+    if note:
+        print(f"  {note}")
     print(real_words(spectrum, config.filter))
     if empty := nothing_kept_words(spectrum, config.filter):
         print(empty)
