@@ -35,10 +35,13 @@ def job(config: Config) -> None:
     config, spectrum = open_for(config)
     specs = pair_of(config)
     planned = plan_run(config, spectrum)
-    check_stages({specs[-1].label: planned}, spectrum)  # before Ray starts
+    configured = specs[-1].label
+    check_stages({configured: planned}, spectrum)  # before Ray starts
     if config.curriculum.strategy == "adaptive":
-        print(f"  {probe_line(passed(spectrum, config.filter, 'probe'))}", flush=True)
-    report(config, spectrum, train_pair(config, spectrum, specs))
+        probes = passed(spectrum, config.filter, "probe")
+        print(f"  {probe_line(probes)}", flush=True)
+    trained = train_pair(config, spectrum, specs)
+    report(config, spectrum, trained)
 
 
 def report(config: Config, spectrum: Spectrum, rows: list[TrainedRow]) -> None:
@@ -49,19 +52,26 @@ def report(config: Config, spectrum: Spectrum, rows: list[TrainedRow]) -> None:
     from discl_ray.report.history import PICTURE, synthetic_seen
     from discl_ray.report.tables import score_table
 
-    note, store = caveat(spectrum), rows[-1].planned.store
+    note = caveat(spectrum)
+    store = rows[-1].planned.store
     histories = {row.label: row.history for row in rows}
-    store.write("curves.png", curves(histories, note=note))
-    print(f"  {note}".rstrip())
-    print(f"  {heading(config)}".rstrip())
-    seen = {row.label: synthetic_seen(row.history) for row in rows}
-    difference = (rows[0].label, rows[1].label) if len(rows) > 1 else None
+    picture = curves(histories, note=note)
+    store.write("curves.png", picture)
+    for line in (note, heading(config)):
+        print(f"  {line}".rstrip())
+    labels = tuple(histories)
+    seen = {label: synthetic_seen(history) for label, history in histories.items()}
     scores = {row.label: row.scores for row in rows}
-    print(score_table(scores, seen=seen, difference=difference))
-    print(f"  trained by {describe_workers([row.planned for row in rows])}")
+    difference = (labels[0], labels[1]) if len(labels) > 1 else None
+    table = score_table(scores, seen=seen, difference=difference)
+    print(table)
+    workers = describe_workers([row.planned for row in rows])
+    print(f"  trained by {workers}")
     print(
         f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several."
     )
-    more = f" and {PICTURE}" if store.exists(PICTURE) else ""
-    pictures = f"{store.path('curves.png')}{more}"
-    print(f"trained · look at {pictures} · next: {next_command('compare')}")
+    pictures = store.path("curves.png")
+    if store.exists(PICTURE):
+        pictures += f" and {PICTURE}"
+    following = next_command("compare")
+    print(f"trained · look at {pictures} · next: {following}")
