@@ -52,31 +52,38 @@ def seeds_of(config: Config) -> list[tuple[Config, Spectrum]]:
         )
     seeds: list[tuple[Config, Spectrum]] = []
     missing: list[str] = []
-    for seed in range(config.seed, config.seed + config.tune.seeds):
+    for seed in _seeds(config):
+        own = with_values(config, {"seed": seed})
         try:
-            seeds.append(open_for(with_values(config, {"seed": seed}), "val"))
+            seeds.append(open_for(own, "val"))
         except SetupError as error:
             missing.append(f"seed {seed}: {error}")
     if missing:
-        raise ConfigError("\n  ".join(["spectra are missing", *missing]))
+        lines = ["spectra are missing", *missing]
+        raise ConfigError("\n  ".join(lines))
     return seeds
+
+
+def _seeds(config: Config) -> range:
+    """The seeds that a trial is trained with."""
+    first = config.seed
+    return range(first, first + config.tune.seeds)
 
 
 def next_command(swept: Sequence[str], best: str) -> str:
     """The command that trains with the best values: the files and overrides of this one, without
     what the sweep decided."""
     call = Call.this()
-    kept = [
-        word
-        for word in call.rest
-        if not word.startswith("tune.") and word.partition("=")[0] not in swept
-    ]
+    kept: list[str] = []
+    for word in call.rest:
+        key = word.partition("=")[0]
+        if key not in swept and not key.startswith("tune."):
+            kept.append(word)
     near = os.path.relpath(best)
-    return call.command(
-        "train",
-        files=[*(call.files or [DEFAULT]), best if near.startswith("..") else near],
-        rest=kept,
-    )
+    if near.startswith(".."):
+        near = best
+    files = call.files or (DEFAULT,)
+    return call.command("train", files=[*files, near], rest=kept)
 
 
 def write_results(
@@ -90,19 +97,25 @@ def write_results(
 
     outcomes = read_outcomes(store)
     page = _page(config, spectrum, outcomes, dimensions)
+    picture = _picture(config, outcomes, dimensions)
     store.write("tune.md", page.encode())
-    store.write("tune.png", _picture(config, outcomes, dimensions))
+    store.write("tune.png", picture)
     print(page)
     point: Point = best_of(outcomes).point
-    store.write("best.yaml", yaml.safe_dump(nested(point), sort_keys=False).encode())
+    best = yaml.safe_dump(nested(point), sort_keys=False)
+    store.write("best.yaml", best.encode())
+    following = next_command(list(point), store.path("best.yaml"))
     print(f"swept · {store.path('tune.md')}, tune.png and best.yaml · next:")
-    print(f"  {next_command(list(point), store.path('best.yaml'))}")
+    print(f"  {following}")
 
 
 def _metric(outcomes: Sequence[Outcome]) -> str:
     """What trials are ranked by on val, in words."""
-    named = next((outcome.rows[-1]["metric"] for outcome in outcomes if outcome.rows), "val")
-    return named.removeprefix("val_").replace("_", " ")
+    for outcome in outcomes:
+        if outcome.rows:
+            named: str = outcome.rows[-1]["metric"]
+            return named.removeprefix("val_").replace("_", " ")
+    return "val"
 
 
 def _page(
@@ -112,26 +125,37 @@ def _page(
     from discl_ray.experiments.rows import caveat
     from discl_ray.report.sweep import sweep_table
 
-    metric, note = _metric(outcomes), caveat(spectrum)
-    rows = [
-        _table_row(number, outcome, dimensions, metric)
-        for number, outcome in enumerate(outcomes, 1)
-    ]
-    statuses = [outcome.status for outcome in outcomes]
-    counts = [f"{statuses.count(name)} {name}" for name in ("finished", "stopped", "failed")]
-    seeds = ", ".join(str(config.seed + i) for i in range(config.tune.seeds))
+    metric = _metric(outcomes)
+    rows: list[dict[str, str]] = []
+    for number, outcome in enumerate(outcomes, 1):
+        row = _table_row(number, outcome, dimensions, metric)
+        rows.append(row)
+    table = sweep_table(rows) if rows else "No trial began."
+    seeds = ", ".join(map(str, _seeds(config)))
     settings = f"search {config.tune.search}, scheduler {config.tune.scheduler}, seed {seeds}"
     lines = [f"# {config.run.name}: a sweep of {len(outcomes)} trials\n"]
-    lines += [f"> {note}\n"] if note else []
+    note = caveat(spectrum)
+    if note:
+        lines.append(f"> {note}\n")
     lines += [
-        sweep_table(rows) if rows else "No trial began.",
+        table,
         "",
-        f"- {', '.join(counts)}; {settings}. Only finished trials are ranked; "
+        f"- {_counts(outcomes)}; {settings}. Only finished trials are ranked; "
         "the best of many on val looks better than it is.",
         "- Val decides; the test images were not opened.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _counts(outcomes: Sequence[Outcome]) -> str:
+    """How many trials finished, were stopped, and failed."""
+    statuses = [outcome.status for outcome in outcomes]
+    counts: list[str] = []
+    for status in ("finished", "stopped", "failed"):
+        number = statuses.count(status)
+        counts.append(f"{number} {status}")
+    return ", ".join(counts)
 
 
 def _table_row(
@@ -140,10 +164,9 @@ def _table_row(
     """A trial's cells by column."""
     from discl_ray.report.tables import count
 
-    row = {
-        "rank": str(number) if outcome.status == "finished" else "–",
-        f"{metric} on val [%]": f"{outcome.dev:.2f}" if outcome.rows else "–",
-    }
+    rank = str(number) if outcome.status == "finished" else "–"
+    score = f"{outcome.dev:.2f}" if outcome.rows else "–"
+    row = {"rank": rank, f"{metric} on val [%]": score}
     for dimension in dimensions:
         row[dimension.key] = text(outcome.point[dimension.key])
     row["synthetic seen"] = count(outcome.seen)
@@ -157,44 +180,55 @@ def _picture(config: Config, outcomes: Sequence[Outcome], dimensions: Sequence[D
     """tune.png: each trial's course, and the score over each swept key."""
     from discl_ray.report.sweep import sweep_picture
 
+    lines: list[tuple[str, list[tuple[int, float]]]] = []
+    for outcome in outcomes:
+        course = [(row["epoch"], row["dev"]) for row in outcome.rows]
+        lines.append((outcome.status, course))
     finished = [outcome for outcome in outcomes if outcome.status == "finished"]
     swept: dict[str, list[tuple[Any, float]]] = {}
     for dimension in dimensions:
         key = dimension.key
         swept[key] = [(outcome.point[key], outcome.dev) for outcome in finished]
-    lines: list[tuple[str, list[tuple[int, float]]]] = []
-    for outcome in outcomes:
-        course = [(row["epoch"], row["dev"]) for row in outcome.rows]
-        lines.append((outcome.status, course))
-    best = 0 if outcomes and outcomes[0].status == "finished" else None
+    best = None
+    if outcomes and outcomes[0].status == "finished":
+        best = 0
+    metric = _metric(outcomes)
     title = f"{config.run.name}: {len(outcomes)} trials"
-    return sweep_picture(lines, best, swept, metric=_metric(outcomes), title=title)
+    return sweep_picture(lines, best, swept, metric=metric, title=title)
 
 
 def settled_sweep(config: Config) -> Config:
     """The configuration with the workers of a trial, one unless more are asked for, and as many
     trials at a time as there are GPUs."""
     number = 1 if config.train.workers == "auto" else config.train.workers
-    settled, gpus = each_alone(config, number), present(config.run).gpus
+    settled = each_alone(config, number)
+    gpus = present(config.run).gpus
     concurrent = config.tune.concurrent
     if settled.train.on_gpu and concurrent * number > gpus:
         concurrent = max(1, gpus // number)
-        trials = f"{concurrent} trial{'s' * (concurrent > 1)} at a time"
-        print(f"  {trials}: tune.concurrent = {config.tune.concurrent}, {gpus} GPUs")
+        plural = "s" if concurrent > 1 else ""
+        print(
+            f"  {concurrent} trial{plural} at a time: "
+            f"tune.concurrent = {config.tune.concurrent}, {gpus} GPUs"
+        )
     return with_values(settled, {"tune.concurrent": concurrent})
 
 
 def job(config: Config) -> None:
+    """Checks the space, runs the trials that are missing, and reports."""
     config = settled_sweep(config)
     seeds = seeds_of(config)
-    made = set.intersection(*(set(spectrum.grid) for _, spectrum in seeds))
-    dimensions = check_sweep(config, tuple(sorted(made)))
+    spectra = [spectrum for _, spectrum in seeds]
+    in_all = set.intersection(*(set(spectrum.grid) for spectrum in spectra))
+    levels = tuple(sorted(in_all))
+    dimensions = check_sweep(config, levels)
     from discl_ray.experiments.rows import plan_run
     from discl_ray.experiments.stages import check_points
 
     for own, spectrum in seeds:
         plan_run(own, spectrum)
-    check_points(seeds, draw_points(dimensions, config.tune.trials, config.tune.seed))
+    points = draw_points(dimensions, config.tune.trials, config.tune.seed)
+    check_points(seeds, points)
     # a stopped Ray Train run lets go of its workers only where there is a dashboard
     with ray_session(
         num_cpus=config.run.num_cpus, needs=needs(config), dashboard=not config.train.alone
@@ -202,13 +236,15 @@ def job(config: Config) -> None:
         from discl_ray.experiments.tune.outcomes import is_complete
         from discl_ray.experiments.tune.sweep import lay_out_sweep, run_sweep, sweep_store
 
-        store = sweep_store(config, [spectrum for _, spectrum in seeds])
+        store = sweep_store(config, spectra)
         with locked(store):
             print(f"tune · {store.base}", flush=True)
             if not is_complete(store):
-                if run_sweep(lay_out_sweep(seeds, dimensions)):
-                    store.write_json(MANIFEST, {"trials": len(store.list("trials", ".json"))})
+                sweep = lay_out_sweep(seeds, dimensions)
+                if run_sweep(sweep):
+                    trials = store.list("trials", ".json")
+                    store.write_json(MANIFEST, {"trials": len(trials)})
                 else:
                     limit = f"tune.time_limit_s = {config.tune.time_limit_s:g}"
                     print(f"  ended by {limit}; with more the sweep goes on", flush=True)
-            write_results(config, seeds[0][1], store, dimensions)
+            write_results(config, spectra[0], store, dimensions)
