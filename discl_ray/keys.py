@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from discl_ray.config import Config
 from discl_ray.core.settings import OneOf, Settings
-from discl_ray.data.config import DATA_SETS, FilesConfig, OutsideConfig
+from discl_ray.data.config import DATA_SETS, AnyDataConfig, FilesConfig, OutsideConfig
 
 PAGE_COMMAND = "python -m discl_ray.keys docs/configuration.md"
 
@@ -48,76 +48,91 @@ class Section(NamedTuple):
 
 def sections() -> list[Section]:
     """All keys, in the order of the path; of `data` those of each data set."""
-    plain = [key for name in Config.model_fields if (key := _plain_key(name))]
-    found = [Section("(top level)", "", tuple(plain))]
+    plain: list[Key] = []
+    found: list[Section] = []
     for name, field in Config.model_fields.items():
         if name == "data":
             found += _data_sections()
         elif isinstance(field.default, Settings):
             kind = type(field.default)
-            found.append(Section(name, _first(kind.__doc__), tuple(_keys(kind, name))))
-    return found
-
-
-def _plain_key(name: str) -> Key | None:
-    field = Config.model_fields[name]
-    return (
-        None if isinstance(field.default, Settings) else _key(name, field, _meaning(Config, name))
-    )
+            keys = tuple(_keys(kind, name))
+            meaning = _one_line(kind.__doc__)
+            found.append(Section(name, meaning, keys))
+        else:
+            meaning = _meaning(Config, name)
+            plain.append(_key(name, field, meaning))
+    top = Section("(top level)", "", tuple(plain))
+    return [top, *found]
 
 
 def _data_sections() -> Iterator[Section]:
     """What all data sets of files share is listed once."""
-    shared = set(FilesConfig.model_fields) - {"name"}
-    keys = tuple(key for key in _keys(FilesConfig, "data") if key.name != "data.name")
-    yield Section("data (all data sets in files)", _first(FilesConfig.__doc__), keys)
-    for name, kind in {**DATA_SETS, "module:function": OutsideConfig}.items():
-        own = [
-            key
-            for key in _keys(kind, "data")
-            if not issubclass(kind, FilesConfig) or _differs(kind, key.name, shared)
-        ]
-        named = [key for key in own if key.name != "data.name"]
-        yield Section(f"data with data.name={name}", _first(kind.__doc__), tuple(named))
+    kinds: dict[str, type[AnyDataConfig]] = {**DATA_SETS, "module:function": OutsideConfig}
+    shared = _data_keys(FilesConfig)
+    meaning = _one_line(FilesConfig.__doc__)
+    yield Section("data (all data sets in files)", meaning, tuple(shared))
+    for name, kind in kinds.items():
+        keys = _data_keys(kind)
+        if issubclass(kind, FilesConfig):
+            keys = [key for key in keys if _differs(kind, key.name)]
+        meaning = _one_line(kind.__doc__)
+        yield Section(f"data with data.name={name}", meaning, tuple(keys))
 
 
-def _differs(kind: type[Settings], key: str, shared: set[str]) -> bool:
+def _data_keys(kind: type[AnyDataConfig]) -> list[Key]:
+    """Keys of a data set but its name, which the section's title says."""
+    return [key for key in _keys(kind, "data") if key.name != "data.name"]
+
+
+def _differs(kind: type[Settings], key: str) -> bool:
     """Whether a data set has a key of its own, or another default for one that all have."""
     name = key.removeprefix("data.").partition(".")[0]
-    if name not in shared:
+    shared = FilesConfig.model_fields.get(name)
+    if shared is None:
         return True
-    return kind.model_fields[name].default != FilesConfig.model_fields[name].default
+    own = kind.model_fields[name]
+    return own.default != shared.default
 
 
 def _keys(kind: type[Settings], path: str) -> Iterator[Key]:
     """Keys of a section; those of a section within follow in its place."""
     for name, field in kind.model_fields.items():
+        dotted = f"{path}.{name}"
         if isinstance(field.default, Settings):
-            yield from _keys(type(field.default), f"{path}.{name}")
+            section = type(field.default)
+            yield from _keys(section, dotted)
         else:
-            yield _key(f"{path}.{name}", field, _meaning(kind, name))
+            meaning = _meaning(kind, name)
+            yield _key(dotted, field, meaning)
 
 
 def _meaning(kind: type[Settings], name: str) -> str:
     """A field's docstring, or that of the field it overrides."""
-    parents = [base for base in kind.__mro__ if issubclass(base, Settings)]
-    fields = [base.model_fields[name] for base in parents if name in base.model_fields]
-    found = next((field.description for field in fields if field.description), "")
-    return " ".join((found or "").split())
+    for base in kind.__mro__:
+        if not issubclass(base, Settings):
+            continue
+        field = base.model_fields.get(name)
+        if field is not None and field.description:
+            return _one_line(field.description)
+    return ""
 
 
 def _key(name: str, field: FieldInfo, meaning: str) -> Key:
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    """A key as it is listed."""
+    extra = field.json_schema_extra
+    kind = _kind_words(field.annotation, field.metadata)
+    bounds = _bounds(field.metadata)
     return Key(
         name=name,
-        kind=_kind_words(field.annotation, field.metadata) + _bounds(field.metadata),
+        kind=f"{kind}{bounds}",
         default=_default(field),
-        execution=extra.get("kind") == "execution",
+        execution=isinstance(extra, dict) and extra.get("kind") == "execution",
         meaning=meaning,
     )
 
 
 def _default(field: FieldInfo) -> str:
+    """A key's default as YAML; empty if it must be given."""
     if field.default_factory is not None:
         return "{}"
     if field.default is PydanticUndefined:
@@ -127,33 +142,51 @@ def _default(field: FieldInfo) -> str:
 
 def _value(value: Any) -> str:
     """A default as it is written behind the `=`."""
-    if isinstance(value, bool | NoneType):
-        return {True: "true", False: "false", None: "null"}[value]
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
-        return f"[{', '.join(_value(part) for part in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value) or "''"
+        parts = ", ".join(_value(part) for part in value)
+        return f"[{parts}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) or "''"
 
 
 def _kind_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """The type of a value, in words; a text that names a function says which there are."""
-    named = [part for part in metadata if isinstance(part, OneOf)]
-    if named:
-        return f"{', '.join(named[0].names)}, or module:function"
-    origin, inner = get_origin(annotation), get_args(annotation)
+    for part in metadata:
+        if isinstance(part, OneOf):
+            builtin = ", ".join(part.names)
+            return f"{builtin}, or module:function"
+    origin = get_origin(annotation)
+    inner = get_args(annotation)
     if origin is Annotated:
-        return _kind_words(inner[0], inner[1:])
+        kind, *more = inner
+        return _kind_words(kind, more)
     if origin is Literal:
         return ", ".join(map(str, inner))
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_kind_words(part) for part in inner))
+        parts = map(_kind_words, inner)
+        return " or ".join(dict.fromkeys(parts))
     if origin is tuple:
-        parts = [_kind_words(part) for part in inner if part is not Ellipsis]
-        return f"list of {parts[0]}" if Ellipsis in inner else f"[{', '.join(parts)}]"
+        return _tuple_words(inner)
     if origin is dict or annotation is dict:
         return "mapping"
     if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return f"section ({', '.join(annotation.model_fields)})"
+        names = ", ".join(annotation.model_fields)
+        return f"section ({names})"
     return NAMES.get(annotation, "any value")
+
+
+def _tuple_words(inner: Sequence[Any]) -> str:
+    """The type of a tuple in words, given what is in its brackets."""
+    if Ellipsis in inner:
+        items = _kind_words(inner[0])
+        return f"list of {items}"
+    parts = ", ".join(map(_kind_words, inner))
+    return f"[{parts}]"
 
 
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -165,12 +198,16 @@ def _bounds(metadata: Sequence[Any]) -> str:
     for part in metadata:
         for name, sign in SIGNS.items():
             limit = getattr(part, name, None)
-            found += [] if limit is None else [f"{sign} {limit:g}"]
-    return f" {', '.join(found)}" if found else ""
+            if limit is not None:
+                found.append(f"{sign} {limit:g}")
+    limits = ", ".join(found)
+    return f" {limits}" if limits else ""
 
 
-def _first(text: str | None) -> str:
-    return " ".join((text or "").split())
+def _one_line(text: str | None) -> str:
+    """A docstring without its line breaks."""
+    words = (text or "").split()
+    return " ".join(words)
 
 
 def as_text(width: int = 100) -> str:
@@ -180,16 +217,24 @@ def as_text(width: int = 100) -> str:
         "goes on with another value; all other keys are part of a run's name):",
     ]
     for section in sections():
-        title = f"{section.title}: {section.meaning}" if section.meaning else section.title
-        lines += ["", *textwrap.wrap(title, width)]
+        title = section.title
+        if section.meaning:
+            title += f": {section.meaning}"
+        lines.append("")
+        lines += textwrap.wrap(title, width)
         for key in section.keys:
-            mark = "*" if key.execution else " "
-            given = f"= {key.default}" if key.default else "(must be given)"
-            head = f"{mark} {key.name} {given}"
-            lines.append(f"  {head}")
-            body = f"{key.kind}. {key.meaning}".rstrip()
-            lines += textwrap.wrap(body, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            lines += _key_lines(key, width)
     return "\n".join(lines)
+
+
+def _key_lines(key: Key, width: int) -> list[str]:
+    """A key in the list of `--help`, its meaning indented below it."""
+    mark = "*" if key.execution else " "
+    given = f"= {key.default}" if key.default else "(must be given)"
+    body = f"{key.kind}. {key.meaning}".rstrip()
+    indent = " " * 8
+    wrapped = textwrap.wrap(body, width, initial_indent=indent, subsequent_indent=indent)
+    return [f"  {mark} {key.name} {given}", *wrapped]
 
 
 def as_markdown() -> str:
@@ -214,12 +259,16 @@ def as_markdown() -> str:
 
 
 def _row(key: Key) -> str:
+    """A key's row of the page's table."""
+    name = f"`{key.name}`"
     default = f"`{key.default}`" if key.default else "must be given"
     kind = "execution" if key.execution else "identity"
-    cells = (f"`{key.name}`", default, key.kind, kind, key.meaning)
+    cells = (name, default, key.kind, kind, key.meaning)
     escaped = [cell.replace("|", r"\|") for cell in cells]
-    return f"| {' | '.join(escaped)} |"
+    row = " | ".join(escaped)
+    return f"| {row} |"
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(as_markdown(), "utf-8")
+    page = Path(sys.argv[1])
+    page.write_text(as_markdown(), "utf-8")
