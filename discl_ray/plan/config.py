@@ -51,22 +51,28 @@ class HardConfig(Settings):
     @classmethod
     def _one_cut(cls, quantile: float | None, info: ValidationInfo) -> float | None:
         # runs even if another field is wrong, so that every problem is in one report
-        cuts = {name: info.data.get(name) for name in ("threshold", "top_n")}
+        others = ("threshold", "top_n")
+        cuts = {name: info.data.get(name) for name in others}
         cuts["quantile"] = quantile
         given: list[str] = []
         for name, value in cuts.items():
-            given += [] if value is None else [f"{name} = {value:g}"]
+            if value is not None:
+                given.append(f"{name} = {value:g}")
         if len(given) > 1:
-            raise ValueError(f"{', '.join(given)}: one of them cuts; set the others to null")
-        others_are_valid = {"threshold", "top_n"} <= info.data.keys()
-        return PAPER_QUANTILE if others_are_valid and not given else quantile
+            all_given = ", ".join(given)
+            raise ValueError(f"{all_given}: one of them cuts; set the others to null")
+        others_are_valid = info.data.keys() >= set(others)
+        if others_are_valid and not given:
+            return PAPER_QUANTILE
+        return quantile
 
     @field_validator("exclude_classes")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         same = [same_name(name) for name in names]
-        if twice := sorted({name for name in same if same.count(name) > 1}):
-            raise ValueError(f"'{twice[0]}' is in it twice")
+        twice = {name for name in same if same.count(name) > 1}
+        if twice:
+            raise ValueError(f"'{min(twice)}' is in it twice")
         return names
 
     @property
@@ -94,8 +100,10 @@ class PromptConfig(Settings):
     @field_validator("generation", "filter")
     @classmethod
     def _templates(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
-        for template in (value,) if isinstance(value, str) else value:
-            if rule := broken_rule(template):
+        templates = (value,) if isinstance(value, str) else value
+        for template in templates:
+            rule = broken_rule(template)
+            if rule:
                 raise ValueError(f"'{template}': {rule}")
             if not placeholders(template):
                 raise ValueError(
@@ -111,7 +119,15 @@ class PromptConfig(Settings):
         """
         defaults: dict[str, Any] = {"generation": (template,), "filter": template}
         missing = defaults.keys() - self.model_fields_set
-        return self.model_copy(update={name: defaults[name] for name in missing})
+        update = {name: defaults[name] for name in missing}
+        return self.model_copy(update=update)
+
+
+def _check_levels(lams: tuple[float, ...], num_steps: int) -> None:
+    """Raises ValueError unless each level is a whole percent with steps of its own."""
+    problems = check_grid(lams, num_steps)
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 class PlanConfig(Settings):
@@ -139,24 +155,25 @@ class PlanConfig(Settings):
     @classmethod
     def _grid(cls, lams: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         # runs even if another field is wrong, so that every problem is in one report
-        if problems := check_grid(lams, info.data.get("num_steps", 1000)):
-            raise ValueError("; ".join(problems))
+        num_steps = info.data.get("num_steps", 1000)
+        _check_levels(lams, num_steps)
         return lams
 
     @field_validator("until_text_sim")
     @classmethod
     def _attempts_end(cls, until: float | None, info: ValidationInfo) -> float | None:
-        if until is None and info.data.get("attempts", 1) > 1:
+        attempts = info.data.get("attempts", 1)
+        if until is None and attempts > 1:
             raise ValueError(
-                f"attempts = {info.data['attempts']} needs a text_sim to reach, "
-                "e.g. until_text_sim=0.3"
+                f"attempts = {attempts} needs a text_sim to reach, e.g. until_text_sim=0.3"
             )
         return until
 
     @property
     def levels(self) -> tuple[int, ...]:
         """The grid in ascending integer percents."""
-        return tuple(sorted(lam_to_pct(lam) for lam in self.lams))
+        percents = [lam_to_pct(lam) for lam in self.lams]
+        return tuple(sorted(percents))
 
 
 class PreviewConfig(Settings):
@@ -172,6 +189,5 @@ class PreviewConfig(Settings):
     @field_validator("lams")
     @classmethod
     def _grid(cls, lams: tuple[float, ...]) -> tuple[float, ...]:
-        if problems := check_grid(lams, 100):  # with 100 steps every whole percent below 1 has one
-            raise ValueError("; ".join(problems))
+        _check_levels(lams, 100)  # with 100 steps every whole percent below 1 has one
         return lams
