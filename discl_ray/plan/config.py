@@ -78,7 +78,17 @@ class HardConfig(Settings):
     @property
     def excluded(self) -> tuple[str, ...]:
         """`exclude_classes` as classes are compared."""
-        return tuple(same_name(name) for name in self.exclude_classes)
+        compared = [same_name(name) for name in self.exclude_classes]
+        return tuple(compared)
+
+
+def _check_template(template: str) -> None:
+    """Raises ValueError for a template that breaks a rule or does not name the class."""
+    rule = broken_rule(template)
+    if rule:
+        raise ValueError(f"'{template}': {rule}")
+    if not placeholders(template):
+        raise ValueError(f"'{template}' has no {{name}}, so it says the same of every class")
 
 
 class PromptConfig(Settings):
@@ -102,13 +112,7 @@ class PromptConfig(Settings):
     def _templates(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
         templates = (value,) if isinstance(value, str) else value
         for template in templates:
-            rule = broken_rule(template)
-            if rule:
-                raise ValueError(f"'{template}': {rule}")
-            if not placeholders(template):
-                raise ValueError(
-                    f"'{template}' has no {{name}}, so it says the same of every class"
-                )
+            _check_template(template)
         return value
 
     def with_template(self, template: str) -> Self:
