@@ -82,6 +82,10 @@ class HardConfig(Settings):
         return tuple(compared)
 
 
+_Templates = tuple[str, ...] | str
+"""What a key of prompts holds: several templates, or one."""
+
+
 def _check_template(template: str) -> None:
     """Raises ValueError for a template that breaks a rule or does not name the class."""
     rule = broken_rule(template)
@@ -109,7 +113,7 @@ class PromptConfig(Settings):
 
     @field_validator("generation", "filter")
     @classmethod
-    def _templates(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+    def _templates(cls, value: _Templates) -> _Templates:
         templates = (value,) if isinstance(value, str) else value
         for template in templates:
             _check_template(template)
