@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from discl_ray.core.storage import Store
-from discl_ray.data import list_dataset
 from discl_ray.data.config import OutsideConfig
 from discl_ray.data.listing import Listing, listing_table, read_files
+from discl_ray.data.outside import list_outside
 from discl_ray.errors import DataError
 
 ROWS = [{"sample_id": f"{i}.png", "path": f"{i}.png", "class_key": "ab"[i % 2]} for i in range(4)]
@@ -23,7 +23,7 @@ def reader(tmp_path, monkeypatch):
         module = types.ModuleType("reader_of_test")
         module.read = lambda config, seed: result
         monkeypatch.setitem(sys.modules, "reader_of_test", module)
-        return list_dataset(OutsideConfig(name="reader_of_test:read", root=str(tmp_path)), 0)
+        return list_outside(OutsideConfig(name="reader_of_test:read", root=str(tmp_path)), 0)
 
     return listed
 
@@ -35,6 +35,27 @@ def listing(tmp_path, table):
 def test_a_listing_is_taken_as_it_is(reader, tmp_path):
     found = reader(listing(tmp_path, listing_table(ROWS)))
     assert found.table["sample_id"].to_pylist() == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_an_edited_reader_lists_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = (
+        "from discl_ray.core.storage import Store\n"
+        "from discl_ray.data.listing import Listing, listing_table, read_files\n"
+        f"ROWS = {ROWS!r}\n"
+        "def read(config, seed):\n"
+        "    root = Store.at(config.root)\n"
+        "    return Listing(table=listing_table(ROWS), root=root, read=read_files, stamp='1')\n"
+    )
+    file = tmp_path / "edited_reader.py"
+    config = OutsideConfig(name="edited_reader:read", root=str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    stamps = []
+    for text in (source, source, f"{source}# edited\n"):
+        file.write_text(text)
+        stamps.append(list_outside(config, 0).stamp)
+    monkeypatch.delitem(sys.modules, "edited_reader")
+    assert stamps[0] == stamps[1] != stamps[2]
 
 
 @pytest.mark.parametrize(
