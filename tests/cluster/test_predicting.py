@@ -23,6 +23,11 @@ def look(progress: Progress) -> Snapshot:
     return Snapshot(token=progress.done, waiting_for="a test")
 
 
+def fail(progress: Progress) -> None:
+    progress.advance(1)
+    raise ValueError("broken")
+
+
 def samples(*splits: str) -> pa.Table:
     rows = []
     for number, split in enumerate(splits):
@@ -49,8 +54,7 @@ def test_the_line_of_progress_is_ended_when_the_work_is_done(capsys) -> None:
 def test_the_line_of_progress_is_ended_when_the_work_fails() -> None:
     progress = Progress(2, "images", live=True)
     with pytest.raises(ValueError, match="broken"), watched(progress, look, RUN):
-        progress.advance(1)
-        raise ValueError("broken")
+        fail(progress)
     assert Progress.open is None
 
 
