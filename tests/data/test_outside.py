@@ -54,7 +54,7 @@ def test_an_edited_reader_lists_anew(tmp_path, monkeypatch):
     for text in (source, source, f"{source}# edited\n"):
         file.write_text(text)
         stamps.append(list_outside(config, 0).stamp)
-    monkeypatch.delitem(sys.modules, "edited_reader")
+    del sys.modules["edited_reader"]
     assert stamps[0] == stamps[1] != stamps[2]
 
 
