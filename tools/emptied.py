@@ -40,7 +40,7 @@ def mirror(module: Path) -> Path:
 
     The parts of the configuration are tested as one, in `tests/test_config.py`.
     """
-    if module.name == "config.py":
+    if module.name == "config.py" or module.parent.name == "config":
         return Path("tests/test_config.py")
     inside = module.relative_to("discl_ray")
     return Path("tests") / inside.parent / f"test_{inside.name}"
