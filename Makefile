@@ -53,11 +53,12 @@ test: $(STAMP) ## the fast tests, then the slow ones; fails if either does
 	echo "fast tests: exit $$fast, slow tests: exit $$slow"; \
 	test $$fast -eq 0 && test $$slow -eq 0
 
-check: $(STAMP) ## formatting, lint, types and the import contract
+check: $(STAMP) ## formatting, lint, types, the import contract, and how dense the code is
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python tools/shape.py
 
 doctor: $(STAMP) ## is this machine fit for the job? each problem with its remedy
 	exec $(BIN)/python jobs/doctor.py $(addprefix --config ,$(CONF)) $(ARGS)

@@ -50,7 +50,7 @@ class RunConfig(Settings):
     stall_warning_s: float = execution(120.0, gt=0)
     """Seconds without progress until a warning names what is waited for."""
     stall_limit_s: float | None = execution(None, gt=0)
-    """Seconds without progress until the job gives up; null waits for ever, warning."""
+    """Seconds without progress until the job gives up; null waits without end, with warnings."""
 
 
 class Config(Settings):
