@@ -199,8 +199,10 @@ def recorded_config(text: str) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML; secrets in its URIs are masked, because the file is shared
-    together with what was made."""
+    """The resolved configuration as YAML.
+
+    Secrets in its URIs are masked, because the file is shared together with what was made.
+    """
     plain = config.model_dump(mode="json")
     text = OmegaConf.to_yaml(OmegaConf.create(plain))
     return masked(text)

@@ -1,4 +1,7 @@
-"""The matrix of GPUs with sleeping processes that are really placed, by the code that places a job's; and what trains without Ray Train."""
+"""The matrix of GPUs with sleeping processes that are really placed, by the code that places a job's.
+
+And what trains without Ray Train.
+"""
 
 import json
 import subprocess
@@ -6,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from discl_ray.cluster.demand import Cluster, Node, Stage, demand
+from discl_ray.cluster.placement import Placement, placed
 
 
 @pytest.mark.slow
@@ -39,3 +45,17 @@ def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_
         assert {p.partition(":")[2] for p in seen["generator"]} == {
             p.partition(":")[2] for p in seen["scorer"]
         }
+
+
+def test_without_a_gpu_nothing_is_reserved_but_a_cpu():
+    crew = demand([Stage(name="scorer", actors=2)], Cluster((Node(cpus=4),)))
+    with placed(crew) as placement:  # starts no Ray
+        assert placement.groups == ()
+        assert placement.resources(0) == {"num_cpus": 1}
+
+
+def test_an_actor_on_a_gpu_reserves_its_share_and_no_cpu():
+    crew = demand([Stage(name="scorer", num_gpus=0.25)], Cluster((Node(cpus=4, gpus=1),)))
+    asked = Placement(crew, groups=("a group",)).resources(0)
+    assert (asked["num_cpus"], asked["num_gpus"]) == (0, 0.25)
+    assert callable(asked["ray_remote_args_fn"])

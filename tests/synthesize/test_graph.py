@@ -3,7 +3,10 @@
 import pyarrow as pa
 import pytest
 
+from discl_ray.cluster.demand import Cluster, Node, demand
 from discl_ray.core.schema import SCORED
+from discl_ray.synthesize.checks import stages
+from discl_ray.synthesize.graph import staffed
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -42,3 +45,12 @@ def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectr
     assert all(
         with_broken[gid] == without[gid] for gid in good
     )  # the neighbours of a broken image are as they were
+
+
+def test_a_job_s_workers_get_numbers_for_auto(small):
+    config = small("generator.actors=auto", "scorer.actors=auto")
+    crew = demand(stages(config), Cluster((Node(cpus=4),)))
+    numbered = staffed(config, crew)
+    assert numbered.generator.actors == crew.parts[0].actors >= 1
+    assert numbered.scorer.actors == crew.parts[1].actors >= 1
+    assert numbered.plan == config.plan
