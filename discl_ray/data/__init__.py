@@ -24,6 +24,7 @@ from discl_ray.data.listing import Listing
 from discl_ray.data.manifest import manifest
 from discl_ray.data.outside import list_outside
 from discl_ray.data.parquet import parquet
+from discl_ray.data.sample_images import read_images
 from discl_ray.data.samples import Samples, folder_name
 from discl_ray.data.samples import read_samples as _read_samples
 from discl_ray.data.settle import settled
@@ -77,6 +78,7 @@ __all__ = [
     "Samples",
     "list_dataset",
     "name_of_samples",
+    "read_images",
     "read_samples",
     "summarize_samples",
 ]

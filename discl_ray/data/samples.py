@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discl_ray.cluster.map_blocks import map_blocks
-from discl_ray.core.columns import places_in, rows_where
+from discl_ray.core.columns import rows_where
 from discl_ray.core.ids import stable_id
 from discl_ray.core.images import MAX_PIXELS, can_heic
 from discl_ray.core.run_directory import MANIFEST
@@ -35,10 +35,10 @@ from discl_ray.data.broken import REJECTED, check_broken, check_left
 from discl_ray.data.config import AnyDataConfig, FilesConfig
 from discl_ray.data.listing import Listing, Read, set_column
 from discl_ray.data.names import class_names
+from discl_ray.data.sample_images import locate, read_images
 from discl_ray.data.scan import SCANNED, scan
 from discl_ray.data.verdicts import Verdicts, judge_rows
 from discl_ray.errors import DataError, ImageError, IntegrityError
-from discl_ray.process.calls import AGAIN
 
 log = logging.getLogger(__name__)
 
@@ -75,30 +75,13 @@ class Samples:
     notes: tuple[str, ...] = ()
     """What the listing left out, in sentences."""
 
+    def located(self, rows: pa.Table) -> pa.Table:
+        """LOCATED of some rows of `table`, in their order: what `read_images` needs in a worker."""
+        return locate(self.store, rows)
+
     def with_images(self, rows: pa.Table) -> pa.Table:
         """Some rows of `table`, in their order, with the bytes of images that are not files."""
-        if not rows.num_rows or _paths(rows).null_count == 0:
-            return rows
-        ids = rows["sample_id"]
-        wanted = pc.field("sample_id").isin(ids.combine_chunks())
-        remedy = f"delete {self.store.base} and {AGAIN}, which reads the data again"
-        there = set(rows["split"].unique().to_pylist())
-        parts: list[pa.Table] = []
-        for split in SPLITS:
-            if split not in there:
-                continue
-            with self.store.reading(split, remedy):
-                part = self.store.dataset(split).to_table(filter=wanted)
-            parts.append(part)
-        # a data set comes in the order of its files, not in that of the rows asked for
-        found = pa.concat_tables(parts)
-        places = places_in(ids, found["sample_id"].combine_chunks())
-        return found.take(places).cast(SAMPLES)
-
-
-def _paths(rows: pa.Table) -> pa.Array:
-    """The paths in a column of images; null where the image is not a file."""
-    return rows["image"].combine_chunks().field("path")
+        return read_images(self.store, self.located(rows))
 
 
 def read_samples(
