@@ -1,10 +1,13 @@
-"""What makes the bound itself lower on a CPU: one guided UNet forward of the embedded model at B rows, done in several ways.
+"""What makes the bound itself lower on a CPU: one guided UNet forward, done in several ways.
+
+The embedded model at B rows:
 
     python benchmarks/bound_cpu.py --micro-batch 32 --threads 2
 
-Every way is timed once a round, round after round, so that a machine that slows down slows all of them; the table gives the
-median and each way's ratio to the first in the same round. How far the outputs are from the first way's is in it, too: all ways
-compute the same function. Below, the first way's profile by operator.
+Every way is timed once a round, round after round, so that a machine that slows down slows all of
+them; the table gives the median and each way's ratio to the first in the same round. How far the
+outputs are from the first way's is in it, too: all ways compute the same function. Below, the first
+way's profile by operator.
 """
 
 from __future__ import annotations
@@ -104,15 +107,16 @@ def main() -> None:
         ratio = statistics.median(e / s for e, s in zip(seconds["eager"], times, strict=True))
         middle = statistics.median(times)
         lines.append(
-            f"| {name} | {1000 * middle:.1f} | {ratio:.2f} | {gflop / middle:.0f} | {difference[name]:.1e} |"
+            f"| {name} | {1000 * middle:.1f} | {ratio:.2f} | {gflop / middle:.0f} "
+            f"| {difference[name]:.1e} |"
         )
     lines += ["", "| operator (eager) | share of its time |", "|---|---:|"]
     lines += [f"| `{e.key}` | {100 * e.self_cpu_time_total / whole:.1f} % |" for e in events[:10]]
     text = (
-        f"# The bound on a CPU\n\n`python benchmarks/bound_cpu.py --micro-batch {args.micro_batch} --threads {args.threads} "
-        f"--rounds {args.rounds}` at {revision()}, torch {torch.__version__}\n\n"
-        + "\n".join(lines)
-        + "\n"
+        f"# The bound on a CPU\n\n"
+        f"`python benchmarks/bound_cpu.py --micro-batch {args.micro_batch} "
+        f"--threads {args.threads} --rounds {args.rounds}` at {revision()}, "
+        f"torch {torch.__version__}\n\n" + "\n".join(lines) + "\n"
     )
     print(text)
     args.out.write_text(text)

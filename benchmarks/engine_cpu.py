@@ -1,15 +1,18 @@
-"""The engine and the Ray pipeline on a CPU against stock diffusers and against their bound, as ratios measured in one run.
+"""The engine and the Ray pipeline on a CPU against stock diffusers and against their bound.
 
     python benchmarks/engine_cpu.py --images 256 --pipeline-images 2000
 
-    (a) stock img2img pipeline, one image at a time, as the paper's code does; on a subset that holds every level equally
+    (a) stock img2img pipeline, one image at a time, as the paper's code does; on a subset that
+        holds every level equally
     (b) stock img2img pipeline in batches of one level each, at the batch size that suits it best
     (c) our engine, all levels in one batch
     (d) our Ray pipeline in its steady state, the scorer's CPU time subtracted
-    (e) the bound: the UNet forwards that (c) cannot do without, at its batch, and the decodes; nothing else
+    (e) the bound: the UNet forwards that (c) cannot do without, at its batch, and the decodes;
+        nothing else
 
-The embedded model, float32, λ = 0, 0.1, 0.3, 0.5. Loading and warming up are not counted. (b) and the bound are measured before
-and after (c) and averaged, (c) before and after (d). Ratios hold for a machine that does nothing else meanwhile.
+The embedded model, float32, λ = 0, 0.1, 0.3, 0.5. Ratios are measured in one run. Loading and
+warming up are not counted. (b) and the bound are measured before and after (c) and averaged, (c)
+before and after (d). Ratios hold for a machine that does nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -158,18 +161,26 @@ class Bound:
 
 
 def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[str, Any]:
-    """Images per second of `jobs/generate.py` between its first commit and its last, and the scorer's CPU time in between.
+    """Images per second of `jobs/generate.py` between its first commit and its last.
 
-    One actor. The job runs in a process of its own; commits are read from the run's directory, the scorer's time from /proc.
+    And the scorer's CPU time in between. One actor. The job runs in a process of its own; commits
+    are read from the run's directory, the scorer's time from /proc.
     """
     with tempfile.TemporaryDirectory() as root:
         sources = 14  # of digits_lt with its default tail
         replicas = math.ceil(images / sources / len(LAMS))
         command = [
-            sys.executable, HERE.parent / "jobs" / "generate.py", f"run.root={root}", f"plan.replicas={replicas}",
-            f"plan.num_steps={num_steps}", "hard.probe_sources=0", f"generator.micro_batch={config.micro_batch}",
-            f"generator.threads={config.threads}", f"generator.compile={config.compile}", "generator.actors=1",
-        ]  # fmt: skip
+            sys.executable,
+            HERE.parent / "jobs" / "generate.py",
+            f"run.root={root}",
+            f"plan.replicas={replicas}",
+            f"plan.num_steps={num_steps}",
+            "hard.probe_sources=0",
+            f"generator.micro_batch={config.micro_batch}",
+            f"generator.threads={config.threads}",
+            f"generator.compile={config.compile}",
+            "generator.actors=1",
+        ]
         job = subprocess.Popen(
             command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -187,7 +198,8 @@ def pipeline_rate(images: int, config: GeneratorConfig, num_steps: int) -> dict[
         assert job.returncode == 0, job.stdout.read()
     if len(commits) < 2:
         sys.exit(
-            f"--pipeline-images {images}: one shard, which has no steady state; take more, or 0 to leave it out"
+            f"--pipeline-images {images}: one shard, which has no steady state; take more, or 0 to "
+            f"leave it out"
         )
     start, end = seen[0], seen[-1]
     seconds, made, scoring = (end[i] - start[i] for i in range(3))
@@ -234,12 +246,15 @@ def measure(args: argparse.Namespace, config: GeneratorConfig) -> str:
     lines = [
         "| | images/s | engine is |",
         "|---|---:|---:|",
-        f"| (a) stock img2img, one at a time ({args.subset} images) | {a:.2f} | {c_before / a:.2f}× |",
-        f"| (b) stock img2img, one level a batch, best B = {best} | {b:.2f} | {c_before / b:.2f}× |",
+        f"| (a) stock img2img, one at a time ({args.subset} images) "
+        f"| {a:.2f} | {c_before / a:.2f}× |",
+        f"| (b) stock img2img, one level a batch, best B = {best} "
+        f"| {b:.2f} | {c_before / b:.2f}× |",
         f"| (c) engine, B = {config.micro_batch} | {c_before:.2f} | |",
         f"| (e) bound: forwards at B and decodes | {e:.2f} | {100 * c_before / e:.1f} % |",
         "",
-        f"Row use of the engine: {used} of {total} UNet rows belonged to an image ({100 * used / total:.1f} %).",
+        f"Row use of the engine: {used} of {total} UNet rows belonged to an image "
+        f"({100 * used / total:.1f} %).",
         "Stock by batch size: "
         + ", ".join(f"B = {k}: {v:.2f} images/s" for k, v in by_batch.items())
         + ".",
@@ -253,9 +268,11 @@ def measure(args: argparse.Namespace, config: GeneratorConfig) -> str:
         c = (c_before + c_after) / 2
         lines += [
             "",
-            f"(d) Ray pipeline, steady state over {d['images']} images in {d['seconds']:.0f} s: {d['images'] / d['seconds']:.2f} images/s; "
-            f"with the scorer's {d['scoring']:.1f} s of CPU time subtracted {d['rate']:.2f} images/s, which is "
-            f"{100 * d['rate'] / c:.1f} % of (c) measured before ({c_before:.2f}) and after it ({c_after:.2f}).",
+            f"(d) Ray pipeline, steady state over {d['images']} images in {d['seconds']:.0f} s: "
+            f"{d['images'] / d['seconds']:.2f} images/s; "
+            f"with the scorer's {d['scoring']:.1f} s of CPU time subtracted "
+            f"{d['rate']:.2f} images/s, which is {100 * d['rate'] / c:.1f} % of (c) "
+            f"measured before ({c_before:.2f}) and after it ({c_after:.2f}).",
         ]
     return "\n".join(lines)
 
@@ -310,8 +327,9 @@ def main() -> None:
     table = measure(args, config)
     command = " ".join(["python benchmarks/engine_cpu.py", *sys.argv[1:]])
     setting = (
-        f"{args.images} images of 32², λ = {', '.join(f'{lam:g}' for lam in LAMS)}, T = {args.num_steps}, "
-        f"cfg_scale {config.cfg_scale:g}, float32, {args.threads} threads, compile {args.compile}, torch {torch.__version__}"
+        f"{args.images} images of 32², λ = {', '.join(f'{lam:g}' for lam in LAMS)}, "
+        f"T = {args.num_steps}, cfg_scale {config.cfg_scale:g}, float32, {args.threads} threads, "
+        f"compile {args.compile}, torch {torch.__version__}"
     )
     text = f"# The engine on a CPU\n\n`{command}` at {revision()}\n\n{setting}\n\n{table}\n"
     print(text)

@@ -1,20 +1,26 @@
-"""The engine on one GPU against stock diffusers, its own bound and the hardware; needs neither Ray nor a download.
+"""The engine on one GPU against stock diffusers, its own bound and the hardware.
 
-    PYTHONPATH=. python benchmarks/engine_gpu.py --models sd15,refiner --lines a,b,c,compile --rows 64,128
+Needs neither Ray nor a download.
+
+    PYTHONPATH=. python benchmarks/engine_gpu.py --models sd15 --lines a,b,c,compile --rows 64,128
 
     a          stock img2img pipeline, one image at a time, float16: the official style
-    b          stock img2img pipeline in batches of one level each, at the batch size that suits it best
-    b-compile  the same at the first of --rows, UNet in channels_last and compiled, VAE decoder compiled (only when asked for)
+    b          stock img2img pipeline in batches of one level each, at the batch size that suits it
+               best
+    b-compile  the same at the first of --rows, UNet in channels_last and compiled, VAE decoder
+               compiled (only when asked for)
     c          our engine, all levels in one batch
     compile    our engine with torch.compile (--compile-mode)
 
-The models have the architectures of the real ones and random weights, made on the device: speed does not depend on what they
-draw. The engine loads them with its own code from a folder that holds configs only, `from_pretrained` being replaced.
+The models have the architectures of the real ones and random weights, made on the device: speed
+does not depend on what they draw. The engine loads them with its own code from a folder that holds
+configs only, `from_pretrained` being replaced.
 
-Grid: λ = 0, .1, ..., .9. A stock pipeline's time at one level is linear in its steps; levels that do not fit in the time are
-read off that line. The bound is the UNet forwards at B and the decodes that the engine cannot do without, measured before and
-after it and averaged. FLOPs are counted on the meta device; MFU counts those an image needs (two forwards a step, one decode,
-one encode per source) and none of the padding.
+Grid: λ = 0, .1, ..., .9. A stock pipeline's time at one level is linear in its steps; levels that
+do not fit in the time are read off that line. The bound is the UNet forwards at B and the decodes
+that the engine cannot do without, measured before and after it and averaged. FLOPs are counted on
+the meta device; MFU counts those an image needs (two forwards a step, one decode, one encode per
+source) and none of the padding.
 """
 
 from __future__ import annotations
@@ -185,7 +191,10 @@ class Stock:
         self.sliced = False
 
     def suit(self, images: int) -> None:
-        """Decodes image by image where the whole batch has more elements than kernels index, as diffusers advises."""
+        """Decodes image by image where the whole batch has more elements than kernels index.
+
+        As diffusers advises.
+        """
         height, width = self.spec.size
         self.sliced = (
             images > 1
@@ -230,7 +239,7 @@ class Stock:
             vae.to(self.dtype)
 
 
-# --- Lines -------------------------------------------------------------------------------------------------------------------
+# --- Lines ---
 
 
 @dataclass(frozen=True)
@@ -312,13 +321,17 @@ def level_seconds(
 
 
 def whole_grid(known: dict[int, float], num_steps: int) -> tuple[dict[int, float], float]:
-    """Seconds at every level, from the line through those measured where there is no measurement; and the line's slope."""
+    """Seconds at every level, from the line through those measured where none was measured.
+
+    Also the line's slope.
+    """
     steps = {pct: num_denoising_steps(pct, num_steps) for pct in LEVELS}
     slope, start = np.polyfit([steps[pct] for pct in known], list(known.values()), 1)
     return {pct: known.get(pct, float(start + slope * steps[pct])) for pct in LEVELS}, float(slope)
 
 
-@torch.inference_mode()  # as in the engine's thread; outside it a compiled UNet would be compiled again
+# as in the engine's thread; outside it a compiled UNet would be compiled again
+@torch.inference_mode()
 def parts_of_engine(engine: Engine, row: Row, clock: Clock) -> dict[str, float]:
     """Seconds of a forward at B, a decoded chunk, an encoded source and a pair of prompts."""
     model, batch = engine.model, engine.micro_batch
@@ -469,17 +482,38 @@ def measure(
     return {"key": "/".join(key)} | blank | found | {"flops": asdict(flops)}
 
 
-# --- The table ---------------------------------------------------------------------------------------------------------------
+# --- The table ---
 
 COLUMNS = (
-    "model", "line", "B (rows)", "dtype", "ms/step", "UNet TFLOP/s", "MFU", "MAMF use", "VAE ms/image", "slots used",
-    "images/s", "ideal images/s", "of ideal", "bound images/s", "of bound", "× (a)", "× (b)", "images", "first s", "peak GiB",
+    "model",
+    "line",
+    "B (rows)",
+    "dtype",
+    "ms/step",
+    "UNet TFLOP/s",
+    "MFU",
+    "MAMF use",
+    "VAE ms/image",
+    "slots used",
+    "images/s",
+    "ideal images/s",
+    "of ideal",
+    "bound images/s",
+    "of bound",
+    "× (a)",
+    "× (b)",
+    "images",
+    "first s",
+    "peak GiB",
     "note",
-)  # fmt: skip
+)
 
 
 class Report:
-    """Records by key, in a JSON-lines file and as a Markdown table beside it; a record replaces the one of its key."""
+    """Records by key, in a JSON-lines file and as a Markdown table beside it.
+
+    A record replaces the one of its key.
+    """
 
     def __init__(self, path: Path, specs: dict[str, Spec], about: Config) -> None:
         self.path, self.specs, self.about = path, specs, about
@@ -526,11 +560,12 @@ class Report:
         text += self._table(COLUMNS, [self._row(r, rate) for r in records], left=4)
         text += [
             "",
-            "ms/step: (a) and (b) a step of the pipeline, CFG pair and scheduler; else a UNet forward at B. MFU and MAMF use: "
-            "FLOPs that the images need over those the device could have done. "
-            "Slots used: (a) and (b) are given full batches only. Ideal: the images' FLOPs at the MAMF rate (at the "
-            "peak where it is unknown). Bound: UNet forwards at B and decodes. Images: how many were made for this line. First: "
-            "seconds until the first image, compiling included.",
+            "ms/step: (a) and (b) a step of the pipeline, CFG pair and scheduler; else a UNet "
+            "forward at B. MFU and MAMF use: FLOPs that the images need over those the device "
+            "could have done. Slots used: (a) and (b) are given full batches only. Ideal: the "
+            "images' FLOPs at the MAMF rate (at the peak where it is unknown). Bound: UNet "
+            "forwards at B and decodes. Images: how many were made for this line. First: seconds "
+            "until the first image, compiling included.",
             "",
         ]
         parts = [r for r in records if "text_ms" in r]
@@ -601,7 +636,7 @@ class Report:
         return [f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows)]
 
 
-# --- Command -----------------------------------------------------------------------------------------------------------------
+# --- Command ---
 
 
 def say(text: str) -> None:
@@ -716,7 +751,8 @@ def main() -> None:
     for model in args.models if args.flops else ():
         f, known = flops[model], specs[model].known
         say(
-            f"{model}: UNet row {f.unet:.4g}, decode {f.decode:.4g}, encode {f.encode:.4g} TFLOP; known {known}"
+            f"{model}: UNet row {f.unet:.4g}, decode {f.decode:.4g}, encode {f.encode:.4g} TFLOP; "
+            f"known {known}"
         )
     if args.flops:
         return
@@ -724,7 +760,10 @@ def main() -> None:
         f"{package} {importlib.metadata.version(package)}"
         for package in ("torch", "diffusers", "transformers")
     )
-    grid = f"λ = 0, .1, ..., .9, T = {args.num_steps}, CFG {CFG_SCALE:g}, {args.replicas} images per source and level"
+    grid = (
+        f"λ = 0, .1, ..., .9, T = {args.num_steps}, CFG {CFG_SCALE:g}, "
+        f"{args.replicas} images per source and level"
+    )
     rates = f"peak {args.peak_tflops:g} TFLOP/s" + (
         f", MAMF {args.mamf_tflops:g}" if args.mamf_tflops else ""
     )

@@ -1,4 +1,7 @@
-"""Real architectures of SD 1.5, SDXL and the refiner, written out, with random weights made in place: nothing is downloaded."""
+"""Real architectures of SD 1.5, SDXL and the refiner, with random weights made in place.
+
+Nothing is downloaded: the architectures are written out.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +167,8 @@ def real_specs() -> dict[str, Spec]:
             vae=_vae(0.13025, wide, sample_size=1024),
             text=(clip_l, clip_g),
             sampler="euler",
-            decode_batch=4,  # with 8 the decoder's widest activation has 2^31 elements, more than some kernels index
+            # with 8 the decoder's widest activation has 2^31 elements, more than some kernels index
+            decode_batch=4,
             known=(6.761, 10.47, 4.879),
         ),
         "refiner": refiner,
@@ -253,7 +257,10 @@ def write_folder(spec: Spec, folder: Path) -> Path:
 
 @contextmanager
 def random_weights(device: torch.device) -> Iterator[None]:
-    """`from_pretrained` makes random weights in place, on the device and in the dtype asked for, from the folder's config."""
+    """`from_pretrained` makes random weights in place, from the folder's config.
+
+    On the device and in the dtype asked for.
+    """
     nothing_missing = {"missing_keys": (), "mismatched_keys": ()}
 
     def maker(cls: Any) -> Callable[..., Any]:
@@ -343,7 +350,8 @@ def count_flops(spec: Spec) -> Flops:
     for name, known in zip(("unet", "decode", "encode"), spec.known or (), strict=False):
         if abs(getattr(flops, name) / known - 1) > 0.02:
             print(
-                f"warning: {spec.title} {name}: {getattr(flops, name):.3f} TFLOP counted, {known:.3f} known",
+                f"warning: {spec.title} {name}: {getattr(flops, name):.3f} TFLOP counted, "
+                f"{known:.3f} known",
                 flush=True,
             )
     return flops

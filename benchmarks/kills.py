@@ -1,11 +1,14 @@
-"""What kills cost `make generate`: SIGKILL to the driver, to a worker or to the whole tree, at random moments, again and again.
+"""What kills cost `make generate`: SIGKILL at random moments, again and again.
 
-    python benchmarks/kills.py --work DIR              30 kills; killed itself, it goes on where it was (DIR/kills.jsonl)
+    # 30 kills; killed itself, it goes on where it was (DIR/kills.jsonl)
+    python benchmarks/kills.py --work DIR
     python benchmarks/kills.py --work DIR --kills 6 --seed 1
 
-A run is made once in peace and once under kills, on a plan of some hundred small shards. Told for each kill: what was committed,
-which shards were underway (begun and not committed), and which of them were begun again. In the end the images have to be the same
-bytes, none may be `crashed`, and only shards that were in a killed worker's hands may have been made in smaller parts. Linux only.
+A kill takes the driver, a worker or the whole tree. A run is made once in peace and once under
+kills, on a plan of some hundred small shards. Told for each kill: what was committed, which shards
+were underway (begun and not committed), and which of them were begun again. In the end the images
+have to be the same bytes, none may be `crashed`, and only shards that were in a killed worker's
+hands may have been made in smaller parts. Linux only.
 """
 
 from __future__ import annotations
@@ -52,8 +55,8 @@ class GenerateStage(Real):  # by this name its processes are found
         opened = actor.Journal.open
         def open_(run, shard_id, gids, life):
             journal = opened(run, shard_id, gids, life)
-            line = {"shard": shard_id, "pid": os.getpid(), "session": life.session, "alone": journal.suspicious,
-                    "crashed": len(journal.crashed)}
+            line = {"shard": shard_id, "pid": os.getpid(), "session": life.session,
+                    "alone": journal.suspicious, "crashed": len(journal.crashed)}
             with open(LOG, "a") as file:
                 file.write(json.dumps(line) + "\\n")
             return journal
@@ -136,7 +139,10 @@ class Run:
 
 
 def wait_for_work(run: Run, before: int) -> bool:
-    """Until a shard is begun that was not when there were `before` beginnings; False if the job ended instead."""
+    """Until a shard is begun that was not when there were `before` beginnings.
+
+    Returns False if the job ended instead.
+    """
     assert run.process is not None
     while len(run.begun()) <= before:
         if run.process.poll() is not None:
@@ -229,14 +235,16 @@ def main() -> None:
         found = next_kill(run, len(kills), args.seed)
         if found is None:
             print(
-                f"the run was made after {len(kills)} kills; a longer plan is needed for {args.kills}"
+                f"the run was made after {len(kills)} kills; "
+                f"a longer plan is needed for {args.kills}"
             )
             break
         kills.append(found)
         with record.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(
-            f"  {found['kill'] + 1}/{args.kills} · {found['victim']} · {found['committed']} committed",
+            f"  {found['kill'] + 1}/{args.kills} · {found['victim']} · "
+            f"{found['committed']} committed",
             flush=True,
         )
     for each in (run, whole):
@@ -255,7 +263,8 @@ def report(run: Run, whole: Run, kills: list[dict[str, Any]], seed: int) -> str:
     shards, lost = len(committed(run.store)), sum(len(k["lost"]) for k in kills)
     statuses = Counter(status for status, _ in made.values())
     rows = [
-        f"| {k['kill'] + 1} | {k['victim']} | {k['after_s']} | {k['committed']} | {len(k['lost'])} | {r} |"
+        f"| {k['kill'] + 1} | {k['victim']} | {k['after_s']} | {k['committed']} "
+        f"| {len(k['lost'])} | {r} |"
         for k, r in zip(kills, again, strict=True)
     ]
     victims = ", ".join(
@@ -268,16 +277,19 @@ def report(run: Run, whole: Run, kills: list[dict[str, Any]], seed: int) -> str:
             "| --: | --- | --: | --: | --: | --: |",
             *rows,
             "",
-            f"- Killed with SIGKILL: {victims} (the driver alone, one generator, or every process of the job at once).",
-            f"- Images that differ from those of a run nobody disturbed: {sum(made.get(g) != v for g, v in expected.items())} of"
-            f" {len(expected)}. Status: {', '.join(f'{n} {s}' for s, n in sorted(statuses.items()))}; `crashed`: {statuses['crashed']}.",
-            f"- Shards underway at the kills (begun, not committed; at a worker's, those it had begun): {lost}; begun again of them:"
-            f" {sum(again)}, the others had left the killed generator for the scorer; begun in all: {len(begun)}"
-            f" for {shards} shards.",
-            f"- Begun in smaller parts: {sum(line['alone'] for line in begun)}, all in a killed worker's hands before but"
-            f" {unexplained(kills, begun)}.",
-            f"- Command: `python benchmarks/kills.py --work DIR --kills {len(kills)} --seed {seed}`, commit {commit()},"
-            f" {os.cpu_count()} CPUs.",
+            f"- Killed with SIGKILL: {victims} (the driver alone, one generator, or every process"
+            " of the job at once).",
+            "- Images that differ from those of a run nobody disturbed:"
+            f" {sum(made.get(g) != v for g, v in expected.items())} of {len(expected)}. Status:"
+            f" {', '.join(f'{n} {s}' for s, n in sorted(statuses.items()))};"
+            f" `crashed`: {statuses['crashed']}.",
+            "- Shards underway at the kills (begun, not committed; at a worker's, those it had"
+            f" begun): {lost}; begun again of them: {sum(again)}, the others had left the killed"
+            f" generator for the scorer; begun in all: {len(begun)} for {shards} shards.",
+            f"- Begun in smaller parts: {sum(line['alone'] for line in begun)}, all in a killed"
+            f" worker's hands before but {unexplained(kills, begun)}.",
+            f"- Command: `python benchmarks/kills.py --work DIR --kills {len(kills)}"
+            f" --seed {seed}`, commit {commit()}, {os.cpu_count()} CPUs.",
         ]
     )
 

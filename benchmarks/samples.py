@@ -2,8 +2,9 @@
 
     python benchmarks/samples.py --images 100000
 
-Writes the images into a temporary folder first (JPEG, 32 to 64 pixels a side, noise over a gradient, 50 classes). The driver's
-memory is its own, without what it shares with Ray's object store: private pages, looked at while the job runs.
+Writes the images into a temporary folder first (JPEG, 32 to 64 pixels a side, noise over a
+gradient, 50 classes). The driver's memory is its own, without what it shares with Ray's object
+store: private pages, looked at while the job runs.
 """
 
 from __future__ import annotations
@@ -99,10 +100,12 @@ def main() -> None:
     )
     text = (
         f"# SAMPLES of {args.images} small images\n\n"
-        f"JPEG, 32 to 64 pixels a side, in 50 class folders on a local disk, {args.num_cpus} CPUs.\n\n"
+        f"JPEG, 32 to 64 pixels a side, in 50 class folders on a local disk, "
+        f"{args.num_cpus} CPUs.\n\n"
         "| what | figure |\n|---|---|\n"
         f"| listing | {listed:.1f} s |\n"
-        f"| listing, reading, hashing, decoding, drawing splits, writing | {seconds:.1f} s, {args.images / seconds:.0f} images/s |\n"
+        f"| listing, reading, hashing, decoding, drawing splits, writing "
+        f"| {seconds:.1f} s, {args.images / seconds:.0f} images/s |\n"
         f"| the same again, nothing changed | {again:.1f} s |\n"
         f"| the driver's own memory, highest above the start | {growth / 1e6:.0f} MB |\n\n"
         f"Command: `python benchmarks/samples.py --images {args.images}`, commit {commit()}.\n"

@@ -1,11 +1,15 @@
-"""What the training loop costs beside a plain one, what a change of λ and the probes cost, and where an epoch's time goes.
+"""What the training loop costs beside a plain one, and where an epoch's time goes.
+
+Also what a change of λ and the probes cost.
 
     python benchmarks/training.py --images 40000
 
-An epoch of 40,000 images of 32 x 32 pixels (noise over gradients, ten classes, two of them hard, three synthetic levels) from a
-table of segments on disk. The plain loop has the images as one tensor in memory, its own augmentation of the same kind, the same
-model, optimizer and batch, and nothing else: no order by role and level, no finite check, no evaluation, no checkpoint. The two take
-turns, and only ratios of neighbours count. Without Ray: what it adds to a report is a copy of the checkpoint, which is made here, too.
+An epoch of 40,000 images of 32 x 32 pixels (noise over gradients, ten classes, two of them hard,
+three synthetic levels) from a table of segments on disk. The plain loop has the images as one
+tensor in memory, its own augmentation of the same kind, the same model, optimizer and batch, and
+nothing else: no order by role and level, no finite check, no evaluation, no checkpoint. The two
+take turns, and only ratios of neighbours count. Without Ray: what it adds to a report is a copy of
+the checkpoint, which is made here, too.
 """
 
 from __future__ import annotations
@@ -59,7 +63,10 @@ BATCH = 128
 
 
 def make_rows(images: int) -> list[tuple[int, int, str, bool]]:
-    """(label, λ, role, hard) of every image: an epoch has `images`, as have D_h, D_nh and the synthetic ones together."""
+    """(label, λ, role, hard) of every image: an epoch has `images`.
+
+    D_h, D_nh and the synthetic ones together have as many.
+    """
     hard, probes, val = (
         images // 20,
         45 * images // 1000,
@@ -277,7 +284,7 @@ def measure_loops(
 
 
 def measure_change(job: TrainJob, opened: ImageTable) -> list[float]:
-    """Seconds from the choice of a level that was not used before to its first augmented batch, by level."""
+    """Seconds from the choice of a level not used before to its first augmented batch, by level."""
     run = loop_module._Run(
         job,
         opened,
@@ -325,7 +332,10 @@ def measure_probes(job: TrainJob, opened: ImageTable) -> tuple[float, float, int
 
 
 def measure_profile(job: TrainJob, opened: ImageTable) -> tuple[dict[str, float], str]:
-    """Seconds of an adaptive epoch by section, from a run without the profiler; and the profiler's dearest operations."""
+    """Seconds of an adaptive epoch by section, from a run without the profiler.
+
+    Also the profiler's dearest operations.
+    """
     with ExitStack() as patches:
         clock = Clock()
         for owner, attribute, name in SECTIONS:
@@ -383,23 +393,30 @@ def main() -> None:
     )
     text = (
         f"# Training: {args.images} images of {SIDE} x {SIDE} pixels an epoch\n\n"
-        f"ResNet-10 of width {args.width}, batch {BATCH}, Adam, shift and jitter, {args.threads} threads of {os.cpu_count()} CPUs, fp32; "
+        f"ResNet-10 of width {args.width}, batch {BATCH}, Adam, shift and jitter, "
+        f"{args.threads} threads of {os.cpu_count()} CPUs, fp32; "
         f"{len(ref.segments)} segments on disk. Load average before the start: {load:.2f}.\n\n"
         "| what | figure | bar |\n|---|---|---|\n"
-        f"| an epoch, val ({int((opened.role == 'val').sum())} images) and report included | {epoch:.1f} s "
-        f"({args.images / epoch:.0f} images/s) | >= 60 s, so that the shares mean something |\n"
-        f"| throughput against a plain loop over tensors in memory ({float(np.median(plain)):.1f} s), "
-        f"median of {args.repeats} pairs | "
-        f"{100 * float(np.median(ratios)):.1f} % ({100 * ratios[0]:.1f} to {100 * ratios[-1]:.1f}) | >= 90 % |\n"
-        f"| change of λ: choice, order, random numbers, first batch | {1000 * max(changes):.1f} ms, {100 * max(changes) / epoch:.3f} % "
-        f"of an epoch; {len(opened_files)} segments opened once, none again | <= 1 %, no loader rebuilt |\n"
-        f"| adaptive: {probes} probes, twice an epoch | {probing:.2f} s, {100 * probing / with_probes:.2f} % of an epoch | <= 10 % |\n\n"
+        f"| an epoch, val ({int((opened.role == 'val').sum())} images) and report included "
+        f"| {epoch:.1f} s ({args.images / epoch:.0f} images/s) "
+        "| >= 60 s, so that the shares mean something |\n"
+        f"| throughput against a plain loop over tensors in memory "
+        f"({float(np.median(plain)):.1f} s), median of {args.repeats} pairs "
+        f"| {100 * float(np.median(ratios)):.1f} % "
+        f"({100 * ratios[0]:.1f} to {100 * ratios[-1]:.1f}) | >= 90 % |\n"
+        f"| change of λ: choice, order, random numbers, first batch "
+        f"| {1000 * max(changes):.1f} ms, {100 * max(changes) / epoch:.3f} % of an epoch; "
+        f"{len(opened_files)} segments opened once, none again | <= 1 %, no loader rebuilt |\n"
+        f"| adaptive: {probes} probes, twice an epoch | {probing:.2f} s, "
+        f"{100 * probing / with_probes:.2f} % of an epoch | <= 10 % |\n\n"
         "## Where an adaptive epoch's time goes\n\n"
-        "Each section without those inside it; gather and forward are those of val and probes, too.\n\n"
+        "Each section without those inside it; gather and forward are those of val and probes, "
+        "too.\n\n"
         f"| section | s | % |\n|---|---|---|\n{sections}\n\n"
-        f"| operation (torch.profiler, self time on the CPU) | % | calls |\n|---|---|---|\n{dearest}\n\n"
-        f"Command: `python benchmarks/training.py --images {args.images} --width {args.width} --threads {args.threads} "
-        f"--repeats {args.repeats}`, commit {commit()}.\n"
+        "| operation (torch.profiler, self time on the CPU) | % | calls |\n"
+        f"|---|---|---|\n{dearest}\n\n"
+        f"Command: `python benchmarks/training.py --images {args.images} --width {args.width} "
+        f"--threads {args.threads} --repeats {args.repeats}`, commit {commit()}.\n"
     )
     print(text)
     args.out.write_text(text)
