@@ -156,7 +156,10 @@ class Stock:
         self, spec: Spec, folder: Path, device: torch.device, dtype: torch.dtype, num_steps: int
     ) -> None:
         with random_weights(device):
-            part = lambda cls, name: cls.from_pretrained(folder / name, dtype=dtype)[0].eval()  # noqa: E731
+
+            def part(cls, name: str):
+                return cls.from_pretrained(folder / name, dtype=dtype)[0].eval()
+
             parts: Config = {
                 "unet": part(UNet2DConditionModel, "unet"),
                 "vae": part(AutoencoderKL, "vae"),
@@ -274,7 +277,10 @@ def stock_line(name: str, spec: Spec, folder: Path, flops: Flops, setting: Setti
         free()
     if not probed:
         return {"error": "; ".join(notes)}
-    rate = lambda rows: 10 * rows / 2 / sum(whole_grid(probed[rows], args.num_steps)[0].values())  # noqa: E731
+
+    def rate(rows: int) -> float:
+        return 10 * rows / 2 / sum(whole_grid(probed[rows], args.num_steps)[0].values())
+
     best = max(probed, key=rate)
     stock.suit(best // 2)
     notes += [f"B = {rows}: {rate(rows):.3g}/s" for rows in probed if rows != best]

@@ -9,7 +9,8 @@ for _name, _value in {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # 15 by default: beside another test's process a worker would hardly run
+    # 15 by default: beside another test's process a worker would hardly run
+    "RAY_worker_niceness": "0",
     "HF_HUB_OFFLINE": "1",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -25,7 +26,8 @@ from discl_ray.config import Config  # noqa: E402
 from discl_ray.process import logs  # noqa: E402
 from tests.support.runs import tiny_config  # noqa: E402
 
-# the same examples on every machine, however slow it is; `pytest --hypothesis-profile explore` draws others
+# The same examples on every machine, however slow it is;
+# `pytest --hypothesis-profile explore` draws others.
 _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", _patient, derandomize=True)
 settings.register_profile("explore", _patient, max_examples=2000)

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_RAY = (
-    "import os, runpy; sys.path.insert(0, os.path.dirname(sys.argv[0])); sys.modules['ray'] = None; "
+    "import os, runpy; sys.path.insert(0, os.path.dirname(sys.argv[0])); "
+    "sys.modules['ray'] = None; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
@@ -17,7 +18,8 @@ def test_gpu_benchmark_runs_without_ray_and_replaces_only_what_it_measured(tmp_p
     out = tmp_path / "engine_gpu.md"
 
     def run(line):
-        script = f"import sys; sys.argv[0] = {str(ROOT / 'benchmarks' / 'engine_gpu.py')!r}; {WITHOUT_RAY}"
+        benchmark = str(ROOT / "benchmarks" / "engine_gpu.py")
+        script = f"import sys; sys.argv[0] = {benchmark!r}; {WITHOUT_RAY}"
         options = ("--tiny", "--models", "sd15", "--lines", line, "--out", str(out))
         subprocess.run(
             [sys.executable, "-c", script, *options],

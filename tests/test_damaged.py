@@ -1,4 +1,7 @@
-"""Every file of a run's folder, damaged in every way: it is made again, or named with what to delete; nothing wrong passes."""
+"""Every file of a run's folder, damaged in every way.
+
+It is made again, or named with what to delete; nothing wrong passes.
+"""
 
 import importlib.metadata
 import os
@@ -87,7 +90,10 @@ def trained(config: Config) -> int:
 
 
 def outcome(job: Callable[[Config], int], config: Config) -> int | str:
-    """What a job came to: a number, what it refused, or that it would start Ray; anything else is a fault."""
+    """What a job came to: a number, what it refused, or that it would start Ray.
+
+    Anything else is a fault.
+    """
     try:
         return job(config)
     except DisclError as error:

@@ -33,7 +33,10 @@ def test_an_error_of_ours_is_found_behind_what_wraps_it_and_keeps_its_exit_code(
         Wrapped("x", wrapped_from(ours)),
     ):
         assert reported(error) is ours
-    text = "ray::MapWorker()\n  File x\ndiscl_ray.errors.ModelError: scorer.model = 'x': cut short\n\nThe above exception was\nlast"
+    text = (
+        "ray::MapWorker()\n  File x\ndiscl_ray.errors.ModelError: scorer.model = 'x': cut short\n\n"
+        "The above exception was\nlast"
+    )
     found = reported(Wrapped(text))
     assert (type(found), str(found)) == (ModelError, "scorer.model = 'x': cut short")
 
@@ -43,7 +46,10 @@ def test_an_error_of_ours_is_found_behind_what_wraps_it_and_keeps_its_exit_code(
 )
 def test_a_disk_that_cannot_be_written_is_said_with_its_path(number):
     error = OSError(number, os.strerror(number), "/runs/file")
-    text = f"Traceback\nOSError: [Errno {number}] {os.strerror(number)}: '/runs/file'\n\nray.exceptions.UserCodeException: UDF failed"
+    text = (
+        f"Traceback\nOSError: [Errno {number}] {os.strerror(number)}: '/runs/file'\n\n"
+        "ray.exceptions.UserCodeException: UDF failed"
+    )
     if type(error) is not OSError:
         text = text.replace("OSError", type(error).__name__)
     for case in (error, wrapped_from(error), Wrapped(text)):

@@ -1,4 +1,7 @@
-"""A reader, a strategy and a filter from a package outside the tree, as docs/extending.md shows them."""
+"""A reader, a strategy and a filter from a package outside the tree.
+
+As docs/extending.md shows them.
+"""
 
 import inspect
 import os
@@ -20,10 +23,21 @@ NAMED = ("data.name=own_shapes:read", "data.options={count: 16}", "generator.all
 OWN = ("curriculum.strategy=own_shapes:back_and_forth", "curriculum.options.period=2")
 FILTER = ("filter.mode=own_shapes:near_its_source", "filter.options.least=0.2")
 TINY = (
-    "plan.replicas=1", "plan.num_steps=4", "plan.lams=[0,0.5]", "plan.shard_steps=20", "hard.probe_sources=1",
-    "hard.below=5", "generator.actors=1", "train.width=4", "train.epochs=4", "curriculum.epochs=2",
-    "train.start_steps=4", "train.eval_every=2", "train.batch=8", "prompts.force=true",
-)  # fmt: skip
+    "plan.replicas=1",
+    "plan.num_steps=4",
+    "plan.lams=[0,0.5]",
+    "plan.shard_steps=20",
+    "hard.probe_sources=1",
+    "hard.below=5",
+    "generator.actors=1",
+    "train.width=4",
+    "train.epochs=4",
+    "curriculum.epochs=2",
+    "train.start_steps=4",
+    "train.eval_every=2",
+    "train.batch=8",
+    "prompts.force=true",
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +76,10 @@ def test_a_filter_judges_made_and_real_images_and_its_result_is_checked(own_shap
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_all_three_from_the_console_in_a_folder_of_ones_own(tmp_path):
-    """The module lies in the working directory: neither PYTHONPATH nor an installation leads to it."""
+    """The module lies in the working directory.
+
+    Neither PYTHONPATH nor an installation leads to it.
+    """
     shutil.copy(PACKAGE, tmp_path)
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     environment.pop("PYTHONPATH", None)

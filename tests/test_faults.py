@@ -1,4 +1,7 @@
-"""Faults injected into real jobs: each runs in a process of its own, with a patched generator stage."""
+"""Faults injected into real jobs.
+
+Each runs in a process of its own, with a patched generator stage.
+"""
 
 import shutil
 import subprocess
@@ -32,7 +35,8 @@ class Poisoned(Real):
         Real.__init__(self, *args)
         make = self.actor._make
         def poisoned(rows, reasons):
-            if any(row["replica"] == 1 and row["lam_pct"] == 50 and row["sample_id"] == "{victim}" for row in rows):
+            poison = (1, 50, "{victim}")
+            if any((row["replica"], row["lam_pct"], row["sample_id"]) == poison for row in rows):
                 os._exit(1)
             return make(rows, reasons)
         self.actor._make = poisoned
@@ -62,7 +66,8 @@ UNLOADABLE = """
 Scorer = module.ScoreStage
 class Unloadable(Scorer):
     def __init__(self, config, *args):
-        os.truncate(config.model + "/open_clip_model.safetensors", 1000)  # whole when the job looked
+        # whole when the job looked
+        os.truncate(config.model + "/open_clip_model.safetensors", 1000)
         Scorer.__init__(self, config, *args)
 module.ScoreStage = Unloadable
 """
@@ -71,7 +76,8 @@ CLUSTER = """
 from ray.cluster_utils import Cluster
 from pathlib import Path
 import ray
-cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 2, "object_store_memory": 150 * 2**20}})
+head = {{"num_cpus": 2, "object_store_memory": 150 * 2**20}}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 nodes = [cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20) for _ in range(2)]
 os.environ["RAY_ADDRESS"] = cluster.address
 def kill_one():
@@ -145,7 +151,7 @@ def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_i
     assert list(tmp_path.rglob("*.tmp")) == []  # nor what a process was writing when it died
 
 
-def test_a_hung_generator_is_named_and_given_up_a_slow_first_step_is_not_and_too_little_memory_is_said(
+def test_a_hung_generator_is_named_and_given_up_but_a_slow_first_step_is_not_and_low_memory_is_said(
     tmp_path,
 ):
     output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=30", code=2)

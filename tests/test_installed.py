@@ -15,14 +15,26 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 PARTS = ("discl_ray", "conf", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 TINY = (
-    "plan.replicas=1", "plan.num_steps=4", "plan.lams=[0]", "hard.probe_sources=0", "data.head=8", "data.tail=2",
-    "hard.below=3", "generator.actors=1", "train.epochs=1", "curriculum.epochs=1", "train.width=4",
-)  # fmt: skip
+    "plan.replicas=1",
+    "plan.num_steps=4",
+    "plan.lams=[0]",
+    "hard.probe_sources=0",
+    "data.head=8",
+    "data.tail=2",
+    "hard.below=3",
+    "generator.actors=1",
+    "train.epochs=1",
+    "curriculum.epochs=1",
+    "train.width=4",
+)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder with the package of a wheel in it, made from a copy of the tree; nothing is fetched."""
+    """A folder with the package of a wheel in it, made from a copy of the tree.
+
+    Nothing is fetched.
+    """
     place = tmp_path_factory.mktemp("installed")
     (place / "tree").mkdir()
     for part in PARTS:

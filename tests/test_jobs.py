@@ -13,10 +13,21 @@ import pytest
 pytestmark = pytest.mark.slow
 
 TINY = [
-    "plan.replicas=1", "plan.num_steps=4", "plan.lams=[0,0.5]", "plan.shard_steps=20", "hard.probe_sources=1", "data.head=8",
-    "data.tail=2", "hard.below=4", "train.width=4", "train.epochs=6", "curriculum.epochs=4", "train.start_steps=4",
-    "train.eval_every=1", "train.batch=16",
-]  # fmt: skip
+    "plan.replicas=1",
+    "plan.num_steps=4",
+    "plan.lams=[0,0.5]",
+    "plan.shard_steps=20",
+    "hard.probe_sources=1",
+    "data.head=8",
+    "data.tail=2",
+    "hard.below=4",
+    "train.width=4",
+    "train.epochs=6",
+    "curriculum.epochs=4",
+    "train.start_steps=4",
+    "train.eval_every=1",
+    "train.batch=16",
+]
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -99,20 +110,38 @@ def test_a_submitted_job_makes_the_same_bytes(trained: tuple[Path, str], tmp_pat
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_ADDRESS", None)
     command = [
-        binaries / "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", "--num-cpus=4",
-        f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={session}",
+        binaries / "ray",
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        f"--port={gcs}",
+        "--num-cpus=4",
+        f"--dashboard-port={dashboard}",
+        "--dashboard-host=127.0.0.1",
+        f"--temp-dir={session}",
         f"--dashboard-agent-listen-port={free_port()}",  # the tests' own Ray may hold the usual one
-    ]  # fmt: skip
+    ]
     head = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
     def submit(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         submission = [
-            binaries / "ray", "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(REPOSITORY),
-            "--", sys.executable, f"jobs/{name}.py", *arguments,
-        ]  # fmt: skip
-        # The dashboard listens before its job agent does; until then a submission is refused, not queued.
+            binaries / "ray",
+            "job",
+            "submit",
+            "--address",
+            f"http://127.0.0.1:{dashboard}",
+            "--working-dir",
+            str(REPOSITORY),
+            "--",
+            sys.executable,
+            f"jobs/{name}.py",
+            *arguments,
+        ]
+        # The dashboard listens before its job agent does; until then a submission is refused, not
+        # queued.
         limit = time.monotonic() + 240
         while True:
             done = subprocess.run(

@@ -1,4 +1,7 @@
-"""Every module of the package has the file of tests that bears its name, and that file imports it."""
+"""Every module of the package has the file of tests that bears its name.
+
+That file imports it.
+"""
 
 import ast
 from pathlib import Path

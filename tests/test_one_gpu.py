@@ -1,4 +1,7 @@
-"""The presets' own command where Ray has one GPU: past every check, up to the GPU itself, which is only Ray's word for it."""
+"""The presets' own command where Ray has one GPU.
+
+It gets past every check, up to the GPU itself, which is only Ray's word for it.
+"""
 
 import os
 import subprocess
@@ -16,7 +19,8 @@ from tests.support.runs import ROOT
 
 RAY = """
 import ray, sys
-ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, object_store_memory=100 * 2**20, logging_level="ERROR")
+ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False,
+         object_store_memory=100 * 2**20, logging_level="ERROR")
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """
@@ -36,7 +40,10 @@ def one_gpu():
 
 @pytest.fixture
 def places(tmp_path):
-    """Random weights of the real classes where the preset looks for them, and twelve photographs."""
+    """Random weights of the real classes where the preset looks for them.
+
+    And twelve photographs.
+    """
     torch.manual_seed(0)
     model = make_folder("sd1", tmp_path / "model")
     for file in model.glob("*/*.safetensors"):

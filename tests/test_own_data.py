@@ -1,4 +1,7 @@
-"""A folder of one's own images, of several kinds and sizes, some broken, through the whole of phase 1 and into training's table."""
+"""A folder of one's own images, of several kinds and sizes, some broken.
+
+It goes through the whole of phase 1 and into training's table.
+"""
 
 import csv
 import io
@@ -79,10 +82,17 @@ def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(
     config = load_config(
         ROOT / "conf" / "imagefolder.yaml",
         [
-            f"data.root={folder}", f"run.root={tmp_path}", "generator.allow_embedded=true", "hard.below=5", "plan.replicas=1",
-            "plan.num_steps=4", "plan.lams=[0,0.5]", "generator.actors=1", "data.max_bad_fraction=0.1",
+            f"data.root={folder}",
+            f"run.root={tmp_path}",
+            "generator.allow_embedded=true",
+            "hard.below=5",
+            "plan.replicas=1",
+            "plan.num_steps=4",
+            "plan.lams=[0,0.5]",
+            "generator.actors=1",
+            "data.max_bad_fraction=0.1",
         ],
-    )  # fmt: skip
+    )
     generate.job(config)
     said = capsys.readouterr().out
     for words in (

@@ -1,4 +1,7 @@
-"""The pages say what is there: their links, keys, targets and files exist, and README stays short."""
+"""The pages say what is there.
+
+Their links, keys, targets and files exist, and README stays short.
+"""
 
 import ast
 import re

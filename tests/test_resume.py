@@ -80,7 +80,10 @@ def undisturbed(tmp_path_factory, finish):
 
 
 def kill_after(start, root, commits):
-    """Starts a run and kills its driver outright once there are `commits` commits; returns how many there were in the end."""
+    """Starts a run and kills its driver outright once there are `commits` commits.
+
+    Returns how many there were in the end.
+    """
     process = start(root)
     try:
         for _ in range(30_000):
@@ -98,7 +101,10 @@ def kill_after(start, root, commits):
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory, start, finish):
-    """A run that was killed three times and then left alone; with the dates of what was committed at each kill."""
+    """A run that was killed three times and then left alone.
+
+    With the dates of what was committed at each kill.
+    """
     root = tmp_path_factory.mktemp("disturbed")
     seen, found = [], 0
     for _ in range(3):
@@ -159,7 +165,10 @@ def test_a_lower_micro_batch_goes_on_in_the_same_directory(undisturbed, finish, 
 def test_one_micro_batch_gives_one_set_of_bytes_whoever_makes_them_when_and_beside_whom(
     undisturbed, disturbed, finish, tmp_path
 ):
-    """The matrix: actors, order, neighbours, shards in flight, kills and resumes, Python's hash seed."""
+    """The matrix.
+
+    Actors, order, neighbours, shards in flight, kills and resumes, Python's hash seed.
+    """
     expected = hashes(undisturbed)
     assert hashes(disturbed[0]) == expected
     finish(tmp_path / "two actors", "generator.actors=2", hash_seed="1")

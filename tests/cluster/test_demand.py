@@ -49,7 +49,7 @@ def test_every_data_set_with_every_preset_takes_all_the_gpus_and_the_doctor_says
         assert learning.training(config) == Workers(gpus, gpu=True)
 
 
-def test_without_a_gpu_there_are_as_many_generators_as_cores_and_a_preset_is_refused_with_what_would_do():
+def test_without_a_gpu_there_are_as_many_generators_as_cores_and_a_preset_is_refused_with_advice():
     found = demand(stages(), Cluster((Node(cpus=4, memory=16e9),)))
     assert [part.actors for part in found.parts] == [2, 1]
     assert demand(stages(), Cluster((Node(cpus=64, memory=5e9),))).parts[0].actors == 5  # memory

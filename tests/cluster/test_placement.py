@@ -1,4 +1,4 @@
-"""The matrix of GPUs with sleeping processes that are really placed, by the code that places a job's.
+"""The matrix of GPUs with sleeping processes, placed by the code that places a job's.
 
 And what trains without Ray Train.
 """

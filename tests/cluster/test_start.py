@@ -1,4 +1,7 @@
-"""What Ray needs is looked at before any work, and what is wrong is said with its variable, its value and what to do."""
+"""What Ray needs is looked at before any work.
+
+What is wrong is said with its variable, its value and what to do.
+"""
 
 import os
 import socket
@@ -140,7 +143,10 @@ def test_without_a_home_ray_has_no_place_for_its_token(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/proc/nowhere")
     with pytest.raises(
         SetupError,
-        match=r"HOME = '/proc/nowhere'.*set HOME to a folder you may write, or RAY_AUTH_MODE=disabled",
+        match=(
+            r"HOME = '/proc/nowhere'.*set HOME to a folder you may write, or "
+            r"RAY_AUTH_MODE=disabled"
+        ),
     ):
         check_token()
     for name, value in (

@@ -1,4 +1,7 @@
-"""What an earlier preview measured is read back; its whole path is in tests/plan/test_forecast.py."""
+"""What an earlier preview measured is read back.
+
+Its whole path is in tests/plan/test_forecast.py.
+"""
 
 import json
 

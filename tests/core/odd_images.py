@@ -31,7 +31,10 @@ def chunk(kind, data):
 
 
 def png(width, height, rows, *, depth=8, colour=2, before=(), after=()):
-    """`rows` are bytes with a filter byte each, or None for hardly any; `before` and `after` the pixels stand more chunks."""
+    """A PNG file: `rows` are bytes with a filter byte each, or None for hardly any.
+
+    More chunks stand `before` and `after` the pixels.
+    """
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"\0" if rows is None else rows))
     return (
@@ -45,7 +48,10 @@ def png(width, height, rows, *, depth=8, colour=2, before=(), after=()):
 
 
 def tiff(width, height, data, *, order="<", bits=(8,), photometric=1, more=()):
-    """One raw strip behind the directory; `more` are (tag, type, values) that add to its entries or replace them."""
+    """One raw strip behind the directory.
+
+    `more` are (tag, type, values) that add to its entries or replace them.
+    """
     sizes = {1: "B", 3: "H", 4: "I"}
     fields = {
         256: (4, (width,)),

@@ -1,4 +1,7 @@
-"""Questions to columns agree with the same questions to Python lists, chunked or not, nulls among them."""
+"""Questions to columns agree with the same questions to Python lists.
+
+Columns are chunked or not, and have nulls among them.
+"""
 
 from __future__ import annotations
 

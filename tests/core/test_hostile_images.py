@@ -117,7 +117,10 @@ def text_bomb(kind, *, behind=False):
 
 
 def wide_text(number):
-    """A chunk of a kilobyte that becomes a string of four megabytes, for one letter in it needs four bytes."""
+    """A chunk of a kilobyte that becomes a string of four megabytes.
+
+    One letter in it needs four bytes.
+    """
     text = b"a" * (2**20 - 4) + "\N{GRINNING FACE}".encode()
     return chunk(b"iTXt", b"%d\0\1\0\0\0" % number + zlib.compress(text, 1))
 
@@ -530,7 +533,8 @@ from discl_ray.errors import ImageError
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
-small, files, large = (sorted(Path(sys.argv[1], part).iterdir()) for part in ("small", "bombs", "large"))
+parts = ("small", "bombs", "large")
+small, files, large = (sorted(Path(sys.argv[1], part).iterdir()) for part in parts)
 for file in small:
     decode_image(file.read_bytes())
 for file in files:
@@ -740,7 +744,10 @@ def test_more_pixels_are_read_where_they_are_allowed_and_come_reduced(
     if mode != "CMYK":  # a JPEG of one scan needs no leave
         with pytest.raises(
             ImageError,
-            match=r"too_large: .*megapixels, at most 0\.009 are read; data\.max_megapixels=1 reads it",
+            match=(
+                r"too_large: .*megapixels, at most 0\.009 are read; data\.max_megapixels=1 reads "
+                r"it"
+            ),
         ):
             decode_image(data, limit=9_000)
     pixels = decode_image(data, limit=72_000)

@@ -1,4 +1,7 @@
-"""Functions from outside: found by `module:function` or entry point, and refused in one sentence."""
+"""Functions from outside: found by `module:function` or entry point.
+
+What is wrong with one is refused in one sentence.
+"""
 
 import sys
 
@@ -28,7 +31,10 @@ ENTRY_POINTS = "[discl_ray.strategies]\nlate = own_{0}:strategy\n"
 
 @pytest.fixture
 def own(tmp_path, monkeypatch, request):
-    """A module and an installed package with a strategy, both of this test alone; the module's name."""
+    """A module and an installed package with a strategy, both of this test alone.
+
+    Returns the module's name.
+    """
     name = f"own_{abs(hash(request.node.name))}"
     (tmp_path / f"{name}.py").write_text(MODULE)
     info = tmp_path / "own-1.0.dist-info"

@@ -197,7 +197,10 @@ def test_a_uri_is_opened_once_and_may_hold_what_paths_hold(tmp_path):
 @given(st.integers(0, 10**9), st.integers(0, 7))
 @pytest.mark.parametrize("columns", [None, ["gid", "image"]])
 def test_no_changed_bit_of_a_table_passes_unseen(tmp_path_factory, columns, at, bit):
-    """All but the footer, which is read by others' code; a page has a checksum, whatever is in it."""
+    """All but the footer, which is read by others' code.
+
+    A page has a checksum, whatever is in it.
+    """
     store, table = Store.at(tmp_path_factory.mktemp("flipped")), image_table(20)
     data = bytearray(parquet_bytes(table))
     pages = len(data) - 8 - int.from_bytes(data[-8:-4], "little")

@@ -82,7 +82,10 @@ def test_an_index_that_is_none_is_named(tmp_path, text):
 
 @pytest.mark.parametrize("change", [{"c.weight": "model-00001-of-00002.safetensors"}, None])
 def test_an_index_of_another_model_is_named(tmp_path, change):
-    """diffusers goes by the list: a weight that is listed and not there would be random, and nothing would be said."""
+    """diffusers goes by the list.
+
+    A weight that is listed and not there would be random, and nothing would be said.
+    """
     index = shards(tmp_path)
     listed = json.loads(index.read_text())
     listed["weight_map"] = (
@@ -106,12 +109,21 @@ def test_a_shard_outside_the_folder_is_none(tmp_path):
     [
         ({n: EXPECTED[n] for n in NAMES[:2]}, ("1 of 3 weights are missing (b.1.bias)",)),
         ({**EXPECTED, "ema.x": Weight((1,), True)}, ("1 are not the model's (ema.x)",)),
-        ({**EXPECTED, NAMES[0]: Weight((3, 2), True)}, ("a.weight is [3, 2], not [2, 3]", "different models")),
-        ({**EXPECTED, NAMES[0]: Weight((2, 3), False)}, ("1 hold integers (a.weight)", "quantised")),
-        ({f"module.{n}": w for n, w in EXPECTED.items()}, ("3 of 3 weights are missing", "prefix 'module.'")),
+        (
+            {**EXPECTED, NAMES[0]: Weight((3, 2), True)},
+            ("a.weight is [3, 2], not [2, 3]", "different models"),
+        ),
+        (
+            {**EXPECTED, NAMES[0]: Weight((2, 3), False)},
+            ("1 hold integers (a.weight)", "quantised"),
+        ),
+        (
+            {f"module.{n}": w for n, w in EXPECTED.items()},
+            ("3 of 3 weights are missing", "prefix 'module.'"),
+        ),
         ({}, ("3 of 3 weights are missing",)),
     ],
-)  # fmt: skip
+)
 def test_what_differs_is_said_with_counts_names_and_remedy(found, words):
     said = refusal(compare, "unet", EXPECTED, found)
     assert said.startswith("unet: ")

@@ -17,7 +17,10 @@ from discl_ray.curriculum.strategies import AS_IS, REAL_STAGE, Choice
 
 
 def make_pools(*, kept: int = 6, classes: int = 5) -> tuple[Pools, dict[str, np.ndarray]]:
-    """Labels 0 and 1 are hard with 2 and 4 real images; the others have 20. Probe and val rows are mixed in."""
+    """Labels 0 and 1 are hard with 2 and 4 real images; the others have 20.
+
+    Probe and val rows are mixed in.
+    """
     rows = [(c, REAL, "train") for c in range(classes) for _ in range((2, 4)[c] if c < 2 else 20)]
     rows += [(c, lam, "train") for c in (0, 1) for lam in (0, 30) for _ in range(kept)]
     rows += [(c, lam, "probe") for c in (0, 1) for lam in (0, 30) for _ in range(3)]

@@ -80,7 +80,10 @@ def test_a_lead_is_in_standard_errors_of_the_differences_of_common_sources(probe
 
 
 def test_what_moves_all_levels_of_a_source_alike_does_not_hide_a_lead() -> None:
-    """Sources that differ by .3 and levels by .01: nothing by unpaired errors, and a sure lead by paired ones."""
+    """Sources that differ by .3 and levels by .01.
+
+    Unpaired errors show nothing, paired ones a sure lead.
+    """
     level, source = np.repeat([50, 90], 6), np.tile(list("abcdef"), 2)
     easier = np.tile(np.linspace(0, 0.3, 6), 2)
     after = (

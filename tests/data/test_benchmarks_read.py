@@ -1,4 +1,7 @@
-"""The paper's four benchmarks, small and in their real layout, each read to its end as its file in conf/ says."""
+"""The paper's four benchmarks, small and in their real layout.
+
+Each is read to its end as its file in conf/ says.
+"""
 
 from collections import Counter
 
@@ -25,7 +28,10 @@ def picture(number):
 
 
 def unlike(root):
-    """The same data set with no two images alike: copies of one image would be drawn into one split."""
+    """The same data set with no two images alike.
+
+    Copies of one image would be drawn into one split.
+    """
     images = (p for p in sorted(root.rglob("*")) if p.suffix.lower() in (".jpg", ".jpeg"))
     for number, path in enumerate(images):
         path.write_bytes(picture(number))

@@ -19,7 +19,10 @@ def test_too_many_broken_images_end_the_job_by_name(folder, tmp_path):
         (folder / "ant" / f"{i:02d}.png").write_bytes(b"")
     with pytest.raises(
         DataError,
-        match=r"10 of 40 images cannot be used(?s:.)*ant/00\.png: not_an_image(?s:.)*rejects(?s:.)*max_bad_fraction",
+        match=(
+            r"10 of 40 images cannot be used(?s:.)*ant/00\.png: not_an_image"
+            r"(?s:.)*rejects(?s:.)*max_bad_fraction"
+        ),
     ):
         read(folder, tmp_path / "run")
     (list_,) = (tmp_path / "run").rglob("*.*")
@@ -75,8 +78,8 @@ def test_links_out_of_the_root_are_rejects_and_a_few_end_no_job(folder, tmp_path
     samples = whole(folder, tmp_path / "run")
     assert set(samples.rejects["sample_id"].to_pylist()) == {"ant/link.png", "wasp"}
     assert (
-        "wasp: refused: is a symbolic link out of data.root; data.allow_links_outside=true follows it"
-        in summarize_samples(samples)
+        "wasp: refused: is a symbolic link out of data.root; data.allow_links_outside=true follows "
+        "it" in summarize_samples(samples)
     )
     followed = whole(folder, tmp_path / "run", allow_links_outside=True)
     assert "ant/link.png" in followed.table["sample_id"].to_pylist()

@@ -42,7 +42,10 @@ def listed(root, **config):
 
 
 def same(listing, *splits):
-    """Whether a listing holds exactly the rows of data sets that `datasets` opened: (our split, theirs)."""
+    """Whether a listing holds exactly the rows of data sets that `datasets` opened.
+
+    These are pairs of (our split, theirs).
+    """
     theirs = [
         (split, one.features["label"].int2str(row["label"]), np.asarray(row["image"]))
         for split, one in splits
@@ -348,7 +351,9 @@ def test_wrong_folders_are_told_at_once(tmp_path):
         promptly(),
         pytest.raises(
             DataError,
-            match=r"looked for dataset_dict\.json or state\.json .*, or \*\.parquet .*; found 1 file",
+            match=(
+                r"looked for dataset_dict\.json or state\.json .*, or \*\.parquet .*; found 1 file"
+            ),
         ),
     ):
         listed(tmp_path)

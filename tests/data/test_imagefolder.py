@@ -91,7 +91,10 @@ def test_a_mix_of_splits_and_classes_is_told(tmp_path):
     lay(tmp_path, "train/a/1.png", "extra/a/1.png", "test/a/1.png")
     with pytest.raises(
         DataError,
-        match=r"'test', 'train' are splits and 'extra' are not; needed: root/<class>/<image> or root/",
+        match=(
+            r"'test', 'train' are splits and 'extra' are not; needed: root/<class>/<image> or "
+            r"root/"
+        ),
     ):
         listed(tmp_path)
 

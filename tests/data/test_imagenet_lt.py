@@ -139,7 +139,8 @@ def test_names_are_wordnets_or_those_of_a_list(tmp_path):
     assert names[BIRD].startswith("crane (large")
     assert names[MACHINE] == "crane (lifts and moves heavy objects)"
     (tmp_path / "LOC_synset_mapping.txt").write_text(
-        f"{TENCH} tench, Tinca tinca\n{GOLDFISH} gold fish\n{BIRD} crane\n{MACHINE} crane\nn00000001 no class of this set\n"
+        f"{TENCH} tench, Tinca tinca\n{GOLDFISH} gold fish\n{BIRD} crane\n{MACHINE} crane\n"
+        "n00000001 no class of this set\n"
     )
     assert listed(tmp_path).names == {**names, GOLDFISH: "gold fish"}
     (tmp_path / "classnames.txt").write_text(
@@ -149,10 +150,9 @@ def test_names_are_wordnets_or_those_of_a_list(tmp_path):
         zip(IDS, ("a", "b", "crane bird", "construction crane"), strict=True)
     )
     (tmp_path / "classnames.txt").write_text(f"{TENCH} a\n{GOLDFISH}\n")
-    assert (
-        refused(tmp_path)
-        == f"classnames.txt: cannot be used as it is:\n  line 2: '{GOLDFISH}' has no name; a line reads: "
-        + ("n01440764 tench")
+    assert refused(tmp_path) == (
+        f"classnames.txt: cannot be used as it is:\n  line 2: '{GOLDFISH}' has no name; "
+        "a line reads: n01440764 tench"
     )
 
 
@@ -255,8 +255,8 @@ def test_lists_without_their_images_are_told(tmp_path):
     lay(tmp_path / "a", images=False)
     message = refused(tmp_path / "a")
     assert (
-        "the images of ImageNet_LT_train.txt; there is none of its 4 folders, such as 'train/n01440764'"
-        in message
+        "the images of ImageNet_LT_train.txt; there is none of its 4 folders, such as "
+        "'train/n01440764'" in message
     )
     lay(tmp_path / "b")
     (tmp_path / "b" / "val").rename(tmp_path / "b" / "validation")

@@ -130,7 +130,10 @@ def test_names_come_from_the_list_that_was_published_later(tmp_path, whole):
 
 
 def edited(**changes):
-    """train2018.json with one thing in it another: `images_2_id=None` takes the field away, other values stand in for it."""
+    """train2018.json with one thing in it another.
+
+    `images_2_id=None` takes the field away, other values stand in for it.
+    """
     value = published()["train2018.json"]
     for where, new in changes.items():
         at = [int(part) if part.isdigit() else part for part in where.split("__")]
@@ -244,8 +247,8 @@ def test_a_wrong_folder_is_told_at_once(tmp_path):
         (tmp_path / "train2017.json").write_text("{}")
         message = refused(tmp_path)
         assert (
-            "looked for train2018.json, val2018.json and train_val2018/; there is no 'train2018.json'"
-            in message
+            "looked for train2018.json, val2018.json and train_val2018/; there is no "
+            "'train2018.json'" in message
         )
         assert "found 1 file (1 .json) in train2017.json" in message
         lay(tmp_path, images=False)

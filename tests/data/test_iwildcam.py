@@ -268,8 +268,8 @@ def test_a_wrong_folder_is_told_at_once(tmp_path):
         lay(tmp_path / "iwildcam_v2.0", images=False)
         message = refused(tmp_path)
         assert (
-            "looked for WILDS' iwildcam_v2.0: metadata.csv, categories.csv and train/; there is no 'metadata.csv'"
-            in message
+            "looked for WILDS' iwildcam_v2.0: metadata.csv, categories.csv and train/; there is no "
+            "'metadata.csv'" in message
         )
         assert "found 2 files (2 .csv) in iwildcam_v2.0" in message
         (tmp_path / "iwildcam_v2.0" / "train").rmdir()

@@ -1,4 +1,7 @@
-"""The looks of the embedded digits: what was rendered before is rendered still, and each look is as far from the web as it says."""
+"""The looks of the embedded digits.
+
+What was rendered before is rendered still, and each look is as far from the web as it says.
+"""
 
 import hashlib
 

@@ -48,7 +48,10 @@ def test_the_least_there_may_be(read):
 
 
 def test_all_columns_in_any_order_and_by_other_names(read):
-    content = 'site,y,fold,more,file,id\r\nnorth,"cat, tabby",Training,x,./a//1.png,i1\r\n,dog,,,b\\2.png,i2\r\n\r\nsouth,x,DEV,,c.png,i3'
+    content = (
+        'site,y,fold,more,file,id\r\nnorth,"cat, tabby",Training,x,./a//1.png,i1\r\n'
+        ",dog,,,b\\2.png,i2\r\n\r\nsouth,x,DEV,,c.png,i3"
+    )
     columns = {
         "label": "y",
         "split": "fold",

@@ -118,16 +118,18 @@ def test_a_file_at_a_uri():
 
 
 CODES = """
-n01440764; n99999999; 17; 0; 0123; 007; 1,000; 1 000; 3-4; 3.5; 1_2; -1; #5; sp_017; sp17; sp-17; sp_017b; sp 17; C3; c3; A310
-A300B4; R2D2; x9; n0; id5; cls12; cls_12; cls-12; CLS12; class_5; class5; class-5; class 5; Class_05; Class #5; class_5b
-category_12; category 12; label3; label_03; LABEL_0; idx17; species_0412; species12; species 12; taxon_991; genus_0012
-genus0012; item000001; folder7; group_2; nat0001; 12a; 4x4; 1b; deadbeef01; a3f9c1; 0x1f; 0xdeadbeef; no5; no.5; obj_1
+n01440764; n99999999; 17; 0; 0123; 007; 1,000; 1 000; 3-4; 3.5; 1_2; -1; #5; sp_017; sp17; sp-17
+sp_017b; sp 17; C3; c3; A310; A300B4; R2D2; x9; n0; id5; cls12; cls_12; cls-12; CLS12; class_5
+class5; class-5; class 5; Class_05; Class #5; class_5b; category_12; category 12; label3; label_03
+LABEL_0; idx17; species_0412; species12; species 12; taxon_991; genus_0012; genus0012; item000001
+folder7; group_2; nat0001; 12a; 4x4; 1b; deadbeef01; a3f9c1; 0x1f; 0xdeadbeef; no5; no.5; obj_1
 9e107d9d372bb682; d41d8cd98f00b204e9800998ecf8427e; 123e4567-e89b-12d3-a456-426614174000
 """
 NAMES = """
-zero; one; ant; T-shirt; t-shirt; X-ray; cat; tench; zebra; defaced; facade; decade; deed; bee; a; B; F-16; C-130; MD-11; Ω; 猫; кот
-🐈; café; O'Hare; naïve; e-mail; sp; species; class; label; cardiff; boeing747; red fox; boeing 747; Boeing 737-200; apollo 11
-route 66; blue-footed booby; tench, Tinca tinca; n o; St. Bernard; 1957 Chevrolet Bel Air; Audi A4 Sedan 2012; 7 up can
+zero; one; ant; T-shirt; t-shirt; X-ray; cat; tench; zebra; defaced; facade; decade; deed; bee; a; B
+F-16; C-130; MD-11; Ω; 猫; кот; 🐈; café; O'Hare; naïve; e-mail; sp; species; class; label; cardiff
+boeing747; red fox; boeing 747; Boeing 737-200; apollo 11; route 66; blue-footed booby
+tench, Tinca tinca; n o; St. Bernard; 1957 Chevrolet Bel Air; Audi A4 Sedan 2012; 7 up can
 Windows 95; class of 99; 001.Black_footed_Albatross
 """
 

@@ -61,7 +61,9 @@ def test_a_file_that_is_a_link_out_of_the_root_is_refused(tmp_path):
     (tmp_path / "root" / "a.parquet").symlink_to(tmp_path / "a.parquet")
     with pytest.raises(
         DataError,
-        match=r"^a\.parquet: is a symbolic link out of .* data\.allow_links_outside=true follows it$",
+        match=(
+            r"^a\.parquet: is a symbolic link out of .* data\.allow_links_outside=true follows it$"
+        ),
     ):
         listed(tmp_path / "root")
     assert listed(tmp_path / "root", allow_links_outside=True).table.num_rows == 1

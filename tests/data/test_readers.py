@@ -1,4 +1,7 @@
-"""What the general readers list, read to its end: SAMPLES from a table of bytes and from a manifest of files."""
+"""What the general readers list, read to its end.
+
+SAMPLES come from a table of bytes and from a manifest of files.
+"""
 
 import csv
 from typing import get_args

@@ -105,8 +105,8 @@ def test_a_large_image_is_read_where_it_is_allowed_and_named_where_not(folder, t
     Image.new("L", (9_000, 6_000)).save(folder / "ant" / "scan.png")
     samples = whole(folder, tmp_path / "run")
     assert (
-        "ant/scan.png: too_large: 54.0 megapixels, at most 50 are read; data.max_megapixels=54 reads it"
-        in summarize_samples(samples)
+        "ant/scan.png: too_large: 54.0 megapixels, at most 50 are read; data.max_megapixels=54 "
+        "reads it" in summarize_samples(samples)
     )
     allowed = whole(folder, tmp_path / "run", max_megapixels=54)
     row = allowed.table.filter(pc.equal(allowed.table["sample_id"], "ant/scan.png")).to_pylist()[0]

@@ -30,7 +30,10 @@ def test_paths_are_files_of_their_own(tmp_path):
     write(tmp_path / "a.parquet", image=["in/1.png", "../x", None, "file:///y"], label=["a"] * 4)
     with pytest.raises(
         DataError,
-        match=r"(?s)a.parquet: .*row 1: path '../x' leaves.*row 2: path '' is empty.*row 3: .*is a URI",
+        match=(
+            r"(?s)a.parquet: .*row 1: path '../x' leaves.*row 2: path '' is empty.*row 3: .*is a "
+            r"URI"
+        ),
     ):
         listed(tmp_path)
 
@@ -129,7 +132,8 @@ def test_a_split_without_any_label_is_left_out(tmp_path):
         ({"image": [b"x"], "label": [1], "group": [1.5]}, "the column for group is of type double"),
         (
             {"img": [b"x"], "label": [1]},
-            r"no column 'image' .*; its columns are img, label; say which is which with data.columns",
+            r"no column 'image' .*; its columns are img, label; say which is which with "
+            r"data.columns",
         ),
         (
             {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())},

@@ -1,4 +1,7 @@
-"""A comparison on the tiny spectrum: every way of reading weights, and that nothing is computed or opened twice."""
+"""A comparison on the tiny spectrum.
+
+Every way of reading weights is used, and nothing is computed or opened twice.
+"""
 
 import io
 

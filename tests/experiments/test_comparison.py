@@ -1,4 +1,7 @@
-"""A comparison's tables from its cells: every contrast and every mean, for CE and what is set against it."""
+"""A comparison's tables from its cells.
+
+Every contrast and every mean, for CE and what is set against it.
+"""
 
 import numpy as np
 

@@ -67,7 +67,8 @@ def test_another_number_asked_for_by_name_is_taken_and_said_with_what_it_changes
     now, _, said = start(workers=2)
     assert now == CPUS
     assert said.startswith(
-        "  CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. Batch norm"
+        "  CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. "
+        "Batch norm"
     )
     assert "the 16 images of a worker" in said
     _, starts, said = start(workers=1, norm="group")
@@ -102,7 +103,8 @@ def test_a_table_says_by_how_many_its_rows_were_trained_and_where_it_matters(sta
     assert describe_workers([replace(base, workers=(CPU,))] * 2) == "1 worker on the CPU."
     said = describe_workers([replace(base, workers=(CPU,)), replace(base, workers=(CPU, CPUS))])
     assert said.startswith(
-        "1 worker on the CPU; 1 worker on the CPU, then 2 workers on the CPU. Batch normalisation averages over"
+        "1 worker on the CPU; 1 worker on the CPU, then 2 workers on the CPU. Batch normalisation "
+        "averages over"
     )
 
 
@@ -140,8 +142,8 @@ def test_a_run_killed_with_one_worker_goes_on_with_two_and_its_table_says_so(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
-        "CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. Batch norm"
-        in done.stdout
+        "CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. "
+        "Batch norm" in done.stdout
     )
     assert re.search(r"CE: goes on at epoch \d+ of 20 ", done.stdout)
     assert "trained by 1 worker on the CPU, then 2 workers on the CPU." in done.stdout

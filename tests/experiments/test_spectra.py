@@ -1,4 +1,7 @@
-"""The spectrum a job trains on: named in the first line, with what has changed since it was made."""
+"""The spectrum a job trains on.
+
+It is named in the first line, with what has changed since it was made.
+"""
 
 from dataclasses import replace
 

@@ -51,8 +51,8 @@ def test_a_stage_without_a_kept_image_is_refused_before_training_unless_it_is_wa
     (found, _) = supplies(plan_run(allowed, spectrum), spectrum)
     assert (found.kept, found.borrowed, found.real) == (0, 0, found.asked)
     assert lines[0] == (
-        f"  A, B, C and 2 more rows: stage λ 0 asks for {found.asked} synthetic images an epoch: 0 kept; 0 drawn from a higher "
-        f"level, {found.asked} from the real images"
+        f"  A, B, C and 2 more rows: stage λ 0 asks for {found.asked} synthetic images an epoch: "
+        f"0 kept; 0 drawn from a higher level, {found.asked} from the real images"
     )
     full = with_values(
         config, {"filter.mode": "absolute", "filter.threshold": -1.0, "curriculum.scale": 5}

@@ -28,7 +28,10 @@ def test_a_mean_is_that_of_the_seeds_and_lies_in_its_interval() -> None:
 
 
 def test_the_interval_holds_both_sources_of_chance() -> None:
-    """Seeds that agree still leave the chance of which test images there are; one seed has nothing else."""
+    """Seeds that agree still leave the chance of which test images there are.
+
+    One seed has nothing else.
+    """
     one = predicted(0, 0.7, count=400)
     wide = interval([one], "top1", resamples=2000)
     p = (one.label == one.predicted).mean()

@@ -19,9 +19,17 @@ STEPS = 4
 
 def source(name, data, shape=(32, 32)):
     return {
-        "sample_id": name, "image": {"bytes": data, "path": None}, "label": 3, "class_name": "three", "split": "train",
-        "domain": "d", "group": "g", "width": shape[1], "height": shape[0], "sha256": name,
-    }  # fmt: skip
+        "sample_id": name,
+        "image": {"bytes": data, "path": None},
+        "label": 3,
+        "class_name": "three",
+        "split": "train",
+        "domain": "d",
+        "group": "g",
+        "width": shape[1],
+        "height": shape[0],
+        "sha256": name,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +51,24 @@ def run(tmp_path_factory):
 def plan_of(names, steps=STEPS):
     rows = [
         {
-            "gid": f"{name}-{n}", "shard_id": "s", "sample_id": name, "label": 3, "role": "train", "lam_pct": 100 - 25 * n, "replica": 0,
-            "attempt": 0, "prompt": "a photo of the digit three", "negative_prompt": "", "filter_prompt": "x", "seed": 5, "num_steps": n,
+            "gid": f"{name}-{n}",
+            "shard_id": "s",
+            "sample_id": name,
+            "label": 3,
+            "role": "train",
+            "lam_pct": 100 - 25 * n,
+            "replica": 0,
+            "attempt": 0,
+            "prompt": "a photo of the digit three",
+            "negative_prompt": "",
+            "filter_prompt": "x",
+            "seed": 5,
+            "num_steps": n,
             "source_sha256": name,
         }
         for name in names
         for n in (steps, 1)
-    ]  # fmt: skip
+    ]
     return pa.Table.from_pylist(rows, schema=PLAN)
 
 
@@ -71,10 +90,13 @@ def pixels(row):
 def test_sources_that_cannot_be_read_become_rows_with_a_reason_and_the_rest_is_made(run):
     rows = make(run, plan_of(["whole", "cut", "text", "gone"]))
     assert {g: (r["status"], r["error"]) for g, r in rows.items() if not g.startswith("whole")} == {
-        "cut-4": ("error", "truncated"), "cut-1": ("error", "truncated"),
-        "text-4": ("error", "not_an_image"), "text-1": ("error", "not_an_image"),
-        "gone-4": ("error", "unreadable"), "gone-1": ("error", "unreadable"),
-    }  # fmt: skip
+        "cut-4": ("error", "truncated"),
+        "cut-1": ("error", "truncated"),
+        "text-4": ("error", "not_an_image"),
+        "text-1": ("error", "not_an_image"),
+        "gone-4": ("error", "unreadable"),
+        "gone-1": ("error", "unreadable"),
+    }
     assert all(rows[g]["image"]["bytes"] is None for g in rows if not g.startswith("whole"))
     alone = make(run, plan_of(["whole"]))
     for gid in ("whole-4", "whole-1"):

@@ -51,8 +51,10 @@ def our_latents(folder, settings, rows, **config):
     model = load_model(folder, config, torch.device("cpu"))
     table = SAMPLERS[config.sampler](settings, T)
     seen = []
-    model.decode = lambda latents, safe=False: seen.append(latents.clone()) or (
-        torch.zeros(1, *model.size, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.bool))  # fmt: skip
+    model.decode = lambda latents, safe=False: (
+        seen.append(latents.clone())
+        or (torch.zeros(1, *model.size, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.bool))
+    )
     engine = Engine(model, table, cfg_scale=SCALE, micro_batch=3, decode_batch=1)
     gids = [made.gid for made in engine.run(rows)]
     engine.close()
@@ -158,7 +160,10 @@ def test_the_comparison_notices_what_a_family_is_told(folders, family):
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl", "sdxl-refiner"])
 def test_another_size_that_is_no_square_agrees_too(folders, family):
-    """Height and width reach SDXL's time ids in the right order, and latents of odd sides go through the UNet."""
+    """Height and width reach SDXL's time ids in the right order.
+
+    Latents of odd sides go through the UNet.
+    """
     folder, settings = folders[family], scheduler_config(folders[family])
     rows = rows_of((28, 40))
     ours = our_latents(folder, settings, rows, sampler="euler", size=(28, 40))
@@ -226,9 +231,14 @@ def test_without_guidance_the_unet_works_on_half_the_rows(folders):
     pipe = stock_pipeline(folder)
     pipe.scheduler = DDIMScheduler.from_config({**model.scheduler, "clip_sample": False})
     theirs = pipe(
-        prompt=rows[0].prompt, image=torch.from_numpy(rows[0].source.copy()).permute(2, 0, 1)[None].float() / 255, strength=1.0,
-        num_inference_steps=T, guidance_scale=1.0, generator=torch.Generator().manual_seed(rows[0].seed), output_type="np",
-    ).images[0]  # fmt: skip
+        prompt=rows[0].prompt,
+        image=torch.from_numpy(rows[0].source.copy()).permute(2, 0, 1)[None].float() / 255,
+        strength=1.0,
+        num_inference_steps=T,
+        guidance_scale=1.0,
+        generator=torch.Generator().manual_seed(rows[0].seed),
+        output_type="np",
+    ).images[0]
     ours = next(
         m.pixels
         for m in Engine(

@@ -183,12 +183,17 @@ def toy_rows(levels, count, steps=50, tag=""):
     source = np.zeros((4, 4, 3), np.uint8)
     return [
         Row(
-            gid=f"{tag}{i}-{p}", source_id="s", source=source, prompt="p", negative_prompt="", seed=i,
+            gid=f"{tag}{i}-{p}",
+            source_id="s",
+            source=source,
+            prompt="p",
+            negative_prompt="",
+            seed=i,
             num_steps=num_denoising_steps(p, steps),
         )
         for i in range(count)
         for p in levels
-    ]  # fmt: skip
+    ]
 
 
 def toy_engine(model=None, *, micro_batch=4, decode_batch=4, steps=50):
@@ -206,7 +211,10 @@ def toy_engine(model=None, *, micro_batch=4, decode_batch=4, steps=50):
     "levels", [tuple(range(0, 100, 10)), (50, 70, 90)], ids=["ten levels", "three levels"]
 )
 def test_over_ten_shards_two_in_flight_99_percent_of_the_rows_are_useful(micro_batch, levels):
-    """DESIGN's bar, counted; shards of about as many steps as 20 full batches take at the longest level."""
+    """DESIGN's bar, counted.
+
+    Shards have about as many steps as 20 full batches take at the longest level.
+    """
     engine = toy_engine(micro_batch=micro_batch, decode_batch=8)
     per_source = sum(num_denoising_steps(p, 50) for p in levels)
     shards = [

@@ -72,7 +72,10 @@ def test_an_undisturbed_shard_is_one_part_and_needs_no_process_of_its_own(tmp_pa
 
 
 def dies_with_its_driver(run, part=-1, life=LIFE):
-    """A process comes so far as to enter a part, and is killed from outside; returns the parts it would have made."""
+    """A process comes so far as to enter a part, and is killed from outside.
+
+    Returns the parts it would have made.
+    """
     journal = Journal.open(run, "s", GIDS, life)
     parts = journal.parts(4)
     journal.enter(parts[part])
@@ -141,13 +144,17 @@ def test_a_worker_that_dies_on_another_machine_that_still_lives_counts(tmp_path)
 @pytest.mark.parametrize(
     "left",
     [
-        b'{"deaths": 2, "running": ["g4"], "crashed": ["g5"]}',  # before sessions: it counted drivers' deaths, too
+        # before sessions: it counted drivers' deaths, too
+        b'{"deaths": 2, "running": ["g4"], "crashed": ["g5"]}',
         b'{"deaths": 2, "runn',
         b"",
         b"[]",
-        b'{"session": "s", "node": "n", "deaths": "2", "suspects": [], "running": ["g4"], "crashed": []}',
-        b'{"session": "s", "node": "n", "deaths": 2, "suspects": ["no row"], "running": ["g4"], "crashed": []}',
-        b'{"session": "s", "node": "n", "deaths": 2, "suspects": 5, "running": ["g4"], "crashed": []}',
+        b'{"session": "s", "node": "n", "deaths": "2", '
+        b'"suspects": [], "running": ["g4"], "crashed": []}',
+        b'{"session": "s", "node": "n", "deaths": 2, '
+        b'"suspects": ["no row"], "running": ["g4"], "crashed": []}',
+        b'{"session": "s", "node": "n", "deaths": 2, '
+        b'"suspects": 5, "running": ["g4"], "crashed": []}',
     ],
 )
 def test_a_record_that_does_not_say_who_left_it_holds_nothing_against_a_row(tmp_path, left):

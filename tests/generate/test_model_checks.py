@@ -79,9 +79,18 @@ def test_the_fingerprint_sees_weights_and_settings_but_not_how_it_runs(folder):
     assert fingerprint(same, folder, 30) == base
     prints = {base, fingerprint(GeneratorConfig(), folder, 31)}
     changes = [
-        {"cfg_scale": 5.0}, {"dtype": "bfloat16"}, {"codec": "webp"}, {"codec": "jpeg"}, {"codec": "jpeg", "quality": 80},
-        {"sampler": "euler"}, {"size": 64}, {"fit": "crop"}, {"text_only": True}, {"vae_dtype": "bfloat16"}, {"compile": "default"},
-    ]  # fmt: skip
+        {"cfg_scale": 5.0},
+        {"dtype": "bfloat16"},
+        {"codec": "webp"},
+        {"codec": "jpeg"},
+        {"codec": "jpeg", "quality": 80},
+        {"sampler": "euler"},
+        {"size": 64},
+        {"fit": "crop"},
+        {"text_only": True},
+        {"vae_dtype": "bfloat16"},
+        {"compile": "default"},
+    ]
     for change in changes:
         prints.add(fingerprint(GeneratorConfig(**change), folder, 30))
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"

@@ -31,7 +31,10 @@ ZERO_SNR = {
 }
 SPACINGS = ("leading", "trailing", "linspace")
 EDGES = (1, 2, 3, 14, 15, 61, 333, 334, 501, 600, 769, 998, 999, 1000)
-"""T where a formula changes, or where the one of diffusers gives something else than T timesteps below N."""
+"""T where a formula changes.
+
+Or where the one of diffusers gives something else than T timesteps below N.
+"""
 CHOICES = {
     "ddim": [{"set_alpha_to_one": one} for one in (True, False)],
     "ddpm_large": [{}],
@@ -59,7 +62,10 @@ def stock_scheduler(name, settings, num_steps):
 
 
 def trajectory_of_stock(name, scheduler, first, end, x, outputs, noises):
-    """Latents after every step up to `end`, by the scheduler of diffusers, for a run of img2img that begins at step `first`."""
+    """Latents after every step up to `end`, by the scheduler of diffusers.
+
+    The run of img2img begins at step `first`.
+    """
     scheduler.set_timesteps(scheduler.num_inference_steps)  # forgets the run before
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
@@ -105,7 +111,10 @@ def trajectory_of_table(table: Table, first, end, x, outputs, noises):
 
 
 def worst_difference(name, table, settings, num_steps, *, runs=None):
-    """Between the table's and the stock scheduler's latents, over `runs` (first step, end); default: three whole ones."""
+    """The largest difference between the table's and the stock scheduler's latents.
+
+    Over `runs` of (first step, end); by default three whole ones.
+    """
     g = torch.Generator().manual_seed(0)
     outputs, noises = (torch.randn(num_steps, 1, 4, 4, 4, generator=g) for _ in range(2))
     x = torch.randn(2, 1, 4, 4, 4, generator=g)
@@ -129,7 +138,10 @@ def some_runs(num_steps, rng):
 
 
 def as_diffusers_runs(name, settings, num_steps):
-    """The timesteps of diffusers, or None where they are not T different ones that the model knows: it fails there, or worse."""
+    """The timesteps of diffusers.
+
+    None where they are not T different ones that the model knows: it fails there, or worse.
+    """
     steps = stock_scheduler(name, settings, num_steps).timesteps.double().numpy()
     known = (
         len(steps) == num_steps
@@ -182,7 +194,10 @@ def test_the_comparison_notices_one_wrong_coefficient(name, k):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("num_steps", [50, 1000])
 def test_ddpm_large_is_equation_2_in_float64(prediction, num_steps):
-    """x <- (x - beta/sqrt(1-a) e) / sqrt(alpha) + sqrt(beta) z, on the respaced chain (paper Eq. 2; SCIENCE: variance large)."""
+    """x <- (x - beta/sqrt(1-a) e) / sqrt(alpha) + sqrt(beta) z, on the respaced chain.
+
+    Paper Eq. 2; SCIENCE: variance large.
+    """
     settings = {**BASE, "prediction_type": prediction}
     table = SAMPLERS["ddpm_large"](settings, num_steps)
     a = SCHEDULES["ddpm_large"].read(settings).alphas_cumprod()[table.timesteps.astype(int)]
@@ -385,7 +400,8 @@ def test_zero_terminal_snr_is_what_diffusers_makes_of_it(name, num_steps):
     for spacing in SPACINGS:
         settings = {**BASE, **ZERO_SNR, "timestep_spacing": spacing}
         table = SAMPLERS[name](settings, num_steps)
-        # its betas are rescaled in float32; Euler's latents begin at s = 4096, of which float32 has 5e-4
+        # its betas are rescaled in float32; Euler's latents begin at s = 4096, of which float32 has
+        # 5e-4
         assert worst_difference(name, table, settings, num_steps) < (
             5e-4 if name == "euler" else 5e-5
         )

@@ -1,4 +1,7 @@
-"""A model folder is refused before anything starts where its actor would die, or would go on with random weights."""
+"""A model folder is refused before anything starts.
+
+Its actor would die, or would go on with random weights.
+"""
 
 import json
 import shutil
@@ -153,19 +156,29 @@ HARMLESS = {
     "published with text_model.": ("sd1", "text_encoder", published),
     "saved without text_model.": ("sd1", "text_encoder", without_prefix),
     "projected, without text_model.": (
-        "sdxl", "text_encoder_2",
+        "sdxl",
+        "text_encoder_2",
         lambda s: {k.removeprefix("text_model."): v for k, v in s.items()},
     ),
     "position_ids": (
-        "sd1", "text_encoder",
+        "sd1",
+        "text_encoder",
         lambda s: {**published(s), "text_model.embeddings.position_ids": torch.arange(16)[None]},
     ),
-    "with a projection": ("sd2", "text_encoder", lambda s: {**s, "text_projection.weight": torch.zeros(16, 16)}),
+    "with a projection": (
+        "sd2",
+        "text_encoder",
+        lambda s: {**s, "text_projection.weight": torch.zeros(16, 16)},
+    ),
     "a whole CLIP": ("sd1", "text_encoder", whole_clip),
     "attention as before diffusers 0.13": ("sd1", "vae", former_attention),
     "half precision": ("sdxl", "unet", lambda s: {k: v.half() for k, v in s.items()}),
-    "mixed precision": ("sd1", "unet", lambda s: {k: v.half() if v.ndim == 1 else v.bfloat16() for k, v in s.items()}),
-}  # fmt: skip
+    "mixed precision": (
+        "sd1",
+        "unet",
+        lambda s: {k: v.half() if v.ndim == 1 else v.bfloat16() for k, v in s.items()},
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", HARMLESS)

@@ -1,10 +1,13 @@
-"""What names things on disk: gids, seeds and the hashes in the names of runs, computed at made-up fingerprints.
+"""What names things on disk: gids, seeds and the hashes in the names of runs.
 
-    python -m tests.golden.identity          says what has changed against identity.json
-    python -m tests.golden.identity --write  makes identity.json again: every run that a changed hash names is orphaned
+    # says what has changed against identity.json
+    python -m tests.golden.identity
+    # makes identity.json again: every run that a changed hash names is orphaned
+    python -m tests.golden.identity --write
 
-`configs/` holds the presets as they were at 155df47, every value written out. A field that is added later is not in them, so
-their hashes show that it enters none.
+Hashes are computed at made-up fingerprints. `configs/` holds the presets as they were at 155df47,
+every value written out. A field that is added later is not in them, so their hashes show that it
+enters none.
 """
 
 import argparse

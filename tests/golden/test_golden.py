@@ -88,7 +88,10 @@ def test_the_old_spectrum_is_found_and_is_complete(old_run, monkeypatch):
 
 @pytest.mark.slow
 def test_an_unfinished_run_of_the_old_layout_goes_on(old_run, ray_local, tmp_path):
-    """The shard that is left is made in today's layout beside the others, and both are opened, taken over and trained on."""
+    """The shard that is left is made in today's layout beside the others.
+
+    Both are opened, taken over and trained on.
+    """
     config, store = old_run
     before = {
         row["gid"]: row

@@ -1,4 +1,7 @@
-"""open_clip's models: built with the activation they were trained with, and refused before anything starts if they are not whole."""
+"""open_clip's models, built with the activation they were trained with.
+
+They are refused before anything starts if they are not whole.
+"""
 
 import json
 import shutil
@@ -106,7 +109,10 @@ def test_the_fingerprint_changes_where_the_activation_does_and_only_there():
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_presets_own_path_passes_the_checks(clip_file, monkeypatch, tmp_path, preset):
-    """`conf/imagefolder.yaml conf/sd15.yaml` with fp16 files of the real classes and the real ViT-B/32's names and shapes."""
+    """`conf/imagefolder.yaml conf/sd15.yaml` with fp16 files.
+
+    They have the real classes and the real ViT-B/32's names and shapes.
+    """
     from PIL import Image
 
     from tests.generate.families import make_folder

@@ -1,4 +1,7 @@
-"""A package of a user's own, as docs/extending.md shows it. Tests copy it out of the tree; discl_ray does not know it."""
+"""A package of a user's own, as docs/extending.md shows it.
+
+Tests copy it out of the tree; discl_ray does not know it.
+"""
 
 import io
 
@@ -17,7 +20,7 @@ SHAPES = ("square", "bar", "dot")
 
 # a reader: data.name=own_shapes:read
 def read(config: OutsideConfig, seed: int) -> Listing:
-    """Squares, bars and dots, `data.options.count` of the first class and half as many of each next."""
+    """Squares, bars and dots; `data.options.count` of the first class, half as many of the next."""
     rng = np.random.default_rng(seed)
     count, side = config.options.get("count", 16), config.options.get("side", 32)
     rows = []

@@ -76,7 +76,10 @@ def test_a_level_without_a_step_is_left_out_and_only_the_grid_of_the_preview_rem
         preview_plan(PlanConfig(num_steps=2, lams=(0.0,)), PreviewConfig(lams=(0.7, 0.9)))
     with pytest.raises(
         ConfigError,
-        match=r"preview\.lams: λ = 0\.3 and 0\.5: .* separates all levels is 3, and from 4 up 5 \(plan\.num_steps = 4\)",
+        match=(
+            r"preview\.lams: λ = 0\.3 and 0\.5: .* separates all levels is 3, "
+            r"and from 4 up 5 \(plan\.num_steps = 4\)"
+        ),
     ):
         preview_plan(PlanConfig(num_steps=4, lams=(0.0,)), PreviewConfig(lams=(0.0, 0.3, 0.5, 0.8)))
 
@@ -140,18 +143,33 @@ def test_the_interval_is_wilsons(passes, n):
 
 
 def spectrum(ranks, *, side=8, config):
-    """An opened preview spectrum: text_rank by λ, one replica for each; None is an image that broke."""
+    """An opened preview spectrum: text_rank by λ, one replica for each.
+
+    None is an image that broke.
+    """
+
+    def picture(lam_pct):
+        return encode_image(np.full((side, side, 3), lam_pct, np.uint8), "png")
+
     rows = [
         {
-            "sample_id": "s", "label": 0, "role": "train", "lam_pct": lam_pct, "replica": replica, "attempt": 0,
-            "gid": f"{lam_pct}-{replica}", "status": "ok" if rank else "error",
-            "error": None if rank else "black_or_not_finite", "text_rank": rank,
-            "text_sim": 0.2 + 0.01 * lam_pct if rank else None, "source_text_sim": 0.4 if rank else None,
-            "image": {"bytes": encode_image(np.full((side, side, 3), lam_pct, np.uint8), "png") if rank else None, "path": None},
+            "sample_id": "s",
+            "label": 0,
+            "role": "train",
+            "lam_pct": lam_pct,
+            "replica": replica,
+            "attempt": 0,
+            "gid": f"{lam_pct}-{replica}",
+            "status": "ok" if rank else "error",
+            "error": None if rank else "black_or_not_finite",
+            "text_rank": rank,
+            "text_sim": 0.2 + 0.01 * lam_pct if rank else None,
+            "source_text_sim": 0.4 if rank else None,
+            "image": {"bytes": picture(lam_pct) if rank else None, "path": None},
         }
         for lam_pct, of_level in ranks.items()
         for replica, rank in enumerate(of_level)
-    ]  # fmt: skip
+    ]
     return judge(pa.Table.from_pylist(rows, schema=SPECTRUM), config)
 
 

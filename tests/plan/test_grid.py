@@ -149,7 +149,10 @@ def test_replicas_take_the_prompts_in_turn(hard):
 
 
 def made_of(plan, outcome):
-    """SPECTRUM columns that the next round looks at; `outcome` maps a row's position to (status, error, text_sim)."""
+    """SPECTRUM columns that the next round looks at.
+
+    `outcome` maps a row's position to (status, error, text_sim).
+    """
     outcomes = [outcome.get(i, ("ok", None, 0.9)) for i in range(plan.num_rows)]
     for name, values in zip(
         ("status", "error", "text_sim"), zip(*outcomes, strict=True), strict=True

@@ -189,7 +189,10 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_name(tmp_path):
 
 def test_yaml_holds_no_code_and_reads_every_class_as_text(tmp_path):
     mark = tmp_path / "ran"
-    text = f"any: !!python/object/apply:os.system ['touch {mark}']\nclasses: {{no: [the no], 17: [the 17], 1.0: [the one], null: [none]}}"
+    text = (
+        f"any: !!python/object/apply:os.system ['touch {mark}']\n"
+        "classes: {no: [the no], 17: [the 17], 1.0: [the one], null: [none]}"
+    )
     refused(written(tmp_path, text))
     assert not mark.exists()
     prompts = load_prompts(written(tmp_path, text.split("\n")[1]))
@@ -213,7 +216,10 @@ def test_a_relative_path_is_one_from_the_working_directory(tmp_path, monkeypatch
 
 def test_the_content_decides_and_not_the_form_or_place(tmp_path):
     value = {"any": ["an {name} in a wood"], "classes": {"owl": ["x", "y"], "eel": ["z"]}}
-    yaml = "# a comment\nclasses:\n  eel: [z]\n  owl: [x, 'y']\nany:\n  - >\n    an {name}\n    in a wood\n"
+    yaml = (
+        "# a comment\nclasses:\n  eel: [z]\n  owl: [x, 'y']\n"
+        "any:\n  - >\n    an {name}\n    in a wood\n"
+    )
     one, two = (
         load_prompts(written(tmp_path, v, n)) for v, n in ((value, "a.json"), (yaml, "b.yaml"))
     )

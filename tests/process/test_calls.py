@@ -23,7 +23,10 @@ words = st.lists(
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(lambda s: f"key={s}"),
     max_size=3,
 )
-MAKEFILE = "x:\n\t@$(PYTHON) -c 'import sys; print(ascii(sys.argv[1:]))' $(addprefix --config ,$(CONF)) $(ARGS)\n"
+MAKEFILE = (
+    "x:\n\t@$(PYTHON) -c 'import sys; print(ascii(sys.argv[1:]))' "
+    "$(addprefix --config ,$(CONF)) $(ARGS)\n"
+)
 
 
 def call(*rest, script="jobs/generate.py", files=("a.yaml", "b.yaml"), environment=None):

@@ -1,4 +1,7 @@
-"""A job that is told to end: one line with the command that goes on, its exit code, within seconds, and nothing left behind."""
+"""A job that is told to end.
+
+One line with the command that goes on, its exit code, within seconds, and nothing left behind.
+"""
 
 import os
 import re
@@ -43,8 +46,12 @@ time.sleep(60)
 def start(body: str, patience: float = 1.0, **how) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", LISTENS.format(body=body, patience=patience)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **how,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **how,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -115,7 +122,8 @@ finished(lambda: print('what was found'))
         (
             ">/dev/full",
             1,
-            "error: standard output: cannot be written (No space left on device); then go on with: ",
+            "error: standard output: cannot be written (No space left on device); "
+            "then go on with: ",
         ),
         ("| false", 141, "nobody reads this output any more; go on with: "),
         ("2>&1 | false", 141, ""),

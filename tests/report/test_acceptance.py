@@ -8,7 +8,10 @@ from discl_ray.spectrum.filter import accepts_real, judge
 
 
 def opened(config, *rows):
-    """An opened spectrum; a row is (sample, source_text_sim, source_text_rank) and what differs from a plain image."""
+    """An opened spectrum.
+
+    A row is (sample, source_text_sim, source_text_rank) and what differs from a plain image.
+    """
     default = {
         "role": "train",
         "lam_pct": 0,
@@ -34,9 +37,14 @@ def opened(config, *rows):
 
 
 REAL = [
-    ("a", 0.1, 3, {}), ("a", 0.1, 3, {"lam_pct": 50}), ("b", 0.2, 1, {}), ("c", 0.3, 1, {}), ("d", 0.4, 2, {}),
-    ("probe", 0.9, 1, {"role": "probe"}), ("lost", None, None, {"status": "error", "text_sim": None, "text_rank": None}),
-]  # fmt: skip
+    ("a", 0.1, 3, {}),
+    ("a", 0.1, 3, {"lam_pct": 50}),
+    ("b", 0.2, 1, {}),
+    ("c", 0.3, 1, {}),
+    ("d", 0.4, 2, {}),
+    ("probe", 0.9, 1, {"role": "probe"}),
+    ("lost", None, None, {"status": "error", "text_sim": None, "text_rank": None}),
+]
 
 
 @pytest.mark.parametrize(

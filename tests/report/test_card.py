@@ -19,18 +19,32 @@ from discl_ray.spectrum.read import open_spectrum
 from tests.golden.test_golden import GENERATED, OLD
 
 ODD = [
-    "it's a \"cat\": #1, [a] {b} & *c | d > e % @ `f` \\",
+    'it\'s a "cat": #1, [a] {b} & *c | d > e % @ `f` \\',
     "Füchsin, 狐 und 🦊",
     "of two\nlines",
     "a\n---\nb",
     "\x85 and \u2028 \u2029 \x0b\x1c end a line for Python",
-    "null", "yes", "1e3", "0x10", "2026-11-27", "- item", "? key", "~", "=", "<<", " ", "\t",
-]  # fmt: skip
+    "null",
+    "yes",
+    "1e3",
+    "0x10",
+    "2026-11-27",
+    "- item",
+    "? key",
+    "~",
+    "=",
+    "<<",
+    " ",
+    "\t",
+]
 
 
 @pytest.fixture
 def few(tmp_path) -> Store:
-    """A run of one shard: three images of class 0, one of the last of 8,142, and a row without one."""
+    """A run of one shard.
+
+    Three images of class 0, one of the last of 8,142, and a row without one.
+    """
     run = Store.at(tmp_path / "run")
     pixels = encode_image(np.full((8, 8, 3), 90, np.uint8), "png")
     rows = [

@@ -11,7 +11,10 @@ PROMPTS = {name: f"a photo of the digit {name}" for name in NAMES}
 
 
 class Told:
-    """Embeds the i-th text as the i-th axis and an image as its first row, so a test writes the similarities down."""
+    """Embeds the i-th text as the i-th axis and an image as its first row.
+
+    So a test writes the similarities down.
+    """
 
     def __init__(self):
         self.batches = []

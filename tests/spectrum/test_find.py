@@ -1,4 +1,7 @@
-"""A spectrum is found by what was recorded, opened by path, and trained on without anything of phase 1."""
+"""A spectrum is found by what was recorded.
+
+It is opened by path, and trained on without anything of phase 1.
+"""
 
 import json
 import shutil
@@ -138,7 +141,9 @@ def test_lost_samples_are_named(run):
     shutil.rmtree(Spectrum.open(store).samples.local)
     with pytest.raises(
         IntegrityError,
-        match=r"no table of the real training images.*reads the data again.*copy the folder samples-",
+        match=(
+            r"no table of the real training images.*reads the data again.*copy the folder samples-"
+        ),
     ):
         Spectrum.open(store)
 
@@ -218,12 +223,15 @@ def test_what_cannot_be_trained_on_is_named(of_another_tool, column):
     assert "generate" not in str(caught.value)  # which does not write this folder
 
 
-@pytest.mark.parametrize(("column", "values", "said"), [
-    ("split", "val", "another split than train"),
-    ("class_name", None, "no column class_name"),
-    ("image", b"bytes", "column image is binary"),
-    ("sample_id", "one", "sample_id one is duplicated"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("split", "val", "another split than train"),
+        ("class_name", None, "no column class_name"),
+        ("image", b"bytes", "column image is binary"),
+        ("sample_id", "one", "sample_id one is duplicated"),
+    ],
+)
 def test_real_images_that_cannot_be_trained_on_are_named(of_another_tool, column, values, said):
     name = of_another_tool.list("samples/train", ".parquet")[0]
     of_another_tool.write_table(name, changed(of_another_tool.read_table(name), column, values))
@@ -352,7 +360,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.slow
 def test_train_runs_where_phase_1_cannot(run, tmp_path):
-    """No diffusers, no transformers, weights and prompts that are gone; the images lie in another run root."""
+    """No diffusers, no transformers, weights and prompts that are gone.
+
+    The images lie in another run root.
+    """
     config, store = run
     recorded = json.loads(config.model_dump_json())
     recorded["generator"]["model"], recorded["prompts"]["scenes"] = (

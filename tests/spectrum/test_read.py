@@ -1,4 +1,7 @@
-"""Committed rows with scores and verdicts; images only where they are asked for; other programs read the folder."""
+"""Committed rows with scores and verdicts.
+
+Images are read only where they are asked for; other programs read the folder.
+"""
 
 import io
 from pathlib import Path

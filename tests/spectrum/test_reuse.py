@@ -25,7 +25,10 @@ pytestmark = pytest.mark.timeout(600)
 def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(
     tmp_path, ray_local, capsys, monkeypatch
 ):
-    """One source edited, one gone, one level more: equal gids keep their images, nothing else is made but what is new."""
+    """One source edited, one gone, one level more.
+
+    Equal gids keep their images, nothing else is made but what is new.
+    """
     from discl_ray.spectrum.reuse import FILE, Reuse
 
     config = tiny_config(tmp_path)

@@ -1,1 +1,4 @@
-"""What several files of tests use: tiny configurations, odd images, models of every family, runs to end."""
+"""What several files of tests use.
+
+Tiny configurations, odd images, models of every family, runs to end.
+"""

@@ -1,8 +1,9 @@
 """Sleeping generators, scorers, folds and seeds, placed as a job's are, on a Ray with logical GPUs.
 
-A script, because it has a Ray of its own: `python -m tests.support.placed FOLDER` prints one JSON line. For
-each number of GPUs it names the GPU of every generator and scorer, of every fold of out-of-fold hardness and
-of every seed of a comparison, and what those that want to compute say where there is no CUDA.
+A script, because it has a Ray of its own: `python -m tests.support.placed FOLDER` prints one JSON
+line. For each number of GPUs it names the GPU of every generator and scorer, of every fold of
+out-of-fold hardness and of every seed of a comparison, and what those that want to compute say
+where there is no CUDA.
 """
 
 import json
@@ -27,9 +28,12 @@ GPUS = 8
 
 
 class Sleeping:
-    """Adds the process it is in, and its GPU, to a shard; the first call of the one named `dies` ends its process.
+    """Adds the process it is in, and its GPU, to a shard.
 
-    No call returns before all processes of both stages are up: on a busy machine the last ones would find no shard left.
+    The first call of the one named `dies` ends its process.
+
+    No call returns before all processes of both stages are up: on a busy machine the last ones
+    would find no shard left.
     """
 
     def __init__(self, column, meeting, everyone, dies=""):
@@ -83,7 +87,10 @@ def lastly(batch):
 
 
 def trained(scratch):
-    """Which GPU each of two folds and each of two seeds was on, and what the real ones say, as there is no CUDA."""
+    """Which GPU each of two folds and each of two seeds was on.
+
+    And what the real ones say, as there is no CUDA.
+    """
     from discl_ray.evaluate import out_of_fold as predict
     from discl_ray.experiments import comparison
     from discl_ray.experiments.tables import TABLES
@@ -126,8 +133,15 @@ def _noting(path):
 def main(scratch):
     import ray
 
-    ray.init(address="local", num_cpus=6, num_gpus=GPUS, include_dashboard=False, object_store_memory=150 * 2**20,
-             log_to_driver=False, logging_level="ERROR")  # fmt: skip
+    ray.init(
+        address="local",
+        num_cpus=6,
+        num_gpus=GPUS,
+        include_dashboard=False,
+        object_store_memory=150 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     preset = (Stage(name="generator", num_gpus=0.8), Stage(name="scorer", num_gpus=0.2))
     found = {}

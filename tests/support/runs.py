@@ -38,6 +38,9 @@ def promptly() -> Iterator[None]:
 
 
 def passes_alone(test: str) -> bool:
-    """Whether a test, by its node id, passes in a process of its own, where no other file's Ray runs."""
+    """Whether a test, by its node id, passes in a process of its own.
+
+    No other file's Ray runs there.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "-m", "", test]
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 0

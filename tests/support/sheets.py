@@ -1,4 +1,7 @@
-"""Small tables of a spectrum and its real images, with pictures of one colour that a test finds again."""
+"""Small tables of a spectrum and its real images.
+
+Their pictures have one colour that a test finds again.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +34,10 @@ def samples(rows):
 
 
 def spectrum(rows):
-    """An opened spectrum of dicts that name what matters; `colour` None is a row without an image."""
+    """An opened spectrum of dicts that name what matters.
+
+    `colour` None is a row without an image.
+    """
     filled = []
     for row in rows:
         plain = {

@@ -1,4 +1,7 @@
-"""What tests of spectra share: a filter that keeps every image, and the dates of a store's files."""
+"""What tests of spectra share.
+
+A filter that keeps every image, and the dates of a store's files.
+"""
 
 from pathlib import Path
 

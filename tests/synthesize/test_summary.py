@@ -26,17 +26,17 @@ def test_the_summary_and_the_plan_in_words_have_the_right_numbers(spectrum_run):
     assert f"{rows} images of {rows // 2} real ones at λ = 0, 0.5 in" in words
     trains, probes = role.count("train"), role.count("probe")
     assert (
-        f": {trains} of {trains // 2} train images to train on, {probes} of {probes // 2} val images as probes"
-        in words
+        f": {trains} of {trains // 2} train images to train on, "
+        f"{probes} of {probes // 2} val images as probes" in words
     )
     assert f"{rows // 2 * 6} guided UNet steps · all of them are made" in words
     assert "time" not in words
     spectrum = open_spectrum(run.store, config.filter, columns=[])
     told = made_words(spectrum, made_now=False)
     kept = spectrum.filter(pc.equal(spectrum["role"], "train"))["kept"].to_pylist().count(True)
-    assert (
-        told
-        == f"nothing was left to make: {trains} images to train on, {kept} of them kept, and {probes} probes"
+    assert told == (
+        f"nothing was left to make: {trains} images to train on, {kept} of them kept, "
+        f"and {probes} probes"
     )
     larger = config.model_copy(
         update={"generator": config.generator.model_copy(update={"size": (64, 320)})}
@@ -57,14 +57,16 @@ def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
     run = prepare(config)
     shown = "blurry " * 8 + "blur…"  # 60 characters
     assert warnings(run) == [
-        f"1 prompt is longer than the 16 tokens the generator takes, and its rest is ignored: prompts.negative, '{shown}'"
+        "1 prompt is longer than the 16 tokens the generator takes, and its rest is ignored: "
+        f"prompts.negative, '{shown}'"
     ]
     assert warnings(prepare(small())) == []
     wordy = small('prompts.generation=["the digit {name}' + " on paper" * 20 + '"]', "hard.below=9")
     (told,) = warnings(prepare(wordy))
     count = len(prepare(wordy).plan["prompt"].unique())
     assert told.startswith(
-        f"{count} prompts are longer than the 16 tokens the generator takes, and the rest of each is ignored: class '"
+        f"{count} prompts are longer than the 16 tokens the generator takes, "
+        "and the rest of each is ignored: class '"
     )
     assert told.count("'the digit ") == min(count, 3)
     assert told.endswith("more") is (count > 3)

@@ -1,4 +1,6 @@
-"""Training under Ray Train, killed at random moments: it ends with the bytes of a run that nobody disturbed.
+"""Training under Ray Train, killed at random moments.
+
+It ends with the bytes of a run that nobody disturbed.
 
 DISCL_KILLS is how often it is killed in all, over workers, the controller's actor and the driver.
 """
@@ -119,7 +121,8 @@ def test_killed_controllers(
             except (ValueError, ray.exceptions.RayError):
                 continue
 
-    # each of the last epochs waits for one kill more, so that the run is long enough for all of them
+    # each of the last epochs waits for one kill more, so that the run is long enough for all of
+    # them
     gates = {
         EPOCHS - BY_ACTOR + number: str(tmp_path / f"kill-{number}")
         for number in range(1, BY_ACTOR + 1)
@@ -147,14 +150,19 @@ from tests.train.tiny import make_table, mortal_worker
 ref = make_table(Path(sys.argv[1]) / "table")
 trainer.train_worker = mortal_worker((), sys.argv[1], float(sys.argv[2]))
 train(ref, Path(sys.argv[1]) / "run", job(workers=int(sys.argv[3])))
-ray.shutdown()  # before the cluster goes, if it is one of ours: a driver that loses its node exits with 1
+# before the cluster goes, if it is one of ours: a driver that loses its node exits with 1
+ray.shutdown()
 """
 
-LOCAL = """ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)"""
+LOCAL = """
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+         object_store_memory=100 * 2**20)
+"""
 
 CLUSTER = """
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20})
+head = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
 ray.init(address=cluster.address, log_to_driver=False)
 """

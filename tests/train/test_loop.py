@@ -209,7 +209,10 @@ def test_the_papers_exploration_comes_on_top() -> None:
 
 
 def test_probes_change_nothing_but_the_choice(monkeypatch) -> None:
-    """Eval mode, no augmentation, no running statistics: weights are those of a run that takes the same levels unmeasured."""
+    """Eval mode, no augmentation, no running statistics.
+
+    Weights are those of a run that takes the same levels unmeasured.
+    """
     job = make_job("adaptive")
     weights, _, curriculum = run(job)
     chosen = {epoch: metrics["lam"] for epoch, metrics in curriculum.history.items()}
@@ -257,7 +260,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_level_and_images(
     }
     with pytest.raises(
         DisclError,
-        match=r"epoch 1, step 1 of 3, stage λ 0: the loss is nan; lower train.learning_rate.*train-",
+        match=(
+            r"epoch 1, step 1 of 3, stage λ 0: the loss is nan; lower train.learning_rate.*train-"
+        ),
     ):
         run(make_job(), start=start)
 

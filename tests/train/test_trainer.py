@@ -8,7 +8,10 @@ from discl_ray.train.trainer import Unguarded, _pin_ray_address
 
 
 def test_only_a_guarded_run_has_ray_trains_guard() -> None:
-    """Both by the names that this version of Ray gives them: without them every run would end 12 s late again."""
+    """Both by the names that this version of Ray gives them.
+
+    Without them every run would end 12 s late again.
+    """
     callbacks = {
         kind: [
             type(c).__name__

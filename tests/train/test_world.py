@@ -46,15 +46,21 @@ JOBS = {
 }
 
 ROUNDING = 1e-4
-"""How far a weight may be off in float32, a tenth of a step: a unit that is all but dead on its images and Adam, which takes whole
-steps wherever a gradient is nothing but rounding, make much of little. In float64 weights have to agree within 1e-12."""
+"""How far a weight may be off in float32, a tenth of a step.
+
+A unit that is all but dead on its images and Adam, which takes whole steps wherever a gradient is
+nothing but rounding, make much of little. In float64 weights have to agree within 1e-12.
+"""
 
 Outcome = tuple[dict[str, torch.Tensor], list[dict[str, float]], list[int]]
 """Weights, metrics by epoch, CUDA's strengths at the end."""
 
 
 def clip_job(folder: Path) -> TrainJob:
-    """FLYP on a vision transformer: the embedded models normalise over the batch, so theirs depends on who has which image."""
+    """FLYP on a vision transformer.
+
+    The embedded models normalise over the batch, so theirs depends on who has which image.
+    """
     small: dict[str, Any] = {
         "start_steps": 0,
         "optimizer": "adamw",
@@ -65,7 +71,10 @@ def clip_job(folder: Path) -> TrainJob:
 
 
 def make_clip(folder: Path) -> None:
-    """An open_clip folder with a small vision transformer that has learnt nothing, and the student's tokenizer."""
+    """An open_clip folder with a small vision transformer that has learnt nothing.
+
+    And the student's tokenizer.
+    """
     shutil.copytree(STUDENT, folder)
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"] = {
@@ -213,7 +222,10 @@ def test_in_float64_two_workers_end_with_the_weights_of_one(
 
 
 def within(metric: str) -> float:
-    """How far a metric may be off: val metrics, sizes and levels are exact; means of floats, and the ratio of two of them, round."""
+    """How far a metric may be off.
+
+    Val metrics, sizes and levels are exact; means of floats, and the ratio of two of them, round.
+    """
     return (
         1e-5 if metric.startswith(("loss", "progress")) else 1e-3 if metric == "lead_in_se" else 0.0
     )

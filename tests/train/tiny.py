@@ -1,4 +1,7 @@
-"""A table, a job and a Ray Train worker that can be killed, all tiny, for tests of training on several workers and of interruptions."""
+"""A table, a job and a Ray Train worker that can be killed, all tiny.
+
+For tests of training on several workers and of interruptions.
+"""
 
 import os
 import signal
@@ -105,7 +108,10 @@ def make_job(
 
 
 Moment = tuple[int, int | str, int]
-"""When a worker dies: epoch, number of the batch in it or `saved` (the checkpoint is written but not reported), rank."""
+"""When a worker dies: epoch, number of the batch in it or `saved`, rank.
+
+At `saved` the checkpoint is written but not reported.
+"""
 
 
 def mortal_worker(
@@ -114,9 +120,12 @@ def mortal_worker(
     pause: float = 0.0,
     gates: Mapping[int, str] | None = None,
 ) -> Callable[[dict[str, Any]], None]:
-    """A Ray Train worker that kills its process, once at each moment; `folder` remembers which, and on which nodes it was.
+    """A Ray Train worker that kills its process, once at each moment.
 
-    `gates` name, for an epoch, the file without which it does not go on once it has asked what to train on.
+    `folder` remembers which, and on which nodes it was.
+
+    `gates` name, for an epoch, the file without which it does not go on once it has asked what to
+    train on.
     """
 
     # a function inside a function: Ray sends it by value, and no worker has to import this module

@@ -13,7 +13,10 @@ from tests.support.sweeps import LR, config
 
 
 class Judged:
-    """A sweep whose trials report given curves, one trial after the other, and which may be killed and taken up again."""
+    """A sweep whose trials report given curves, one trial after the other.
+
+    It may be killed and taken up again.
+    """
 
     def __init__(self, store: Store, curves: list[list[int]]) -> None:
         points = tuple(
@@ -36,7 +39,10 @@ class Judged:
         self.reports = 0
 
     def start(self, stop_after: int | None, lag: int, over: set[int]) -> bool:
-        """Runs what is left; False if it was killed after so many reports. `lag` is how far checkpoints are behind records."""
+        """Runs what is left; False if it was killed after so many reports.
+
+        `lag` is how far checkpoints are behind records.
+        """
 
         rungs = Rungs(self.sweep, max_t=len(self.curves[0]), grace_period=2)
         rungs.set_search_properties("dev", "max")

@@ -47,7 +47,8 @@ def test_a_sweep_changes_no_run() -> None:
 
 def test_keys_are_dotted_or_nested_and_an_override_stands_in_for_the_file(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(
-        "tune: {space: {train.learning_rate: {choice: [0.1, 0.2]}, curriculum: {scale: {grid: [1, 2]}}}}"
+        "tune: {space: {train.learning_rate: {choice: [0.1, 0.2]}, "
+        "curriculum: {scale: {grid: [1, 2]}}}}"
     )
     files = [ROOT / "conf" / "digits_lt.yaml", tmp_path / "space.yaml"]
     loaded = load_config(files, ["tune.space.train.learning_rate.uniform=[0.1,0.3]"])

@@ -1,4 +1,7 @@
-"""Sweeps: what is resumed and what begins anew; a whole sweep with trials that fail, killed and resumed."""
+"""Sweeps: what is resumed and what begins anew.
+
+A whole sweep with trials that fail is killed and resumed.
+"""
 
 import json
 import os
@@ -114,16 +117,29 @@ def test_a_sweep_that_ran_out_of_time_is_not_complete_and_goes_on_with_more(
 # -- the whole thing
 
 TINY = [
-    "plan.replicas=1", "plan.num_steps=4", "plan.lams=[0,0.5]", "plan.shard_steps=20", "hard.probe_sources=1", "hard.below=4",
-    "data.head=8", "data.tail=2", "generator.actors=1", "train.width=4", "train.epochs=6", "curriculum.epochs=4",
-    "train.start_steps=4", "train.eval_every=1", "train.batch=48",
-]  # fmt: skip
+    "plan.replicas=1",
+    "plan.num_steps=4",
+    "plan.lams=[0,0.5]",
+    "plan.shard_steps=20",
+    "hard.probe_sources=1",
+    "hard.below=4",
+    "data.head=8",
+    "data.tail=2",
+    "generator.actors=1",
+    "train.width=4",
+    "train.epochs=6",
+    "curriculum.epochs=4",
+    "train.start_steps=4",
+    "train.eval_every=1",
+    "train.batch=48",
+]
 SPACE = """
 tune:
   scheduler: none
   space:
     train.learning_rate: {grid: [0.001, 0.003, 1.0e+30]}       # the last gives NaN
-    curriculum.strategy: {grid: [diverse_to_specific, adaptive]}  # the second has no room for a round of exploration
+    # the second has no room for a round of exploration
+    curriculum.strategy: {grid: [diverse_to_specific, adaptive]}
 """
 
 

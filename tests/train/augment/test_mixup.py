@@ -24,8 +24,8 @@ def test_partners_are_a_permutation_and_the_box_is_the_share(
     begin: int, count: int, seed: int, epoch: int, kind: str, alpha: float, side: int
 ) -> None:
     places = np.arange(begin, begin + count)
-    mix = draw_mix(places, seed=seed, epoch=epoch, kind=kind, alpha=alpha, side=side)  # type: ignore[arg-type]
-    again = draw_mix(places.copy(), seed=seed, epoch=epoch, kind=kind, alpha=alpha, side=side)  # type: ignore[arg-type]
+    mix = draw_mix(places, seed=seed, epoch=epoch, kind=kind, alpha=alpha, side=side)
+    again = draw_mix(places.copy(), seed=seed, epoch=epoch, kind=kind, alpha=alpha, side=side)
     assert sorted(mix.partner) == places.tolist()
     assert np.array_equal(mix.partner, again.partner)
     assert (mix.share, mix.box) == (again.share, again.box)
@@ -49,7 +49,7 @@ def test_workers_that_hold_some_places_make_the_images_of_one_that_holds_all(
         np.random.default_rng(0).normal(size=(40, 3, 16, 16)).astype(np.float32)
     )
     places = np.arange(24, 40)
-    mix = draw_mix(places, seed=1, epoch=2, kind=kind, alpha=1.0, side=16)  # type: ignore[arg-type]
+    mix = draw_mix(places, seed=1, epoch=2, kind=kind, alpha=1.0, side=16)
     whole = blend(images[places], images[mix.partner], mix)
     for rank in range(size):
         mine = slice(rank, None, size)

@@ -199,7 +199,10 @@ def test_refusals_say_what_is_wrong() -> None:
 
 
 def test_training_images_are_flyps_crops_and_others_are_whole() -> None:
-    """RandomResizedCrop(0.9, 1) by the numbers of each image's place, in the model's own resize and normalisation."""
+    """RandomResizedCrop(0.9, 1) by the numbers of each image's place.
+
+    In the model's own resize and normalisation.
+    """
     learner, calls = Flyp(make_job(), torch.device("cpu")), []
     uniform = np.random.default_rng(0).random((4, 60))
     batch = Batch(
