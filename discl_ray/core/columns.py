@@ -120,6 +120,12 @@ def largest(column: Column) -> Any:
     return _compute.max(column).as_py()
 
 
+def as_dictionary(column: Column) -> pa.DictionaryArray:
+    """A column as its distinct values, and which of them each row holds."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
+
+
 def counts(column: Column) -> dict[Any, int]:
     """How many rows hold each value, in the order of first appearance."""
     found = _compute.value_counts(column)

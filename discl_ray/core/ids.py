@@ -9,16 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from discl_ray.core.columns import Column, as_dictionary, joined
 
 SHA256 = re.compile("[0-9a-f]{64}")
+
+Part: TypeAlias = Column | str | int
+"""Of many ids: a column of texts or whole numbers, one a row, or the same value for all."""
+
+
+def _json(part: object) -> str:
+    """The text that is hashed for a part; the same everywhere."""
+    return json.dumps(part, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _hash(text: bytes) -> Any:
+    """The hash, of 16 bytes, of a JSON list of parts."""
+    return hashlib.blake2b(text, digest_size=16)
 
 
 def _digest(parts: tuple[object, ...]) -> bytes:
     """16 bytes from the parts' content; lists and dicts of plain values are parts, too."""
-    # JSON keeps ("a", "bc") and ("ab", "c") apart and is the same text everywhere.
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    # JSON keeps ("a", "bc") and ("ab", "c") apart.
+    return _hash(_json(parts).encode()).digest()
 
 
 def stable_id(*parts: object) -> str:
@@ -30,6 +48,42 @@ def stable_seed(*parts: object) -> int:
     """A seed in [0, 2**63) from the parts' content."""
     first = int.from_bytes(_digest(parts)[:8], "big")
     return first >> 1  # 63 bits: a column of int64 holds it
+
+
+def stable_ids(*parts: Part) -> pa.Array:
+    """`stable_id` of the parts of each row; at least one part is a column.
+
+    The texts that are hashed are in memory together, so this is for blocks of a table.
+    """
+    return pa.array([_hash(text).hexdigest() for text in _lists(parts)], pa.string())
+
+
+def stable_seeds(*parts: Part) -> pa.Array:
+    """`stable_seed` of the parts of each row, int64; at least one part is a column."""
+    seeds: list[int] = []
+    for text in _lists(parts):
+        first = int.from_bytes(_hash(text).digest()[:8], "big")
+        seeds.append(first >> 1)
+    return pa.array(seeds, pa.int64())
+
+
+def _lists(parts: Sequence[Part]) -> list[bytes]:
+    """The JSON list of each row's parts."""
+    texts = joined([_texts(part) for part in parts], ",")
+    lists = joined(["[", texts, "]"])
+    return lists.cast(pa.binary()).to_pylist()
+
+
+def _texts(part: Part) -> Column | str:
+    """The JSON texts of a part; of a column, each distinct value is encoded once."""
+    if isinstance(part, str | int):
+        return _json(part)
+    if pa.types.is_integer(part.type) and not part.null_count:
+        return part.cast(pa.string())
+    coded = as_dictionary(part)
+    values = [_json(value) for value in coded.dictionary.to_pylist()]
+    texts = pa.array(values, pa.string()).take(coded.indices)
+    return texts.fill_null("null")
 
 
 def sha256(data: bytes) -> str:

@@ -103,3 +103,11 @@ def test_rows_are_chosen_by_the_values_of_their_columns():
     assert c.rows_in(table, "role", ["probe", "none"]).to_pylist() == [
         {"role": "probe", "lam_pct": 0}
     ]
+
+
+def test_a_column_of_any_kind_is_seen_as_its_distinct_values():
+    texts = pa.chunked_array([["b", None], ["a", "b"]])
+    for column in (texts, texts.combine_chunks(), texts.dictionary_encode(), texts.slice(0, 0)):
+        coded = c.as_dictionary(column)
+        assert coded.to_pylist() == column.to_pylist()
+        assert len(set(coded.dictionary.to_pylist())) == len(coded.dictionary)

@@ -3,11 +3,12 @@ import os
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from discl_ray.core.ids import file_hash, stable_id, stable_seed
+from discl_ray.core.ids import file_hash, stable_id, stable_ids, stable_seed, stable_seeds
 
 CODE = (
     "from discl_ray.core.ids import stable_id, stable_seed\n"
@@ -53,6 +54,28 @@ def test_neighbouring_parts_do_not_run_together(a, b):
 @given(parts)
 def test_seeds_fit_a_signed_integer_column(a):
     assert 0 <= stable_seed(*a) < 2**63
+
+
+odd = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from("\"'\\,[]{}\n\x00é😀"), max_size=6
+)
+numbers = st.integers(-(2**63), 2**63 - 1)
+rows_of = st.lists(st.tuples(odd, st.none() | odd, numbers), max_size=6)
+
+
+@given(rows_of, odd, numbers, st.integers(0, 6))
+@example([('"', "\\", 0), ("null", None, -1), ('","', "\x7f", 1)], "λ\u2028", 2**63 - 1, 1)
+def test_ids_and_seeds_of_columns_are_those_of_their_rows(rows, text, number, cut):
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    first, second, third = (
+        pa.array(values, kind)
+        for values, kind in zip(columns, (pa.string(), pa.string(), pa.int64()), strict=True)
+    )
+    chunked = pa.chunked_array([first[:cut], first[cut:]], pa.string())
+    parts = (text, chunked, second.dictionary_encode(), number, third, second)
+    expected = [(text, a, b, number, c, b) for a, b, c in rows]
+    assert stable_ids(*parts).to_pylist() == [stable_id(*row) for row in expected]
+    assert stable_seeds(*parts).to_pylist() == [stable_seed(*row) for row in expected]
 
 
 def test_file_hash_is_the_content_s_and_believes_a_cache_s_blob_name(tmp_path):

@@ -1,12 +1,26 @@
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from discl_ray.core.ids import stable_id, stable_seed
 from discl_ray.core.schema import BROKEN, PLAN
 from discl_ray.core.storage import Store
 from discl_ray.data import read_samples
+from discl_ray.plan import grid as module
 from discl_ray.plan.config import PlanConfig, PromptConfig
-from discl_ray.plan.grid import PlanSize, make_plan, next_attempt
+from discl_ray.plan.grid import (
+    GID_COLUMNS,
+    Grid,
+    PlanSize,
+    make_plan,
+    next_attempt,
+    plan_of_sources,
+    shard_starts,
+    source_blocks,
+)
 from discl_ray.plan.hardness import class_counts, hard_samples
 from discl_ray.plan.prompts import Prompts
 
@@ -28,6 +42,118 @@ def plan_of(hard, *, prompts=PromptConfig(), fingerprint="f", base_seed=0, **con
     return make_plan(
         hard, settings, Prompts(config=prompts), fingerprint=fingerprint, base_seed=base_seed
     )
+
+
+def rows_of(sources, grid):
+    """PLAN row by row, as the equations say it."""
+    config, prompts = grid.config, grid.prompts
+    rows, load = [[]], 0
+    for source in sources.to_pylist():
+        probe = source["split"] == "val"
+        for replica in range(config.probe_replicas if probe else config.replicas):
+            identity = (source["sample_id"], source["sha256"], replica, 0)
+            for lam_pct in config.levels:
+                row = {
+                    "sample_id": source["sample_id"],
+                    "label": source["label"],
+                    "role": "probe" if probe else "train",
+                    "replica": replica,
+                    "attempt": 0,
+                    "seed": stable_seed(grid.base_seed, *identity),
+                    "source_sha256": source["sha256"],
+                    "prompt": prompts.generation(source["class_name"], replica),
+                    "negative_prompt": prompts.config.negative,
+                    "filter_prompt": prompts.filter(source["class_name"]),
+                    "lam_pct": lam_pct,
+                    "num_steps": config.num_steps * (100 - lam_pct) // 100,
+                }
+                gid = stable_id(*(row[name] for name in GID_COLUMNS), grid.fingerprint)
+                if load >= config.shard_steps:
+                    rows.append([])
+                    load = 0
+                rows[-1].append({**row, "gid": gid})
+                load += row["num_steps"]
+    named = []
+    for shard in rows:
+        shard_id = stable_id(*(row["gid"] for row in shard))[:16]
+        named += [{**row, "shard_id": shard_id} for row in shard]
+    return pa.Table.from_pylist(named, schema=PLAN)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+names = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="{}"))
+
+
+@given(
+    st.lists(st.tuples(texts, texts, names, st.sampled_from(["train", "val"])), max_size=8),
+    st.lists(names.filter(lambda text: len(text) < 9), min_size=1, max_size=3),
+    st.sets(st.integers(0, 9), min_size=1, max_size=4),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 150),
+)
+def test_columns_give_what_rows_give_byte_for_byte(
+    sources, templates, tenths, replicas, probes, full
+):
+    columns = list(zip(*sources, strict=True)) or [()] * 4
+    ids, sha256, classes, splits = (list(column) for column in columns)
+    labels = [len(name) for name in classes]
+    hard = pa.table(
+        {
+            "sample_id": pa.array(ids, pa.string()),
+            "label": pa.array(labels, pa.int32()),
+            "class_name": pa.array(classes, pa.string()),
+            "split": pa.array(splits, pa.string()),
+            "sha256": pa.array(sha256, pa.string()),
+        }
+    )
+    prompts = PromptConfig(
+        generation=tuple(f"{text} {{name}}" for text in templates), filter='"{name}\\', negative="é"
+    )
+    config = PlanConfig(
+        lams=tuple(tenth / 10 for tenth in tenths),
+        num_steps=20,
+        replicas=replicas,
+        probe_replicas=probes,
+        shard_steps=full,
+    )
+    grid = Grid(config=config, prompts=Prompts(config=prompts), fingerprint="f", base_seed=3)
+    made = plan_of_sources(hard, grid)
+    assert made.schema == PLAN
+    assert made.equals(rows_of(hard, grid))
+
+
+def test_each_block_is_planned_alone_and_its_shards_hold_no_other_blocks_rows(hard, monkeypatch):
+    whole = plan_of(hard)
+    monkeypatch.setattr(module, "BLOCK_SOURCES", 3)
+    parts = plan_of(hard)
+    grid = Grid(
+        config=PlanConfig(lams=(0.0, 0.1, 0.5), replicas=3, num_steps=10, shard_steps=40),
+        prompts=Prompts(config=PromptConfig()),
+        fingerprint="f",
+        base_seed=0,
+    )
+    blocks = list(source_blocks(hard, grid))
+    assert [block.num_rows for block in blocks[:-1]] == [3] * (len(blocks) - 1)
+    assert pa.concat_tables(blocks).equals(hard)
+    alone = [plan_of_sources(block, grid) for block in reversed(blocks)]
+    assert pa.concat_tables(reversed(alone)).equals(parts)
+    assert parts.drop(["shard_id"]).equals(whole.drop(["shard_id"]))
+    shards = [set(part["shard_id"].to_pylist()) for part in alone]
+    assert len(set.union(*shards)) == sum(map(len, shards))
+    monkeypatch.setattr(module, "BLOCK_ROWS", 1)
+    assert grid.block == 1  # a source's rows are never divided
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 100))
+def test_a_shard_ends_with_the_row_that_fills_it(steps, full):
+    starts, load = [], full
+    for row, taken in enumerate(steps):
+        if load >= full:
+            starts.append(row)
+            load = 0
+        load += taken
+    assert shard_starts(np.array(steps, np.int32), full).tolist() == starts
 
 
 def test_ids_are_unique_and_the_grid_is_complete(hard):
