@@ -28,9 +28,10 @@ from typing import Any
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.evaluate.held_out import commit
-from discl_ray.spectrum.commit import committed, verify
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
+from discl_ray.spectrum.records import committed
+from discl_ray.spectrum.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (

@@ -13,9 +13,9 @@ import pytest
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.embedded import SCORER
-from discl_ray.spectrum.commit import verify
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
+from discl_ray.spectrum.verify import verify
 from tests.support.runs import ROOT, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -10,9 +10,10 @@ import pytest
 
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
-from discl_ray.spectrum.commit import committed, verify
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
+from discl_ray.spectrum.records import committed
+from discl_ray.spectrum.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 OVERRIDES = (

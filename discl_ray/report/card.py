@@ -21,7 +21,8 @@ from discl_ray.config import Config
 from discl_ray.core.schema import SPECTRUM, VERDICT, hf_dtype
 from discl_ray.core.storage import Store, parquet_bytes
 from discl_ray.report.acceptance import rule_words
-from discl_ray.spectrum.commit import DATA, data_files
+from discl_ray.spectrum.files import data_files
+from discl_ray.spectrum.remedies import DATA
 
 CARD, VERDICTS = "README.md", "verdicts.parquet"
 

@@ -30,10 +30,11 @@ from discl_ray.core.run_directory import CONFIG, MANIFEST
 from discl_ray.core.splits import no_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
-from discl_ray.spectrum.commit import committed, committed_files, content_of
 from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.files import committed_files, content_of
 from discl_ray.spectrum.of_another_tool import check_spectrum
 from discl_ray.spectrum.read import grid_of, open_spectrum
+from discl_ray.spectrum.records import committed
 from discl_ray.spectrum.remedies import COMMITS, DATA, again, is_of_another_tool, remake
 from discl_ray.spectrum.samples import class_names, content_of_samples, read_split, samples_of
 

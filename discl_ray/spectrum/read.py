@@ -13,10 +13,12 @@ from discl_ray.core.columns import any_true, is_in, places_in, rows_in, rows_whe
 from discl_ray.core.schema import FILE, SPECTRUM
 from discl_ray.core.storage import Store, open_parquet
 from discl_ray.errors import IntegrityError
-from discl_ray.spectrum.commit import STORED_BY, committed_files, each_of
+from discl_ray.spectrum.commit import STORED_BY
 from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.files import committed_files
 from discl_ray.spectrum.filter import KEPT, judge
 from discl_ray.spectrum.of_another_tool import conform
+from discl_ray.spectrum.records import each_of
 from discl_ray.spectrum.remedies import COMMITS, images_again
 
 FILTERED_BY = (

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
-from discl_ray.spectrum.commit import committed_files
+from discl_ray.spectrum.files import committed_files
 
 FILE = "reused.parquet"
 

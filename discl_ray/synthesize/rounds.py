@@ -19,10 +19,11 @@ from discl_ray.core.columns import rows_where
 from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.schema import PLAN
 from discl_ray.plan.grid import next_attempt, without_shards
-from discl_ray.spectrum.commit import committed, drop_damaged, drop_strays, verify
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import count_verdicts, open_spectrum
+from discl_ray.spectrum.records import committed
 from discl_ray.spectrum.reuse import FILE as REUSED_FILE
+from discl_ray.spectrum.verify import drop_damaged, drop_strays, verify
 from discl_ray.synthesize.checks import crew
 from discl_ray.synthesize.graph import run_graph
 from discl_ray.synthesize.layout import holds_values, is_sound

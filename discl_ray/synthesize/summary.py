@@ -17,8 +17,8 @@ from discl_ray.generate.model_folder import find_model
 from discl_ray.generate.model_settings import native_side, scheduler_notes, working_size
 from discl_ray.plan.grid import PlanSize, without_shards
 from discl_ray.score.model_folder import scorer_warnings
-from discl_ray.spectrum.commit import committed_ids
 from discl_ray.spectrum.read import count_verdicts, open_spectrum
+from discl_ray.spectrum.records import committed_ids
 from discl_ray.synthesize.rates import rate_key, read_rates
 from discl_ray.synthesize.run import Run
 

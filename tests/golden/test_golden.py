@@ -15,9 +15,10 @@ from discl_ray.core.settings import Settings, added, identity
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.controller import LocalController
 from discl_ray.experiments.rows import plan_run
-from discl_ray.spectrum.commit import committed, committed_files
+from discl_ray.spectrum.files import committed_files
 from discl_ray.spectrum.open import Spectrum, check_complete
 from discl_ray.spectrum.read import open_spectrum
+from discl_ray.spectrum.records import committed
 from discl_ray.spectrum.reuse import FILE, Reuse
 from discl_ray.synthesize.layout import find_reusable, lay_out
 from discl_ray.synthesize.rounds import generate

@@ -11,7 +11,7 @@ from discl_ray.core.storage import Store
 from discl_ray.data import READERS
 from discl_ray.data.digits_lt import digits_lt
 from discl_ray.data.listing import inline
-from discl_ray.spectrum.commit import committed_files
+from discl_ray.spectrum.files import committed_files
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.synthesize.layout import find_reusable, lay_out
 from discl_ray.synthesize.rounds import generate

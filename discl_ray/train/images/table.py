@@ -29,8 +29,8 @@ from discl_ray.core.run_directory import locked
 from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
-from discl_ray.spectrum.commit import content_of
 from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.files import content_of
 from discl_ray.spectrum.filter import best_attempts
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.samples import content_of_samples, read_part
