@@ -21,6 +21,9 @@ from discl_ray.process.progress import Progress
 HEARING_S = 10.0
 """Seconds a canceled task is waited for."""
 
+ALIKE_S = 3.0
+"""Seconds within which the other tasks mostly end as well, if one found that nothing can work."""
+
 SMALL = 5_000
 """Rows up to which starting Ray takes longer than reading their images."""
 
@@ -101,8 +104,12 @@ def _cancel(tasks: Sequence[Any]) -> None:
     import ray
     from ray.exceptions import RayError
 
-    for task in tasks:
-        # not by force: Ray 2.60 aborts the driver if the task it kills has just ended by itself
+    if not tasks:
+        return
+    # Ray 2.60 aborts the driver if a task that it cancels is just ending by itself. So those that
+    # end alike are waited for, and none is cancelled by force, where that is more frequent.
+    _, running = ray.wait(list(tasks), num_returns=len(tasks), timeout=ALIKE_S)
+    for task in running:
         ray.cancel(task)
     for task in tasks:
         with suppress(RayError):

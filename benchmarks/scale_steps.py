@@ -1,0 +1,298 @@
+"""The steps that `benchmarks/scale.py` measures, on fabricated tables of the real layout."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from discl_ray.config import load_config
+from discl_ray.core.images import encode_image
+from discl_ray.core.lam import REAL
+from discl_ray.core.schema import PLAN, SAMPLES, SCORED
+from discl_ray.core.storage import Store
+from discl_ray.curriculum.epoch_order import Pools, epoch_order
+from discl_ray.curriculum.strategies import Choice
+from discl_ray.plan.grid import PlanSize, make_plan, next_attempt
+from discl_ray.plan.prompts import Prompts
+from discl_ray.report.sheet import COLUMNS, contact_sheet
+from discl_ray.spectrum.commit import committed_ids, write_shard
+from discl_ray.spectrum.filter import judge
+from discl_ray.spectrum.read import count_verdicts, open_spectrum, with_images
+
+LEVELS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
+CLASSES = 1000
+IMAGE_BYTES = 100_000
+"""Of an encoded photograph."""
+SHARD_ROWS = 320
+
+
+def _nothing(folder: Path, count: int) -> None:
+    """A step that makes what it needs in `load`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step of the path, at two counts."""
+
+    name: str
+    title: str
+    count: int
+    """The smaller count; the larger is ten times it."""
+    unit: str = "rows"
+    prepare: Callable[[Path, int], None] = _nothing
+    """Writes files, in another process."""
+    load: Callable[[Path, int], Any]
+    """What the step gets; not measured."""
+    run: Callable[[Any], Any]
+
+
+def config() -> Any:
+    """The default configuration with the ten levels of the paper's grids."""
+    levels = ",".join(f"{level / REAL:g}" for level in LEVELS)
+    return load_config(ROOT_CONF, [f"plan.lams=[{levels}]", "plan.num_steps=50"])
+
+
+ROOT_CONF = str(Path(__file__).resolve().parents[1] / "conf" / "digits_lt.yaml")
+
+
+def hexes(count: int, digits: int, salt: int) -> pa.Array:
+    """Distinct hexadecimal texts."""
+    rng = np.random.default_rng([count, digits, salt])
+    numbers = rng.integers(2**62, size=(count, 2))
+    return pa.array([f"{a:032x}{b:032x}"[:digits] for a, b in numbers.tolist()])
+
+
+def hard_samples(count: int) -> pa.Table:
+    """SAMPLES rows of sources, by path."""
+    label = np.arange(count) % CLASSES
+    paths = pa.array([f"/photographs/class_{c:04d}/{i:08d}.jpg" for i, c in enumerate(label)])
+    image = pa.StructArray.from_arrays(
+        [pa.nulls(count, pa.binary()), paths], fields=list(SAMPLES.field("image").type)
+    )
+    columns = {
+        "sample_id": paths.cast(pa.string()),
+        "image": image,
+        "label": pa.array(label, pa.int32()),
+        "class_name": pa.array([f"class {c:04d}" for c in label.tolist()]),
+        "split": pa.repeat("train", count),
+        "domain": pa.nulls(count, pa.string()),
+        "group": pa.nulls(count, pa.string()),
+        "width": pa.array(np.full(count, 500), pa.int32()),
+        "height": pa.array(np.full(count, 375), pa.int32()),
+        "sha256": hexes(count, 64, 1),
+    }
+    return pa.table(columns, schema=SAMPLES)
+
+
+def plan_of(sources: pa.Table) -> pa.Table:
+    """The PLAN of some sources at every level."""
+    whole = config()
+    prompts = Prompts(config=whole.prompts)
+    plan = whole.plan.model_copy(update={"replicas": 1})
+    return make_plan(sources, plan, prompts, fingerprint="f" * 32, base_seed=0)
+
+
+def scored(plan: pa.Table, *, image: bytes | None) -> pa.Table:
+    """SCORED of a plan: every image made, half of them with a low score."""
+    rows = plan.num_rows
+    rng = np.random.default_rng(rows)
+    similar = rng.uniform(0, 0.4, rows).astype(np.float32)
+    encoded = pa.nulls(rows, pa.binary()) if image is None else pa.repeat(image, rows)
+    image_type = SCORED.field("image").type
+    images = pa.StructArray.from_arrays(
+        [encoded.cast(pa.binary()), pa.nulls(rows, pa.string())], fields=list(image_type)
+    )
+    made: dict[str, Any] = {
+        "image": images,
+        "status": pa.repeat("ok", rows),
+        "error": pa.nulls(rows, pa.string()),
+        "generator": pa.repeat("model", rows),
+        "revision": pa.repeat("main", rows),
+        "dtype": pa.repeat("bfloat16", rows),
+        "micro_batch": pa.array(np.full(rows, 64), pa.int32()),
+    }
+    for name in ("text_sim", "image_sim", "source_text_sim"):
+        made[name] = pa.array(similar)
+    for name in ("text_rank", "source_text_rank"):
+        made[name] = pa.array(rng.integers(1, 9, rows), pa.int32())
+    columns = {name: plan[name] for name in PLAN.names} | made
+    return pa.table(columns, schema=SCORED)
+
+
+def photograph() -> bytes:
+    """An image of noise, of IMAGE_BYTES or a little more."""
+    side = math.ceil(math.sqrt(IMAGE_BYTES / 3))
+    pixels = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
+    return encode_image(pixels, "png")
+
+
+def write_run(folder: Path, rows: int) -> None:
+    """A run's committed shards, with images of random bytes."""
+    store = Store.at(folder / "generate-00000000")
+    plan = plan_of(hard_samples(max(1, rows // len(LEVELS))))
+    names = tuple(f"class {c:04d}" for c in range(CLASSES))
+    image = photograph()
+    for number, begin in enumerate(range(0, plan.num_rows, SHARD_ROWS)):
+        part = plan.slice(begin, SHARD_ROWS)
+        write_shard(store, f"{number:016x}", scored(part, image=image), names)
+
+
+def written_run(folder: Path, _count: int) -> Store:
+    """The run that `write_run` made."""
+    return Store.at(folder / "generate-00000000")
+
+
+def open_for_scores(store: Store) -> None:
+    """Counts of verdicts, as the summary shows them."""
+    committed_ids(store)
+    count_verdicts(open_spectrum(store, config().filter, columns=[]))
+
+
+def show_sheet(store: Store) -> None:
+    """The contact sheet of a run."""
+    columns = [name for name in COLUMNS if name not in ("image", "kept", "reason")]
+    rows = open_spectrum(store, config().filter, columns=[*columns, "file"])
+    shown = rows.filter(pa.array(np.arange(rows.num_rows) < 14 * len(LEVELS)))
+    contact_sheet(with_images(store, shown), hard_samples(14))
+
+
+def plan_written(folder: Path, count: int) -> pa.Table:
+    """A plan from the file that `write_plan` made."""
+    return Store.at(folder).read_table("plan.parquet")
+
+
+def write_plan(folder: Path, count: int) -> None:
+    """A plan on disk."""
+    Store.at(folder).write_table("plan.parquet", plan_of(hard_samples(count // len(LEVELS))))
+
+
+def write_and_read(plan: pa.Table) -> None:
+    """A plan to Parquet and back, in memory."""
+    sink = io.BytesIO()
+    pa.parquet.write_table(plan, sink)  # pyright: ignore[reportAttributeAccessIssue]
+    pa.parquet.read_table(io.BytesIO(sink.getvalue()))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Columns of an image table: half real, half synthetic."""
+
+    label: Any
+    lam_pct: Any
+    role: Any
+    hard: Any
+    classes: int = 8142
+
+    @classmethod
+    def of(cls, count: int) -> Pool:
+        """Labels as in iNaturalist 2018, ten levels."""
+        rng = np.random.default_rng(count)
+        real = count // 2
+        label = rng.integers(cls.classes, size=count)
+        lam_pct = np.where(np.arange(count) < real, REAL, rng.choice(LEVELS, size=count))
+        role = np.full(count, "train")
+        return cls(label, lam_pct, role, (lam_pct == REAL) & (label > cls.classes // 2))
+
+    def pools(self) -> Pools:
+        """The rows by what they are."""
+        return Pools.of(
+            label=self.label,
+            lam_pct=self.lam_pct,
+            role=self.role,
+            hard=self.hard,
+            num_classes=self.classes,
+        )
+
+
+def order_one_level(pools: Pools) -> None:
+    """An epoch's order at one level."""
+    curriculum = config().curriculum
+    epoch_order(pools, Choice(levels=(50,)), curriculum, seed=0, epoch=1)
+
+
+def order_all_levels(pools: Pools) -> None:
+    """An epoch's order at all levels."""
+    curriculum = config().curriculum
+    epoch_order(pools, Choice(levels=LEVELS), curriculum, seed=0, epoch=1)
+
+
+def _again(made: pa.Table) -> pa.Table:
+    plan = config().plan.model_copy(update={"until_text_sim": 0.2})
+    return next_attempt(made, plan, fingerprint="f" * 32, base_seed=0)
+
+
+def _made_without_images(_folder: Path, count: int) -> pa.Table:
+    return scored(plan_of(hard_samples(count // len(LEVELS))), image=None)
+
+
+ALL = (
+    Step(
+        name="plan",
+        title="plan, by columns",
+        count=100_000,
+        load=lambda _folder, count: hard_samples(count // len(LEVELS)),
+        run=lambda sources: PlanSize.of(plan_of(sources)),
+    ),
+    Step(
+        name="next_attempt",
+        title="the next attempt's plan, half of the images fell short",
+        count=100_000,
+        load=_made_without_images,
+        run=_again,
+    ),
+    Step(
+        name="judge",
+        title="verdicts and their counts",
+        count=100_000,
+        load=_made_without_images,
+        run=lambda made: count_verdicts(judge(made, config().filter)),
+    ),
+    Step(
+        name="open_scores",
+        title="opening a run for its scores, images of 100 KB",
+        count=13_100,
+        unit="images",
+        prepare=write_run,
+        load=written_run,
+        run=open_for_scores,
+    ),
+    Step(
+        name="sheet",
+        title="the contact sheet of the same",
+        count=13_100,
+        unit="images",
+        prepare=write_run,
+        load=written_run,
+        run=show_sheet,
+    ),
+    Step(
+        name="pools",
+        title="an image table's rows by class and level, 8,142 classes",
+        count=100_000,
+        load=lambda _folder, count: Pool.of(count),
+        run=lambda pool: pool.pools(),
+    ),
+    Step(
+        name="order_one",
+        title="an epoch's order, one level",
+        count=100_000,
+        load=lambda _folder, count: Pool.of(count).pools(),
+        run=order_one_level,
+    ),
+    Step(
+        name="order_all",
+        title="an epoch's order, all levels",
+        count=100_000,
+        load=lambda _folder, count: Pool.of(count).pools(),
+        run=order_all_levels,
+    ),
+)
+
+STEPS = {step.name: cast(Step, step) for step in ALL}
