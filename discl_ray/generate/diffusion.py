@@ -20,7 +20,7 @@ from discl_ray.core.weights import read_json
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.model_settings import scheduler_config, vae_factor, working_size
-from discl_ray.generate.parts import FAMILIES, SDXL, text_parts
+from discl_ray.generate.parts import SDXL, family_of, text_parts
 from discl_ray.models.finite import check_finite
 
 Conditioning = tuple[Tensor, ...]
@@ -282,6 +282,5 @@ class StableDiffusionXL(StableDiffusion):
 def load_model(folder: Path, config: GeneratorConfig, device: torch.device) -> StableDiffusion:
     """The folder's model by its family."""
     index = read_json(folder / "model_index.json")
-    family = FAMILIES[index["_class_name"]]
-    kind = StableDiffusionXL if family == SDXL else StableDiffusion
+    kind = StableDiffusionXL if family_of(index) == SDXL else StableDiffusion
     return kind(folder, config, device)

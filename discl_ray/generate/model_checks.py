@@ -42,10 +42,10 @@ def _check_files(folder: Path, variant: str | None) -> None:
     if not index_file.is_file():
         raise ModelError(f"{folder}: no model_index.json; a diffusers-format folder has one")
     index = read_json(index_file)
-    family = index.get("_class_name")
-    if family not in FAMILIES:
+    pipeline = index.get("_class_name")
+    if pipeline not in FAMILIES:
         allowed = ", ".join(FAMILIES)
-        raise ModelError(f"{index_file}: _class_name = '{family}'; allowed: {allowed}")
+        raise ModelError(f"{index_file}: _class_name = '{pipeline}'; allowed: {allowed}")
     parts = parts_of(index)
     for part in parts:
         if not (folder / part).is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 from discl_ray.core.weights import read_json
 from discl_ray.errors import ModelError
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.parts import FAMILIES, SD
+from discl_ray.generate.parts import SD, family_of
 from discl_ray.generate.samplers import SCHEDULES
 
 
@@ -92,8 +92,7 @@ def scheduler_config(folder: Path) -> dict[str, Any]:
     """
     stored = stored_scheduler(folder)
     index = read_json(folder / "model_index.json")
-    family = FAMILIES[index["_class_name"]]
-    return {**stored, "steps_offset": 1} if family == SD else stored
+    return {**stored, "steps_offset": 1} if family_of(index) == SD else stored
 
 
 def scheduler_notes(config: GeneratorConfig, folder: Path) -> list[str]:

@@ -1,6 +1,8 @@
-"""The parts of a diffusers-format folder, checked by their configs.
+"""The parts of a diffusers-format model folder (UNet, VAE, text encoders, …), checked by their configs.
 
-Each part has to be of a class the adapters load, and the parts have to fit together.
+A part is a subfolder with its own config.json; `model_index.json` beside them names the pipeline and
+each part's class. Each part has to be of a class the adapters load, and the parts have to fit
+together. Everything is checked from JSON alone, in milliseconds; weights are another module's.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ FAMILIES = {
     "StableDiffusionXLPipeline": SDXL,
     "StableDiffusionXLImg2ImgPipeline": SDXL,
 }
-"""`_class_name` in model_index.json -> family. The refiner is an SDXL folder without a first text
-encoder."""
+"""Pipeline (`_class_name` in model_index.json) -> family, which decides the adapter. The refiner is
+an SDXL folder without a first text encoder."""
 
 CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -41,15 +43,25 @@ CLIP_TYPES = ("clip_text_model", "clip")
 FIRST_TEXT = ("text_encoder", "tokenizer")
 
 DEFAULT_SCALING = 0.18215
-"""What diffusers takes for a VAE that does not say its own: that of Stable Diffusion 1."""
+"""diffusers' default where a VAE's config has no scaling_factor: that of Stable Diffusion 1."""
 
-UNFED = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "encoder_hid_dim")
-"""Switches of a UNet that make it want something besides latent, timestep, text and size."""
+UNSUPPORTED_INPUTS = (
+    "class_embed_type",
+    "num_class_embeds",
+    "encoder_hid_dim_type",
+    "encoder_hid_dim",
+)
+"""Keys of a UNet's config that, if set, give it an input besides latent, timestep, text and size."""
+
+
+def family_of(index: Config) -> str:
+    """SD or SDXL, by the pipeline that model_index.json names."""
+    return FAMILIES[index["_class_name"]]
 
 
 def parts_of(index: Config) -> tuple[str, ...]:
     """The parts a folder with this model_index.json must have."""
-    if FAMILIES[index["_class_name"]] == SD:
+    if family_of(index) == SD:
         return ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
     # the refiner has no first text encoder
     first = [part for part in FIRST_TEXT if not _is_absent(index.get(part))]
@@ -81,13 +93,13 @@ def check_parts(folder: Path, index: Config) -> None:
 
 
 def _check_class(folder: Path, part: str, entry: Any) -> None:
-    """Checks a part's class against its entry in model_index.json and its own config."""
+    """Checks a part's class, as model_index.json and as the part's own config names it."""
     allowed = CLASSES.get(part.removesuffix("_2"))
     if allowed is None:
         return
     index_file = folder / "model_index.json"
     indexed = _class_in(entry)
-    _one_of(f"{index_file}: {part}", indexed, allowed)
+    _check_allowed(f"{index_file}: {part}", indexed, allowed)
     if part.startswith("tokenizer"):
         return
     file = folder / part / "config.json"
@@ -97,13 +109,13 @@ def _check_class(folder: Path, part: str, entry: Any) -> None:
         raise ModelError(
             f"{file}: quantised weights are not loaded; take them in float16, bfloat16 or float32"
         )
-    # transformers names an architecture in its configs, diffusers a class
+    # transformers' configs name an architecture, those of diffusers a class
     if part.startswith("text_encoder"):
         kind = config.get("model_type")
-        _one_of(f"{file}: model_type", kind, CLIP_TYPES)
+        _check_allowed(f"{file}: model_type", kind, CLIP_TYPES)
     else:
         kind = config.get("_class_name")
-        _one_of(f"{file}: _class_name", kind, allowed)
+        _check_allowed(f"{file}: _class_name", kind, allowed)
 
 
 def _class_in(entry: Any) -> Any:
@@ -113,16 +125,16 @@ def _class_in(entry: Any) -> Any:
     return None
 
 
-def _one_of(where: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raises ModelError for a value that is given and not allowed."""
+def _check_allowed(key: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raises ModelError for a value that is given and not allowed; `key` is its file and name."""
     if value is None or value in allowed:
         return
     names = ", ".join(allowed)
-    raise ModelError(f"{where} = '{value}'; allowed: {names}")
+    raise ModelError(f"{key} = '{value}'; allowed: {names}")
 
 
 def _check_unet(folder: Path, index: Config) -> None:
-    """Checks that UNet and VAE share their latents, and that the UNet needs no other inputs."""
+    """Checks that UNet and VAE share their latents, and that the UNet needs no unsupported input."""
     unet = _part_config(folder, "unet")
     vae = _part_config(folder, "vae")
     _check_latents(folder, unet, vae)
@@ -131,20 +143,19 @@ def _check_unet(folder: Path, index: Config) -> None:
         raise ModelError(
             f"{folder}: a distilled model that embeds its guidance (LCM); take the base model"
         )
-    for name in UNFED:
+    for name in UNSUPPORTED_INPUTS:
         value = unet.get(name)
         if value is not None:
             raise ModelError(
-                f"{folder}/unet: {name} = {value} needs an input that is not given; take a "
-                "model without it"
+                f"{folder}/unet: {name} = {value} is an input that the adapters do not give; "
+                "take a model without it"
             )
-    family = index["_class_name"]
-    is_xl = FAMILIES[family] == SDXL
-    needed = "text_time" if is_xl else None
+    needed = "text_time" if family_of(index) == SDXL else None
     found = unet.get("addition_embed_type")
     if found != needed:
+        pipeline = index["_class_name"]
         raise ModelError(
-            f"{folder}/unet: addition_embed_type = {found}; {family} has {needed}: "
+            f"{folder}/unet: addition_embed_type = {found}; {pipeline} has {needed}: "
             "model_index.json or the UNet is of another model"
         )
     _check_text_width(folder, index, unet)
@@ -167,7 +178,7 @@ def _check_latents(folder: Path, unet: Config, vae: Config) -> None:
         )
     made = unet.get("out_channels", 4)
     if made != channels:
-        raise ModelError(f"{folder}/unet: makes {made} channels of {channels}; as many are needed")
+        raise ModelError(f"{folder}/unet: makes {made} channels of {channels}; both must be equal")
     mean = vae.get("latents_mean")
     shift = vae.get("shift_factor")
     if mean is not None or shift:
@@ -182,44 +193,43 @@ def _check_latents(folder: Path, unet: Config, vae: Config) -> None:
 
 
 def _check_text_width(folder: Path, index: Config, unet: Config) -> None:
-    """Checks the UNet's text inputs against what the text encoders give."""
+    """Checks that the text encoders' embeddings are as wide as those the UNet attends to."""
     encoders, _ = text_parts(index)
     configs = [text_config(folder / part) for part in encoders]
     # what a config leaves out has the default of its class, here CLIPTextConfig
     widths = [config.get("hidden_size", 512) for config in configs]
-    given = sum(widths)  # the adapter joins the encoders' hidden states
+    given = sum(widths)  # the adapter concatenates the encoders' hidden states
     needed = unet.get("cross_attention_dim", 1280)
-    # a list has a width for each block of the UNet, which the pass through all parts checks
+    # a list holds a width for each block; weights.py finds those out by passing a latent through
     if isinstance(needed, int) and needed != given:
         names = " and ".join(encoders)
+        give = "gives" if len(encoders) == 1 else "give"
         raise ModelError(
-            f"{folder}: the UNet needs {needed} numbers a token and {names} give {given}"
+            f"{folder}: the UNet needs text embeddings of width {needed}; {names} {give} {given}"
         )
-    family = FAMILIES[index["_class_name"]]
-    if family == SDXL:
+    if family_of(index) == SDXL:
         pooled = configs[-1].get("projection_dim", 512)
         _check_pooled_width(folder, index, unet, pooled)
 
 
 def _check_pooled_width(folder: Path, index: Config, unet: Config, pooled: int) -> None:
-    """Checks SDXL's second text input: the pooled embedding, and numbers about size."""
+    """Checks SDXL's added conditioning: the pooled text embedding and the size values."""
     aesthetics = index.get("requires_aesthetics_score", False)
-    # original size, crop corner, and an aesthetic score or the target size
-    numbers = 5 if aesthetics else 6
+    # two values each: original size and crop corner; then the target size, or one aesthetic score
+    values = 5 if aesthetics else 6
     width = unet.get("addition_time_embed_dim") or 0
-    about_size = numbers * width
-    given = pooled + about_size
+    given = pooled + values * width
     needed = unet.get("projection_class_embeddings_input_dim")
     if needed != given:
         raise ModelError(
-            f"{folder}: the UNet needs {needed} numbers about pooled text and size, and gets "
+            f"{folder}: the UNet needs a pooled text and size embedding of width {needed}, and gets "
             f"{given} (requires_aesthetics_score = {bool(aesthetics)} in model_index.json)"
         )
 
 
-def text_config(place: Path) -> dict[str, Any]:
-    """A text encoder's settings, also where they are part of a whole CLIP's."""
-    config = read_json(place / "config.json")
+def text_config(encoder: Path) -> dict[str, Any]:
+    """The config of a text encoder in this folder; of a whole CLIP, that of its text tower."""
+    config = read_json(encoder / "config.json")
     inner = config.get("text_config")
     if not isinstance(inner, dict):
         return config
@@ -227,19 +237,19 @@ def text_config(place: Path) -> dict[str, Any]:
 
 
 def _check_tokenizer(folder: Path, encoder: str, tokenizer: str) -> None:
-    """Checks that a vocabulary and a length are given: transformers would make them up."""
-    place = folder / tokenizer
-    _check_vocabulary(place)
+    """Checks that vocabulary and length are given: transformers would substitute defaults silently."""
+    tokenizer_folder = folder / tokenizer
+    _check_vocabulary(tokenizer_folder)
     text = text_config(folder / encoder)
     limit = text.get("max_position_embeddings", 77)
-    file = place / "tokenizer_config.json"
+    file = tokenizer_folder / "tokenizer_config.json"
     if not file.is_file():
         raise ModelError(
-            f"{place}: tokenizer_config.json is missing; copy it, or write "
+            f"{tokenizer_folder}: tokenizer_config.json is missing; copy it, or write "
             f'{{"model_max_length": {limit}}}'
         )
     length = read_json(file).get("model_max_length")
-    # two tokens mark the beginning and the end of a text
+    # two of the tokens mark the beginning and the end of a text
     fits = isinstance(length, int) and 2 < length <= limit
     if not fits:
         raise ModelError(f"{file}: model_max_length = {length}; {encoder} takes {limit} tokens")

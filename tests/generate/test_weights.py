@@ -286,7 +286,7 @@ CONFIGS = {
     "width of the text": (
         "unet/config.json",
         {"cross_attention_dim": 32},
-        "needs 32 numbers a token",
+        "needs text embeddings of width 32",
     ),
     "learned variance": ("unet/config.json", {"out_channels": 8}, "makes 8 channels of 4"),
     "groups": ("unet/config.json", {"norm_num_groups": 3}, "no unet can be built from it"),
