@@ -53,15 +53,15 @@ class GenerateStage(Real):  # by this name its processes are found
     def __init__(self, *args):
         import discl_ray.generate.actor as actor
         Real.__init__(self, *args)
-        opened = actor.Journal.open
-        def open_(run, shard_id, gids, life):
-            journal = opened(run, shard_id, gids, life)
-            line = {"shard": shard_id, "pid": os.getpid(), "session": life.session,
-                    "alone": journal.suspicious, "crashed": len(journal.crashed)}
+        opened = actor.CrashJournal.open
+        def open_(run, shard_id, gids, origin):
+            journal = opened(run, shard_id, gids, origin)
+            line = {"shard": shard_id, "pid": os.getpid(), "session": origin.session,
+                    "alone": journal.has_suspects, "crashed": len(journal.crashed)}
             with open(LOG, "a") as file:
                 file.write(json.dumps(line) + "\\n")
             return journal
-        actor.Journal = type("Logged", (), {"open": staticmethod(open_)})
+        actor.CrashJournal = type("Logged", (), {"open": staticmethod(open_)})
 module.GenerateStage = GenerateStage
 LOG = sys.argv[1]
 sys.argv = ["jobs/generate.py", *sys.argv[2:]]

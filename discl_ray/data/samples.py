@@ -31,10 +31,10 @@ from discl_ray.core.schema import SAMPLES
 from discl_ray.core.settings import identity
 from discl_ray.core.splits import SPLITS
 from discl_ray.core.storage import Store, reference
-from discl_ray.data.broken import REJECTED, check_broken, check_left
 from discl_ray.data.config import AnyDataConfig, FilesConfig
 from discl_ray.data.listing import Listing, Read, set_column
 from discl_ray.data.names import class_names
+from discl_ray.data.rejects import REJECTED, check_bad_fraction, check_trainable
 from discl_ray.data.sample_images import locate, read_images
 from discl_ray.data.scan import SCANNED, scan
 from discl_ray.data.verdicts import Verdicts, judge_rows
@@ -98,11 +98,11 @@ def read_samples(
     if written is not None:
         return replace(written, notes=listing.notes)
     found = _scan_all(listing, num_cpus, _pixel_limit(config))
-    check_broken(config, listing, found, store)
+    check_bad_fraction(config, listing, found, store)
     verdicts = judge_rows(config, listing, found, names, seed)
     rejects = verdicts.rejects(listing)
     store.write_table(REJECTED, rejects)
-    check_left(config, verdicts, rejects, names, store)
+    check_trainable(config, verdicts, rejects, names, store)
     table = _used(config, listing, found, verdicts, names)
     _write(store, table, listing, num_cpus)
     manifest = {

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from discl_ray.core.columns import either, equal, negate, rows_where, starts_with, total
 from discl_ray.core.splits import SPLITS, USES, no_image
-from discl_ray.data.broken import CLASSES, REJECTED, broken_lines, conflict_lines
+from discl_ray.data.rejects import CLASSES, REJECTED, broken_lines, conflict_lines
 from discl_ray.data.samples import Samples
 from discl_ray.data.verdicts import ALSO_IN, TWO_LABELS
 from discl_ray.data.wording import counted, first_few

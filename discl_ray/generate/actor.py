@@ -28,9 +28,9 @@ from discl_ray.core.shards import pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
+from discl_ray.generate.crash_journal import NO_JOB, CrashJournal, Origin
 from discl_ray.generate.diffusion import load_model
 from discl_ray.generate.engine import Engine
-from discl_ray.generate.journal import ALONE, Journal, Life
 from discl_ray.generate.model_folder import find_model
 from discl_ray.generate.resize import Box, Pixels, fit_image
 from discl_ray.generate.rows import Made, Row
@@ -127,13 +127,13 @@ class GenerateActor:
         config: GeneratorConfig,
         num_steps: int,
         run: Store,
-        life: Life = ALONE,
+        origin: Origin = NO_JOB,
         heartbeat: Any = None,
     ) -> None:
         self.config = config
         self.run = run
         self.num_steps = num_steps
-        self.life = life
+        self.origin = origin
         self.name = f"generator {os.getpid()} on {socket.gethostname()}"
         self._queue = threading.Lock()
         self._permits = threading.Semaphore(config.shards_in_flight)
@@ -167,12 +167,12 @@ class GenerateActor:
         """A packed shard with images, in the plan's order."""
         shard_id, plan = unpack(batch)
         rows = {row["gid"]: row for row in plan.to_pylist()}
-        journal = Journal.open(self.run, shard_id, list(rows), self.life)
+        journal = CrashJournal.open(self.run, shard_id, list(rows), self.origin)
         results = _Results(reasons=dict.fromkeys(journal.crashed, "crashed"))
         results.add_reused(self._reuse.take(rows))
-        with self._permit(alone=journal.suspicious):
+        with self._permit(alone=journal.has_suspects):
             for part in journal.parts(self.config.micro_batch):
-                journal.enter(part)
+                journal.begin(part)
                 missing = [gid for gid in part if gid not in results.images]
                 self._make([rows[gid] for gid in missing], results)
             results.wait()

@@ -1,8 +1,8 @@
-"""The parts of a diffusers-format model folder (UNet, VAE, text encoders, …), checked by their configs.
+"""The parts of a diffusers-format model folder, checked by their configs.
 
-A part is a subfolder with its own config.json; `model_index.json` beside them names the pipeline and
-each part's class. Each part has to be of a class the adapters load, and the parts have to fit
-together. Everything is checked from JSON alone, in milliseconds; weights are another module's.
+A part (UNet, VAE, text encoder, …) is a subfolder with its own config; model_index.json beside them
+names the pipeline and each part's class. Each part has to be of a class the adapters load, and the
+parts have to fit together. Only JSON is read here; `weights` checks the weights.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ UNSUPPORTED_INPUTS = (
     "encoder_hid_dim_type",
     "encoder_hid_dim",
 )
-"""Keys of a UNet's config that, if set, give it an input besides latent, timestep, text and size."""
+"""Keys of a UNet's config that, if set, add an input besides latent, timestep, text and size."""
 
 
 def family_of(index: Config) -> str:
@@ -134,7 +134,7 @@ def _check_allowed(key: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _check_unet(folder: Path, index: Config) -> None:
-    """Checks that UNet and VAE share their latents, and that the UNet needs no unsupported input."""
+    """Checks that UNet and VAE share their latents, and that the UNet's inputs are supported."""
     unet = _part_config(folder, "unet")
     vae = _part_config(folder, "vae")
     _check_latents(folder, unet, vae)
@@ -222,7 +222,7 @@ def _check_pooled_width(folder: Path, index: Config, unet: Config, pooled: int) 
     needed = unet.get("projection_class_embeddings_input_dim")
     if needed != given:
         raise ModelError(
-            f"{folder}: the UNet needs a pooled text and size embedding of width {needed}, and gets "
+            f"{folder}: the UNet needs pooled text and size embeddings of width {needed}, and gets "
             f"{given} (requires_aesthetics_score = {bool(aesthetics)} in model_index.json)"
         )
 
@@ -237,7 +237,7 @@ def text_config(encoder: Path) -> dict[str, Any]:
 
 
 def _check_tokenizer(folder: Path, encoder: str, tokenizer: str) -> None:
-    """Checks that vocabulary and length are given: transformers would substitute defaults silently."""
+    """Checks that vocabulary and length are given: transformers would silently use defaults."""
     tokenizer_folder = folder / tokenizer
     _check_vocabulary(tokenizer_folder)
     text = text_config(folder / encoder)

@@ -1,8 +1,8 @@
 """Which spectrum a configuration means: the one at `spectrum.path`, or the run's own.
 
 The run's own is the one whose recorded configuration has the same identity fields of data and
-phase 1. Nothing else is compared: a spectrum is found without the weights it was made with, and
-after an update of the libraries. Of several that match none is chosen in silence.
+phase 1. Fingerprints of weights and library versions are not compared: a spectrum is found without
+the weights it was made with, and after an update. If several match, the user has to choose.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ MISSING = "no complete spectrum for this configuration"
 NAMED = 6
 """Keys a message names."""
 
-
 LONGEST = 60
 """Characters of a value in a message."""
 
 
-class Pair(NamedTuple):
-    """A key's value in two configurations."""
+class Difference(NamedTuple):
+    """A key's value in two configurations; None where it has no such key."""
 
-    there: Any
-    """In the one that made a spectrum."""
+    recorded: Any
+    """In the configuration that made a spectrum."""
     wanted: Any
+    """In the one a spectrum is looked for."""
 
 
-Differences: TypeAlias = dict[str, Pair]
-"""Keys with other values in two configurations."""
+Differences: TypeAlias = dict[str, Difference]
+"""By dotted key, sorted; only keys whose values differ."""
 
 
 class Candidate(NamedTuple):
@@ -68,12 +68,12 @@ def find_spectrum(wanted: Config, samples_now: str = "") -> Spectrum:
         return Spectrum.open(wanted.spectrum.path)
     found = complete_matches(wanted)
     if not found:
-        raise SetupError(_nothing_found(wanted))
-    of_today: list[Store] = []
+        raise SetupError(_none_complete(wanted))
+    from_current_data: list[Store] = []
     if samples_now:
-        of_today = [store for store in found if samples_of(store).name == samples_now]
-    # None of today's data: the data changed since, which is said where it is opened.
-    chosen = of_today or found
+        from_current_data = [store for store in found if samples_of(store).name == samples_now]
+    # if none is, the data changed since; `experiments.spectra` logs that once one is opened
+    chosen = from_current_data or found
     if len(chosen) > 1:
         raise ConfigError(_several(chosen))
     return Spectrum.open(chosen[0])
@@ -83,7 +83,7 @@ def complete_matches(wanted: Config) -> list[Store]:
     """Complete spectra of the run with the same recorded configuration."""
     found: list[Store] = []
     for candidate in candidates(wanted):
-        # A differing one is not asked whether it is complete: on an object store that is a request.
+        # completeness is checked second: on an object store each check is a request
         if not candidate.differing and candidate.complete:
             found.append(candidate.store)
     return found
@@ -106,14 +106,14 @@ def _spectra(wanted: Config) -> list[Store]:
     return [run.within(folder) for folder in run.folders() if folder.startswith(PREFIX)]
 
 
-def differences(there: Config, wanted: Config) -> Differences:
-    """Keys that decide a spectrum and have other values in the two, sorted."""
-    old = _deciding(there)
+def differences(recorded: Config, wanted: Config) -> Differences:
+    """Keys that decide a spectrum and whose values differ."""
+    old = _deciding(recorded)
     new = _deciding(wanted)
     found: Differences = {}
     for key in sorted({*old, *new}):
-        pair = Pair(old.get(key), new.get(key))
-        if pair.there != pair.wanted:
+        pair = Difference(recorded=old.get(key), wanted=new.get(key))
+        if pair.recorded != pair.wanted:
             found[key] = pair
     return found
 
@@ -125,33 +125,43 @@ def _deciding(config: Config) -> dict[str, Any]:
     return _flat(parts)
 
 
-def _nothing_found(wanted: Config) -> str:
-    """What there is instead of a complete spectrum, and what to do."""
+def _none_complete(wanted: Config) -> str:
+    """What there is instead of a complete spectrum, and what to do: the most useful of three."""
     found = candidates(wanted)
     for candidate in found:
         if not candidate.differing and (words := _unfinished(candidate.store)):
             return words
     run = run_store(wanted.run.root, wanted.run.name, "")
-    missing = f"{run.base}: {MISSING}"
+    instead = _unreadable(wanted) or _nearest(found) or advice("generate")
+    return f"{run.base}: {MISSING}; {instead}"
+
+
+def _unreadable(wanted: Config) -> str:
+    """Names a complete spectrum that does not say which configuration made it; empty if none."""
     for store in _spectra(wanted):
         if _is_unreadable(store):
             return (
-                f"{missing}; {store.name} is complete, and its {CONFIG} is gone or cannot be read: "
+                f"{store.name} is complete, and its {CONFIG} is gone or cannot be read: "
                 f"if it is the one, name it: spectrum.path={store.base}; else {advice('generate')}"
             )
+    return ""
+
+
+def _nearest(found: Sequence[Candidate]) -> str:
+    """Names the complete spectrum that differs in the fewest keys; empty if none is complete."""
     others = [candidate for candidate in found if candidate.differing and candidate.complete]
     if not others:
-        return f"{missing}; {advice('generate')}"
+        return ""
     nearest = min(others, key=_distance)
     differing = _in_words(nearest.differing)
     return (
-        f"{missing}; the nearest is {nearest.store.name}, which differs in {differing}; "
+        f"the nearest is {nearest.store.name}, which differs in {differing}; "
         f"use that configuration, or {advice('generate')}"
     )
 
 
 def _is_unreadable(store: Store) -> bool:
-    """Whether a spectrum is complete, and nobody can tell which configuration made it."""
+    """Whether a spectrum is complete and its recorded configuration cannot be read."""
     if not store.exists(MANIFEST):
         return False
     return read_recorded(store) is None
@@ -200,9 +210,9 @@ def _in_words(differing: Differences) -> str:
     """Keys with both values, the first NAMED of them."""
     shown: list[str] = []
     for key, pair in list(differing.items())[:NAMED]:
-        there = _value(pair.there)
-        here = _value(pair.wanted)
-        shown.append(f"{key} ({there} there, {here} here)")
+        recorded = _value(pair.recorded)
+        wanted = _value(pair.wanted)
+        shown.append(f"{key} ({recorded} there, {wanted} here)")
     listed = ", ".join(shown)
     if len(differing) <= NAMED:
         return listed

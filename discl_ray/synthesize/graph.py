@@ -21,7 +21,7 @@ from discl_ray.core.columns import rows_where
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.journal import Life
+from discl_ray.generate.crash_journal import Origin
 from discl_ray.process.progress import Progress
 from discl_ray.spectrum.commit import write_shard
 from discl_ray.synthesize.run import Run
@@ -43,7 +43,7 @@ def staffed(config: Config, demand: Demand) -> Config:
     return config.model_copy(update=parts)
 
 
-def _node_lives(node: str) -> bool:
+def _is_node_alive(node: str) -> bool:
     """Whether Ray has a node of this id that is alive."""
     import ray
 
@@ -60,10 +60,12 @@ class GenerateStage:
 
         from discl_ray.generate.actor import GenerateActor
 
-        life = Life(
-            session=session, node=ray.get_runtime_context().get_node_id(), node_lives=_node_lives
+        origin = Origin(
+            session=session,
+            node=ray.get_runtime_context().get_node_id(),
+            is_node_alive=_is_node_alive,
         )
-        self.actor = GenerateActor(config, num_steps, run, life, heartbeat)
+        self.actor = GenerateActor(config, num_steps, run, origin, heartbeat)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A packed shard with images."""

@@ -12,7 +12,7 @@ from discl_ray.core.storage import Store
 from discl_ray.embedded.digits import render, scans_of
 from discl_ray.generate.actor import GenerateActor
 from discl_ray.generate.config import GeneratorConfig
-from discl_ray.generate.journal import FOLDER, Journal
+from discl_ray.generate.crash_journal import FOLDER, CrashJournal
 
 STEPS = 4
 
@@ -134,8 +134,8 @@ def test_text_only_changes_what_takes_all_steps_and_nothing_else(run):
 def test_a_row_given_up_is_crashed_and_its_neighbours_are_made(run):
     plan = plan_of(["whole", "tall"])
     expected = make(run, plan)
-    journal = Journal(run, "s", tuple(plan["gid"].to_pylist()), deaths=2)
-    journal.enter(["tall-4"])  # alone, at the shard's third death
+    journal = CrashJournal(run, "s", tuple(plan["gid"].to_pylist()), deaths=2)
+    journal.begin(["tall-4"])  # alone, at the shard's third death
     rows = make(run, plan)
     assert (
         rows["tall-4"]["status"],
@@ -149,6 +149,6 @@ def test_a_row_given_up_is_crashed_and_its_neighbours_are_made(run):
 def test_a_shard_under_suspicion_is_made_in_parts_with_the_same_bytes(run):
     plan = plan_of(["whole", "tall"])
     expected = make(run, plan)
-    Journal(run, "s", tuple(plan["gid"].to_pylist())).enter(plan["gid"].to_pylist())
+    CrashJournal(run, "s", tuple(plan["gid"].to_pylist())).begin(plan["gid"].to_pylist())
     rows = make(run, plan)
     assert {g: r["image"] for g, r in rows.items()} == {g: r["image"] for g, r in expected.items()}

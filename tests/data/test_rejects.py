@@ -5,9 +5,9 @@ import pytest
 
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
-from discl_ray.data.broken import EXAMPLES, NAMED, broken_lines, conflict_lines
 from discl_ray.data.config import AnyDataConfig
 from discl_ray.data.listing import REJECTS, inline
+from discl_ray.data.rejects import EXAMPLES, NAMED, broken_lines, conflict_lines
 from discl_ray.data.samples import read_samples
 from discl_ray.data.summary import summarize_samples
 from discl_ray.errors import DataError

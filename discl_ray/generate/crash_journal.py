@@ -1,6 +1,6 @@
-"""A record of the rows a process is making, by which a row that kills its process is found.
+"""Finds the row that kills its process, from a record of the rows each process was making.
 
-The rows of a shard are recorded as in progress before anything is done, and removed when they are
+The rows of a shard are recorded as in progress before they are begun, and removed when they are
 made. A record that already exists was left by a process that ended during those rows. It counts as
 a death only if that process died while its job's driver and its machine were alive; a driver that
 is killed, a machine that is lost or preempted and a power cut end processes whose rows are not at
@@ -30,52 +30,52 @@ def _all_alive(_node: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Life:
-    """The job that a process belongs to, and the machine it runs on."""
+class Origin:
+    """Which job a process belongs to, and which machine it runs on."""
 
     session: str = ""
-    """Drawn anew by each start of a job and known to all its processes."""
+    """A random id of one start of the job, shared by all its processes."""
     node: str = ""
     """The machine it runs on."""
-    node_lives: Callable[[str], bool] = _all_alive
+    is_node_alive: Callable[[str], bool] = _all_alive
     """Whether another machine of the session is still alive."""
 
-    def blames(self, record: dict[str, Any]) -> bool:
+    def may_blame_rows(self, record: dict[str, Any]) -> bool:
         """Whether the process that left a record may have died of its rows."""
         if record.get("session") != self.session:
-            return False  # its driver is gone
-        return record["node"] == self.node or self.node_lives(record["node"])
+            return False  # of an earlier start: its driver ended, which ends all its processes
+        return record["node"] == self.node or self.is_node_alive(record["node"])
 
 
-ALONE = Life()
+NO_JOB = Origin()
 """A process that belongs to no job."""
 
 
 @dataclass
-class Journal:
-    """One shard's record."""
+class CrashJournal:
+    """The record of one shard, and what it says of earlier deaths."""
 
     run: Store
     shard_id: str
     gids: tuple[str, ...]
-    life: Life = ALONE
+    origin: Origin = NO_JOB
     deaths: int = 0
     suspects: tuple[str, ...] = ()
-    """Rows of which one killed the last process, as far as is known."""
+    """Rows that the last process died of, if it died of any: at most one part."""
     crashed: set[str] = field(default_factory=set)
     """Rows that are given up."""
 
     @classmethod
-    def open(cls, run: Store, shard_id: str, gids: Sequence[str], life: Life) -> Self:
-        """The shard's record; a process that died of its rows is counted."""
-        journal = cls(run, shard_id, tuple(gids), life)
+    def open(cls, run: Store, shard_id: str, gids: Sequence[str], origin: Origin) -> Self:
+        """Reads the shard's record; counts a death if the process may have died of its rows."""
+        journal = cls(run, shard_id, tuple(gids), origin)
         record = _read(run, journal.name, journal.gids)
         if record is None:
             return journal
         journal.deaths = record["deaths"]
         journal.suspects = tuple(record["suspects"])
         journal.crashed = set(record["crashed"])
-        if not life.blames(record):
+        if not origin.may_blame_rows(record):
             return journal
         journal.deaths += 1
         journal.suspects = tuple(record["running"])
@@ -92,8 +92,8 @@ class Journal:
         return f"{FOLDER}/{self.shard_id}.json"
 
     @property
-    def suspicious(self) -> bool:
-        """Whether the shard has to be alone in its process."""
+    def has_suspects(self) -> bool:
+        """Whether the shard must be the only one in its process, so that a death is its own."""
         return bool(self.suspects)
 
     def parts(self, batch: int) -> list[tuple[str, ...]]:
@@ -111,11 +111,11 @@ class Journal:
         rest = tuple(gid for gid in self.gids if gid not in excluded)
         return [*parts, rest] if rest else parts
 
-    def enter(self, part: Sequence[str]) -> None:
+    def begin(self, part: Sequence[str]) -> None:
         """Records rows as in progress."""
         record = {
-            "session": self.life.session,
-            "node": self.life.node,
+            "session": self.origin.session,
+            "node": self.origin.node,
             "deaths": self.deaths,
             "suspects": list(self.suspects),
             "running": list(part),
@@ -124,7 +124,7 @@ class Journal:
         self.run.write_json(self.name, record)
 
     def close(self) -> None:
-        """Removes the record."""
+        """Removes the record: every row is made or given up."""
         self.run.delete(self.name)
 
 

@@ -3,18 +3,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discl_ray.core.storage import Store
-from discl_ray.generate.journal import DEATHS, FOLDER, Journal, Life
+from discl_ray.generate.crash_journal import DEATHS, FOLDER, CrashJournal, Origin
 
 GIDS = tuple(f"g{i}" for i in range(10))
-LIFE = Life(session="one", node="here")
+ORIGIN = Origin(session="one", node="here")
 
 
-def live(run, poison, batch, gids=GIDS, life=LIFE):
+def live(run, poison, batch, gids=GIDS, origin=ORIGIN):
     """What one process does with a shard; returns (died, rows made, rows given up)."""
-    journal = Journal.open(run, "s", gids, life)
+    journal = CrashJournal.open(run, "s", gids, origin)
     made = []
     for part in journal.parts(batch):
-        journal.enter(part)
+        journal.begin(part)
         if set(part) & poison:
             return True, made, journal.crashed
         made += part
@@ -55,30 +55,30 @@ def test_whatever_kills_exactly_that_is_given_up(tmp_path_factory, poison, batch
 def test_deaths_that_no_row_caused_cost_no_row(tmp_path):
     run = Store.at(tmp_path)
     for _ in range(2):
-        journal = Journal.open(run, "s", GIDS, LIFE)
-        journal.enter(journal.parts(4)[0])  # and the power fails
+        journal = CrashJournal.open(run, "s", GIDS, ORIGIN)
+        journal.begin(journal.parts(4)[0])  # and the power fails
     died, made, crashed = live(run, set(), 4)
     assert (died, sorted(made), crashed) == (False, list(GIDS), set())
 
 
 def test_an_undisturbed_shard_is_one_part_and_needs_no_process_of_its_own(tmp_path):
-    journal = Journal.open(Store.at(tmp_path), "s", GIDS, LIFE)
-    assert not journal.suspicious
+    journal = CrashJournal.open(Store.at(tmp_path), "s", GIDS, ORIGIN)
+    assert not journal.has_suspects
     assert journal.parts(2) == [GIDS]
-    journal.enter(GIDS)
-    again = Journal.open(Store.at(tmp_path), "s", GIDS, LIFE)
-    assert again.suspicious
+    journal.begin(GIDS)
+    again = CrashJournal.open(Store.at(tmp_path), "s", GIDS, ORIGIN)
+    assert again.has_suspects
     assert [len(p) for p in again.parts(4)] == [4, 4, 2]
 
 
-def dies_with_its_driver(run, part=-1, life=LIFE):
+def dies_with_its_driver(run, part=-1, origin=ORIGIN):
     """A process comes so far as to enter a part, and is killed from outside.
 
     Returns the parts it would have made.
     """
-    journal = Journal.open(run, "s", GIDS, life)
+    journal = CrashJournal.open(run, "s", GIDS, origin)
     parts = journal.parts(4)
-    journal.enter(parts[part])
+    journal.begin(parts[part])
     return parts
 
 
@@ -88,21 +88,21 @@ def test_drivers_and_machines_that_die_any_number_of_times_cost_no_row_its_place
 ):
     run = Store.at(tmp_path)
     for number in range(10):
-        session = Life(session=f"{number}", node="here")
-        journal = Journal.open(run, "s", rows, session)
-        assert (journal.parts(4), journal.suspicious, journal.crashed) == ([rows], False, set())
-        journal.enter(rows)
+        session = Origin(session=f"{number}", node="here")
+        journal = CrashJournal.open(run, "s", rows, session)
+        assert (journal.parts(4), journal.has_suspects, journal.crashed) == ([rows], False, set())
+        journal.begin(rows)
     alive = {"here"}
     for number in range(10):  # machines that are lost one after the other while their driver lives
         alive.add(f"node {number}")
-        journal = Journal.open(
+        journal = CrashJournal.open(
             run,
             "s",
             rows,
-            Life(session="last", node=f"node {number}", node_lives=alive.__contains__),
+            Origin(session="last", node=f"node {number}", is_node_alive=alive.__contains__),
         )
-        assert (journal.parts(4), journal.suspicious, journal.crashed) == ([rows], False, set())
-        journal.enter(rows)
+        assert (journal.parts(4), journal.has_suspects, journal.crashed) == ([rows], False, set())
+        journal.begin(rows)
         alive.remove(f"node {number}")
 
 
@@ -118,15 +118,17 @@ def test_a_bad_row_is_given_up_at_its_third_death_however_many_drivers_die_in_be
     deaths, session, made, crashed, died = 0, 0, [], set(), True
     for by_driver, part in kills:
         if by_driver:
-            dies_with_its_driver(run, part, Life(session=str(session), node="here"))
+            dies_with_its_driver(run, part, Origin(session=str(session), node="here"))
             session += 1
         elif died:
             died, made, crashed = live(
-                run, {bad}, batch, life=Life(session=str(session), node="here")
+                run, {bad}, batch, origin=Origin(session=str(session), node="here")
             )
             deaths += died
     while died:
-        died, made, crashed = live(run, {bad}, batch, life=Life(session=str(session), node="here"))
+        died, made, crashed = live(
+            run, {bad}, batch, origin=Origin(session=str(session), node="here")
+        )
         deaths += died
     assert deaths == DEATHS
     assert crashed == {bad}
@@ -135,10 +137,10 @@ def test_a_bad_row_is_given_up_at_its_third_death_however_many_drivers_die_in_be
 
 def test_a_worker_that_dies_on_another_machine_that_still_lives_counts(tmp_path):
     run = Store.at(tmp_path)
-    Journal.open(run, "s", GIDS, Life(session="one", node="there")).enter(GIDS)
-    assert Journal.open(
-        run, "s", GIDS, Life(session="one", node="here", node_lives={"there"}.__contains__)
-    ).suspicious
+    CrashJournal.open(run, "s", GIDS, Origin(session="one", node="there")).begin(GIDS)
+    assert CrashJournal.open(
+        run, "s", GIDS, Origin(session="one", node="here", is_node_alive={"there"}.__contains__)
+    ).has_suspects
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""Images that cannot be used: what a user is told, and when that ends the job."""
+"""Rejected images: how they are reported, and when there are too many to go on.
+
+Which images are rejected is decided before: by a reader (`listing`), by decoding (`scan`), and by
+comparing files (`verdicts`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from discl_ray.data.wording import counted, first_few, shown
 from discl_ray.errors import DataError
 
 NAMED = 20
-"""Broken files that a message names; all of them are in REJECTED."""
+"""Rejected files that a message names; all of them are in REJECTED."""
 
 EXAMPLES = 4
 """Files with two labels that it names."""
@@ -27,17 +31,19 @@ DETAIL = 240
 """Characters of a reason that it shows."""
 
 REJECTED = "rejects.parquet"
-"""REJECTS of a data set, in the folder of its samples."""
+"""The file with REJECTS of a data set, in the folder of its samples."""
 
-MEND = "mend or remove them, or raise data.max_bad_fraction"
+REMEDY = "repair or remove them, or raise data.max_bad_fraction"
 
-DROP = "data.conflicts = refuse: remove the wrong ones, or data.conflicts=drop"
+DROP_REMEDY = "data.conflicts = refuse: remove the wrong ones, or data.conflicts=drop"
 
 
-def check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store: Store) -> None:
-    """Raises DataError if too many images cannot be used, and writes which into REJECTED.
+def check_bad_fraction(
+    config: AnyDataConfig, listing: Listing, found: pa.Table, store: Store
+) -> None:
+    """Raises DataError if more than data.max_bad_fraction of the images cannot be used.
 
-    `found` is SCANNED of the listing.
+    REJECTED then lists them all. `found` is SCANNED of the listing.
     """
     rejects = _rejects(listing, found)
     total = found.num_rows + listing.refused.num_rows
@@ -55,12 +61,12 @@ def check_broken(config: AnyDataConfig, listing: Listing, found: pa.Table, store
         some = first_few(lost, CLASSES)
         lines.append(f"    classes of which no image can be read: {some}")
     lines += [f"    {note}" for note in listing.notes]
-    lines.append(MEND)
+    lines.append(REMEDY)
     raise DataError("\n".join(lines))
 
 
 def _rejects(listing: Listing, found: pa.Table) -> pa.Table:
-    """REJECTS of what the reader refused and of what cannot be read."""
+    """REJECTS: what the reader refused, then what cannot be decoded."""
     bad = found["reason"].is_valid()
     splits = listing.table["split"].filter(bad)
     broken = found.filter(bad)
@@ -70,7 +76,7 @@ def _rejects(listing: Listing, found: pa.Table) -> pa.Table:
 
 
 def _allowed(config: AnyDataConfig) -> float:
-    """The share of images that may be broken: of the embedded ones, none."""
+    """The share of images that may be broken; 0 for embedded data sets."""
     if isinstance(config, FilesConfig):
         return config.max_bad_fraction
     return 0.0
@@ -114,18 +120,18 @@ def _reject_lines(rejects: pa.Table, limit: int) -> list[str]:
     return lines
 
 
-def check_left(
+def check_trainable(
     config: AnyDataConfig, verdicts: Verdicts, rejects: pa.Table, names: list[str], store: Store
 ) -> None:
-    """Raises DataError if what is left cannot be trained on.
+    """Raises DataError if the remaining images cannot be trained on.
 
     `rejects` are those of the verdicts, `names` the class names by label.
     """
     conflicts = conflict_lines(rejects, store)
     if conflicts and _refuses_conflicts(config):
-        message = "\n".join([*conflicts, DROP])
+        message = "\n".join([*conflicts, DROP_REMEDY])
         raise DataError(message.lstrip())
-    wrong = _too_little(verdicts, names)
+    wrong = _shortage(verdicts, names)
     if wrong is None:
         return
     heading = f"data.name = {config.name}: {wrong}"
@@ -143,8 +149,8 @@ def _refuses_conflicts(config: AnyDataConfig) -> bool:
     return isinstance(config, FilesConfig) and config.conflicts == "refuse"
 
 
-def _too_little(verdicts: Verdicts, names: list[str]) -> str | None:
-    """Why what is left cannot be trained on; None if it can."""
+def _shortage(verdicts: Verdicts, names: list[str]) -> str | None:
+    """Why the remaining images cannot be trained on; None if they can."""
     train = verdicts.split == "train"
     used = verdicts.good & train
     if not used.any():
