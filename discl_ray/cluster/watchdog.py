@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """Seconds between two snapshots, at most."""
 
+RESEND_S = 0.2
+"""Seconds after which the main thread is interrupted again if it has not noticed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
@@ -121,6 +124,7 @@ class Watchdog:
         self._detector = StallDetector(self._clock.now(), warning_s=warning_s, limit_s=limit_s)
         self._interval = min(LOOK_S, warning_s / 4)
         self._stop = threading.Event()
+        self._handled = threading.Event()
         self._ending = threading.Lock()
         self._reason: DisclError | None = None
         self._watched = threading.get_ident()
@@ -141,13 +145,18 @@ class Watchdog:
 
         Not SIGINT: a job that a shell script starts in the background ignores it.
         """
-        with self._ending:
-            if not self._stop.is_set():  # after __exit__ the signal's default action would kill us
+        # again until it is handled: one that comes just before a wait begins does not end the wait
+        while not self._handled.is_set():
+            with self._ending:
+                if self._stop.is_set():  # after __exit__ its default action would kill us
+                    return
                 self._reason = reason
                 signal.pthread_kill(self._watched, signal.SIGUSR1)
+            self._handled.wait(RESEND_S)
 
     def _raise(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._reason is not None:
+        if self._reason is not None and not self._handled.is_set():
+            self._handled.set()
             raise self._reason
 
     def __enter__(self) -> Watchdog:
