@@ -251,14 +251,14 @@ class Clock:
 SECTIONS = [
     (segments.DecodedSegments, "__getitem__", "gather"),
     (classifier, "augment", "augmentation"),
-    (classifier.Classifier, "_logits", "forward"),
+    (classifier.Classifier, "logits", "forward"),
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
     (batches, "draw_parameters", "random numbers"),
     (loop_module, "epoch_order", "order of the epoch"),
-    (loop_module._Run, "_true_class", "probes, besides gather and forward"),
-    (loop_module._Run, "_evaluate", "val, besides gather and forward"),
-    (loop_module._Run, "_state", "state for the checkpoint"),
+    (loop_module.TrainingRun, "true_class", "probes, besides gather and forward"),
+    (loop_module.TrainingRun, "evaluate", "val, besides gather and forward"),
+    (loop_module.TrainingRun, "state", "state for the checkpoint"),
 ]
 
 
@@ -285,7 +285,7 @@ def measure_loops(
 
 def measure_change(job: TrainJob, opened: ImageTable) -> list[float]:
     """Seconds from the choice of a level not used before to its first augmented batch, by level."""
-    run = loop_module._Run(
+    run = loop_module.TrainingRun(
         job,
         opened,
         LocalController(job.curriculum, job.levels, 0),
@@ -295,7 +295,7 @@ def measure_change(job: TrainJob, opened: ImageTable) -> list[float]:
     )
 
     def change(epoch: int) -> None:
-        choice = run._choose(epoch, None)
+        choice = run.choose(epoch, None)
         order = loop_module.epoch_order(run.pools, choice, job.curriculum, seed=0, epoch=epoch)
         stage = batches.Pass(
             epoch=epoch, choice=choice, order=order, before=0, total=len(order.rows)
@@ -317,7 +317,7 @@ def measure_change(job: TrainJob, opened: ImageTable) -> list[float]:
 def measure_probes(job: TrainJob, opened: ImageTable) -> tuple[float, float, int]:
     """(seconds of the probes, seconds of the epoch, probes) of an adaptive epoch."""
     spent, sizes = [], []
-    real = loop_module._Run._true_class
+    real = loop_module.TrainingRun.true_class
 
     def timed(self: Any, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         began = time.perf_counter()
@@ -326,7 +326,7 @@ def measure_probes(job: TrainJob, opened: ImageTable) -> tuple[float, float, int
         sizes.append(len(rows))
         return found
 
-    with patch.object(loop_module._Run, "_true_class", timed):
+    with patch.object(loop_module.TrainingRun, "true_class", timed):
         epoch = seconds_of(lambda: run_loop(job, opened))
     return sum(spent), epoch, sizes[0]
 

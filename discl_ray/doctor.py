@@ -216,7 +216,7 @@ def check_class_names(subject: Subject) -> str:
         if local:
             raise
         return f"not tried: {config.model} is not on this machine yet"
-    rows, names = _some_training_rows(subject)
+    rows, names = some_training_rows(subject)
     unread: list[str] = []
     images = _decoded(subject, rows, names, unread)
     class_prompts = {name: prompts.filter(name) for name in names.values()}
@@ -270,7 +270,7 @@ def rank_words(subject: Subject, ranks: Mapping[str, float], count: int) -> str:
     return text
 
 
-def _some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
+def some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
     """Training rows of the listing to try, by hash, and the names of their classes by key.
 
     Up to IMAGES of each of up to CLASSES classes.

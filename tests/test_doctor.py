@@ -184,9 +184,9 @@ def test_few_training_images_are_opened_and_none_of_another_split(folder, split)
 def test_of_many_classes_only_some_are_tried_and_always_the_same(folder, monkeypatch):
     monkeypatch.setattr(doctor, "CLASSES", 4)
     subject = folder(rows_of(NAMES))
-    rows, names = doctor._some_training_rows(subject)
+    rows, names = doctor.some_training_rows(subject)
     assert (len(rows), len(names)) == (4 * IMAGES, 4)
-    assert doctor._some_training_rows(folder(rows_of(NAMES)[::-1]))[1] == names
+    assert doctor.some_training_rows(folder(rows_of(NAMES)[::-1]))[1] == names
     assert "tried on 4 of 10 classes" in check_class_names(subject)
 
 

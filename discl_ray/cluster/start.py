@@ -167,7 +167,7 @@ def check_address(address: str) -> None:
     _check_scheme(address, named)
     if address != "auto":
         _check_connection(address, named)
-    why = _answer(address)
+    why = problem_of(address)
     if why is not None:
         raise SetupError(f"{named}: {why}; {OWN}")
 
@@ -221,14 +221,14 @@ or hangs the process it is in.
 
 
 @functools.cache
-def _answer(address: str) -> str | None:
-    """What is wrong with the cluster at an address, with a remedy; None if it answers."""
+def problem_of(address: str, probe: str = PROBE) -> str | None:
+    """What is wrong with the cluster at an address, with a remedy; None if it answers `probe`."""
     seconds = f"{CONNECT_S:g}"
     quick = {
         "RAY_gcs_rpc_server_connect_timeout_s": seconds,
         "RAY_gcs_rpc_server_reconnect_timeout_s": seconds,
     }
-    command = [sys.executable, "-c", PROBE, address]
+    command = [sys.executable, "-c", probe, address]
     try:
         done = subprocess.run(
             command, env={**os.environ, **quick}, capture_output=True, text=True, timeout=ANSWER_S

@@ -74,7 +74,7 @@ _CUT = (
 )
 """What Pillow says when it comes to the end of the bytes too early."""
 
-_BAND = 2**22
+BAND = 2**22
 """Pixels that are converted at once where an image is reduced."""
 
 
@@ -350,7 +350,7 @@ def _within(image: Image.Image) -> Image.Image:
     tall = -(-height // part)
     out = Image.new("RGB", (wide, tall))
     # A multiple of `part`: every band is reduced to whole rows.
-    groups_of_rows = max(1, _BAND // (width * part))
+    groups_of_rows = max(1, BAND // (width * part))
     rows = part * groups_of_rows
     for top in range(0, height, rows):
         bottom = min(height, top + rows)

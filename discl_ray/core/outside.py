@@ -38,7 +38,7 @@ class Group:
 
     def registered(self) -> dict[str, EntryPoint]:
         """Entry points by name."""
-        return _registered(self.entry_points)
+        return registered_in(self.entry_points)
 
     def knows(self, name: str) -> bool:
         """Whether a name reads `module:function` or is registered."""
@@ -99,7 +99,7 @@ def unknown(builtin: tuple[str, ...], group: Group) -> str:
 
 
 @cache
-def _registered(group: str) -> dict[str, EntryPoint]:
+def registered_in(group: str) -> dict[str, EntryPoint]:
     """Entry points of a group by name; installed packages are searched once a process."""
     return {entry.name: entry for entry in entry_points(group=group)}
 

@@ -135,10 +135,10 @@ def _splits(config: Cifar100LTConfig, label: Integers, classes: int, seed: int) 
     """The split of each training image, shape (N,)."""
     if config.long_tail is None:
         return np.full(len(label), "train", object)
-    return _long_tailed(label, classes, config.long_tail, config.val_per_class, seed)
+    return long_tailed(label, classes, config.long_tail, config.val_per_class, seed)
 
 
-def _long_tailed(
+def long_tailed(
     label: Integers, classes: int, tail: LongTail, val_per_class: int, seed: int
 ) -> Splits:
     """The split of each training image under a long tail, shape (N,)."""

@@ -8,7 +8,7 @@ Ray tasks, by the loop that trains everything else. Val images are in no fold: t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -245,25 +245,13 @@ def _train_watched(
     return decoded, [trained[number] for number in range(count)]
 
 
-def train_folds(
-    job: TrainJob, blocks: Sequence[ObjectRef[pa.Table]], folds: Folds, count: int
-) -> Iterator[tuple[int, Weights]]:
-    """(fold, weights) as they are done: a Ray task each, which leaves out the images of its fold.
-
-    Raises DisclError if a fold's loss is not finite, ModelError if the job has reserved GPUs that
-    cannot be used.
-    """
-    import ray
-
-    train = job.train
-    shared = ray.put(folds)
-    arguments = [(job, blocks, shared, number) for number in range(count)]
-    yield from as_tasks(_train_without, arguments, gpu=train.on_gpu, cpus=train.threads)
-
-
-def _train_without(
+def train_without(
     job: TrainJob, blocks: Sequence[ObjectRef[pa.Table]], folds: Folds, number: int
 ) -> Weights:
+    """Weights of a classifier trained on all images but those of one fold; a task's work.
+
+    Raises ModelError if the job has reserved GPUs that cannot be used.
+    """
     import ray
 
     train = job.train
@@ -278,6 +266,26 @@ def _train_without(
         parts.append(kept)
     together = pa.concat_tables(parts)
     return train_fold(job, together)
+
+
+def train_folds(
+    job: TrainJob,
+    blocks: Sequence[ObjectRef[pa.Table]],
+    folds: Folds,
+    count: int,
+    train: Callable[..., Weights] = train_without,
+) -> Iterator[tuple[int, Weights]]:
+    """(fold, weights) as they are done: a Ray task each, which leaves out the images of its fold.
+
+    `train` is what a task does. Raises DisclError if a fold's loss is not finite, ModelError if the
+    job has reserved GPUs that cannot be used.
+    """
+    import ray
+
+    config = job.train
+    shared = ray.put(folds)
+    arguments = [(job, blocks, shared, number) for number in range(count)]
+    yield from as_tasks(train, arguments, gpu=config.on_gpu, cpus=config.threads)
 
 
 def _judge(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from discl_ray.cluster.map_blocks import as_tasks
 from discl_ray.cluster.session import ray_session
@@ -122,16 +122,19 @@ def cells_of(config: Config, table: Table, seeds: int) -> Computed:
     return _computed(table, seeded)
 
 
-def compute_seeds(seeds: Sequence[Seeded], table: Table) -> None:
+def compute_seeds(
+    seeds: Sequence[Seeded], table: Table, compute: Callable[..., None] = compare_seed
+) -> None:
     """Computes the missing cells of each seed, one seed to a GPU, or to a CPU; needs a running Ray.
 
-    Raises ModelError if GPUs are reserved that cannot be used, DisclError if a training diverged.
+    `compute` is what the task of a seed does. Raises ModelError if GPUs are reserved that cannot be
+    used, DisclError if a training diverged.
     """
     arguments = [(config, spectrum, table.rows) for config, spectrum in seeds]
     first, _ = seeds[0]
     on_gpu = first.train.on_gpu
     progress = Progress(len(seeds), "seeds")
-    for _ in as_tasks(compare_seed, arguments, gpu=on_gpu):
+    for _ in as_tasks(compute, arguments, gpu=on_gpu):
         progress.advance(1)
     progress.close()
 

@@ -112,7 +112,7 @@ def leave(code: int) -> NoReturn:
 def _go(code: int) -> NoReturn:
     for process, started in _state.children | descendants():
         with contextlib.suppress(OSError):
-            if _stat(process)[1] == started:  # not another process with the same number
+            if process_stat(process)[1] == started:  # not another process with the same number
                 os.kill(process, signal.SIGKILL)
     os._exit(code)
 
@@ -146,7 +146,7 @@ def descendants(ancestor: int | None = None) -> frozenset[tuple[int, str]]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             process = int(folder.name)
-            parent, started[process] = _stat(process)
+            parent, started[process] = process_stat(process)
             children.setdefault(parent, []).append(process)
     found: list[int] = []
     waiting = list(children.get(ancestor or os.getpid(), []))
@@ -169,7 +169,7 @@ def _open_closed() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-def _stat(process: int) -> tuple[int, str]:
+def process_stat(process: int) -> tuple[int, str]:
     """A process's parent and start time; raises OSError if there is no such process."""
     text = Path(f"/proc/{process}/stat").read_text(errors="replace")
     fields = text.rpartition(")")[2].split()  # the name before it may contain spaces

@@ -104,7 +104,7 @@ class ClipScorer:
         """
         if self.steps["resize_mode"] == "shortest":
             size = self.steps["size"]
-            images = [_middle(image, size) for image in images]
+            images = [middle_part(image, size) for image in images]
         if self.side is None:
             return self._one_by_one(images)
         side = self.side
@@ -164,7 +164,7 @@ def _alike(shapes: Sequence[Shape], side: int) -> Iterator[list[int]]:
             yield places[begin : begin + count]
 
 
-def _middle(image: Pixels, size: Size) -> Pixels:
+def middle_part(image: Pixels, size: Size) -> Pixels:
     """An image without its ends, if it would have more than MAX_PIXELS when scaled whole.
 
     The ends are cropped afterwards anyway. Each loses a multiple of twice the shorter side, so that

@@ -99,7 +99,7 @@ def loop(
     """
     where = _device(job, device)
     epochs = epochs or job.train.epochs
-    run = _Run(job, table, controller, world, where, epochs)
+    run = TrainingRun(job, table, controller, world, where, epochs)
     return run.train(report, start, resume)
 
 
@@ -118,7 +118,7 @@ def _device(job: TrainJob, device: Device) -> torch.device:
     return torch.device(device)
 
 
-class _Run:
+class TrainingRun:
     """A training run in progress."""
 
     def __init__(
@@ -170,11 +170,11 @@ class _Run:
             evaluated = epoch % self.job.train.eval_every == 0
             reporting = evaluated or epoch == self.epochs
             if reporting:
-                record |= self._evaluate(epoch)
+                record |= self.evaluate(epoch)
             if self.world.rank == 0:
                 self.controller.record(epoch, record)
             if reporting:
-                state = self._state(epoch)
+                state = self.state(epoch)
                 report(Report(epoch=epoch, metrics=numbers(record), state=state))
         return self._kept()
 
@@ -195,7 +195,7 @@ class _Run:
             self.controller.load(state.curriculum)
             warn_of_unpaired(state.history)
 
-    def _state(self, epoch: int) -> LoopState:
+    def state(self, epoch: int) -> LoopState:
         """What a run needs to go on after an epoch."""
         curriculum: dict[str, Any] = {}
         if self.world.rank == 0:
@@ -215,12 +215,12 @@ class _Run:
         if job.train.augment.kind == "cuda":
             self._update_strengths(epoch)
         total = budget(self.pools, job.curriculum, job.train.batch, epoch)
-        choice = self._choose(epoch, None)
+        choice = self.choose(epoch, None)
         progress: ByLevel = {}
         explored = 0
         if choice.explore:
             explored, progress = self._explore(epoch, total)
-            choice = self._choose(epoch, progress)
+            choice = self.choose(epoch, progress)
         images = total - explored
         order = epoch_order(
             self.pools, choice, job.curriculum, seed=job.seed, epoch=epoch, images=images
@@ -230,7 +230,7 @@ class _Run:
         record = stage_record(stage, loss)
         return record | to_metrics(progress)
 
-    def _choose(self, epoch: int, progress: ByLevel | None) -> Choice:
+    def choose(self, epoch: int, progress: ByLevel | None) -> Choice:
         """Rank 0's choice, on every rank."""
         choice = None
         if self.world.rank == 0:
@@ -257,14 +257,14 @@ class _Run:
             )
         order = explore_order(self.pools, images, seed=job.seed, epoch=epoch)
         part = Pass(epoch=epoch, choice=AS_IS, order=order, before=0, total=total)
-        before = self._true_class(self.probes)
+        before = self.true_class(self.probes)
         self._train_on(part)
-        after = self._true_class(self.probes)
+        after = self.true_class(self.probes)
         level = self.table.lam_pct[self.probes]
         source = self.table.sample_id[self.probes]
         return images, progress_of(before, after, level, source)
 
-    def _true_class(self, rows: Ints) -> Floats:
+    def true_class(self, rows: Ints) -> Floats:
         """Probability of each row's own class, shape (N,)."""
         probabilities = self._probabilities(rows)
         every_row = np.arange(len(rows))
@@ -376,7 +376,7 @@ class _Run:
         sum_over(found, self.world)
         return found.cpu().numpy().astype(np.float64)
 
-    def _evaluate(self, epoch: int) -> dict[str, float]:
+    def evaluate(self, epoch: int) -> dict[str, float]:
         """Scores on the real val images; keeps the best weights if they are to be kept."""
         if not len(self.val):
             return {}

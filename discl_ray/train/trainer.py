@@ -116,7 +116,7 @@ def train(
 def _trainer(arguments: WorkerArguments, *, guarded: bool) -> TorchTrainer:
     """Ray Train's trainer of a run, which writes its checkpoints into the run's folder."""
     if guarded:
-        _pin_ray_address()
+        pin_ray_address()
     run = arguments.run
     config = arguments.job.train
     gpu = OnGpu(precision=config.precision) if config.on_gpu else None
@@ -161,7 +161,7 @@ def _finish(run: Store, checkpoint: Checkpoint, *, label: str, table: str) -> No
     write_manifest(run, label=label, table=table, state=state)
 
 
-def _pin_ray_address() -> None:
+def pin_ray_address() -> None:
     """Pins RAY_ADDRESS to this cluster for Ray Train's guard.
 
     The guard would connect to the Ray started last on this machine, which may be another one, or

@@ -89,12 +89,9 @@ def test_what_listens_but_does_not_answer_is_given_up(monkeypatch):
         ("answered", None),
     ],
 )
-def test_a_clusters_answer_is_understood(monkeypatch, said, named):
-    monkeypatch.setattr(ray_start, "PROBE", f"print({said!r})")
-    ray_start._answer.cache_clear()
-    answer = ray_start._answer("auto")
+def test_a_clusters_answer_is_understood(said, named):
+    answer = ray_start.problem_of("auto", f"print({said!r})")
     assert (answer is None) if named is None else (named in str(answer))
-    ray_start._answer.cache_clear()
 
 
 def test_an_empty_address_and_local_are_a_ray_of_ones_own(monkeypatch):

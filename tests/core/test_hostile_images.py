@@ -739,7 +739,7 @@ def test_more_pixels_are_read_where_they_are_allowed_and_come_reduced(
     data = saved(image, kind, **options)
     whole = decode_image(data)
     monkeypatch.setattr(images, "MAX_PIXELS", 9_000)
-    monkeypatch.setattr(images, "_BAND", 4_000)
+    monkeypatch.setattr(images, "BAND", 4_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_500)
     if mode != "CMYK":  # a JPEG of one scan needs no leave
         with pytest.raises(

@@ -42,10 +42,10 @@ def own(tmp_path, monkeypatch, request):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS.replace("own_{0}", name))
     monkeypatch.syspath_prepend(tmp_path)
-    outside._registered.cache_clear()
+    outside.registered_in.cache_clear()
     yield name
     sys.modules.pop(name, None)
-    outside._registered.cache_clear()
+    outside.registered_in.cache_clear()
 
 
 def test_a_function_is_found_by_module_and_name_and_by_entry_point(own):

@@ -182,7 +182,7 @@ def test_a_seed_draws_which_stay(cifar):
 def test_no_image_is_in_two_splits_and_no_class_gets_more_than_it_has(
     seed, label, imbalance, val_per_class
 ):
-    split = module._long_tailed(label, 5, LongTail(imbalance=imbalance), val_per_class, seed)
+    split = module.long_tailed(label, 5, LongTail(imbalance=imbalance), val_per_class, seed)
     sizes = long_tail_sizes(int(np.bincount(label).max()), imbalance, 5)
     for c, size in enumerate(sizes):
         mine = split[label == c]

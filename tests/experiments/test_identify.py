@@ -7,7 +7,6 @@ import pytest
 from discl_ray.core.run_directory import MANIFEST, run_store
 from discl_ray.core.schema import PREDICTIONS
 from discl_ray.data import read_samples
-from discl_ray.experiments import identify as module
 from discl_ray.experiments.identify import identify, in_order
 from discl_ray.plan.prompts import load_prompts
 from discl_ray.synthesize.run import predictions_store
@@ -15,9 +14,7 @@ from tests.support.runs import tiny_config
 
 
 @pytest.mark.parametrize("method", ["zero_shot", "out_of_fold"])
-def test_predictions_are_made_once_in_the_order_of_samples(
-    method, ray_local, tmp_path, monkeypatch
-) -> None:
+def test_predictions_are_made_once_in_the_order_of_samples(method, ray_local, tmp_path) -> None:
     words = ["hard.rule=confidence", f"hard.method={method}", "hard.folds=3"]
     config = tiny_config(tmp_path, *words, "train.width=4", "train.start_steps=4")
     store = run_store(config.run.root, config.run.name, "")
@@ -33,7 +30,7 @@ def test_predictions_are_made_once_in_the_order_of_samples(
         np.testing.assert_array_equal(found["fold"].to_numpy() == -1, val)
     place = predictions_store(config, samples, prompts)
     assert place.read_json(MANIFEST)["rows"] == len(rows)
-    monkeypatch.setattr(module, "_predict", None)  # nothing is predicted again
-    assert identify(config, samples, prompts).equals(found)
+    again = identify(config, samples, prompts, lambda *_: pytest.fail("predicted again"))
+    assert again.equals(found)
     shuffled = found.take(pa.array(np.random.default_rng(0).permutation(len(rows))))
     assert in_order(shuffled, samples).equals(found)

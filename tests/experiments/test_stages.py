@@ -1,5 +1,7 @@
 """Stages: what they ask for, what is refused, and what is only said."""
 
+import shutil
+
 import pyarrow.compute as pc
 import pytest
 
@@ -15,10 +17,23 @@ from discl_ray.experiments.stages import (
     probe_line,
     supplies,
 )
+from discl_ray.spectrum.open import Spectrum
 from discl_ray.train.images.table import open_table
 
 STRICTER = {"filter.mode": "absolute", "filter.threshold": 0.999}
 """A filter that keeps nothing."""
+
+
+class WithoutProbes(Spectrum):
+    """Neither probes nor images of val that have a spectrum."""
+
+    def table(self, filter_config, columns=None):
+        rows = super().table(filter_config, columns)
+        return rows.filter(pc.equal(rows["role"], "train"))
+
+    def sources(self):
+        rows = super().sources()
+        return rows.filter(pc.equal(rows["split"], "train"))
 
 
 def test_a_stage_without_a_kept_image_is_refused_before_training_unless_it_is_wanted(
@@ -67,18 +82,13 @@ def test_a_stage_without_a_kept_image_is_refused_before_training_unless_it_is_wa
         )
 
 
-def test_an_adaptive_curriculum_without_a_probe_is_refused_before_training(
-    small, monkeypatch
-) -> None:
-    from discl_ray.experiments import stages
-
+def test_an_adaptive_curriculum_without_a_probe_is_refused_before_training(small, tmp_path) -> None:
     config, spectrum = small
     config = with_values(config, {"curriculum.strategy": "adaptive"})
     check_kept(plan_run(config, spectrum), spectrum)
-    rows = stages.table_rows(spectrum, config.filter)
-    left = rows.filter(pc.equal(rows["role"], "train"))
-    monkeypatch.setattr(stages, "table_rows", lambda *_: left)
-    monkeypatch.setattr(stages, "_PLANNED", {})
+    for store in (spectrum.store, spectrum.samples):
+        shutil.copytree(store.base, tmp_path / store.name)
+    spectrum = WithoutProbes.open(str(tmp_path / spectrum.store.name))
     with pytest.raises(
         ConfigError, match=r"no probe at any level.*raise hard\.probe_sources"
     ) as caught:

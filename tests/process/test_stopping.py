@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from discl_ray.process.stopping import _stat, descendants
+from discl_ray.process.stopping import descendants, process_stat
 from tests.support.runs import ROOT, TINY
 
 LISTENS = """
@@ -145,7 +145,8 @@ def test_output_that_cannot_be_written_ends_a_job_with_a_line(output, code, said
     )
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(said)
-    assert done.stderr.endswith(f"python {tmp_path}/jobs/x.py\n" if said else "")
+    interpreter = Path(sys.executable).name
+    assert done.stderr.endswith(f"{interpreter} {tmp_path}/jobs/x.py\n" if said else "")
     assert done.stderr.count("\n") == bool(said)
 
 
@@ -194,7 +195,7 @@ def test_a_job_that_was_started_deaf_stays_deaf():
 def _lives(process: int, started: str) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        return _stat(process)[1] == started and state != "Z"
+        return process_stat(process)[1] == started and state != "Z"
     except OSError:
         return False
 

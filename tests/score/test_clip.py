@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from discl_ray.embedded import SCORER
 from discl_ray.embedded.digits import NAMES, render, scans_of, web_images
 from discl_ray.errors import ModelError
-from discl_ray.score.clip import ClipScorer, _middle, rank_of
+from discl_ray.score.clip import ClipScorer, middle_part, rank_of
 from discl_ray.score.config import ScorerConfig
 from discl_ray.score.model_folder import open_clip_name
 
@@ -282,7 +282,9 @@ def test_a_strip_is_cut_before_it_is_scaled_and_looks_the_same(scorer, monkeypat
     images = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
     whole = scorer.pixels(images)
     monkeypatch.setattr("discl_ray.score.clip.MAX_PIXELS", 200 * scorer.side**2)
-    assert all(max(_middle(image, scorer.side).shape) < max(image.shape) for image in images[:-1])
+    assert all(
+        max(middle_part(image, scorer.side).shape) < max(image.shape) for image in images[:-1]
+    )
     cut = scorer.pixels(images)
     std = torch.tensor(scorer.steps["std"]).view(3, 1, 1)
     assert float(((cut - whole) * std * 255).abs().max()) <= LEVELS + 0.01

@@ -27,9 +27,8 @@ def test_a_finished_run_makes_nothing_and_rewrites_nothing(spectrum_run, monkeyp
 
 
 def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(
-    spectrum_run, tmp_path, capsys, monkeypatch
+    spectrum_run, tmp_path, capsys
 ):
-    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("the driver touched CUDA"))
     first = {
         r["gid"]: r
         for r in open_spectrum(spectrum_run[1].store, LAX, columns=["image"]).to_pylist()
@@ -45,6 +44,7 @@ def test_attempts_make_again_what_fell_short_and_the_best_of_them_is_kept(
     run = lay_out(prepare(config))
     store = run.store
     signs = generate(run)
+    assert not torch.cuda.is_initialized()  # the driver needs none
     assert signs
     assert signs[0].peak_bytes > 0
     rows = open_spectrum(store, config.filter, columns=["image", "attempt", "seed"]).to_pylist()

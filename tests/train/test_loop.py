@@ -216,13 +216,18 @@ def test_probes_change_nothing_but_the_choice(monkeypatch) -> None:
     job = make_job("adaptive")
     weights, _, curriculum = run(job)
     chosen = {epoch: metrics["lam"] for epoch, metrics in curriculum.history.items()}
-    real = loop_module._Run._true_class
 
-    def twice(self, rows):
-        real(self, rows)
-        return real(self, rows)
+    class Twice(Classifier):
+        def predictor(self):
+            predict = super().predictor()
 
-    monkeypatch.setattr(loop_module._Run, "_true_class", twice)
+            def twice(images):
+                predict(images)
+                return predict(images)
+
+            return twice
+
+    monkeypatch.setitem(loop_module.LEARNERS, "resnet10", Twice)
     again, _, second = run(job)
     assert {epoch: metrics["lam"] for epoch, metrics in second.history.items()} == chosen
     assert all(torch.equal(weights[name], again[name]) for name in weights)

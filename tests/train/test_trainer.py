@@ -4,7 +4,7 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal import constants
 
-from discl_ray.train.trainer import Unguarded, _pin_ray_address
+from discl_ray.train.trainer import Unguarded, pin_ray_address
 
 
 def test_only_a_guarded_run_has_ray_trains_guard() -> None:
@@ -31,7 +31,7 @@ def test_the_guard_asks_this_ray_and_no_other(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     monkeypatch.setattr(constants, "ENV_VARS_TO_PROPAGATE", set(constants.ENV_VARS_TO_PROPAGATE))
-    _pin_ray_address()
+    pin_ray_address()
     assert (
         constants.get_env_vars_to_propagate()["RAY_ADDRESS"]
         == ray.get_runtime_context().gcs_address

@@ -24,7 +24,7 @@ from discl_ray.train.images.table import ImageTable
 from discl_ray.train.learners.classifier import Classifier
 from discl_ray.train.learners.flyp import Flyp
 from discl_ray.train.learners.learner import ALONE, Batch, Predictor, TrainJob, World
-from discl_ray.train.loop import Report, loop
+from discl_ray.train.loop import LEARNERS, Report, loop
 from tests.train.tiny import in_memory, make_job
 
 JOBS = {
@@ -91,27 +91,26 @@ def make_clip(folder: Path) -> None:
     )
 
 
+class Exact(Classifier):
+    """A classifier in float64."""
+
+    def __init__(self, job: TrainJob, device: torch.device) -> None:
+        super().__init__(job, device)
+        # CUDA's probes go to the model itself
+        self.model.double().register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)
+
+    def predictor(self) -> Predictor:
+        predict = super().predictor()
+        return lambda images: predict(images).float()
+
+
 @contextmanager
 def in_float64() -> Iterator[None]:
     """ResNets compute in float64, where what is not equal is not rounding."""
-    init, predictor = Classifier.__init__, Classifier.predictor
-
-    def doubled(self: Classifier, job: TrainJob, device: torch.device) -> None:
-        init(self, job, device)
-        self.model.double().register_forward_pre_hook(lambda model, inputs: (inputs[0].double(),))
-
-    def logits(self: Classifier, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
-
-    def predicting(self: Classifier) -> Predictor:
-        predict = predictor(self)
-        return lambda images: predict(images).float()
-
-    with (
-        patch.object(Classifier, "__init__", doubled),
-        patch.object(Classifier, "_logits", logits),
-        patch.object(Classifier, "predictor", predicting),
-    ):
+    with patch.dict(LEARNERS, resnet10=Exact):
         yield
 
 

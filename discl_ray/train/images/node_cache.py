@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,50 +42,11 @@ COPIES = 4
 CHUNK = 2**24
 """Bytes of a segment in memory while it is fetched."""
 
-
-def make_local(store: Store, segments: Sequence[Segment]) -> list[Path]:
-    """The segments of a table's folder as complete files of this node.
-
-    One process fetches each, the others wait for it. Raises IntegrityError if a segment is gone or
-    damaged where it comes from, SetupError if there is no room for it.
-    """
-    if store.local is not None and not on_shared_disk(store.local):
-        paths = [store.local / segment.name for segment in segments]
-        for path, segment in zip(paths, segments, strict=True):
-            if not _whole(path, segment):
-                raise _damaged(store, segment)
-        return paths
-    with ThreadPoolExecutor(COPIES) as pool:
-        return list(pool.map(lambda segment: _fetched(store, segment), segments))
+Fetch = Callable[[Store, Segment, Path], None]
+"""Brings a segment of a store to a path."""
 
 
-def node_folder() -> Path:
-    """The folder of this user's copies on this node."""
-    return Path(tempfile.gettempdir()) / f"discl_ray-{os.getuid()}"
-
-
-def _fetched(store: Store, segment: Segment) -> Path:
-    """This node's copy of a segment, made if it is not there."""
-    target = node_folder() / segment.name
-    if _whole(target, segment):
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(f"{target}.lock"):
-            if not _whole(target, segment):
-                _fetch(store, segment, target)
-    except FileNotFoundError as error:
-        raise _damaged(store, segment) from error
-    except OSError as error:
-        size = f"{segment.size / 1e6:.0f} MB"
-        raise SetupError(
-            f"{target}: {error}; a copy of {store.path(segment.name)} ({size}) belongs there; "
-            "make room, or set TMPDIR to another folder on this node"
-        ) from error
-    return target
-
-
-def _fetch(store: Store, segment: Segment, target: Path) -> None:
+def fetch(store: Store, segment: Segment, target: Path) -> None:
     """Copies and checks a segment; it gets its name only when it is complete."""
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
     digest = hashlib.sha256()
@@ -102,6 +63,53 @@ def _fetch(store: Store, segment: Segment, target: Path) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_local(
+    store: Store, segments: Sequence[Segment], fetch: Fetch = fetch, shared: bool | None = None
+) -> list[Path]:
+    """The segments of a table's folder as complete files of this node.
+
+    One process fetches each, the others wait for it. `shared` is whether the folder's disk is
+    another machine's, by default as the system says. Raises IntegrityError if a segment is gone or
+    damaged where it comes from, SetupError if there is no room for it.
+    """
+    if shared is None:
+        shared = store.local is None or on_shared_disk(store.local)
+    if store.local is not None and not shared:
+        paths = [store.local / segment.name for segment in segments]
+        for path, segment in zip(paths, segments, strict=True):
+            if not _whole(path, segment):
+                raise _damaged(store, segment)
+        return paths
+    with ThreadPoolExecutor(COPIES) as pool:
+        return list(pool.map(lambda segment: _fetched(store, segment, fetch), segments))
+
+
+def node_folder() -> Path:
+    """The folder of this user's copies on this node."""
+    return Path(tempfile.gettempdir()) / f"discl_ray-{os.getuid()}"
+
+
+def _fetched(store: Store, segment: Segment, fetch: Fetch) -> Path:
+    """This node's copy of a segment, made if it is not there."""
+    target = node_folder() / segment.name
+    if _whole(target, segment):
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(f"{target}.lock"):
+            if not _whole(target, segment):
+                fetch(store, segment, target)
+    except FileNotFoundError as error:
+        raise _damaged(store, segment) from error
+    except OSError as error:
+        size = f"{segment.size / 1e6:.0f} MB"
+        raise SetupError(
+            f"{target}: {error}; a copy of {store.path(segment.name)} ({size}) belongs there; "
+            "make room, or set TMPDIR to another folder on this node"
+        ) from error
+    return target
 
 
 def _whole(path: Path, segment: Segment) -> bool:

@@ -50,7 +50,7 @@ class Classifier:
         if train.compile:
             self._forward = torch.compile(self.model)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) on any device -> float32 (N, C) on the model's."""
         x = x.to(self.device, memory_format=self._format, non_blocking=True)
         bf16 = self.job.train.precision == "bf16"
@@ -82,9 +82,9 @@ class Classifier:
         x = self._augmented(batch, part)
         labels = batch.labels[part]
         if batch.partner is None or batch.mix is None:
-            return self._summed(self._logits(x), labels, batch.counts)
+            return self._summed(self.logits(x), labels, batch.counts)
         x = blend(x, self._augmented(batch.partner, part), batch.mix)
-        logits = self._logits(x)
+        logits = self.logits(x)
         own = self._summed(logits, labels, batch.counts)
         labels_of_partners = batch.partner.labels[part]
         partners = self._summed(logits, labels_of_partners, batch.counts)
@@ -121,7 +121,7 @@ class Classifier:
             for begin in range(0, len(images), CHUNK):
                 end = begin + CHUNK
                 x = to_tensor(images[begin:end])
-                logits = self._logits(x)
+                logits = self.logits(x)
                 probabilities = logits.softmax(1)
                 parts.append(probabilities.cpu())
             return torch.cat(parts)

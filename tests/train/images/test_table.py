@@ -269,15 +269,14 @@ def _fetch_slowly(arguments: tuple[TableRef, str]) -> int:
     ref, folder = arguments
     os.makedirs(folder, exist_ok=True)
     tempfile.tempdir = folder
-    fetched, fetch = [], local._fetch
+    fetched = []
 
-    def count(*values: object) -> None:
+    def count(store: Store, segment: segments.Segment, target: Path) -> None:
         time.sleep(0.2)
-        fetched.append(values)
-        fetch(*values)
+        fetched.append(segment)
+        local.fetch(store, segment, target)
 
-    local._fetch, local.on_shared_disk = count, lambda _: True
-    paths = local.make_local(ref.store, ref.segments)
+    paths = local.make_local(ref.store, ref.segments, count, shared=True)
     assert all(str(path).startswith(folder) for path in paths)
     open_table(ref)
     return len(fetched)
