@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 from discl_ray.config import Config  # noqa: E402
 from discl_ray.process import logs  # noqa: E402
+from tests.support import tiers  # noqa: E402
 from tests.support.runs import tiny_config  # noqa: E402
 
 # The same examples on every machine, however slow it is;
@@ -40,13 +41,41 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 logs.show()  # as a job does: what is logged is in `capsys`
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if _pure(config):
+        tiers.block()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In the pure tier: files that cannot be imported without torch or Ray."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if _pure(config) and is_test and tiers.tier_of_file(collection_path) != "pure":
+        return True
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives every test its tier, unless it is marked with one."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if not any(item.get_closest_marker(tier) for tier in tiers.TIERS):
+            slow = item.get_closest_marker("slow") is not None
+            item.add_marker(tiers.tier_of(item.path, item.originalname, slow=slow))
+    if hasattr(config, "workerinput"):  # of several processes: the longest files first
+        items.sort(key=lambda item: item.get_closest_marker("jobs") is None)
+
+
+def _pure(config: pytest.Config) -> bool:
+    return config.option.markexpr == "pure"
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Callable[..., Config]:
     return lambda *overrides: tiny_config(tmp_path, *overrides)
 
 
-@pytest.fixture(scope="session")
-def ray_local() -> Iterator[None]:
+def _start_ray() -> None:
     import ray
 
     ray.init(
@@ -57,8 +86,27 @@ def ray_local() -> Iterator[None]:
         log_to_driver=False,
         logging_level="ERROR",
     )
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    import ray
+
+    _start_ray()
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def without_ray() -> Iterator[None]:
+    """No Ray in this process: `ray_local`, if it runs, is ended, and started again afterwards."""
+    import ray
+
+    running = ray.is_initialized()
+    ray.shutdown()
+    yield
+    if running:
+        _start_ray()
 
 
 @pytest.fixture(scope="session")

@@ -39,19 +39,7 @@ def test_a_finished_spectrum_is_opened_and_not_made_again(spectrum_run, tmp_path
     assert len(spectrum.classes) == 10
 
 
+@pytest.mark.model
 def test_without_a_spectrum_nothing_is_trained(small):
     with pytest.raises(SetupError):
         train_classifier(small())
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_configured_row_is_trained_last(spectrum_run, tmp_path):
-    config, made = spectrum_run
-    shutil.copytree(made.store.local.parent, tmp_path / "digits_lt")
-    values = {"run.root": str(tmp_path), "train.width": 4, "train.epochs": 2, "train.batch": 8}
-    short = {"curriculum.epochs": 1, "train.start_steps": 2, "train.eval_every": 2}
-    rows = train_classifier(with_values(config, values | short))
-    assert rows[0].label == "CE"
-    assert len(rows) == 2
-    assert [row["epoch"] for row in rows[-1].history] == [1, 2]

@@ -33,13 +33,12 @@ POISON = """
 class Poisoned(Real):
     def __init__(self, *args):
         Real.__init__(self, *args)
-        make = self.actor._make
-        def poisoned(rows, reasons):
-            poison = (1, 50, "{victim}")
-            if any((row["replica"], row["lam_pct"], row["sample_id"]) == poison for row in rows):
+        run = self.actor.engine.run
+        def poisoned(rows):
+            if any(row.gid == "{victim}" for row in rows):
                 os._exit(1)
-            return make(rows, reasons)
-        self.actor._make = poisoned
+            return run(rows)
+        self.actor.engine.run = poisoned
 module.GenerateStage = Poisoned
 """
 
@@ -51,7 +50,7 @@ class Hung(Real):
         def slow(*a):
             calls.append(1)
             if len(calls) == 1:
-                time.sleep(8)     # as a long compile would
+                time.sleep(6)     # as a long compile would
             if len(calls) == 3:
                 import torch
                 raise torch.OutOfMemoryError("injected")
@@ -77,6 +76,8 @@ from ray.cluster_utils import Cluster
 from pathlib import Path
 import ray
 head = {{"num_cpus": 2, "object_store_memory": 150 * 2**20}}
+# a lost node is noticed after a second and a half; by default it takes fifteen
+head["_system_config"] = {{"health_check_period_ms": 500, "health_check_failure_threshold": 3}}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 nodes = [cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20) for _ in range(2)]
 os.environ["RAY_ADDRESS"] = cluster.address
@@ -132,8 +133,14 @@ def undisturbed(tmp_path_factory):
 def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_is_the_same(
     undisturbed, tmp_path
 ):
-    victim = min(r["sample_id"] for r in rows_of(undisturbed).values() if r["role"] == "train")
-    output = run(POISON.format(victim=victim), tmp_path)
+    whole_rows = rows_of(undisturbed)
+    victim = min(r["sample_id"] for r in whole_rows.values() if r["role"] == "train")
+    (gid,) = (
+        gid
+        for gid, row in whole_rows.items()
+        if (row["sample_id"], row["replica"], row["lam_pct"]) == (victim, 1, 50)
+    )
+    output = run(POISON.format(victim=gid), tmp_path)
     rows = rows_of(tmp_path)
     crashed = [r for r in rows.values() if r["status"] != "ok"]
     assert [(r["sample_id"], r["replica"], r["lam_pct"]) for r in crashed] == [(victim, 1, 50)]
@@ -154,11 +161,11 @@ def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_i
 def test_a_hung_generator_is_named_and_given_up_but_a_slow_first_step_is_not_and_low_memory_is_said(
     tmp_path,
 ):
-    output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=30", code=2)
+    output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=15", code=2)
     assert "compiling or taking its first step" in output
     assert "out of memory: some images were made at generator.micro_batch=16" in output
     assert "may hang: working" in output
-    assert "gave up after 30 s without progress, waiting for generator " in output
+    assert "gave up after 15 s without progress, waiting for generator " in output
     before, _, _ = output.partition("may hang")
     assert "first step" in before
     store = run_of(tmp_path)

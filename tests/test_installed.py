@@ -8,8 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from discl_ray.commands import COMMANDS
+from tests.test_extending import FILTER, NAMED, OWN, PACKAGE
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -17,15 +19,18 @@ PARTS = ("discl_ray", "conf", "setup.py", "pyproject.toml", "README.md", "LICENS
 TINY = (
     "plan.replicas=1",
     "plan.num_steps=4",
-    "plan.lams=[0]",
-    "hard.probe_sources=0",
-    "data.head=8",
-    "data.tail=2",
-    "hard.below=3",
+    "plan.lams=[0,0.5]",
+    "plan.shard_steps=20",
+    "hard.probe_sources=1",
+    "hard.below=5",
     "generator.actors=1",
-    "train.epochs=1",
-    "curriculum.epochs=1",
     "train.width=4",
+    "train.epochs=4",
+    "curriculum.epochs=2",
+    "train.start_steps=4",
+    "train.eval_every=2",
+    "train.batch=8",
+    "prompts.force=true",
 )
 
 
@@ -52,8 +57,8 @@ def installed(tmp_path_factory) -> Path:
 
 
 def called(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The console command, as the script that pip writes calls it."""
-    script = folder / "discl-ray"
+    """The console command in a folder, as the script that pip writes calls it."""
+    script = site.parent / "discl-ray"  # Python looks for modules beside it, not in `folder`
     script.write_text("from discl_ray.__main__ import main\nmain()\n")
     environment = {**os.environ, "PYTHONPATH": str(site), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, str(script), *words]
@@ -77,7 +82,6 @@ def test_a_wheel_holds_presets_weights_types_and_the_command(installed):
     assert "discl-ray = discl_ray.__main__:main" in entry.read_text()
 
 
-@pytest.mark.timeout(900)
 def test_the_command_works_outside_the_clone(installed, tmp_path):
     listed = called(installed, tmp_path, "--help")
     assert all(f"  {name} " in listed.stdout for name in COMMANDS)
@@ -87,10 +91,32 @@ def test_the_command_works_outside_the_clone(installed, tmp_path):
         [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert found.stdout.startswith(str(installed))
-    made = called(installed, tmp_path, "generate", "--config", "digits_lt", *TINY)
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert "discl-ray train --config digits_lt" in made.stdout
-    assert list(tmp_path.glob("runs/digits_lt/generate-*/MANIFEST.json"))
-    trained = called(installed, tmp_path, "train", *TINY, "train.start_steps=0")
-    assert trained.returncode == 0, trained.stdout + trained.stderr
-    assert "difference" in trained.stdout
+    refused = called(installed, tmp_path, "train", "--config", "digits_lt", "seed=3")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "discl-ray generate --config digits_lt seed=3" in refused.stderr
+
+
+@pytest.mark.timeout(900)
+def test_it_generates_and_trains_with_a_module_of_ones_own(installed, tmp_path):
+    """Reader, strategy and filter lie in the working directory, to which nothing else leads."""
+    shutil.copy(PACKAGE, tmp_path)
+    (tmp_path / "own.yaml").write_text("run: {name: own}\n")
+
+    def finish(name):
+        words = ("--config", "own.yaml", *NAMED, *OWN, *FILTER, *TINY)
+        done = called(installed, tmp_path, name, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = finish("generate")
+    assert "a function of your own" in said
+    assert "discl-ray train --config own.yaml" in said
+    (made,) = tmp_path.glob("runs/own/generate-*")
+    assert (made / "MANIFEST.json").is_file()
+    recorded = yaml.safe_load((made / "config.yaml").read_text())
+    assert recorded["data"]["options"] == {"count": 16}
+    said = finish("train")
+    assert "difference" in said
+    assert "Back-To-Forth" not in said
+    assert "back_and_forth" in said
+    assert len(list(tmp_path.glob("runs/own/train-*"))) == 3

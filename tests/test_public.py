@@ -25,6 +25,7 @@ def loaded(statement: str) -> set[str]:
     return set(json.loads(done.stdout.replace("'", '"')))
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("name", discl_ray.__all__)
 def test_every_public_name_can_be_imported_and_says_what_it_is(name):
     found = getattr(discl_ray, name)

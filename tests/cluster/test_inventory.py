@@ -6,7 +6,6 @@ from discl_ray.cluster import inventory
 from discl_ray.cluster.demand import UNBOUNDED, Node
 from discl_ray.cluster.inventory import NodeType, node_of, present, read_node_types, to_come
 from discl_ray.config import RunConfig
-from tests.support.runs import passes_alone
 
 
 def test_a_node_is_read_from_rays_resources():
@@ -53,14 +52,9 @@ def test_a_local_ray_is_described_without_starting_it(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_running_ray_is_asked_and_gpus_that_will_be_started_are_added(monkeypatch, request):
-    import ray
-
+def test_a_running_ray_is_asked_and_gpus_that_will_be_started_are_added(monkeypatch, without_ray):
     from discl_ray.cluster.session import ray_session
 
-    if ray.is_initialized():
-        assert passes_alone(request.node.nodeid)
-        return
     with ray_session(num_cpus=5, needs={}):
         cluster = present(RunConfig(num_cpus=64, gpus=2))
         assert (cluster.cpus, cluster.gpus) == (5, 0)  # a local Ray starts none

@@ -39,6 +39,7 @@ def test_this_process_is_no_ray_worker():
     assert not in_ray_worker()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_many_rows_are_processed_by_ray_data_and_counted(caplog):
     rows = SMALL + 100
@@ -54,6 +55,7 @@ def test_many_rows_are_processed_by_ray_data_and_counted(caplog):
     assert any(f"{rows}/{rows} rows read" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_tasks_are_yielded_by_number_and_one_that_fails_ends_them_with_its_own_error():
     def divide(number, by):

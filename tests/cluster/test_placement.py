@@ -31,9 +31,11 @@ def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_
         assert trained["said"].startswith("a GPU is reserved, and CUDA is not available "), name
         assert "train.use_gpu=false" in trained["said"]
         assert trained["exit"] == 2
-    assert list(found) == ["1", "generator dies", "scorer dies", "2", "4", "8"]
+    # on 2 a scorer has died, on 4 a generator
+    assert {died.name for died in tmp_path.iterdir()} >= {"scorer", "generator"}
+    assert list(found) == ["1", "2", "4", "8"]
     for name, seen in found.items():
-        gpus = int(name) if name.isdigit() else 2
+        gpus = int(name)
         assert seen["actors"] == [gpus, gpus]
         assert seen["rows"] == seen["expected"]
         for stage in ("generator", "scorer"):
@@ -47,6 +49,7 @@ def test_each_gpu_gets_its_generator_and_its_scorer_also_after_one_has_died(tmp_
         }
 
 
+@pytest.mark.ray
 def test_without_a_gpu_nothing_is_reserved_but_a_cpu():
     crew = demand([Stage(name="scorer", actors=2)], Cluster((Node(cpus=4),)))
     with placed(crew) as placement:  # starts no Ray

@@ -13,7 +13,6 @@ from discl_ray.cluster.session import (
     start_beside_driver,
 )
 from discl_ray.errors import SetupError
-from tests.support.runs import passes_alone
 
 
 @pytest.mark.parametrize(
@@ -72,12 +71,9 @@ class Place:
 
 
 @pytest.mark.slow
-def test_a_session_starts_ray_ends_it_and_uses_one_that_runs(request):
+def test_a_session_starts_ray_ends_it_and_uses_one_that_runs(without_ray):
     import ray
 
-    if ray.is_initialized():
-        assert passes_alone(request.node.nodeid)
-        return
     with ray_session(num_cpus=3, needs={"CPU": 3}):
         assert ray.cluster_resources()["CPU"] == 3
         actor = start_beside_driver(Place)

@@ -36,6 +36,7 @@ def test_secrets_in_the_command_are_masked(call):
     assert "secret" not in words
 
 
+@pytest.mark.model
 @pytest.mark.parametrize(
     ("values", "seeds", "table", "why"),
     [

@@ -35,6 +35,7 @@ def test_one_spectrum_does_not_do_for_several_seeds():
         seeds_of(several)
 
 
+@pytest.mark.model
 def test_every_missing_spectrum_is_named_before_a_trial(small):
     asked = small("seed=3", "tune.seeds=2")
     with pytest.raises(ConfigError) as caught:
@@ -46,6 +47,7 @@ def test_every_missing_spectrum_is_named_before_a_trial(small):
         job(asked)
 
 
+@pytest.mark.model
 def test_a_trial_has_one_worker_unless_more_are_asked_for():
     cpu = {"train.use_gpu": False, "run.num_cpus": 3, "tune.concurrent": 2}
     settled = settled_sweep(with_values(Config(), cpu))

@@ -102,7 +102,7 @@ def test_a_cell_of_which_a_file_is_damaged_is_computed_again(small, damage, caps
                 (a == b).all()
                 for a, b in zip(found.predicted[column], cell.predicted[column], strict=True)
             )
-        assert damage == "gone" or f"{path}: is cut short or garbled" in said
+        assert (f"{path}: is cut short or garbled" in said) == (damage != "gone")
 
 
 def test_a_damaged_ledger_is_named_and_one_that_is_gone_begun_again(small) -> None:

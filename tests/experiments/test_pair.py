@@ -2,8 +2,9 @@
 
 import pytest
 
+from discl_ray.api import train_classifier
 from discl_ray.config import Config, with_values
-from discl_ray.experiments.pair import pair_of, train_pair
+from discl_ray.experiments.pair import pair_of
 from discl_ray.experiments.rows import SHARED_WORDS
 
 
@@ -27,10 +28,10 @@ def test_what_is_the_baseline_itself_is_one_row() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_both_are_trained_from_one_start_with_as_many_epochs(small, capsys) -> None:
-    config, spectrum = small
-    specs = pair_of(config)
-    rows = train_pair(config, spectrum, specs)
-    assert [row.label for row in rows] == [spec.label for spec in specs]
+    config, _ = small
+    rows = train_classifier(config)  # calls `train_pair`
+    assert [row.label for row in rows] == [spec.label for spec in pair_of(config)]
+    assert rows[0].label == "CE"
     baseline, configured = rows
     assert [row["epoch"] for row in baseline.history] == [1, 2, 3]
     assert [row["epoch"] for row in configured.history] == [1, 2, 3]

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401, so that each check runs here, in no process of its own
 
 from discl_ray.core.weights import read_header
 from discl_ray.embedded import GENERATOR

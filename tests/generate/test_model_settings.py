@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401, so that each check runs here, in no process of its own
 
 from discl_ray.embedded import GENERATOR
 from discl_ray.errors import ModelError

@@ -4,6 +4,7 @@ Its actor would die, or would go on with random weights.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def test_former_names_in_shards_stay_missing_as_diffusers_has_it(copy):
     folder = copy("sd1")
     rewrite(folder, "vae", former_attention)
     split(folder, "vae")
-    assert "to_q.weight" in refusal(folder) or "to_k.weight" in refusal(folder)
+    assert re.search(r"to_[qkv]\.weight", refusal(folder))
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

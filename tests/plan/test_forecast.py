@@ -101,6 +101,7 @@ def test_wrong_levels_are_reported_with_every_other_problem():
         assert part in str(caught.value)
 
 
+@pytest.mark.model
 def test_the_directory_is_the_previews_own_and_changes_with_what_it_shows(small):
     def directories(*overrides):
         config = small("plan.num_steps=5", *overrides)

@@ -23,16 +23,18 @@ from discl_ray.plan.grid import (
 )
 from discl_ray.plan.hardness import class_counts, hard_samples
 from discl_ray.plan.prompts import Prompts
+from tests.support.runs import tiny_config
 
 
-@pytest.fixture
-def samples(small, tmp_path):
-    return read_samples(small().data, 0, Store.at(tmp_path)).table
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    root = tmp_path_factory.mktemp("samples")
+    return read_samples(tiny_config(root).data, 0, Store.at(root)).table
 
 
-@pytest.fixture
-def hard(samples, small):
-    return hard_samples(samples, small().hard)
+@pytest.fixture(scope="module")
+def hard(samples, tmp_path_factory):
+    return hard_samples(samples, tiny_config(tmp_path_factory.mktemp("hard")).hard)
 
 
 def plan_of(hard, *, prompts=PromptConfig(), fingerprint="f", base_seed=0, **config):  # noqa: B008

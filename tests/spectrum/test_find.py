@@ -378,7 +378,7 @@ def test_train_runs_where_phase_1_cannot(run, tmp_path):
             "train.width": 4,
             "train.epochs": 2,
             "curriculum.epochs": 1,
-            "train.start_steps": 2,
+            "train.start_steps": 0,
             "train.batch": 8,
         },
     )

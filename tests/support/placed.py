@@ -12,7 +12,6 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from unittest.mock import patch
 
 import pyarrow as pa
 
@@ -54,20 +53,27 @@ class Sleeping:
             open(self.dies, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         self.meet()
-        time.sleep(0.3)
+        time.sleep(0.2)
         return pack(
             shard_id,
             table.append_column(self.column, pa.array([f"{os.getpid()}:{','.join(self.gpu)}"])),
         )
 
 
-def run(gpus, stages, dies=("", "")):
-    """{column: {(process, gpu)}} of a graph on so many GPUs."""
+def run(gpus, stages, dies):
+    """{column: {(process, gpu)}} of a graph on so many GPUs.
+
+    The first call of a stage that `dies` names ends its process, whose place another one takes.
+    """
     hands = demand(stages, Cluster((Node(cpus=6, gpus=gpus),)))
-    blocks = [pack(f"{i:03d}", pa.table({"i": [i]})) for i in range(12 * hands.parts[0].actors)]
-    meeting, everyone = tempfile.mkdtemp(), sum(part.actors for part in hands.parts)
-    names = zip(("generator", "scorer"), dies, strict=True)
-    make, score = (Step(Sleeping, (name, meeting, everyone, died)) for name, died in names)
+    blocks = [pack(f"{i:03d}", pa.table({"i": [i]})) for i in range(6 * hands.parts[0].actors)]
+    meeting = tempfile.mkdtemp()
+    actors = sum(part.actors for part in hands.parts)
+    # a scorer dies only once a generator has given it something: generators do not wait for that
+    everyone = {"generator": actors + ("generator" in dies), "scorer": actors + len(dies)}
+    make, score = (
+        Step(Sleeping, (name, meeting, everyone[name], dies.get(name, ""))) for name in everyone
+    )
     with placed(hands) as placement:
         graph = spectrum_graph(
             blocks, make=make, score=score, commit=lastly, in_flight=1, placement=placement
@@ -91,24 +97,23 @@ def trained(scratch):
 
     And what the real ones say, as there is no CUDA.
     """
-    from discl_ray.evaluate import out_of_fold as predict
-    from discl_ray.experiments import comparison
+    from discl_ray.evaluate.out_of_fold import fold_job, train_folds
+    from discl_ray.experiments.comparison import compute_seeds
     from discl_ray.experiments.tables import TABLES
 
     config = each_alone(load_config("conf/digits_lt.yaml"))
-    job = predict.fold_job(config.train, seed=0, classes=2)
-    kinds = {
-        "folds": (predict, "_train_without", lambda: list(predict.train_folds(job, [], {}, 2))),
-        "seeds": (
-            comparison,
-            "compare_seed",
-            lambda: comparison.compute_seeds([(config, None)] * 2, TABLES["short"]),
-        ),
-    }
+    job = fold_job(config.train, seed=0, classes=2)
+    seeds = [(config, None)] * 2
+
+    def folds(*work):
+        return list(train_folds(job, [], {}, 2, *work))
+
+    def comparison(*work):
+        return compute_seeds(seeds, TABLES["short"], *work)
+
     found = {}
-    for name, (module, work, start) in kinds.items():
-        with patch.object(module, work, _noting(Path(scratch, name))):
-            start()
+    for name, start in {"folds": folds, "seeds": comparison}.items():
+        start(_noting(Path(scratch, name)))
         try:
             start()
         except DisclError as error:
@@ -145,18 +150,15 @@ def main(scratch):
     ray.data.DataContext.get_current().enable_progress_bars = False
     preset = (Stage(name="generator", num_gpus=0.8), Stage(name="scorer", num_gpus=0.2))
     found = {}
+    dying = {2: "scorer", 4: "generator"}
     for gpus in (1, 2, 4, 8):
         others = (
             ray.util.placement_group([{"GPU": 1}] * (GPUS - gpus)) if gpus < GPUS else None
         )  # somebody else's
         if others is not None:
             ray.get(others.ready())
-        if gpus == 2:
-            for i, name in enumerate(("generator", "scorer")):
-                dies = ["", ""]
-                dies[i] = f"{scratch}/{name}"
-                found[f"{name} dies"] = run(gpus, preset, dies)
-        found[str(gpus)] = run(gpus, preset)
+        name = dying.get(gpus)
+        found[str(gpus)] = run(gpus, preset, {name: f"{scratch}/{name}"} if name else {})
         if others is not None:
             ray.util.remove_placement_group(others)
     print(json.dumps(found | trained(scratch)))

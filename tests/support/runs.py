@@ -1,7 +1,5 @@
 """The tiny configuration that whole runs of tests use, and where the project lies."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,12 +33,3 @@ def promptly() -> Iterator[None]:
     began = time.monotonic()
     yield
     assert time.monotonic() - began < 5
-
-
-def passes_alone(test: str) -> bool:
-    """Whether a test, by its node id, passes in a process of its own.
-
-    No other file's Ray runs there.
-    """
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "", test]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0

@@ -35,6 +35,7 @@ def test_plumbing_says_whether_the_images_mean_something(small):
     assert "mean nothing" in check_plumbing(other)
 
 
+@pytest.mark.model
 def test_a_stage_asks_for_what_is_configured(small):
     config = small("generator.actors=2", "scorer.actors=1", "scorer.num_gpus=0")
     generator, scorer = stages(config)

@@ -52,6 +52,7 @@ def test_the_summary_and_the_plan_in_words_have_the_right_numbers(spectrum_run):
     assert run.store.read_json(MANIFEST)["rows"] == rows
 
 
+@pytest.mark.model
 def test_what_is_worth_knowing_before_a_long_job_is_said(small, tmp_path):
     config = small("prompts.negative=" + "blurry " * 100)
     run = prepare(config)
