@@ -137,3 +137,9 @@ def test_nothing_is_said_where_something_is_kept_and_images_that_failed_are_not_
     assert nothing_kept_words(opened(lax, *REAL), lax) == ""
     assert "none of 1 image has a score" in nothing_kept_words(opened(lax, *lost), lax)
     assert nothing_kept_words(opened(lax), lax) == ""
+
+
+def test_the_configured_rule_is_named_with_the_share_of_real_images_it_accepts():
+    config = FilterConfig(mode="absolute", threshold=0.3)
+    words = real_words(opened(config, *REAL), config)
+    assert "(absolute: text_sim ≥ 0.3) would accept 50 % (2 of 4 train images)" in words

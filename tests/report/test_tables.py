@@ -1,6 +1,14 @@
 """Scores as text."""
 
-from discl_ray.report.tables import LONG_TAIL, LOW_QUALITY, count, percent, score_table
+from discl_ray.report.tables import (
+    LONG_TAIL,
+    LOW_QUALITY,
+    count,
+    markdown_line,
+    markdown_rule,
+    percent,
+    score_table,
+)
 
 
 def test_what_was_not_measured_is_a_dash():
@@ -37,3 +45,9 @@ def test_two_domains_are_told_by_domain():
     places = [head.index(name) for name in heads]
     assert places == sorted(places)
     assert row.split() == ["a", "50.0", "50.0", "50.0", "50.0", "3"]
+
+
+def test_a_markdown_table_has_as_many_cells_in_its_rule_as_in_its_lines():
+    line = markdown_line(["λ", "kept", "–"])
+    assert line == "| λ | kept | – |"
+    assert markdown_rule(3).count("|") == line.count("|")
