@@ -94,14 +94,61 @@ REMEDIES = {
     errno.ENXIO: _AWAY,
     errno.EHOSTDOWN: _AWAY,
     errno.EHOSTUNREACH: _AWAY,
+    errno.ENOTSUP: "name a bucket on a server that has them",
     errno.EMFILE: "too many files are open at once; raise the limit: ulimit -n 65536",
     errno.ENFILE: "too many files are open on this machine",
 }
 """By error number of the operating system: what to do."""
 
 
+NO_BUCKET = ("there is no such bucket", "create the bucket, or correct its name")
+NO_ANSWER = ("the server fails or does not answer", "go on when it does")
+_KEYS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+_OBJECT_STORE = (
+    ("NO_?SUCH_?BUCKET|Bucket '.*' not found", *NO_BUCKET),
+    (
+        r"Expired|RequestTimeTooSkewed|\(HTTP status 400\) during HeadObject",
+        "the credentials have expired",
+        f"renew {_KEYS}",
+    ),
+    (
+        "INVALID_?ACCESS_?KEY|SIGNATURE_?DOES_?NOT_?MATCH|InvalidToken|Unauthenticated"
+        r"|\(HTTP status 401\)|401 Unauthorized|169\.254\.|credentials",
+        "the server does not accept the credentials, or there are none",
+        f"set {_KEYS}, or give the machine a role",
+    ),
+    (
+        r"ACCESS_?DENIED|403 Forbidden|\(HTTP status 403\)|Permission denied",
+        "these credentials are not allowed to",
+        "let them list, read, write and delete there, or set others",
+    ),
+    (
+        r"PermanentRedirect|AuthorizationHeaderMalformed|\(HTTP status 301\)|301 Moved",
+        "the bucket is in another region",
+        "set AWS_REGION, or ?region= at the end of the URI",
+    ),
+    ("AWS Error|google::cloud|Generic (S3|GCS) error|Error performing", *NO_ANSWER),
+)
+"""Words of an object store's errors, as pyarrow and obstore cite them -> what they mean, and what
+to do. The first that match."""
+
+
+def trouble_of_store(text: str) -> tuple[str, str] | None:
+    """What an object store's error means, and what to do; None if it comes from somewhere else."""
+    if not re.search(_OBJECT_STORE[-1][0], text):
+        return None
+    for words, why, remedy in _OBJECT_STORE:
+        if re.search(words, text, re.IGNORECASE):
+            return why, remedy
+    return None
+
+
 def unwritable(path: str, error: OSError, key: str = "run.root") -> StorageError:
     """The error for a file that cannot be written, in the folder that `key` configures."""
+    trouble = trouble_of_store(str(error))
+    if trouble is not None:
+        why, todo = trouble
+        return StorageError(f"{path}: cannot be written ({why}); {todo} ({key})")
     text = error.strerror or " ".join(str(error).split())[:200]
     remedy = REMEDIES.get(error.errno or 0, "name a folder you may write")
     return StorageError(f"{path}: cannot be written ({text}); {remedy} ({key})")
@@ -120,6 +167,8 @@ def reported(error: BaseException) -> DisclError | None:
             return seen
         if within is None and isinstance(seen, OSError) and seen.errno in REMEDIES:
             return _of_system(seen.errno, seen.filename)
+        if within is None and isinstance(seen, OSError) and trouble_of_store(str(seen)):
+            return _of_object_store(str(seen))
         seen = within if isinstance(within, BaseException) else seen.__cause__
     return _in_text(str(error))
 
@@ -128,11 +177,25 @@ def _of_system(number: int, path: str | None) -> StorageError:
     return StorageError(f"{path or 'a file'}: {os.strerror(number)}; {REMEDIES[number]}")
 
 
+def _of_object_store(text: str) -> StorageError | None:
+    """The error for what an object store said while nobody expected it to; None for others."""
+    trouble = trouble_of_store(text)
+    if trouble is None:
+        return None
+    why, remedy = trouble
+    said = " ".join(text.split())[:200]
+    return StorageError(f"{why}; {remedy} (run.root or data.root; {said})")
+
+
 def _in_text(text: str) -> DisclError | None:
     """The last DisclError or error of the operating system in the text of a traceback."""
     for line in reversed(text.splitlines()):
         if ours := re.match(r"discl_ray\.errors\.(\w+): (.*)", line):
             return globals().get(ours[1], DisclError)(ours[2])
+        if line.startswith("OSError: "):
+            store = _of_object_store(line)
+            if store is not None:
+                return store
         system = re.match(r"\w*Error: \[[Ee]rrno (\d+)\][^:]*(?:: '(.*)')?", line)
         if system and int(system[1]) in REMEDIES:
             return _of_system(int(system[1]), system[2])

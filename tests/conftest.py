@@ -2,6 +2,7 @@
 
 import os
 import signal
+import uuid
 
 for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
@@ -73,6 +74,25 @@ def _pure(config: pytest.Config) -> bool:
 @pytest.fixture
 def small(tmp_path: Path) -> Callable[..., Config]:
     return lambda *overrides: tiny_config(tmp_path, *overrides)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory) -> Iterator[str]:
+    """Host and port of an S3 server on loopback."""
+    from tests.support.s3_server import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_root(s3_endpoint, monkeypatch) -> str:
+    """URI of an empty folder on it; this process and those that it starts find it."""
+    from tests.support.s3_server import BUCKET, environment
+
+    for name, value in environment(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
 
 
 def _start_ray() -> None:

@@ -22,8 +22,9 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from discl_ray.core.lease import leased, lock_record, words_of
 from discl_ray.core.storage import Store
-from discl_ray.errors import REMEDIES, IntegrityError, SetupError
+from discl_ray.errors import REMEDIES, IntegrityError, SetupError, trouble_of_store
 from discl_ray.process.calls import again, in_submitted_job
 from discl_ray.process.masking import masked
 
@@ -59,6 +60,10 @@ def check_root(root: str) -> None:
     if not found:
         return
     error = found[0]
+    trouble = trouble_of_store(str(error))
+    if trouble is not None:
+        why, remedy = trouble
+        raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
     number, strerror = 0, None
     if isinstance(error, OSError):
         number, strerror = error.errno or 0, error.strerror
@@ -86,12 +91,13 @@ def run_store(root: str, name: str, directory: str) -> Store:
 def locked(run: Store, *, wait: bool = False) -> Generator[None]:
     """Locks a run for this process, and removes half-written files at the end.
 
-    The operating system releases the lock if the process dies. Raises SetupError if another process
-    holds it, unless told to `wait`, or if the directory cannot be written.
+    The operating system releases the lock if the process dies; on an object store it is a lease
+    (`core.lease`). Raises SetupError if another process holds it, unless told to `wait`, or if the
+    directory cannot be written.
     """
     if run.local is None:
-        # Object stores have no locks; two writers write equal bytes under equal names.
-        yield
+        with leased(run, wait=wait):
+            yield
         return
     try:
         run.local.mkdir(parents=True, exist_ok=True)
@@ -127,6 +133,9 @@ def locked(run: Store, *, wait: bool = False) -> Generator[None]:
 
 def holder(run: Store) -> str:
     """The process that holds a run now, in words; empty if nobody is known to."""
+    if run.local is None:
+        record = lock_record(run)
+        return words_of(record) if record else ""
     try:
         who = run.read_json(".holder")
         if who["host"] == socket.gethostname():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from discl_ray.core.images import LARGEST, decode_image
 from discl_ray.core.storage import Store
-from discl_ray.errors import ImageError
+from discl_ray.errors import ImageError, UnreadableError, trouble_of_store
 from discl_ray.process.calls import AGAIN
 
 Sources = dict[str, NDArray[np.uint8]]
@@ -59,6 +59,10 @@ def read_sources(run: Store, wanted: pa.Array) -> tuple[Sources, dict[str, str]]
             pixels[sample_id] = image_pixels(image)
         except ImageError as error:
             broken[sample_id] = error.reason
-        except OSError:
+        except OSError as error:
+            trouble = trouble_of_store(str(error))
+            if trouble is not None:  # of all images of the store, and for now
+                why, todo = trouble
+                raise UnreadableError(f"data.root: cannot be read ({why}); {todo}") from error
             broken[sample_id] = "unreadable"
     return pixels, broken

@@ -1,7 +1,9 @@
 """A run's files: written whole or not at all, on any file system pyarrow opens.
 
 On a local disk a file appears by temporary name, fsync and rename; on an object store a single PUT
-is atomic already. Two attempts at one name write the same bytes, so either may end last.
+is atomic already. `write` replaces what has the name; `create` leaves it: of two writers that make
+different bytes under one name, the first wins, on a disk (by a hard link) and on an object store
+(by a conditional PUT).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
@@ -29,7 +32,15 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from discl_ray.errors import IntegrityError, UnreadableError, unwritable
+from discl_ray.core.objects import Objects, open_s3
+from discl_ray.errors import (
+    NO_ANSWER,
+    NO_BUCKET,
+    IntegrityError,
+    UnreadableError,
+    trouble_of_store,
+    unwritable,
+)
 from discl_ray.process.calls import AGAIN
 from discl_ray.process.masking import masked
 
@@ -44,8 +55,13 @@ CHECKED = pads.ParquetFileFormat(
 )
 """Parquet whose pages' checksums are verified; by default a dataset does not."""
 
+PAUSES_S = (0.2, 1.0, 5.0, 10.0)
+"""Between attempts to read from an object store that fails."""
+
 DELETE = "delete it and "
 """How a remedy begins that a file which is gone does not need."""
+
+T = TypeVar("T")
 
 Remedy: TypeAlias = str | Callable[[], str]
 """What to do about a damaged file, or a function that finds out, which may take requests."""
@@ -176,6 +192,12 @@ class Store:
             path = Path(text).absolute()
             return cls(pafs.LocalFileSystem(), str(path))
         uri = _Uri.of(text)
+        if uri.scheme == "s3":
+            bucket = uri.server.rpartition("@")[2]
+            if not bucket:
+                raise ValueError("a URI s3://bucket/folder names a bucket")
+            base = f"{bucket}/{uri.path}"
+            return cls(open_s3(uri.server, uri.options), base.rstrip("/"))
         if uri.scheme in ARROW_SCHEMES:
             filesystem, prefix = _opened(uri.scheme, uri.server, uri.options)
             base = f"{prefix.rstrip('/')}/{uri.path}"
@@ -199,6 +221,18 @@ class Store:
         if isinstance(self.filesystem, pafs.LocalFileSystem):
             return Path(self.base)
         return None
+
+    @property
+    def objects(self) -> Objects | None:
+        """Writing into the bucket; None unless the folder is on an object store that has it."""
+        return Objects.of(self.filesystem)
+
+    def has_bucket(self) -> bool:
+        """Whether the bucket is there; true of a folder that is in none."""
+        if self.objects is None:
+            return True
+        bucket = self.base.partition("/")[0]
+        return self.filesystem.get_file_info(bucket).type != pafs.FileType.NotFound
 
     @property
     def name(self) -> str:
@@ -260,6 +294,13 @@ class Store:
         """
         if self.local is not None:
             check_regular(self.local / name)
+        if self.objects is not None:
+            # One request; pyarrow takes two, and gives up if the first answer is an error longer
+            # than the file.
+            found = self.objects.get(self.path(name))
+            if found is None:
+                raise FileNotFoundError(self.path(name))
+            return found[0]
         with self.filesystem.open_input_stream(self.path(name)) as stream:
             return stream.read()
 
@@ -275,36 +316,64 @@ class Store:
 
     def _write(self, name: str, data: bytes) -> None:
         """Like `write`; raises OSError."""
-        if self.local is None:
+        if self.local is not None:
+            with _half_written(self.local / name, data) as temporary:
+                os.replace(temporary, self.local / name)
+        elif self.objects is not None:
+            self.objects.put(self.path(name), data)
+        else:
             with self.filesystem.open_output_stream(self.path(name)) as stream:
                 stream.write(data)
-            return
-        target = self.local / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target: a rename is atomic only within one file system.
-        temporary = target.with_name(_temporary_name(target.name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a file whole or not at all, unless there is one of that name, which stays.
+
+        Returns whether the file holds these bytes then. Of two writers at once one wins. (Neither
+        is sure where a file system has no hard links, or is opened by fsspec.) Missing folders are
+        made. Raises StorageError if it cannot be written.
+        """
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                # Else a power cut could leave the new name on an empty file.
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            return self._create(name, data)
+        except OSError as error:
+            raise unwritable(self.path(name), error) from error
+
+    def _create(self, name: str, data: bytes) -> bool:
+        """Like `create`; raises OSError."""
+        if self.objects is not None:
+            return self.objects.create(self.path(name), data)
+        if self.local is not None and not self.exists(name):
+            with _half_written(self.local / name, data) as temporary:
+                if _linked(temporary, self.local / name):
+                    return True
+        if self.exists(name):
+            return self.read(name) == data
+        self._write(name, data)
+        return True
 
     def probe(self) -> None:
         """Checks that a file can be written here, and leaves neither file nor folder behind.
 
-        Raises OSError if it cannot.
+        On an object store that it can be listed and read, too, and that conditional writes are
+        what they should be. Raises OSError if one of it cannot be done.
         """
         if self.local is not None:
             probe(self.local)
             return
         name = _temporary_name("probe")
-        self._write(name, b"")
-        self.filesystem.delete_file(self.path(name))
+        path = self.path(name)
+        if self.objects is None:
+            self._write(name, b"")
+            self.filesystem.delete_file(path)
+            return
+        created = self.objects.create(path, b"first")
+        try:
+            replaced = self.objects.create(path, b"second")
+            if not created or replaced or self.read(name) != b"first":
+                why = "the server has no conditional writes (If-None-Match)"
+                raise OSError(errno.ENOTSUP, why)
+            self.list(name)
+        finally:
+            self.objects.delete(path)
 
     def sweep(self) -> None:
         """Deletes the temporary files of killed writes, here and in all subfolders.
@@ -320,7 +389,10 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Deletes a file; does nothing if it is not there. Raises OSError if that fails."""
-        if self.exists(name):
+        if self.objects is not None:
+            # Not by pyarrow, which would write an empty object in place of the folder.
+            self.objects.delete(self.path(name))
+        elif self.exists(name):
             self.filesystem.delete_file(self.path(name))
 
     @contextmanager
@@ -333,19 +405,28 @@ class Store:
         try:
             yield
         except FileNotFoundError as error:
+            self._check_bucket(name)
             todo = remedy_text(remedy).removeprefix(DELETE)
             path = self.path(name)
             raise IntegrityError(f"{path}: is gone; {todo}") from error
         except OSError as error:
             # An error with a number comes from the disk or the network, where deleting would not
-            # help; Arrow's own have none.
-            if error.errno:
+            # help; Arrow's own have none, and an object store's are known by their words.
+            trouble = trouble_of_store(str(error))
+            if error.errno or trouble is not None:
                 path = self.path(name)
-                why = _short(error)
-                raise UnreadableError(f"{path}: cannot be read ({why}); {AGAIN}") from error
+                why, todo = trouble or (_short(error), AGAIN)
+                raise UnreadableError(f"{path}: cannot be read ({why}); {todo}") from error
             raise self._garbled(name, error, remedy) from error
         except (pa.ArrowException, ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._garbled(name, error, remedy) from error
+
+    def _check_bucket(self, name: str) -> None:
+        """Raises UnreadableError if it is the bucket that is gone, and not the file alone."""
+        if not self.has_bucket():
+            path = self.path(name)
+            why, todo = NO_BUCKET
+            raise UnreadableError(f"{path}: cannot be read ({why}); {todo}")
 
     def _garbled(self, name: str, error: Exception, remedy: Remedy) -> IntegrityError:
         """The error for a damaged file; `error` is what a parser raised."""
@@ -381,8 +462,7 @@ class Store:
 
         Raises StorageError if it cannot be written.
         """
-        text = json.dumps(value, indent=2, sort_keys=True)
-        self.write(name, f"{text}\n".encode())
+        self.write(name, json_bytes(value))
 
     def read_table(
         self, name: str, columns: list[str] | None = None, remedy: Remedy = ""
@@ -398,8 +478,25 @@ class Store:
             if columns is None:
                 whole = pa.BufferReader(self.read(name))
                 return open_parquet(whole).read(use_threads=False)
-            with self.filesystem.open_input_file(self.path(name)) as file:
-                return open_parquet(file).read(columns, use_threads=False)
+            return self.patiently(lambda: self._read_columns(name, columns))
+
+    def _read_columns(self, name: str, columns: builtins.list[str]) -> pa.Table:
+        with self.filesystem.open_input_file(self.path(name)) as file:
+            return open_parquet(file).read(columns, use_threads=False)
+
+    def patiently(self, read: Callable[[], T]) -> T:
+        """What a function reads, which is called again while the object store fails.
+
+        pyarrow asks again by itself, but not for parts of files that are shorter than the error.
+        """
+        for pause in PAUSES_S:
+            try:
+                return read()
+            except OSError as error:
+                if trouble_of_store(str(error)) != NO_ANSWER:
+                    raise
+                time.sleep(pause)
+        return read()
 
     def dataset(self, name: str) -> pads.Dataset:
         """A Parquet file, or all files of a folder, as a dataset to filter or read in parts.
@@ -412,6 +509,12 @@ class Store:
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a table as `parquet_bytes` encodes it; raises StorageError if it cannot."""
         self.write(name, parquet_bytes(table))
+
+
+def json_bytes(value: object) -> bytes:
+    """JSON with sorted keys."""
+    text = json.dumps(value, indent=2, sort_keys=True)
+    return f"{text}\n".encode()
 
 
 def open_parquet(source: Any) -> pq.ParquetFile:
@@ -447,6 +550,32 @@ def parquet_bytes(table: pa.Table, starts: Sequence[int] | None = None) -> bytes
             rows = end - begin
             writer.write_table(table.slice(begin, rows), row_group_size=max(1, rows))
     return sink.getvalue().to_pybytes()
+
+
+@contextmanager
+def _half_written(target: Path, data: bytes) -> Generator[Path]:
+    """A hidden file with these bytes beside a target, which gets its name or is deleted."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: a rename is atomic only within one file system.
+    temporary = target.with_name(_temporary_name(target.name))
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            # Else a power cut could leave the new name on an empty file.
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _linked(temporary: Path, target: Path) -> bool:
+    """Gives a file a second name, unless that is taken or the file system has one name a file."""
+    try:
+        os.link(temporary, target)
+    except OSError:
+        return False
+    return True
 
 
 def remedy_text(remedy: Remedy) -> str:

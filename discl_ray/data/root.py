@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 
 from discl_ray.core.storage import SPECIAL, Store, is_special
 from discl_ray.data.wording import shown
-from discl_ray.errors import DataError
+from discl_ray.errors import NO_BUCKET, DataError, trouble_of_store
 
 LINK_OUT = "is a symbolic link out of data.root; data.allow_links_outside=true follows it"
 
@@ -39,7 +39,12 @@ def open_root(root: str) -> Store:
         store = Store.at(_absolute(root))
         kind = store.filesystem.get_file_info(store.base).type
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
+        trouble = trouble_of_store(str(error))
+        if trouble is not None:
+            raise DataError(f"{where}: cannot be read ({trouble[0]}); {trouble[1]}") from error
         raise DataError(f"{where}: cannot be opened: {error}") from error
+    if not store.has_bucket():
+        raise DataError(f"{where}: {'; '.join(NO_BUCKET)}")
     if kind == pafs.FileType.Directory:
         return store
     if kind == pafs.FileType.File:

@@ -4,6 +4,11 @@
                                a source's rows lie in one row group
     commits/<shard>.json       names the shard's files with their sizes and SHA-256, and counts rows
 
+Two writers may make one shard: after a machine was taken for dead, or where Ray tries a task
+again. On a GPU their bytes may differ. The first record stays, on disks and on object stores; a
+file is never replaced by other bytes, and takes the name `<shard>-<its SHA-256's first 8>.parquet`
+if the plain one is taken.
+
 Readers see committed shards only: a file that no commit names does not exist for them.
 """
 
@@ -19,8 +24,8 @@ from numpy.typing import NDArray
 from discl_ray.core.columns import counts, fill_null, lengths, member
 from discl_ray.core.ids import sha256
 from discl_ray.core.schema import SPECTRUM
-from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes
-from discl_ray.spectrum.records import Commit, CommittedFile, record_name
+from discl_ray.core.storage import ROW_GROUP, Store, json_bytes, parquet_bytes
+from discl_ray.spectrum.records import Commit, CommittedFile, read_commit, record_name
 from discl_ray.spectrum.remedies import DATA
 
 GROUP_BYTES = 8 * 2**20
@@ -38,20 +43,44 @@ STORED_BY = [(name, "ascending") for name in ORDER]
 
 
 def write_shard(run: Store, shard_id: str, table: pa.Table, classes: Sequence[str]) -> None:
-    """Writes a shard's SPECTRUM rows, then its commit record.
+    """Writes a shard's SPECTRUM rows, then its commit record, unless it is committed already.
 
-    `table` holds SCORED rows, `classes` the class names by label. File names come from content, so
-    a repeated attempt overwrites itself with the same bytes. Raises StorageError if the run's
-    folder cannot be written.
+    `table` holds SCORED rows, `classes` the class names by label. Of two that make a shard at once
+    the first to write the record wins; the file of the other is deleted, unless both made the same
+    bytes. Raises StorageError if the run's folder cannot be written.
     """
+    record = record_name(shard_id)
+    if run.exists(record):
+        return
     table = spectrum_rows(table, classes)
     data = parquet_bytes(table, group_starts(table))
-    name = f"{DATA}/{shard_id}.parquet"
-    file = CommittedFile(name, table.num_rows, sha256(data), len(data))
+    digest = sha256(data)
+    name = _write_data(run, shard_id, data, digest)
+    file = CommittedFile(name, table.num_rows, digest, len(data))
     commit = Commit(shard_id, (file,), counts(table["status"]), _levels(table))
     # The record comes last: a shard that is half written when its worker dies has none.
-    run.write(file.name, data)
-    run.write_json(record_name(shard_id), asdict(commit))
+    if not run.create(record, json_bytes(asdict(commit))):
+        _withdraw(run, record, name)
+
+
+def _write_data(run: Store, shard_id: str, data: bytes, digest: str) -> str:
+    """Writes a shard's file and returns its name, which says the content if the plain one is taken.
+
+    Another's bytes have it: of a writer at the same time, or of one that did not come to commit.
+    """
+    for name in (f"{DATA}/{shard_id}.parquet", f"{DATA}/{shard_id}-{digest[:8]}.parquet"):
+        if run.create(name, data):
+            return name
+    # Named by this content and of another: damaged.
+    run.write(name, data)
+    return name
+
+
+def _withdraw(run: Store, record: str, name: str) -> None:
+    """Deletes a file whose shard another writer has committed, unless the record names it."""
+    winner = read_commit(run, "", record)
+    if name not in [file.name for file in winner.files]:
+        run.delete(name)
 
 
 def _levels(table: pa.Table) -> dict[str, dict[str, int]]:

@@ -47,6 +47,9 @@ def drop_damaged(run: Store) -> set[str]:
     # Only now: an UnreadableError above must cost no record.
     for name in damaged:
         run.delete(name)
+    if damaged:
+        # What is made again takes the names of what was damaged.
+        drop_strays(run)
     return whole
 
 

@@ -18,6 +18,7 @@ from discl_ray.cluster.session import start_beside_driver
 from discl_ray.cluster.watchdog import Snapshot, Watchdog
 from discl_ray.config import Config
 from discl_ray.core.columns import rows_where
+from discl_ray.core.lease import check_token, token_of
 from discl_ray.core.shards import pack, unpack
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
@@ -194,8 +195,11 @@ def _committer(store: Store, classes: tuple[str, ...]) -> Callable[[pa.Table], p
     It returns one row: `rows`, `failed`, `micro_batch` (the smallest that was needed).
     """
 
+    token = token_of(store)
+
     def commit(batch: pa.Table) -> pa.Table:
         shard_id, table = unpack(batch)
+        check_token(store, token)
         write_shard(store, shard_id, table, classes)
         status = Counter(table["status"].to_pylist())
         return pa.table(

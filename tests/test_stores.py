@@ -1,0 +1,208 @@
+"""Whole jobs with `run.root` and `data.root` on an object store, killed, resumed and disturbed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow.fs as pafs
+import pytest
+
+from discl_ray.core.images import encode_image
+from discl_ray.core.run_directory import MANIFEST
+from discl_ray.core.storage import Store
+from discl_ray.spectrum.files import committed_files
+from tests.support.runs import ROOT
+from tests.support.s3_server import READER, Proxy, environment, proxy_before
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+TINY = (
+    "plan.replicas=1",
+    "plan.num_steps=10",
+    "plan.lams=[0,0.5]",
+    "plan.shard_steps=40",
+    "hard.probe_sources=1",
+    "hard.below=4",
+    "generator.actors=1",
+    "train.width=4",
+    "train.epochs=4",
+    "curriculum.epochs=2",
+    "train.start_steps=4",
+    "train.eval_every=1",
+    "train.batch=16",
+)
+PHOTOS = ("--config", "conf/imagefolder.yaml", "generator.allow_embedded=true")
+CLASSES = {"red fox": 12, "snow owl": 12, "pine marten": 6}
+
+
+def start(name: str, root: str, *more: str, **variables: str) -> "subprocess.Popen[str]":
+    words = [word for word in more if not word.startswith("--config") and "conf/" not in word]
+    command = [sys.executable, f"jobs/{name}.py"]
+    if "--config" in more:
+        command += ["--config", more[more.index("--config") + 1]]
+    command += [f"run.root={root}", *TINY, *words]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(name: str, root: str, *more: str, code: int = 0, **variables: str) -> str:
+    process = start(name, root, *more, **variables)
+    try:
+        output, _ = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == code, output
+    return output
+
+
+def generate_folder(root: str) -> Store:
+    """The one folder of a spectrum below a root."""
+    runs = Store.at(root)
+    (name,) = runs.folders()
+    (folder,) = [one for one in runs.folders(name) if one.startswith("generate-")]
+    return runs.within(f"{name}/{folder}")
+
+
+def commits(root: str) -> int:
+    try:
+        return len(generate_folder(root).list("commits"))
+    except ValueError:  # no folder yet
+        return 0
+
+
+def wait_for(process: Any, done: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if done():
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError("it takes too long")
+
+
+def files(root: str) -> dict[str, bytes]:
+    """What must be the same wherever a run lies: images, records, weights, metrics."""
+    store = Store.at(root)
+    selector = pafs.FileSelector(store.base, recursive=True)
+    infos = store.filesystem.get_file_info(selector)
+    names = [info.path.removeprefix(f"{store.base}/") for info in infos if info.is_file]
+    kept = ("spectrum/", "commits/", "plan", "model.safetensors", "metrics.jsonl", MANIFEST)
+    same = [
+        name for name in names if any(part in name for part in kept) and "/ray_train" not in name
+    ]
+    return {name: store.read(name) for name in sorted(same)}
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    made: dict[str, bytes] = {}
+    for name, count in CLASSES.items():
+        for i in range(count):
+            pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            made[f"{name}/{i:02}.png"] = encode_image(pixels, "png")
+    return made
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]) -> str:
+    """The root of a spectrum and of training on it that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("disk")
+    for name, data in photos.items():
+        Store.at(folder / "photos").write(name, data)
+    root = str(folder / "runs")
+    finish("generate", root, *PHOTOS, f"data.root={folder}/photos")
+    finish("train", root, *PHOTOS, f"data.root={folder}/photos")
+    return root
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with proxy_before(s3_endpoint) as proxy:
+        for name, value in environment(proxy.endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+
+
+def test_killed_resumed_and_trained_on_a_server_that_fails_it_gives_the_bytes_of_a_disk(
+    on_disk: str, photos: dict[str, bytes], s3_root: str, proxy: Proxy
+) -> None:
+    kinds = ("SlowDown", "reset", "InternalError", "lost")
+    proxy.fault = lambda number, *_: "" if number % 20 else kinds[number // 20 % 4]
+    data = Store.at(f"{s3_root}/data/photos")
+    for name, image in photos.items():
+        data.write(name, image)
+    root = f"{s3_root}/runs"
+    own = (*PHOTOS, f"data.root={s3_root}/data/photos")
+    process = start("generate", root, *own)
+    wait_for(process, lambda: commits(root) >= 1)
+    second = finish("generate", root, *own, code=2)
+    assert f"in use by process {process.pid} on " in second
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = files(root)
+    assert not any(name.endswith(MANIFEST) and "/generate" in name for name in before)
+    output = finish("generate", root, *own)
+    assert "resuming: " in output
+    finish("train", root, *own)
+    after = files(root)
+    for name, content in before.items():
+        assert after[name] == content
+    assert after == files(on_disk)
+    folder = generate_folder(root)
+    assert folder.list("spectrum") == committed_files(folder)
+    assert proxy.failed > 20
+
+
+def test_a_token_that_expires_ends_the_job_in_one_line_and_loses_nothing(
+    s3_root: str, proxy: Proxy
+) -> None:
+    task = ("data.head=8", "data.tail=2")
+    process = start("generate", s3_root, *task)
+    wait_for(process, lambda: commits(s3_root) >= 1)
+    proxy.fault = lambda *_: "ExpiredToken"
+    output, _ = process.communicate(timeout=300)
+    proxy.fault = lambda *_: ""
+    assert process.returncode == 1, output
+    assert "the credentials have expired" in output
+    assert "Traceback" not in output
+    found = commits(s3_root)
+    assert found >= 1
+    # The lock was not released; its process is gone.
+    output = finish("generate", s3_root, *task)
+    assert "resuming: " in output
+    assert commits(s3_root) > found
+
+
+@pytest.mark.parametrize("name", ["generate", "train"])
+def test_a_wrong_bucket_and_missing_rights_are_said_before_work_begins(
+    name: str, s3_root: str
+) -> None:
+    output = finish(name, "s3://nowhere-at-all", code=2)
+    assert "run.root = 's3://nowhere-at-all'" in output
+    assert "there is no such bucket" in output
+    rights = {"AWS_ACCESS_KEY_ID": READER[0], "AWS_SECRET_ACCESS_KEY": READER[1]}
+    output = finish(name, s3_root, code=2, **rights)
+    assert f"run.root = '{s3_root}'" in output
+    assert "these credentials are not allowed to" in output
+    assert "Traceback" not in output
+
+
+def test_a_bucket_that_vanishes_is_named(s3_endpoint: str, s3_root: str, proxy: Proxy) -> None:
+    process = start("generate", s3_root, "data.head=8", "data.tail=2")
+    wait_for(process, lambda: commits(s3_root) >= 1)
+    proxy.fault = lambda *_: "NoSuchBucket"
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    assert "there is no such bucket" in output
+    assert "Traceback" not in output
