@@ -43,16 +43,12 @@ def make_spectrum(config: Config) -> Spectrum:
 
     Raises SetupError if the machine is too small, or another process makes the same spectrum.
     """
-    from discl_ray.cluster.checks import refuse
-    from discl_ray.core.run_directory import MANIFEST, locked
+    from discl_ray.core.run_directory import locked
     from discl_ray.spectrum.open import Spectrum
-    from discl_ray.synthesize.checks import MAKING
     from discl_ray.synthesize.layout import lay_out
-    from discl_ray.synthesize.rounds import generate
+    from discl_ray.synthesize.rounds import generate, prepare_to_make
 
-    run = plan_spectrum(config)
-    if not run.store.exists(MANIFEST):
-        refuse(config, MAKING)
+    run, _ = prepare_to_make(config)
     with locked(run.store):
         lay_out(run)
         generate(run)

@@ -8,9 +8,8 @@ The default takes under two minutes on two cores. Rerunning resumes; rerunning a
 nothing.
 """
 
-from discl_ray.cluster.checks import refuse
 from discl_ray.config import PLUMBING, Config
-from discl_ray.core.run_directory import MANIFEST, locked
+from discl_ray.core.run_directory import locked
 from discl_ray.core.schema import FILE
 from discl_ray.data import summarize_samples
 from discl_ray.process.calls import next_command
@@ -18,10 +17,8 @@ from discl_ray.report.acceptance import made_words, nothing_kept_words, real_wor
 from discl_ray.report.card import write_card, write_verdicts
 from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
 from discl_ray.spectrum.read import open_spectrum, with_images
-from discl_ray.synthesize.checks import MAKING, crew
 from discl_ray.synthesize.layout import lay_out
-from discl_ray.synthesize.rounds import generate
-from discl_ray.synthesize.run import prepare
+from discl_ray.synthesize.rounds import generate, prepare_to_make
 from discl_ray.synthesize.summary import describe, summarize, warnings
 
 SHEET = "contact_sheet.png"
@@ -29,24 +26,20 @@ SHEET = "contact_sheet.png"
 
 def job(config: Config) -> None:
     """Makes the spectrum; writes its card, its verdicts and a contact sheet."""
-    run = prepare(config)
+    run, demand = prepare_to_make(config)
     store, samples = run.store, run.samples
     classes = samples.classes
-    finished = store.exists(MANIFEST)
-    if not finished:  # a finished run needs no room: any machine can look at it
-        refuse(config, MAKING)
     print(f"data · {samples.store.base}")
     print(summarize_samples(samples), flush=True)
     with locked(store):
         lay_out(run)
-        hands = None if finished else crew(config)
-        described = describe(run, hands)
+        described = describe(run, demand)
         print(f"plan · {store.base}")
         print(described, flush=True)
         for warning in warnings(run):
             print(f"  warning: {warning}", flush=True)
         note = PLUMBING if config.plumbing_test else ""
-        write_card(store, config, classes, note)
+        write_card(store, config, classes, note)  # others may look while images are being made
         made_now = bool(generate(run))
         spectrum = open_spectrum(store, config.filter, [FILE.name])
         write_card(store, config, classes, note)
@@ -61,10 +54,10 @@ def job(config: Config) -> None:
         print(real_words(spectrum, config.filter))
         if note:
             print(f"  {note}")
-        told = made_words(spectrum, made_now=made_now)
+        result = made_words(spectrum, made_now=made_now)
         sheet_path = store.path(SHEET)
         following = next_command("train")
-        print(f"{told} · look at {sheet_path} · next: {following}")
+        print(f"{result} · look at {sheet_path} · next: {following}")
         empty = nothing_kept_words(spectrum, config.filter)
         if empty:
             print(empty)

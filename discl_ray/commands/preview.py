@@ -49,23 +49,23 @@ def speed_before(store: Store) -> Speed | None:
 def job(config: Config) -> None:
     """Makes the small plan; writes and prints what the full one will cost and give."""
     full = prepare(config, MAKING)
-    hands = crew(config)
+    demand = crew(config)
     small = preview_of(full)
     store = small.store
     with locked(store):
         lay_out(small)
-        described = describe(small, hands)
+        described = describe(small, demand)
         print(f"preview · {store.base}")
         print(described, flush=True)
         for warning in warnings(full):
             print(f"  warning: {warning}", flush=True)
         signs = generate(small)
         speed = Speed.of(signs)
-        if speed is None:  # nothing was made now: what was measured when it was
+        if speed is None:  # nothing was made now: the speed measured by an earlier call
             speed = speed_before(store)
         spectrum = open_spectrum(store, config.filter, SPECTRUM.names)
         seen = forecast(
-            spectrum, config.filter, full.plan, generators=hands.parts[0].actors, speed=speed
+            spectrum, config.filter, full.plan, generators=demand.parts[0].actors, speed=speed
         )
         note = PLUMBING if config.plumbing_test else ""
         write_card(store, small.config, full.samples.classes, note)
@@ -73,7 +73,7 @@ def job(config: Config) -> None:
         sheet = preview_sheet(spectrum, small.hard, config.filter, note)
         store.write(SHEET, sheet)
         store.write_json(FIGURES, preview_figures(seen))
-    staffed_config = staffed(config, hands)
+    staffed_config = staffed(config, demand)
     print(preview_words(seen, staffed_config))
     if note:
         print(f"  {note}")

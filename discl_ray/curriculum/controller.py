@@ -1,4 +1,7 @@
-"""The controller: it chooses each epoch's levels and remembers what was measured.
+"""The controller: asks the strategy for each epoch's levels and remembers what was measured.
+
+The configured function of `strategies.py` chooses; the controller gives it the epoch, the last
+epoch's record and the progress just measured. The training loop asks once an epoch.
 
 `Controller` is the protocol the training loop knows; `LocalController` implements it in process,
 and `actor.py` puts that into a named Ray actor. The checkpoint is the only durable truth: a

@@ -63,25 +63,26 @@ def predict_out_of_fold(config: Config, samples: Samples, name: str) -> pa.Table
 
     Raises ConfigError or DataError if no classifiers can be trained, DisclError if one diverged.
     """
-    train = each_alone(config).train
+    settings = each_alone(config).train
     classes = samples.classes
-    job = fold_job(train, seed=config.seed, classes=len(classes))
+    job = fold_job(settings, seed=config.seed, classes=len(classes))
     rows = columns.rows_where(samples.table, split="train")
     folds = folds_of(rows, folds=config.hard.folds, seed=config.seed)
-    cpus = max(2.0, 0 if train.on_gpu else train.threads)
+    # Ray Data needs a CPU to read images and one to decode; a fold on the CPU takes all its threads
+    cpus = max(2.0, 0 if settings.on_gpu else settings.threads)
     with ray_session(num_cpus=config.run.num_cpus, needs={"CPU": cpus}):
-        _announce(config, rows, folds, classes, on_gpu=train.on_gpu)
+        _announce(config, rows, folds, classes, on_gpu=settings.on_gpu)
         decode = Decode(job.train.image_size)
         images = stream_images(samples.store)
         decoded = images.map_batches(cast(Any, decode), batch_size=ROWS, batch_format="pyarrow")
         decoded, weights = _train_watched(config, job, decoded, folds)
-        actor = (job, weights, folds, name)
         total = predicted_rows(samples.table).num_rows
-        return _judge(config, decoded, actor, on_gpu=train.on_gpu, total=total)
+        arguments = {"job": job, "weights": weights, "folds": folds, "scorer": name}
+        return _predict_all(config, decoded, arguments, on_gpu=settings.on_gpu, total=total)
 
 
 def _announce(
-    config: Config, train: pa.Table, folds: Folds, classes: Sequence[str], *, on_gpu: bool
+    config: Config, train_rows: pa.Table, folds: Folds, classes: Sequence[str], *, on_gpu: bool
 ) -> None:
     """Logs how many classifiers are trained, and which classes one of them never sees."""
     log.info(
@@ -90,7 +91,7 @@ def _announce(
         config.hard.folds,
         ", each on a GPU" if on_gpu else "",
     )
-    unseen = [classes[label] for label in unseen_labels(train, folds)]
+    unseen = [classes[label] for label in unseen_labels(train_rows, folds)]
     if unseen:
         more = ", …" if len(unseen) > CLASSES_NAMED else ""
         log.info(
@@ -160,7 +161,7 @@ def train_fold(job: TrainJob, decoded: pa.Table) -> dict[str, Tensor]:
     The order of the rows does not matter. Raises DisclError if the loss is not finite.
     """
     readable = decoded["raw"].is_valid()
-    rows = decoded.filter(readable).sort_by("sample_id")
+    rows = decoded.filter(readable).sort_by("sample_id")  # Ray Data's blocks come in any order
     count = rows.num_rows
     table = ImageTable(
         images=_stack(rows["raw"], job.train.image_size),
@@ -185,7 +186,7 @@ class FoldActor:
     def __init__(
         self, job: TrainJob, weights: Sequence[Weights], folds: Folds, scorer: str
     ) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # an actor reserves one CPU, and there is one for each fold
         self.job = job
         self.folds = folds
         self.scorer = scorer
@@ -232,11 +233,11 @@ def _train_watched(
     trained: dict[int, Weights] = {}
     progress = Progress(count, "folds trained")
 
-    def look(_: Progress) -> Snapshot:
+    def snapshot(_: Progress) -> Snapshot:
         waiting_for = "the images to be decoded and the folds to be trained"
         return Snapshot(token=len(trained), waiting_for=waiting_for, preparing=True)
 
-    with watched(progress, look, config.run):
+    with watched(progress, snapshot, config.run):
         decoded = decoded.materialize()
         blocks: list[Any] = decoded.to_arrow_refs()
         for number, weights in train_folds(job, blocks, folds, count):
@@ -254,9 +255,9 @@ def train_without(
     """
     import ray
 
-    train = job.train
-    training_device(train.on_gpu, train.precision)  # fails before anything is fetched
-    torch.set_num_threads(train.threads)
+    settings = job.train
+    training_device(settings.on_gpu, settings.precision)  # fails before anything is fetched
+    torch.set_num_threads(settings.threads)
     parts = []
     for block in blocks:  # one at a time, so that only the rows that are kept are copied
         rows = ray.get(block)
@@ -273,41 +274,41 @@ def train_folds(
     blocks: Sequence[ObjectRef[pa.Table]],
     folds: Folds,
     count: int,
-    train: Callable[..., Weights] = train_without,
+    train_one: Callable[..., Weights] = train_without,
 ) -> Iterator[tuple[int, Weights]]:
     """(fold, weights) as they are done: a Ray task each, which leaves out the images of its fold.
 
-    `train` is what a task does. Raises DisclError if a fold's loss is not finite, ModelError if the
-    job has reserved GPUs that cannot be used.
+    `train_one` is what a task does. Raises DisclError if a fold's loss is not finite, ModelError if
+    the job has reserved GPUs that cannot be used.
     """
     import ray
 
-    config = job.train
-    shared = ray.put(folds)
+    settings = job.train
+    shared = ray.put(folds)  # once, not with each task: it names every training image
     arguments = [(job, blocks, shared, number) for number in range(count)]
-    yield from as_tasks(train, arguments, gpu=config.on_gpu, cpus=config.threads)
+    yield from as_tasks(train_one, arguments, gpu=settings.on_gpu, cpus=settings.threads)
 
 
-def _judge(
-    config: Config, decoded: Dataset, actor: tuple[Any, ...], *, on_gpu: bool, total: int
+def _predict_all(
+    config: Config, decoded: Dataset, arguments: dict[str, Any], *, on_gpu: bool, total: int
 ) -> pa.Table:
-    """PREDICTIONS of the decoded images by FoldActors built from `actor`, their arguments."""
+    """PREDICTIONS of the decoded images by FoldActors with these arguments, by name."""
     from ray.data import ActorPoolStrategy
 
     folds = config.hard.folds
-    most = folds
+    most_actors = folds
     if on_gpu:
-        most = min(folds, present(config.run).gpus)
+        most_actors = min(folds, present(config.run).gpus)
     predicted = decoded.map_batches(
         FoldActor,
-        fn_constructor_args=actor,
-        compute=ActorPoolStrategy(min_size=1, max_size=most),
+        fn_constructor_kwargs=arguments,
+        compute=ActorPoolStrategy(min_size=1, max_size=most_actors),
         batch_size=ROWS,
         batch_format="pyarrow",
         **share(on_gpu),
     )
 
-    def look(judged: Progress) -> Snapshot:
-        return Snapshot(token=judged.done, waiting_for="the classifiers to judge")
+    def snapshot(progress: Progress) -> Snapshot:
+        return Snapshot(token=progress.done, waiting_for="the classifiers to judge")
 
-    return collect_predictions(predicted, total, look, config.run)
+    return collect_predictions(predicted, total, snapshot, config.run)

@@ -31,7 +31,10 @@ def with_workers(planned: PlannedRun, label: str) -> PlannedRun:
     before = read_workers(planned.store)
     last = before[-1] if before else None
     finished = planned.store.exists(MANIFEST)
-    now = last if last is not None and finished else training(planned.config, last)
+    if last is not None and finished:
+        now = last
+    else:
+        now = training(planned.config.train, planned.config.run, last)
     if now != last:
         if last is not None:
             why = ""

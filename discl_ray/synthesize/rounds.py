@@ -13,8 +13,10 @@ from contextlib import ExitStack
 
 import pyarrow as pa
 
+from discl_ray.cluster.demand import Demand
 from discl_ray.cluster.heartbeat import GeneratorSigns
 from discl_ray.cluster.session import ray_session
+from discl_ray.config import Config
 from discl_ray.core.columns import rows_where
 from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.schema import PLAN
@@ -28,9 +30,20 @@ from discl_ray.synthesize.checks import crew
 from discl_ray.synthesize.graph import run_graph
 from discl_ray.synthesize.layout import holds_values, is_sound
 from discl_ray.synthesize.rates import note_rate
-from discl_ray.synthesize.run import Run
+from discl_ray.synthesize.run import Run, prepare
 
 log = logging.getLogger(__name__)
+
+
+def prepare_to_make(config: Config) -> tuple[Run, Demand | None]:
+    """The run of a configuration, and its generators and scorers; None if nothing is left to make.
+
+    Raises what `prepare` does, and SetupError if generators and scorers have no room.
+    """
+    run = prepare(config)
+    # a finished run needs no room: any machine can look at it
+    finished = run.store.exists(MANIFEST)
+    return run, None if finished else crew(config)
 
 
 def round_plan(run: Run, attempt: int) -> pa.Table:

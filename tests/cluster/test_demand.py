@@ -46,7 +46,7 @@ def test_every_data_set_with_every_preset_takes_all_the_gpus_and_the_doctor_says
         found = making.crew(config)
         assert found.gpus == ((1, 1),) * gpus
         assert making.check_crew(config) == found.words("generator", "scorer")
-        assert learning.training(config) == Workers(gpus, gpu=True)
+        assert learning.training(config.train, config.run) == Workers(gpus, gpu=True)
 
 
 def test_without_a_gpu_there_are_as_many_generators_as_cores_and_a_preset_is_refused_with_advice():

@@ -9,7 +9,7 @@ CPU = with_values(Config(), {"train.use_gpu": False, "run.num_cpus": 3})
 
 @pytest.mark.model
 def test_on_the_cpu_auto_is_one_worker() -> None:
-    found = training(CPU)
+    found = training(CPU.train, CPU.run)
     assert (found.number, found.gpu) == (1, False)
     assert check_training(CPU) == str(found)
 
@@ -17,7 +17,7 @@ def test_on_the_cpu_auto_is_one_worker() -> None:
 @pytest.mark.model
 def test_more_workers_than_cpus_do_not_fit() -> None:
     with pytest.raises(SetupError):
-        training(with_values(CPU, {"train.workers": 8}))
+        training(with_values(CPU, {"train.workers": 8}).train, CPU.run)
 
 
 @pytest.mark.model
