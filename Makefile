@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv identify preview generate train compare tune test check doctor bench embedded
+.PHONY: help venv identify preview generate verify train compare tune test check doctor bench embedded
 .DELETE_ON_ERROR:
 
 help: ## show this page
@@ -26,7 +26,7 @@ help: ## show this page
 	@echo 'PYTHON names the interpreter .venv is made with (now $(PYTHON); 3.11 or newer).'
 
 # so that the commands a job prints are make's, with the targets that were typed
-identify preview generate train compare tune doctor embedded: export DISCL_RAY_BY_MAKE = $(or $(MAKECMDGOALS),$@)
+identify preview generate verify train compare tune doctor embedded: export DISCL_RAY_BY_MAKE = $(or $(MAKECMDGOALS),$@)
 
 # exec: a shell between make and the job would keep to itself what make is told, and leave the job running
 preview: $(STAMP) ## a look before a long generate: a few images, what the filters accept, hours, memory, disk
@@ -37,6 +37,9 @@ identify: $(STAMP) ## which images are hard: how many of each class, and a pictu
 
 generate: $(STAMP) ## make the spectrum: images at every level, scored, and a contact sheet
 	exec $(BIN)/python jobs/generate.py $(addprefix --config ,$(CONF)) $(ARGS)
+
+verify: $(STAMP) ## read the spectrum's bytes again; what is damaged is made again by generate
+	exec $(BIN)/python jobs/verify.py $(addprefix --config ,$(CONF)) $(ARGS)
 
 train: $(STAMP) ## train on the spectrum, with and without the curriculum, and compare the two
 	exec $(BIN)/python jobs/train.py $(addprefix --config ,$(CONF)) $(ARGS)

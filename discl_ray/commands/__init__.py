@@ -50,6 +50,7 @@ COMMANDS = {
         Command("identify", "which images are hard: counts by class, a picture of the hardest"),
         Command("preview", "a few images first: what filters accept, hours, memory, disk"),
         Command("generate", "make the spectrum: images at every λ, scored, and a contact sheet"),
+        Command("verify", "read the spectrum's bytes again, and find what is damaged"),
         Command("train", "train on the spectrum, with and without the curriculum"),
         Command("compare", "strategies and losses over several seeds, in a table", COMPARE_OPTIONS),
         Command("tune", "sweep schedules under Ray Tune; best.yaml holds the best"),

@@ -48,7 +48,7 @@ def job(config: Config) -> None:
         made = made_from(spectrum, shown)
         sheet = contact_sheet(with_images(store, made), shown, note=note)
         store.write(SHEET, sheet)
-        summary = summarize(run)
+        summary = summarize(spectrum)
         print(f"spectrum · filter {config.filter.mode}")
         print(summary)
         print(real_words(spectrum, config.filter))

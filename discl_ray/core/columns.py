@@ -154,8 +154,11 @@ def member(column: Column, name: str) -> Column:
     return _compute.struct_field(column, name)
 
 
-def choose(mask: Mask, yes: Column, no: Column) -> Column:
-    """Row by row from `yes` where the mask is true, from `no` where it is false."""
+def choose(mask: Mask, yes: Column | str, no: Column | str) -> Column:
+    """Row by row from `yes` where the mask is true, from `no` where it is false.
+
+    A `str` is the same in every row.
+    """
     return _compute.if_else(mask, yes, no)
 
 

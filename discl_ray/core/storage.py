@@ -168,6 +168,15 @@ def check_regular(path: Path) -> None:
         raise OSError(SPECIAL)
 
 
+class Stamp(NamedTuple):
+    """What a listing says of a file. A file that has another stamp later was written again."""
+
+    size: int
+    """In bytes."""
+    date: int | None
+    """When it was written, in nanoseconds since 1970; None where the file system does not say."""
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder on a file system, which need not exist yet.
@@ -275,6 +284,16 @@ class Store:
         ending = [file for file in files if file.endswith(suffix)]
         shown = [file for file in ending if not file.startswith(".")]
         return [prefix + file for file in shown]
+
+    def stamps(self, name: str, suffix: str = "") -> dict[str, Stamp]:
+        """Sizes and dates of the files that `list` names, from one listing."""
+        selector = pafs.FileSelector(self.path(name), allow_not_found=True)
+        found: dict[str, Stamp] = {}
+        for info in self.filesystem.get_file_info(selector):
+            file = info.base_name
+            if info.type == pafs.FileType.File and file.endswith(suffix) and file[0] != ".":
+                found[f"{name}/{file}"] = Stamp(info.size or 0, info.mtime_ns)
+        return dict(sorted(found.items()))
 
     def folders(self, name: str = "") -> builtins.list[str]:
         """Names of the folders directly in a folder, sorted; none if it does not exist."""

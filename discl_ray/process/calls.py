@@ -17,7 +17,7 @@ from pathlib import Path
 
 from discl_ray.process.masking import masked
 
-JOBS = ("identify", "preview", "generate", "train", "compare", "tune", "doctor")
+JOBS = ("identify", "preview", "generate", "verify", "train", "compare", "tune", "doctor")
 
 CONSOLE = "discl-ray"
 """The console command that the package installs."""

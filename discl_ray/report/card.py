@@ -26,6 +26,9 @@ from discl_ray.spectrum.remedies import DATA
 
 CARD, VERDICTS = "README.md", "verdicts.parquet"
 
+GROUP = 1 << 17
+"""Rows of a row group of verdicts: without images, thousands are small."""
+
 COLUMNS = {
     "gid": "the image's own id: equal ids are equal images",
     "shard_id": "the part of the plan it was made in, its file's name",
@@ -111,7 +114,8 @@ def write_verdicts(run: Store, spectrum: pa.Table) -> None:
     """Writes the verdicts of an opened spectrum."""
     columns = ["gid", *VERDICT.names]
     verdicts = spectrum.select(columns)
-    _write(run, VERDICTS, parquet_bytes(verdicts))
+    starts = range(0, verdicts.num_rows, GROUP)
+    _write(run, VERDICTS, parquet_bytes(verdicts, starts))
 
 
 def _write(run: Store, name: str, data: bytes) -> None:

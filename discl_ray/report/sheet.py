@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from discl_ray.core.columns import as_numpy, equal, rows_in
+from discl_ray.core.columns import as_numpy, equal, rows_in, rows_where
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.core.sources import image_bytes
 from discl_ray.errors import ImageError
@@ -114,10 +114,7 @@ def column_names(levels: list[int]) -> list[str]:
 def _first_replicas(spectrum: pa.Table) -> Cells:
     """The cells of the first replicas: of several attempts the one that was kept."""
     cells: Cells = {}
-    for row in spectrum.select(COLUMNS).to_pylist():
-        is_shown = row["role"] == "train" and row["replica"] == 0
-        if not is_shown:
-            continue
+    for row in _shown(spectrum.select(COLUMNS)).to_pylist():
         key = row["sample_id"], row["lam_pct"]
         if row["kept"] or key not in cells:
             cells[key] = row
@@ -153,6 +150,11 @@ def pick_shown(sources: pa.Table, max_rows: int = MAX_ROWS) -> pa.Table:
 
 
 def made_from(spectrum: pa.Table, sources: pa.Table) -> pa.Table:
-    """The rows of a spectrum that were made from the real images `sources` (SAMPLES)."""
+    """The rows of a spectrum that a sheet of the real images `sources` (SAMPLES) shows."""
     sample_ids = sources["sample_id"].combine_chunks()
-    return rows_in(spectrum, "sample_id", sample_ids)
+    return _shown(rows_in(spectrum, "sample_id", sample_ids))
+
+
+def _shown(spectrum: pa.Table) -> pa.Table:
+    """The rows that a sheet shows: first replicas to train on."""
+    return rows_where(spectrum, role="train", replica=0)

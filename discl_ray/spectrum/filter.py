@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from discl_ray.core import outside
-from discl_ray.core.columns import rows_where
+from discl_ray.core.columns import as_numpy, choose, equal, fill_null, rows_where
 from discl_ray.core.lam import REAL
 from discl_ray.core.schema import VERDICT
 from discl_ray.errors import DataError
@@ -59,7 +59,9 @@ class Scores(NamedTuple):
     @classmethod
     def of(cls, spectrum: pa.Table) -> Scores:
         """The scores of a spectrum table."""
-        trains = rows_where(spectrum, role="train")
+        # Few columns: a filter copies all that a table has.
+        rows = spectrum.select(["sample_id", "role", "source_text_sim"])
+        trains = rows_where(rows, role="train")
         has_score = np.isfinite(_column(trains, "source_text_sim", missing=np.nan))
         scored = trains.filter(has_score)
         # All rows of a source have the same score. One thread keeps the order of the rows.
@@ -190,16 +192,16 @@ def _real_images(spectrum: pa.Table) -> pa.Table:
 
     All rows of an image hold the same values, or null: the maximum is the value.
     """
-    rows = rows_where(spectrum, role="train")
-    by_source = rows.group_by("sample_id")
     values = ("source_text_sim", "source_text_rank", "label")
+    rows = rows_where(spectrum.select(["sample_id", "role", *values]), role="train")
+    by_source = rows.group_by("sample_id")
     return by_source.aggregate([(name, "max") for name in values])
 
 
 def _made(spectrum: pa.Table) -> Flags:
     """Which rows hold an image, shape (rows,)."""
-    status = spectrum["status"].to_pylist()
-    return np.asarray(status) == "ok"
+    made = equal(spectrum["status"], "ok")
+    return as_numpy(fill_null(made, False))
 
 
 def verdicts(spectrum: pa.Table, config: FilterConfig) -> dict[str, Flags]:
@@ -235,20 +237,27 @@ def _best_of(spectrum: pa.Table, candidates: Flags, text_sim: Values) -> Flags:
 
     `candidates`, `text_sim` and the result have shape (rows,).
     """
-    codes = [_codes(spectrum[name]) for name in IMAGE]
-    keys = np.stack(codes, axis=1)
     rows = np.flatnonzero(candidates)
+    images = _images(spectrum)[rows]
+    if len(np.unique(images)) == len(rows):
+        return candidates
     # lexsort sorts by its last key first: by image, then score, then place in the table.
-    worst_last = -text_sim[rows]
-    order = np.lexsort((rows, worst_last, *keys[rows].T))
-    rows = rows[order]
-    ordered = keys[rows]
+    order = np.lexsort((rows, -text_sim[rows], images))
+    ordered = images[order]
     first_of_image = np.ones(len(rows), bool)
-    differs = ordered[1:] != ordered[:-1]
-    first_of_image[1:] = differs.any(1)
-    best = np.zeros(len(keys), bool)
-    best[rows[first_of_image]] = True
+    first_of_image[1:] = ordered[1:] != ordered[:-1]
+    best = np.zeros(len(candidates), bool)
+    best[rows[order[first_of_image]]] = True
     return best
+
+
+def _images(spectrum: pa.Table) -> NDArray[np.int64]:
+    """A number for each image, equal in all attempts at it; shape (rows,)."""
+    images = np.zeros(spectrum.num_rows, np.int64)
+    for name in IMAGE:
+        codes = _codes(spectrum[name])
+        images = images * (codes.max(initial=0) + 1) + codes
+    return images
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -272,14 +281,13 @@ def judge(spectrum: pa.Table, config: FilterConfig) -> pa.Table:
     rejected = OWN
     if config.mode in MODES:
         rejected = MODES[config.mode].reason
-    errors = np.array([error or "error" for error in spectrum["error"].to_pylist()], object)
+    errors = fill_null(spectrum["error"].cast(pa.string()), "")
+    errors = choose(equal(errors, ""), "error", errors)
     # Later lines overrule earlier ones.
-    reasons = np.full(spectrum.num_rows, "attempt", object)
-    reasons[best] = KEPT
-    reasons[~passes] = rejected
-    reasons[~made] = errors[~made]
-    columns = {"kept": reasons == KEPT, "reason": reasons}
-    verdict = pa.table(columns, schema=VERDICT)
+    reasons = choose(pa.array(best), KEPT, "attempt")
+    reasons = choose(pa.array(passes), reasons, rejected)
+    reasons = choose(pa.array(made), reasons, errors)
+    verdict = pa.table({"kept": best, "reason": reasons}, schema=VERDICT)
     for name in VERDICT.names:
         spectrum = spectrum.append_column(name, verdict[name])
     return spectrum

@@ -18,7 +18,7 @@ from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, SetupError
 from discl_ray.process.calls import advice, again
 from discl_ray.spectrum.made_with import read_made_with
-from discl_ray.spectrum.open import PREFIX, Spectrum, read_recorded
+from discl_ray.spectrum.open import PREFIX, Spectrum, check_complete, read_recorded, spectrum_at
 from discl_ray.spectrum.remedies import COMMITS
 from discl_ray.spectrum.samples import samples_of
 
@@ -77,6 +77,23 @@ def find_spectrum(wanted: Config, samples_now: str = "") -> Spectrum:
     if len(chosen) > 1:
         raise ConfigError(_several(chosen))
     return Spectrum.open(chosen[0])
+
+
+def spectra_of(wanted: Config) -> list[Store]:
+    """The folder that `spectrum.path` names, or the run's spectra of a configuration, finished or
+    not.
+
+    Raises SetupError if there is none.
+    """
+    if wanted.spectrum.path:
+        store = spectrum_at(wanted.spectrum.path)
+        if not store.list(COMMITS, ".json"):
+            check_complete(store)
+        return [store]
+    found = [candidate.store for candidate in candidates(wanted) if not candidate.differing]
+    if not found:
+        raise SetupError(_none_complete(wanted))
+    return found
 
 
 def complete_matches(wanted: Config) -> list[Store]:

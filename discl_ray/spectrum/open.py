@@ -31,7 +31,7 @@ from discl_ray.core.splits import no_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
 from discl_ray.spectrum.config import FilterConfig
-from discl_ray.spectrum.files import committed_files, content_of
+from discl_ray.spectrum.files import Ledger, check_sizes, content_of, read_ledger
 from discl_ray.spectrum.of_another_tool import check_spectrum
 from discl_ray.spectrum.read import grid_of, open_spectrum
 from discl_ray.spectrum.records import committed
@@ -61,7 +61,7 @@ class Spectrum:
 
         Raises SetupError if it is not there or not complete, IntegrityError if it is damaged.
         """
-        store = _at(place) if isinstance(place, str) else place
+        store = spectrum_at(place) if isinstance(place, str) else place
         check_complete(store)
         samples = samples_of(store)
         spectrum = cls(store=store, samples=samples, classes=class_names(samples))
@@ -75,9 +75,19 @@ class Spectrum:
         return is_of_another_tool(self.store)
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """Its files; listed once, since it is complete.
+
+        Raises IntegrityError if one is gone or cut short.
+        """
+        ledger = read_ledger(self.store)
+        check_sizes(self.store, ledger)
+        return ledger
+
+    @property
     def files(self) -> tuple[str, ...]:
-        """Names of the files with the rows, sorted; listed once, since it is complete."""
-        return tuple(committed_files(self.store))
+        """Names of the files with the rows, sorted."""
+        return tuple(self.ledger.names)
 
     @cached_property
     def name(self) -> str:
@@ -99,14 +109,14 @@ class Spectrum:
     @cached_property
     def grid(self) -> tuple[int, ...]:
         """λ in ascending integer percents at which there are images to train on."""
-        return grid_of(self.store, self.files)
+        return grid_of(self.store, self.ledger)
 
     def table(self, filter_config: FilterConfig, columns: list[str] | None = None) -> pa.Table:
         """Every row with `kept` and `reason`.
 
         `columns` (default: all, images too) limits what is read besides what the filter needs.
         """
-        return open_spectrum(self.store, filter_config, columns, self.files)
+        return open_spectrum(self.store, filter_config, columns, self.ledger)
 
     def split(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """SAMPLES rows of one split, images in files as paths.
@@ -133,7 +143,7 @@ class Spectrum:
         return rows_in(real, "sample_id", made)
 
 
-def _at(place: str) -> Store:
+def spectrum_at(place: str) -> Store:
     """The folder at a path or URI; links are followed, for the samples are beside their target.
 
     Raises SetupError if it cannot be opened.

@@ -12,7 +12,7 @@ COMMITS = "commits"
 DATA = "spectrum"
 """The folder of the images."""
 
-OWN_JOBS = ("preview", "generate", "train")
+OWN_JOBS = ("preview", "generate", "verify", "train")
 """Jobs whose configuration is the one of the spectrum they report on; others go through seeds."""
 
 OWN_FILES = {CONFIG, PLAN_FILE, MANIFEST}
@@ -35,12 +35,27 @@ def remake(run: Store) -> str:
     """ "run `...`": the command that makes what is missing or damaged in a spectrum."""
     if is_of_another_tool(run):
         return "let the tool that wrote it write it again"
+    return _run_job(run, "generate")
+
+
+def _run_job(run: Store, job: str) -> str:
+    """ "run `...`": the command of a job for the configuration of a spectrum."""
     call = Call.this()
     by_path = any(word.startswith("spectrum.path=") for word in call.rest)
     recorded = run.local and run.local / CONFIG
     if (call.job in OWN_JOBS and not by_path) or not recorded or not recorded.is_file():
-        return advice("generate")
-    return f"run `{call.command('generate', files=[str(recorded)], rest=[])}`"
+        return advice(job)
+    return f"run `{call.command(job, files=[str(recorded)], rest=[])}`"
+
+
+def find_damage(run: Store) -> str:
+    """What to do about a file with images that has its committed size, and cannot be read.
+
+    A resumed run compares sizes and footers and would not find it.
+    """
+    if is_of_another_tool(run):
+        return remake(run)
+    return f"{_run_job(run, 'verify')}, which finds all that is damaged and has it made again"
 
 
 def again(run: Store) -> str:

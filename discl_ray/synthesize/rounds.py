@@ -8,7 +8,6 @@ started at all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from contextlib import ExitStack
 
 import pyarrow as pa
@@ -22,10 +21,11 @@ from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.schema import PLAN
 from discl_ray.plan.grid import next_attempt, without_shards
 from discl_ray.spectrum.config import FilterConfig
+from discl_ray.spectrum.fold import fold
 from discl_ray.spectrum.read import count_verdicts, open_spectrum
-from discl_ray.spectrum.records import committed
+from discl_ray.spectrum.records import committed_ids
 from discl_ray.spectrum.reuse import FILE as REUSED_FILE
-from discl_ray.spectrum.verify import drop_damaged, drop_strays, verify
+from discl_ray.spectrum.verify import check_planned, drop_damaged, drop_strays
 from discl_ray.synthesize.checks import crew
 from discl_ray.synthesize.graph import run_graph
 from discl_ray.synthesize.layout import holds_values, is_sound
@@ -69,7 +69,7 @@ def generate(run: Run) -> list[GeneratorSigns]:
 
     Returns the generators' last signs; none if nothing was made.
     """
-    whole = drop_damaged(run.store)
+    drop_damaged(run.store)
     plans: list[pa.Table] = []
     signs: list[GeneratorSigns] = []
     with ExitStack() as session:
@@ -78,7 +78,7 @@ def generate(run: Run) -> list[GeneratorSigns]:
             if attempt and not plan.num_rows:
                 break
             plans.append(plan)
-            committed_shards = set(committed(run.store))
+            committed_shards = committed_ids(run.store)
             todo = without_shards(plan, committed_shards)
             if not todo.num_rows:
                 continue
@@ -87,8 +87,7 @@ def generate(run: Run) -> list[GeneratorSigns]:
                 needed = run.config.run.num_cpus
                 session.enter_context(ray_session(num_cpus=needed, needs={}))
             signs = _make(run, todo)
-    # What this run has just written is read again; shards that were whole before it are not.
-    _close(run, plans, () if signs else whole)
+    _close(run, plans)
     return signs
 
 
@@ -120,13 +119,15 @@ def _log_round(run: Run, attempt: int, plan: pa.Table, todo: pa.Table, *, fresh:
         log.info("attempt %d of %d: %d images fell short", attempt + 1, attempts, left)
 
 
-def _close(run: Run, plans: list[pa.Table], whole: Collection[str]) -> None:
-    """Verifies that every planned image is committed; writes the manifest unless it is there."""
+def _close(run: Run, plans: list[pa.Table]) -> None:
+    """Checks that every planned image is committed; writes the manifest unless it is there."""
     store = run.store
     everything = pa.concat_tables(plans)
-    verify(store, everything, whole)
+    fold(store)
+    check_planned(store, everything)
     drop_strays(store)
-    record = {"rows": everything.num_rows, "rounds": len(plans), "shards": len(committed(store))}
+    shards = len(committed_ids(store))
+    record = {"rows": everything.num_rows, "rounds": len(plans), "shards": shards}
     if not holds_values(store, MANIFEST, record):
         table = open_spectrum(store, run.config.filter, columns=[])
         counts = {str(lam): dict(count) for lam, count in count_verdicts(table).items()}

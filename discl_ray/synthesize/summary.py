@@ -17,7 +17,7 @@ from discl_ray.generate.model_folder import find_model
 from discl_ray.generate.model_settings import native_side, scheduler_notes, working_size
 from discl_ray.plan.grid import PlanSize, without_shards
 from discl_ray.score.model_folder import scorer_warnings
-from discl_ray.spectrum.read import count_verdicts, open_spectrum
+from discl_ray.spectrum.read import count_verdicts
 from discl_ray.spectrum.records import committed_ids
 from discl_ray.synthesize.rates import rate_key, read_rates
 from discl_ray.synthesize.run import Run
@@ -61,11 +61,11 @@ def warnings(run: Run) -> list[str]:
     return [*found, *_long_prompts(run, folder)]
 
 
-def summarize(run: Run) -> str:
-    """A table of committed images by λ: made, kept and rejected to train on; number of probes."""
-    spectrum = open_spectrum(run.store, run.config.filter, columns=[])
-    trains = count_verdicts(rows_where(spectrum, role="train"))
-    probes = count_verdicts(rows_where(spectrum, role="probe"))
+def summarize(spectrum: pa.Table) -> str:
+    """A table of an opened spectrum by λ: made, kept and rejected to train on; number of probes."""
+    rows = spectrum.select(["role", "lam_pct", "reason"])
+    trains = count_verdicts(rows_where(rows, role="train"))
+    probes = count_verdicts(rows_where(rows, role="probe"))
     lines = [
         "  images to train on; probes only measure progress, are not filtered and never trained on",
         "     λ   made   kept  kept %  probes  rejected",

@@ -107,5 +107,7 @@ def test_training_images_are_picked_evenly_over_the_classes():
 
 def test_rows_made_from_some_real_images_are_found():
     rows = [{"sample_id": name, "lam_pct": 0, "colour": GREEN} for name in "aabc"]
+    rows.append({"sample_id": "a", "lam_pct": 0, "colour": GREEN, "replica": 1})
+    rows.append({"sample_id": "a", "lam_pct": 0, "colour": GREEN, "role": "probe"})
     real = samples([{"sample_id": name, "colour": GREY} for name in "ac"])
     assert made_from(spectrum(rows), real)["sample_id"].to_pylist() == ["a", "a", "c"]

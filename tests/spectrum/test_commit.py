@@ -18,15 +18,15 @@ from discl_ray.spectrum.commit import group_starts, write_shard
 from discl_ray.spectrum.files import committed_files
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.spectrum.records import committed
-from discl_ray.spectrum.verify import drop_strays, verify
-from tests.support.spectra import LAX
+from discl_ray.spectrum.verify import drop_strays
+from tests.support.spectra import LAX, check_whole
 
 pytestmark = pytest.mark.timeout(600)
 
 
 def test_every_planned_image_is_there_once(spectrum_run):
     _, run = spectrum_run
-    verify(run.store, run.plan)
+    check_whole(run.store, run.plan)
     table = open_spectrum(run.store, LAX)
     assert Counter(table["gid"].to_pylist()) == Counter(run.plan["gid"].to_pylist())
     planned = {r["gid"]: r for r in run.plan.to_pylist()}

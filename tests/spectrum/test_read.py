@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -18,7 +19,11 @@ from discl_ray.embedded.digits import NAMES
 from discl_ray.errors import DataError
 from discl_ray.spectrum.commit import write_shard
 from discl_ray.spectrum.config import FilterConfig
-from discl_ray.spectrum.read import count_verdicts, open_spectrum, with_images
+from discl_ray.spectrum.files import committed_files, content_of
+from discl_ray.spectrum.fold import drop_folds, fold
+from discl_ray.spectrum.read import count_verdicts, grid_of, open_spectrum, with_images
+from discl_ray.spectrum.verify import check_planned, drop_damaged, drop_strays
+from tests.support.counted import counted
 from tests.support.spectra import LAX, dates
 
 pytestmark = pytest.mark.timeout(600)
@@ -45,6 +50,7 @@ def test_a_source_has_one_score_in_all_its_rows(spectrum_run):
 def test_a_spectrum_scored_before_a_column_was_added_opens_without_it(copy):
     config = FilterConfig(mode="quantile", quantile=0.5)
     assert any(open_spectrum(copy, config, columns=[])["kept"].to_pylist())
+    drop_folds(copy)  # that version made none, and it has the column
     for file in Path(copy.path("spectrum")).rglob("*.parquet"):
         name = str(file.relative_to(copy.base))
         copy.write_table(name, copy.read_table(name).drop_columns(["source_text_sim"]))
@@ -206,3 +212,74 @@ def test_another_filter_keeps_other_rows_drops_none_and_writes_nothing(spectrum_
         assert set(table["reason"].to_pylist()) <= {"", "text_sim"}
         assert sum(c.total() for c in count_verdicts(table).values()) == run.plan.num_rows
     assert dates(run.store) == before
+
+
+PIXELS = 200_000
+"""Bytes of an image below: random, so that none is compressed."""
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A spectrum of four shards of large images."""
+    run = Store.at(tmp_path)
+    rng = np.random.default_rng(0)
+    for shard in range(4):
+        made = [
+            {
+                "gid": f"{shard}-{row:02}",
+                "sample_id": f"s{shard}-{row // 10}",
+                "label": 0,
+                "role": "train",
+                "lam_pct": 10 * (row % 5),
+                "replica": row % 2,
+                "attempt": 0,
+                "status": "ok",
+                "text_sim": 0.3,
+                "text_rank": 1,
+                "image": {"bytes": rng.bytes(PIXELS), "path": None},
+            }
+            for row in range(60)
+        ]
+        write_shard(run, f"{shard:016x}", pa.Table.from_pylist(made, schema=SCORED), ["a class"])
+    return run
+
+
+def test_scores_are_read_without_a_byte_of_the_images(photographs):
+    """Also on a file system that is not local, where checksums of pages are verified as well."""
+    size = sum(Path(photographs.path(n)).stat().st_size for n in committed_files(photographs))
+    assert size > 240 * PIXELS
+    run, reads = counted(photographs)
+    name = committed_files(photographs)[0]
+    table = run.read_table(name, ["gid", "text_sim"])
+    assert table.num_rows == 60
+    assert reads.total < 70_000  # the footer is read with the 64 KiB it may take
+    reads.sizes.clear()
+    whole = open_spectrum(run, LAX, ["file"])
+    assert reads.of("/spectrum/") < 0.01 * size
+    fold(run)
+    reads.sizes.clear()
+    for opened in (
+        lambda: open_spectrum(run, LAX, ["file"]),
+        lambda: count_verdicts(open_spectrum(run, LAX, [])),
+        lambda: grid_of(run),
+        lambda: content_of(run),
+        lambda: check_planned(run, whole),
+        lambda: drop_damaged(run),
+        lambda: drop_strays(run),
+    ):
+        opened()
+        assert reads.of("/spectrum/") == 0
+        assert reads.of("/commits/") == 0
+        assert 0 < reads.total < 0.002 * size
+        reads.sizes.clear()
+    assert open_spectrum(run, LAX, ["file"]).equals(whole)
+
+
+def test_a_sheet_reads_the_row_groups_of_what_it_shows(photographs):
+    run, reads = counted(photographs)
+    rows = open_spectrum(run, LAX, ["file"])
+    shown = rows.filter(pc.equal(rows["sample_id"], "s2-3"))
+    reads.sizes.clear()
+    with_images(run, shown)
+    assert reads.of("/spectrum/") == reads.of(f"{2:016x}")
+    assert 10 * PIXELS < reads.total < 11 * 2**20  # a row group is full with 8 MB

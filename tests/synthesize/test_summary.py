@@ -44,7 +44,7 @@ def test_the_summary_and_the_plan_in_words_have_the_right_numbers(spectrum_run):
     assert f"at most {rows * 64 * 320 * 3 / 1e6:.1f} MB of pixels" in describe(
         replace(run, config=larger)
     )
-    table = [line.split() for line in summarize(run).splitlines()[2:]]
+    table = [line.split() for line in summarize(spectrum).splitlines()[2:]]
     assert [(line[0], line[1], line[4]) for line in table] == [
         (lam, str(trains // 2), str(probes // 2)) for lam in ("0", "0.5")
     ]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from discl_ray.cluster.map_blocks import map_blocks
 from discl_ray.core.storage import ROW_GROUP, Store, open_parquet
 from discl_ray.errors import DataError, IntegrityError
-from discl_ray.spectrum.remedies import images_again
+from discl_ray.spectrum.remedies import find_damage
 from discl_ray.spectrum.samples import SAMPLES_AGAIN
 from discl_ray.train.images.segments import (
     ROWS,
@@ -112,7 +112,7 @@ class SegmentWriter:
             places[key] = place
         for (file, made), places in files.items():
             if made:
-                remedy = images_again(self.generated)
+                remedy = find_damage(self.generated)
                 yield from _read(self.generated, file, "gid", places, remedy)
             else:
                 yield from _read(self.samples, file, "sample_id", places, SAMPLES_AGAIN)
