@@ -167,6 +167,17 @@ def starts_with(column: Column, beginning: str) -> Mask:
     return _compute.starts_with(column, beginning)
 
 
+def matches(column: Column, pattern: str) -> Mask:
+    """Which texts hold a match of a regular expression of RE2."""
+    return _compute.match_substring_regex(column, pattern)
+
+
+def replace_where(column: Column, mask: Mask, values: Column) -> Column:
+    """The column with the values, one after the other, in the rows of the mask."""
+    whole = mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask
+    return _compute.replace_with_mask(column, whole, values)
+
+
 def stripped(column: Column) -> Column:
     """The texts without white space at either end."""
     return _compute.utf8_trim_whitespace(column)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,6 +42,15 @@ def _digest(parts: tuple[object, ...]) -> bytes:
 def stable_id(*parts: object) -> str:
     """32 hexadecimal characters from the parts' content."""
     return _digest(parts).hex()
+
+
+def id_of_text(pieces: Iterable[str]) -> str:
+    """`stable_id` of one part by its JSON text, which need not be in memory as a whole."""
+    found = _hash(b"[")
+    for piece in pieces:
+        found.update(piece.encode())
+    found.update(b"]")
+    return found.hexdigest()
 
 
 def stable_seed(*parts: object) -> int:

@@ -25,7 +25,7 @@ from discl_ray.data.config import Cifar100LTConfig, LongTail
 from discl_ray.data.file_lists import read_required
 from discl_ray.data.listing import LISTING, Listing, set_column
 from discl_ray.data.root import open_root
-from discl_ray.data.splits import long_tail_sizes, order_of, rows_of
+from discl_ray.data.splits import NONE, TRAIN, VAL, Codes, long_tail_sizes, order_of, split_names
 from discl_ray.errors import DataError, ImageError
 
 FOLDER = "cifar-100-python"
@@ -40,9 +40,6 @@ CHECKSUMS = {
 
 Integers = NDArray[np.int64]
 """Labels, or numbers of rows."""
-
-Splits = NDArray[np.object_]
-"""train, val, or an empty word for what is not listed."""
 
 LAYOUT = f"{FOLDER}/ with train, test and meta, as cifar-100-python.tar.gz is unpacked"
 
@@ -86,8 +83,8 @@ def cifar100_lt(config: Cifar100LTConfig, seed: int) -> Listing:
     train = _labels(files["train"])
     test = _labels(files["test"])
     split = _splits(config, train, len(names), seed)
-    listed = np.flatnonzero(split != "")
-    splits = split[listed].tolist()
+    listed = np.flatnonzero(split != NONE)
+    splits = split_names(split[listed]).to_pylist()
     splits += ["test"] * len(test)
     everything = np.arange(len(test))
     parts = [_rows("train", listed, train[listed], names), _rows("test", everything, test, names)]
@@ -131,29 +128,29 @@ def _rows(file: str, rows: Integers, label: Integers, names: list[str]) -> pa.Ta
     return pa.table(columns, schema=LISTING)
 
 
-def _splits(config: Cifar100LTConfig, label: Integers, classes: int, seed: int) -> Splits:
-    """The split of each training image, shape (N,)."""
+def _splits(config: Cifar100LTConfig, label: Integers, classes: int, seed: int) -> Codes:
+    """The split of each training image, NONE for what is not listed, shape (N,)."""
     if config.long_tail is None:
-        return np.full(len(label), "train", object)
+        return np.full(len(label), TRAIN, np.int32)
     return long_tailed(label, classes, config.long_tail, config.val_per_class, seed)
 
 
 def long_tailed(
     label: Integers, classes: int, tail: LongTail, val_per_class: int, seed: int
-) -> Splits:
+) -> Codes:
     """The split of each training image under a long tail, shape (N,)."""
     largest = int(np.bincount(label).max())
     head = min(tail.head or largest, largest)
     sizes = long_tail_sizes(head, tail.imbalance, classes)
-    ids = _ids("train", range(len(label)))
+    ids = pa.array(_ids("train", range(len(label))), pa.string())
     order = order_of(ids, seed)
-    split = np.full(len(label), "", object)
+    split = np.full(len(label), NONE, np.int32)
     for c, size in enumerate(sizes):
-        members = rows_of(label, c, order)
+        members = order[label[order] == c]
         kept = max(size, 1)
         end = kept + val_per_class
-        split[members[:kept]] = "train"
-        split[members[kept:end]] = "val"
+        split[members[:kept]] = TRAIN
+        split[members[kept:end]] = VAL
     return split
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from discl_ray.core import outside
+from discl_ray.core.columns import duplicates
 from discl_ray.core.ids import stable_id
+from discl_ray.core.splits import SPLITS
 from discl_ray.data.config import AnyDataConfig
 from discl_ray.data.listing import LISTING, Listing
 from discl_ray.data.wording import shown
@@ -40,6 +41,11 @@ def _check(listing: Listing, named: str) -> None:
     for column in ("sample_id", "class_key"):
         if listing.table[column].null_count:
             raise DataError(f"{named}: a row has no {column}")
-    (commonest,) = Counter(listing.table["sample_id"].to_pylist()).most_common(1) or [("", 0)]
-    if commonest[1] > 1:
-        raise DataError(f"{named}: sample_id '{shown(commonest[0])}' is duplicated")
+    repeated = duplicates(listing.table["sample_id"])
+    if len(repeated):
+        raise DataError(f"{named}: sample_id '{shown(repeated[0].as_py())}' is duplicated")
+    words = listing.table["split"].unique().drop_null().to_pylist()
+    unknown = [word for word in words if word not in SPLITS]
+    if unknown:
+        allowed = ", ".join(SPLITS)
+        raise DataError(f"{named}: split '{shown(unknown[0])}' is none of {allowed}, or null")

@@ -14,6 +14,7 @@ from discl_ray.core.columns import not_equal, rows_where
 from discl_ray.core.storage import Store
 from discl_ray.data.config import AnyDataConfig, FilesConfig
 from discl_ray.data.listing import REJECTS, Listing
+from discl_ray.data.splits import TRAIN
 from discl_ray.data.verdicts import TWO_LABELS, Verdicts
 from discl_ray.data.wording import counted, first_few, shown
 from discl_ray.errors import DataError
@@ -151,7 +152,7 @@ def _refuses_conflicts(config: AnyDataConfig) -> bool:
 
 def _shortage(verdicts: Verdicts, names: list[str]) -> str | None:
     """Why the remaining images cannot be trained on; None if they can."""
-    train = verdicts.split == "train"
+    train = verdicts.split == TRAIN
     used = verdicts.good & train
     if not used.any():
         return "no training image is left; look at the splits and at what is broken"

@@ -13,6 +13,7 @@ are read by Ray Data, small ones in this process.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,30 +21,50 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from discl_ray.cluster.map_blocks import map_blocks
-from discl_ray.core.columns import rows_where
-from discl_ray.core.ids import stable_id
+from discl_ray.core.columns import (
+    Column,
+    all_true,
+    is_valid,
+    joined,
+    matches,
+    member,
+    negate,
+    replace_where,
+    rows_where,
+    sort_indices,
+)
+from discl_ray.core.ids import id_of_text, stable_id
 from discl_ray.core.images import MAX_PIXELS, can_heic
 from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.schema import SAMPLES
 from discl_ray.core.settings import identity
 from discl_ray.core.splits import SPLITS
-from discl_ray.core.storage import Store, reference
+from discl_ray.core.storage import Store, parquet_bytes, reference
 from discl_ray.data.config import AnyDataConfig, FilesConfig
 from discl_ray.data.listing import Listing, Read, set_column
 from discl_ray.data.names import class_names
 from discl_ray.data.rejects import REJECTED, check_bad_fraction, check_trainable
 from discl_ray.data.sample_images import locate, read_images
 from discl_ray.data.scan import SCANNED, scan
+from discl_ray.data.splits import split_names
 from discl_ray.data.verdicts import Verdicts, judge_rows
 from discl_ray.errors import DataError, ImageError, IntegrityError
 
 log = logging.getLogger(__name__)
 
 PART = 2_000
-"""Rows that a task reads and a part file holds."""
+"""Rows that a task reads, and that a part file holds with their images."""
+
+PATHS = 20_000
+"""Rows that a part file holds without images."""
+
+JSON_ROWS = 50_000
+"""Rows that are text at once while the content is hashed."""
+
+PLAIN_NAME = "name-of-a-file"
+"""Stands for a name that a URI holds as it is."""
 
 READ_AGAIN = "the data is read again"
 """What a damaged folder of samples leads to."""
@@ -95,8 +116,21 @@ def read_samples(
     names = class_names(config, listing)
     store = run.within(folder_name(config, listing, seed))
     written = _opened(store)
-    if written is not None:
-        return replace(written, notes=listing.notes)
+    if written is None:
+        _read(config, listing, names, seed, store, num_cpus)
+        written = open_samples(store)
+    return replace(written, notes=listing.notes)
+
+
+def _read(
+    config: AnyDataConfig,
+    listing: Listing,
+    names: list[str],
+    seed: int,
+    store: Store,
+    num_cpus: int | None,
+) -> None:
+    """Reads every image and writes what is used; raises errors like `read_samples`."""
     found = _scan_all(listing, num_cpus, _pixel_limit(config))
     check_bad_fraction(config, listing, found, store)
     verdicts = judge_rows(config, listing, found, names, seed)
@@ -112,7 +146,6 @@ def read_samples(
         "rows": table.num_rows,
     }
     store.write_json(MANIFEST, manifest)
-    return replace(open_samples(store), notes=listing.notes)
 
 
 def folder_name(config: AnyDataConfig, listing: Listing, seed: int) -> str:
@@ -182,29 +215,25 @@ def _is_whole(table: pa.Table, manifest: dict[str, Any]) -> bool:
 
 def _read_without_bytes(store: Store) -> pa.Table:
     """SAMPLES of all splits; the bytes of images are not read."""
-    columns = {name: pc.field(name) for name in SAMPLES.names}
-    del columns["image"]
-    columns["path"] = pc.field("image", "path")
+    # a name with a dot is a field of a struct
+    columns = [*(name for name in SAMPLES.names if name != "image"), "image.path"]
     parts: list[pa.Table] = []
     for split in SPLITS:
-        if store.list(split, ".parquet"):
-            with store.reading(split, READ_AGAIN):
-                part = store.dataset(split).to_table(columns=columns)
-            parts.append(part)
+        for name in store.list(split, ".parquet"):
+            part = store.read_table(name, columns, READ_AGAIN)
+            paths = member(part["image"], "path")
+            parts.append(_samples_of(set_column(part, "image", image_column(paths))))
     if not parts:
         raise IntegrityError(f"{store.base}: its images are gone; {READ_AGAIN}")
-    table = pa.concat_tables(parts)
-    paths = table["path"].combine_chunks()
-    return _with_paths(table.drop(["path"]), paths)
+    return pa.concat_tables(parts).combine_chunks()
 
 
-def _with_paths(table: pa.Table, paths: pa.Array) -> pa.Table:
-    """SAMPLES whose images are paths and have no bytes."""
-    empty = pa.nulls(table.num_rows, pa.binary())
-    fields = list(IMAGE.type)
-    images = pa.StructArray.from_arrays([empty, paths], fields=fields)
-    whole = table.append_column("image", images)
-    return _samples_of(whole)
+def image_column(paths: Column) -> pa.Array:
+    """Images that are paths and have no bytes."""
+    empty = pa.nulls(len(paths), pa.binary())
+    if isinstance(paths, pa.ChunkedArray):
+        paths = paths.combine_chunks()
+    return pa.StructArray.from_arrays([empty, paths], fields=list(IMAGE.type))
 
 
 def _pixel_limit(config: AnyDataConfig) -> int:
@@ -218,7 +247,7 @@ def _scan_all(listing: Listing, num_cpus: int | None, limit: int) -> pa.Table:
     """SCANNED of the whole listing, in its order."""
     numbers = np.arange(listing.table.num_rows)
     numbered = listing.table.append_column("number", pa.array(numbers))
-    blocks = _blocks(numbered)
+    blocks = _blocks(numbered, PART)
     work = _Scan(listing.root, listing.read, limit)
     parts = list(map_blocks(blocks, work, "images read", num_cpus))
     if not parts:
@@ -228,10 +257,10 @@ def _scan_all(listing: Listing, num_cpus: int | None, limit: int) -> pa.Table:
     return scanned.drop(["number"]).combine_chunks()
 
 
-def _blocks(table: pa.Table) -> list[pa.Table]:
-    """A table in blocks of PART rows, which a task works on."""
-    starts = range(0, table.num_rows, PART)
-    return [table.slice(start, PART).combine_chunks() for start in starts]
+def _blocks(table: pa.Table, size: int) -> list[pa.Table]:
+    """A table in blocks of at most `size` rows."""
+    starts = range(0, table.num_rows, size)
+    return [table.slice(start, size).combine_chunks() for start in starts]
 
 
 @dataclass(frozen=True)
@@ -257,12 +286,11 @@ def _used(
     listed = listing.table.take(used)
     scanned = found.take(used)
     label = pa.array(verdicts.label[good], pa.int32())
-    split = verdicts.split[good].tolist()
     columns: dict[str, Any] = {
         "sample_id": listed["sample_id"],
         "label": label,
         "class_name": pa.array(names, pa.string()).take(label),
-        "split": pa.array(split, pa.string()),
+        "split": split_names(verdicts.split[good]),
         "domain": listed["domain"],
         "group": listed["group"],
         "width": scanned["width"],
@@ -271,24 +299,36 @@ def _used(
         "image": pa.nulls(len(good), IMAGE.type),
     }
     if listing.in_files:
-        place = _place(config, listing)
-        paths = listed["path"].to_pylist()
-        images = [{"path": reference(place, path)} for path in paths]
-        columns["image"] = pa.array(images, IMAGE.type)
+        paths = references(_place(config, listing), listed["path"])
+        columns["image"] = image_column(paths)
     for name in listed.column_names:
         if name not in columns and name != "class_key":
             columns[name] = listed[name]
     return pa.table(columns)
 
 
+def references(location: str, names: Column) -> Column:
+    """`reference` of many files in a folder."""
+    is_uri = "://" in location
+    # what is not plain is escaped in a URI, name by name
+    plain = negate(matches(names, "[^A-Za-z0-9_.~/-]")) if is_uri else is_valid(names)
+    begin, _, end = reference(location, PLAIN_NAME).rpartition(PLAIN_NAME)
+    whole = joined([begin, names, end])
+    if all_true(plain):
+        return whole
+    others = [reference(location, name) for name in names.filter(negate(plain)).to_pylist()]
+    return replace_where(whole, negate(plain), pa.array(others, pa.string()))
+
+
 def _write(store: Store, table: pa.Table, listing: Listing, num_cpus: int | None) -> None:
     """SAMPLES by split; images that are not files are read again, part by part."""
     if listing.in_files:
-        for name, rows in _parts(table):
-            store.write_table(name, _samples_of(rows))
+        for name, rows in _parts(table, PATHS):
+            # no image is read from the file, so its rows need not be apart
+            store.write(name, parquet_bytes(_samples_of(rows), [0]))
         return
     blocks: list[pa.Table] = []
-    for name, rows in _parts(table):
+    for name, rows in _parts(table, PART):
         names = pa.repeat(name, rows.num_rows)
         block = rows.append_column("part", names)
         blocks.append(block)
@@ -297,11 +337,11 @@ def _write(store: Store, table: pa.Table, listing: Listing, num_cpus: int | None
         pass  # what a block returns is only for progress
 
 
-def _parts(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """(name, rows) of each part file."""
+def _parts(table: pa.Table, size: int) -> Iterator[tuple[str, pa.Table]]:
+    """(name, rows) of each part file, of at most `size` rows."""
     for split in SPLITS:
         rows = rows_where(table, split=split)
-        for number, block in enumerate(_blocks(rows)):
+        for number, block in enumerate(_blocks(rows, size)):
             yield f"{split}/part-{number:05d}.parquet", block
 
 
@@ -340,5 +380,21 @@ class _WriteParts:
 
 def _fingerprint(table: pa.Table) -> str:
     """A hash of what the samples are, wherever they lie and in whatever order."""
-    rows = table.select(CONTENT).sort_by("sample_id")
-    return stable_id({name: rows[name].to_pylist() for name in CONTENT})
+    return id_of_text(_content_json(table))
+
+
+def _content_json(table: pa.Table) -> Iterator[str]:
+    """JSON of {column: values} of CONTENT, by name and by `sample_id`, in pieces."""
+    order = sort_indices(table, ("sample_id", "ascending"))
+    before = "{"
+    for name in sorted(CONTENT):
+        column = table[name].combine_chunks()
+        yield f'{before}"{name}":['
+        for start in range(0, len(order), JSON_ROWS):
+            values = column.take(order.slice(start, JSON_ROWS)).to_pylist()
+            listed = json.dumps(values, separators=(",", ":"))
+            more = "," if start else ""
+            yield more + listed[1:-1]  # without its brackets
+        yield "]"
+        before = ","
+    yield "}"

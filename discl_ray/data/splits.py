@@ -1,34 +1,57 @@
 """Which split an image is in: drawing what a data set leaves open, duplicates, long tails.
 
-Pure numpy; a seed decides. Draws use a hash of (seed, sample), so an image that is added or removed
-hardly moves the others. In all functions rows are those of a listing; arrays have shape (N,).
+By columns of numbers; a seed decides. Draws use a hash of (seed, sample), so an image that is added
+or removed hardly moves the others. In all functions rows are those of a listing; arrays have shape
+(N,).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from discl_ray.core.ids import stable_seed
+from discl_ray.core.arrays import Bools, Ints
+from discl_ray.core.columns import Column, as_dictionary, fill_null, places_in
+from discl_ray.core.ids import stable_seed, stable_seeds
 from discl_ray.core.splits import MIN_IMAGES
 
 SPLITS = ("train", "val", "test")
-"""In the order in which people name them."""
+"""In the order in which people name them; a split is a number in code: its place here."""
 
-OWNERS = ("test", "val", "train")
+TRAIN, VAL, TEST = range(len(SPLITS))
+
+OWNERS = (TEST, VAL, TRAIN)
 """Of files with the same bytes in several splits, the first of these keeps its own."""
 
-Integers = NDArray[np.int64]
-"""Labels, or numbers of rows."""
+NONE = -1
+"""In the place of a number: an open split, no group, no other row."""
 
-Mask = NDArray[np.bool_]
-"""Which rows are meant."""
+BLOCK = 100_000
+"""Samples whose ids are hashed at once: the texts take memory only so long."""
 
-Strings = NDArray[np.object_]
-"""Text, or None."""
+Codes = NDArray[np.int32]
+"""Splits, or groups or contents of files: equal numbers are equal texts, NONE is null."""
+
+
+def codes_of(column: Column) -> Codes:
+    """A column of text as numbers, by first appearance."""
+    indices = as_dictionary(column).indices
+    return fill_null(indices, NONE).to_numpy(zero_copy_only=False)
+
+
+def split_codes(column: Column) -> Codes:
+    """A column of names of splits as their places in SPLITS; NONE where it is null."""
+    places = places_in(column, SPLITS)
+    return fill_null(places, NONE).to_numpy(zero_copy_only=False)
+
+
+def split_names(split: Codes) -> pa.Array:
+    """The names of splits; null for NONE."""
+    return pa.array(SPLITS, pa.string()).take(pa.array(split, mask=split == NONE))
 
 
 def long_tail_sizes(head: int, imbalance: float, classes: int) -> list[int]:
@@ -46,195 +69,230 @@ def long_tail_sizes(head: int, imbalance: float, classes: int) -> list[int]:
     return sizes
 
 
-def order_of(sample_ids: Sequence[str], seed: int) -> Integers:
+def order_of(sample_ids: Column, seed: int) -> Ints:
     """A shuffled order of samples; which of two comes first depends on their ids and the seed."""
-    hashes = [stable_seed(seed, sample_id) for sample_id in sample_ids]
-    keys = np.array(hashes, np.int64)
+    keys = np.empty(len(sample_ids), np.int64)
+    for start in range(0, len(keys), BLOCK):
+        block = stable_seeds(seed, sample_ids.slice(start, BLOCK))
+        keys[start : start + BLOCK] = block.to_numpy()
     return np.argsort(keys, kind="stable")
 
 
-def rows_of(label: Integers, c: int, order: Integers) -> Integers:
-    """The rows of class `c`, in a given order of all rows."""
-    mine = label[order] == c
-    return order[mine]
+def _first_of_each_class(label: Ints, order: Ints, counts: Ints) -> Bools:
+    """Which rows are among the first `counts[c]` of their class c, in a given order of all."""
+    by_class = np.argsort(label[order], kind="stable")
+    rows = order[by_class]
+    sizes = np.bincount(label)
+    begins = np.cumsum(sizes) - sizes
+    place = np.arange(len(rows)) - np.repeat(begins, sizes)
+    chosen = np.zeros(len(label), bool)
+    chosen[rows] = place < np.repeat(counts, sizes)
+    return chosen
 
 
 def long_tail(
-    label: Integers, sample_ids: Sequence[str], *, imbalance: float, head: int | None, seed: int
-) -> Mask:
+    label: Ints, sample_ids: Column, *, imbalance: float, head: int | None, seed: int
+) -> Bools:
     """Which rows of a training split a long tail keeps.
 
     The largest class is the head, ties are broken by label; no class is lost. `head` is the number
     of its images; default: all of them.
     """
-    keep = np.zeros(len(label), bool)
     if not len(label):
-        return keep
+        return np.zeros(0, bool)
     counts = np.bincount(label)
     # stable, so that of equally large classes the lower label comes first
     falling = np.argsort(-counts, kind="stable")
-    classes = [c for c in falling.tolist() if counts[c]]
+    classes = falling[counts[falling] > 0]
     largest = int(counts.max())
     head = min(head or largest, largest)
-    sizes = long_tail_sizes(head, imbalance, len(classes))
-    order = order_of(sample_ids, seed)
-    for c, size in zip(classes, sizes, strict=True):
-        members = rows_of(label, c, order)
-        kept = max(size, 1)
-        keep[members[:kept]] = True
-    return keep
+    kept = np.zeros_like(counts)
+    kept[classes] = long_tail_sizes(head, imbalance, len(classes))
+    kept = np.maximum(kept, 1)
+    return _first_of_each_class(label, order_of(sample_ids, seed), kept)
 
 
-def draw(
-    label: Integers, group: Strings, sample_ids: Sequence[str], *, fraction: float, seed: int
-) -> Mask:
+def draw(label: Ints, group: Codes, sample_ids: Column, *, fraction: float, seed: int) -> Bools:
     """Which rows of a pool move to another split: about `fraction`, in [0, 1), of every class.
 
-    MIN_IMAGES of a class always stay. Rows of one group (not None) move or stay together.
+    MIN_IMAGES of a class always stay. Rows of one group (not NONE) move or stay together.
     """
-    taken = np.zeros(len(label), bool)
     if fraction <= 0 or not len(label):
-        return taken
+        return np.zeros(len(label), bool)
     order = order_of(sample_ids, seed)
-    has_groups = any(name is not None for name in group)
-    if has_groups:
+    if (group != NONE).any():
         return _draw_groups(label, group, order, fraction)
-    for c in np.unique(label):
-        members = rows_of(label, c, order)
-        total = len(members)
-        most = total - MIN_IMAGES
-        share = round(total * fraction)
-        count = min(share, most)
-        moved = max(count, 0)  # `most` is negative for a class of fewer
-        taken[members[:moved]] = True
-    return taken
+    totals = np.bincount(label)
+    shares = np.rint(totals * fraction).astype(np.int64)
+    moved = np.minimum(shares, totals - MIN_IMAGES)  # negative for a class of fewer
+    return _first_of_each_class(label, order, moved)
 
 
-def _draw_groups(label: Integers, group: Strings, order: Integers, fraction: float) -> Mask:
+def _draw_groups(label: Ints, group: Codes, order: Ints, fraction: float) -> Bools:
     """Whole groups in a random order, if they bring every class nearer to its share.
 
     A group that would leave less than MIN_IMAGES of a class stays.
     """
-    left = np.bincount(label)
-    wanted = left * fraction
-    got = np.zeros_like(wanted)
-    classes = len(left)
+    members = _numbered_groups(group[order])
+    cells = _cells(members, label[order])
+    taken_groups = _Balance(np.bincount(label), fraction).take(cells)
     taken = np.zeros(len(label), bool)
-    members = _members(group, order)
-    for rows in members.values():
-        own = label[rows]
-        counts = np.bincount(own, minlength=classes)
-        has = counts > 0
-        lacking = wanted - got
-        before = np.abs(lacking)[has]
-        after = np.abs(lacking - counts)[has]
-        remaining = left[has] - counts[has]
-        enough = remaining >= MIN_IMAGES
-        nearer = after.sum() < before.sum()
-        if nearer and enough.all():
-            taken[rows] = True
-            got = got + counts
-            left = left - counts
+    taken[order] = taken_groups[members]
     return taken
 
 
-def _members(group: Strings, order: Integers) -> dict[object, list[int]]:
-    """The rows of each group, in a given order; a row without a group is one of its own."""
-    names = group.tolist()
-    members: dict[object, list[int]] = {}
-    for row in order.tolist():
-        name = names[row]
-        # a tuple is no text, so it is never the name of a group
-        key = (row,) if name is None else name
-        rows = members.setdefault(key, [])
-        rows.append(row)
-    return members
+def _numbered_groups(group: Codes) -> Ints:
+    """The groups' numbers by first appearance; a row without a group is one of its own."""
+    alone = group == NONE
+    keys = group.astype(np.int64)
+    keys[alone] = group.max() + 1 + np.arange(np.count_nonzero(alone))
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[inverse]
+
+
+class _Cells(NamedTuple):
+    """How many rows of each class each group has: groups in their order, classes by label."""
+
+    bounds: Ints
+    """Where the cells of each group begin, and the end of all; shape (groups + 1,)."""
+    labels: Ints
+    counts: Ints
+
+
+def _cells(members: Ints, label: Ints) -> _Cells:
+    """The cells of rows; `members` are their groups' numbers, which have no gap."""
+    classes = int(label.max()) + 1
+    pairs, counts = np.unique(members * classes + label, return_counts=True)
+    bounds = np.searchsorted(pairs // classes, np.arange(members.max() + 2))
+    return _Cells(bounds, pairs % classes, counts)
+
+
+class _Balance:
+    """How many rows each class has given, and how many are left of it."""
+
+    def __init__(self, sizes: Ints, fraction: float) -> None:
+        # Python's own numbers, which are faster one by one
+        self._wanted: list[float] = (sizes * fraction).tolist()
+        self._got: list[float] = [0.0] * len(sizes)
+        self._left: list[int] = sizes.tolist()
+
+    def take(self, cells: _Cells) -> Bools:
+        """Decides on one group after the other, each by what those before it left."""
+        labels: list[int] = cells.labels.tolist()
+        counts: list[int] = cells.counts.tolist()
+        bounds: list[int] = cells.bounds.tolist()
+        taken = np.zeros(len(bounds) - 1, bool)
+        for number, (begin, end) in enumerate(pairwise(bounds)):
+            taken[number] = self._take_group(labels[begin:end], counts[begin:end])
+        return taken
+
+    def _take_group(self, labels: list[int], counts: list[int]) -> bool:
+        """Takes a group with `counts` rows of the classes `labels`, if it may be taken."""
+        lacking: list[float] = []
+        then: list[float] = []
+        for c, count in zip(labels, counts, strict=True):
+            if self._left[c] - count < MIN_IMAGES:
+                return False
+            lacks = self._wanted[c] - self._got[c]
+            lacking.append(lacks)
+            then.append(lacks - count)
+        if _distance(then) >= _distance(lacking):
+            return False
+        for c, count in zip(labels, counts, strict=True):
+            self._got[c] += count
+            self._left[c] -= count
+        return True
+
+
+def _distance(lacking: list[float]) -> float:
+    """How far some classes are from their shares."""
+    if len(lacking) == 1:
+        return abs(lacking[0])
+    # added up by numpy: another order may round differently, and split differently
+    return float(np.abs(lacking).sum())
 
 
 class _Draw(NamedTuple):
     """One draw from the training pool."""
 
-    split: str
+    split: int
     fraction: float
     """Of each class of the pool as it is then."""
 
 
 def fill_splits(
-    split: Strings,
-    label: Integers,
-    group: Strings,
-    sample_ids: Sequence[str],
+    split: Codes,
+    label: Ints,
+    group: Codes,
+    sample_ids: Column,
     *,
     val_fraction: float,
     test_fraction: float,
     seed: int,
-) -> Strings:
+) -> Codes:
     """The split of every row: what is open is drawn.
 
     A data set without val (or test) gives some of its training images; a split that it has stays
     as it is. Fractions are of the whole training pool, in [0, 1).
     """
-    has = set(split.tolist())
-    draws = _draws(val_fraction, test_fraction, has_test="test" in has)
-    full = split.copy()
-    open_ = [name is None for name in split]
-    full[open_] = "train"
-    for number, (name, fraction) in enumerate(draws):
-        if name in has:
+    has = set(np.unique(split).tolist())
+    draws = _draws(val_fraction, test_fraction, has_test=TEST in has)
+    full = np.where(split == NONE, TRAIN, split)
+    for number, (drawn, fraction) in enumerate(draws):
+        if drawn in has:
             continue
-        pool = np.flatnonzero(full == "train")
-        ids = [sample_ids[row] for row in pool.tolist()]
+        pool = np.flatnonzero(full == TRAIN)
         moved = draw(
-            label[pool], group[pool], ids, fraction=fraction, seed=stable_seed(seed, number, name)
+            label[pool],
+            group[pool],
+            sample_ids.take(pa.array(pool)),
+            fraction=fraction,
+            seed=stable_seed(seed, number, SPLITS[drawn]),
         )
-        rows = pool[moved]
-        full[rows] = name
+        full[pool[moved]] = drawn
     return full
 
 
 def _draws(val_fraction: float, test_fraction: float, *, has_test: bool) -> list[_Draw]:
     """What is drawn from the training pool, in this order."""
     if has_test:
-        return [_Draw("val", val_fraction)]
+        return [_Draw(VAL, val_fraction)]
     # test is drawn first, so val's share is of what is left of the whole
     rest = 1 - test_fraction
-    test = _Draw("test", test_fraction)
-    val = _Draw("val", val_fraction / rest)
+    test = _Draw(TEST, test_fraction)
+    val = _Draw(VAL, val_fraction / rest)
     return [test, val]
 
 
-def conflicts(label: Integers, sha256: Strings) -> Integers:
-    """For each row another one with its bytes and another label; -1 if there is none."""
-    labels = label.tolist()  # Python's own numbers, which are faster one by one
-    hashes = sha256.tolist()
-    first: dict[str, dict[int, int]] = {}  # bytes -> label -> the first row with both
-    for row, digest in enumerate(hashes):
-        rows = first.setdefault(digest, {})
-        rows.setdefault(labels[row], row)
-    others = np.full(len(label), -1, np.int64)
-    for row, digest in enumerate(hashes):
-        others[row] = _other_row(first[digest], labels[row])
-    return others
+def conflicts(label: Ints, content: Codes) -> Ints:
+    """For each row another one with its bytes and another label; NONE if there is none.
+
+    `content` has equal numbers for equal bytes. The other row is the first with its bytes, or the
+    first whose label is not the first one's.
+    """
+    first = _first_rows(content, np.arange(len(content)))
+    firsts = first[content]
+    differs = label != label[firsts]
+    second = _first_rows(content, np.flatnonzero(differs))
+    return np.where(differs, firsts, second[content])
 
 
-def _other_row(rows: Mapping[int, int], label: int) -> int:
-    """The first row of another label, -1 if there is none; `rows` is by label."""
-    for theirs, row in rows.items():
-        if theirs != label:
-            return row
-    return -1
+def _first_rows(content: Codes, rows: Ints) -> Ints:
+    """The first of some ascending rows that has each content; NONE where none has it."""
+    first = np.full(content.max(initial=NONE) + 1, NONE, np.int64)
+    # of equal places numpy keeps what is assigned last
+    backwards = rows[::-1]
+    first[content[backwards]] = backwards
+    return first
 
 
-def duplicates(split: Strings, sha256: Strings) -> Strings:
-    """For each row None, or the split that keeps its bytes: an earlier one of OWNERS."""
-    owner: dict[str, str] = {}
+def duplicates(split: Codes, content: Codes) -> Codes:
+    """For each row NONE, or the split that keeps its bytes: an earlier one of OWNERS."""
+    owner = np.full(content.max(initial=NONE) + 1, NONE, np.int32)
     # the least first, so that the greatest has the last word
     for name in reversed(OWNERS):
-        inside = split == name
-        hashes = sha256[inside].tolist()
-        owner |= dict.fromkeys(hashes, name)
-    every = sha256.tolist()
-    owners = [owner[digest] for digest in every]
-    kept_by = np.array(owners, object)
-    kept_by[kept_by == split] = None
-    return kept_by
+        owner[content[split == name]] = name
+    owners = owner[content]
+    return np.where(owners == split, NONE, owners)

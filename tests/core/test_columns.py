@@ -84,6 +84,9 @@ def test_texts_and_structs(column):
     assert c.lengths(texts).to_pylist() == [3, None, 2, 1]
     assert c.composed(column(["e\u0301"] * 3)).to_pylist() == ["é"] * 3
     assert c.starts_with(texts, " ").to_pylist() == [True, None, False, False]
+    assert c.matches(texts, "[a-zé]$").to_pylist() == [False, None, True, True]
+    ones = c.replace_where(texts, column([True, False, False, True]), pa.array(["x", "y"]))
+    assert ones.to_pylist() == ["x", None, "é", "y"]
     assert c.joined(["p", texts], "#").to_pylist() == ["p# a ", None, "p#é", "p#b"]
     kind = pa.struct([("bytes", pa.binary())])
     images = column([{"bytes": b"1"}, None, {"bytes": None}], kind)

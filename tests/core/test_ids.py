@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from discl_ray.core.ids import file_hash, stable_id, stable_ids, stable_seed, stable_seeds
+from discl_ray.core.ids import (
+    file_hash,
+    id_of_text,
+    stable_id,
+    stable_ids,
+    stable_seed,
+    stable_seeds,
+)
 
 CODE = (
     "from discl_ray.core.ids import stable_id, stable_seed\n"
@@ -90,3 +98,10 @@ def test_file_hash_is_the_content_s_and_believes_a_cache_s_blob_name(tmp_path):
     assert file_hash(link) == blob.name
     assert file_hash(other) == file_hash(file)
     assert file_hash(blob) == hashlib.sha256(b"y").hexdigest()
+
+
+@given(st.lists(st.text()))
+def test_a_part_may_come_in_pieces_of_its_json(names):
+    text = json.dumps({"a": names, "b": len(names)}, separators=(",", ":"))
+    pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
+    assert id_of_text(pieces) == stable_id({"b": len(names), "a": names})

@@ -16,7 +16,7 @@ from discl_ray.core.images import decode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.cifar100_lt import cifar100_lt, read_cifar, unpickled
 from discl_ray.data.config import Cifar100LTConfig, LongTail
-from discl_ray.data.splits import long_tail_sizes
+from discl_ray.data.splits import TRAIN, VAL, long_tail_sizes
 from discl_ray.errors import ConfigError, DataError, ImageError
 from tests.support.runs import promptly
 
@@ -186,8 +186,8 @@ def test_no_image_is_in_two_splits_and_no_class_gets_more_than_it_has(
     sizes = long_tail_sizes(int(np.bincount(label).max()), imbalance, 5)
     for c, size in enumerate(sizes):
         mine = split[label == c]
-        assert (mine == "train").sum() == min(max(size, 1), len(mine))
-        assert (mine == "val").sum() == min(val_per_class, len(mine) - (mine == "train").sum())
+        assert (mine == TRAIN).sum() == min(max(size, 1), len(mine))
+        assert (mine == VAL).sum() == min(val_per_class, len(mine) - (mine == TRAIN).sum())
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])

@@ -65,6 +65,7 @@ def test_an_edited_reader_lists_anew(tmp_path, monkeypatch):
         (lambda t: t.set_column(2, "row", pa.array(list("abcd"))), "'row' is string; int64"),
         (lambda t: pa.concat_tables([t, t]), "sample_id '0.png' is duplicated"),
         (lambda t: t.set_column(3, "class_key", pa.nulls(4, pa.string())), "row has no class_key"),
+        (lambda t: t.set_column(4, "split", pa.array(["dev", None] * 2)), "split 'dev' is none of"),
     ],
 )
 def test_a_table_that_is_no_listing_is_refused(reader, tmp_path, wrong, why):

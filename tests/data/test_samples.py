@@ -7,14 +7,15 @@ import pytest
 from PIL import Image
 
 from discl_ray.cluster import map_blocks as parallel
+from discl_ray.core.ids import stable_id
 from discl_ray.core.images import decode_image, encode_image
 from discl_ray.core.schema import SAMPLES
 from discl_ray.core.sources import image_bytes, image_pixels
-from discl_ray.core.storage import Store
+from discl_ray.core.storage import Store, reference
 from discl_ray.data import samples as module
 from discl_ray.data.config import AnyDataConfig
 from discl_ray.data.listing import inline
-from discl_ray.data.samples import read_samples
+from discl_ray.data.samples import CONTENT, read_samples, references
 from discl_ray.data.summary import summarize_samples
 from tests.support.samples import picture, read, whole
 
@@ -94,6 +95,7 @@ def test_ray_reads_what_one_process_reads(folder, tmp_path, ray_local, monkeypat
     here = read(folder, tmp_path / "here")
     monkeypatch.setattr(parallel, "SMALL", 0)
     monkeypatch.setattr(module, "PART", 7)
+    monkeypatch.setattr(module, "PATHS", 5)
     by_ray = read(folder, tmp_path / "by ray")
     assert by_ray.fingerprint == here.fingerprint
     assert by_ray.table.sort_by("sample_id").equals(here.table.sort_by("sample_id"))
@@ -128,3 +130,17 @@ def test_images_under_a_uri_are_read_again_whatever_their_folders_are_called(tmp
     remote = whole(f"memory://bucket{tmp_path.name}", tmp_path / "remote")
     assert remote.fingerprint == samples.fingerprint
     assert all(image_pixels(row["image"]).any() for row in remote.table.to_pylist())
+
+
+def test_references_are_what_each_is_alone_escapes_included():
+    names = ["a/b.png", "a b/c.png", "50%.png", "é?.png", "x/y-z_~.png"]
+    for location in ("/data/x/", "s3://bucket/x?region=eu-1", "s3://bucket", "memory://b/x"):
+        found = references(location, pa.chunked_array([names[:1], names[1:]]))
+        assert found.to_pylist() == [reference(location, name) for name in names]
+
+
+def test_the_fingerprint_is_the_id_of_the_content_by_sample(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "JSON_ROWS", 7)
+    samples = read(folder, tmp_path / "run")
+    rows = samples.table.sort_by("sample_id")
+    assert samples.fingerprint == stable_id({name: rows[name].to_pylist() for name in CONTENT})

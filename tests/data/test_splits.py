@@ -1,27 +1,49 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discl_ray.core.ids import stable_seed
 from discl_ray.core.splits import MIN_IMAGES
-from discl_ray.data.splits import conflicts, duplicates, fill_splits, long_tail, long_tail_sizes
+from discl_ray.data.splits import (
+    codes_of,
+    conflicts,
+    draw,
+    duplicates,
+    fill_splits,
+    long_tail,
+    long_tail_sizes,
+    order_of,
+    split_codes,
+    split_names,
+)
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=120)
 
 
+def texts(values):
+    return pa.array(values, pa.string())
+
+
+def ids_of(label):
+    return texts([f"s{i}" for i in range(len(label))])
+
+
 def filled(label, *, split=None, group=None, seed=0, val=0.1, test=0.2):
-    n = len(label)
-    return fill_splits(
-        np.array(split if split is not None else [None] * n, object),
+    none = [None] * len(label)
+    found = fill_splits(
+        split_codes(texts(split or none)),
         np.array(label),
-        np.array(group if group is not None else [None] * n, object),
-        [f"s{i}" for i in range(n)],
+        codes_of(texts(group or none)),
+        ids_of(label),
         val_fraction=val,
         test_fraction=test,
         seed=seed,
     )
+    return np.array(split_names(found).to_pylist(), object)
 
 
 @pytest.mark.parametrize(("imbalance", "total"), [(100, 10_847), (50, 12_608)])
@@ -84,8 +106,7 @@ def test_an_image_more_moves_hardly_any_other():
 
 @given(label=labels, imbalance=st.floats(1, 50), seed=st.integers(0, 3))
 def test_a_long_tail_falls_and_keeps_every_class(label, imbalance, seed):
-    ids = [f"s{i}" for i in range(len(label))]
-    keep = long_tail(np.array(label), ids, imbalance=imbalance, head=None, seed=seed)
+    keep = long_tail(np.array(label), ids_of(label), imbalance=imbalance, head=None, seed=seed)
     before, after = Counter(label), Counter(np.array(label)[keep].tolist())
     assert set(after) == set(before)
     assert all(after[c] <= before[c] for c in before)
@@ -93,14 +114,104 @@ def test_a_long_tail_falls_and_keeps_every_class(label, imbalance, seed):
 
 
 def test_equal_bytes_in_two_splits_are_found_and_test_keeps_its_own():
-    split = np.array(["train", "train", "val", "test", "val", "train"], object)
-    sha = np.array(["a", "b", "a", "b", "c", "d"], object)
-    assert duplicates(split, sha).tolist() == ["val", "test", None, None, None, None]
+    split = split_codes(texts(["train", "train", "val", "test", "val", "train"]))
+    owners = duplicates(split, codes_of(texts("ababcd")))
+    assert split_names(owners).to_pylist() == ["val", "test", None, None, None, None]
 
 
 def test_equal_bytes_under_two_labels_name_each_other():
     label = np.array([0, 1, 1, 0, 2])
-    sha = np.array(["a", "a", "b", "b", "c"], object)
-    assert conflicts(label, sha).tolist() == [1, 0, 3, 2, -1]
-    same = np.array(["a", "a", "b", "a", "c"], object)
+    assert conflicts(label, codes_of(texts("aabbc"))).tolist() == [1, 0, 3, 2, -1]
+    same = codes_of(texts("aabac"))
     assert conflicts(np.array([0, 0, 1, 2, 1]), same).tolist() == [3, 3, -1, 0, -1]
+
+
+# what the columns must agree with, row by row: every split of earlier versions was drawn so
+
+
+def row_order(count, seed):
+    return sorted(range(count), key=lambda i: stable_seed(seed, f"s{i}"))
+
+
+def row_draw(label, group, fraction, seed):
+    """Rows that move, in sets: whole groups in a random order, or the first of every class."""
+    order = row_order(len(label), seed)
+    if all(name is None for name in group):
+        moved = set()
+        for c in set(label):
+            mine = [i for i in order if label[i] == c]
+            moved.update(mine[: max(0, min(round(len(mine) * fraction), len(mine) - MIN_IMAGES))])
+        return moved
+    left = np.bincount(label)
+    wanted, got = left * fraction, np.zeros(len(left))
+    members = {}
+    for i in order:
+        members.setdefault((i,) if group[i] is None else group[i], []).append(i)
+    moved = set()
+    for rows in members.values():
+        counts = np.bincount(np.array(label)[rows], minlength=len(left))
+        has = counts > 0
+        before = np.abs(wanted - got)[has].sum()
+        after = np.abs(wanted - got - counts)[has].sum()
+        if after < before and (left[has] - counts[has] >= MIN_IMAGES).all():
+            moved.update(rows)
+            got, left = got + counts, left - counts
+    return moved
+
+
+@given(
+    label=st.lists(st.integers(0, 12), min_size=1, max_size=120),
+    names=st.sampled_from(["", "-abcde", "abc", "--------ab"]),
+    fraction=st.floats(0.01, 0.9),
+    seed=st.integers(0, 9),
+)
+def test_columns_draw_what_rows_drew(label, names, fraction, seed):
+    rng = np.random.default_rng(seed)
+    group = rng.choice(list(names or "-"), len(label)).tolist()
+    group = [None if name == "-" else name for name in group]
+    found = draw(
+        np.array(label), codes_of(texts(group)), ids_of(label), fraction=fraction, seed=seed
+    )
+    assert set(np.flatnonzero(found).tolist()) == row_draw(label, group, fraction, seed)
+    assert order_of(ids_of(label), seed).tolist() == row_order(len(label), seed)
+
+
+@given(label=labels, seed=st.integers(0, 9), imbalance=st.floats(1, 90))
+def test_columns_keep_the_long_tail_that_rows_kept(label, seed, imbalance):
+    falling = sorted(set(label), key=lambda c: (-label.count(c), c))
+    sizes = long_tail_sizes(max(map(label.count, label)), imbalance, len(falling))
+    order = row_order(len(label), seed)
+    kept = set()
+    for c, size in zip(falling, sizes, strict=True):
+        kept.update([i for i in order if label[i] == c][: max(size, 1)])
+    keep = long_tail(np.array(label), ids_of(label), imbalance=imbalance, head=None, seed=seed)
+    assert set(np.flatnonzero(keep).tolist()) == kept
+
+
+@given(data=st.data(), label=labels)
+def test_columns_find_the_copies_that_rows_found(data, label):
+    def drawn(values):
+        return data.draw(
+            st.lists(st.sampled_from(values), min_size=len(label), max_size=len(label))
+        )
+
+    content, split = drawn("abcdefgh"), drawn(["train", "val", "test"])
+    first = {}
+    for row, digest in enumerate(content):
+        first.setdefault(digest, {}).setdefault(label[row], row)
+    others = [
+        next((row for c, row in first[digest].items() if c != own), -1)
+        for digest, own in zip(content, label, strict=True)
+    ]
+    assert conflicts(np.array(label), codes_of(texts(content))).tolist() == others
+    keepers = [
+        min(
+            (s for s, c in zip(split, content, strict=True) if c == digest),
+            key="test val train".find,
+        )
+        for digest in content
+    ]
+    owners = duplicates(split_codes(texts(split)), codes_of(texts(content)))
+    assert split_names(owners).to_pylist() == [
+        None if keeper == own else keeper for keeper, own in zip(keepers, split, strict=True)
+    ]

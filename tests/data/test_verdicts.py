@@ -100,18 +100,23 @@ def test_what_is_broken_and_what_has_two_labels_is_rejected():
     listing, verdicts = judged(rows)
     assert verdicts.label.tolist() == [0, 1, 1, 1]
     assert verdicts.good.tolist() == [False, False, False, True]
-    assert verdicts.reason.tolist() == ["two_labels", "two_labels", "truncated", None]
-    assert verdicts.detail[0] == "two_labels: 'a' here, and the same bytes are 'b' in s1"
     rejects = verdicts.rejects(listing)
     assert rejects.schema.equals(REJECTS)
     assert rejects["sample_id"].to_pylist() == ["s0", "s1", "s2"]
+    assert rejects["split"].to_pylist() == ["train", "test", "train"]
+    assert rejects["reason"].to_pylist() == ["two_labels", "two_labels", "truncated"]
+    assert rejects["detail"].to_pylist() == [
+        "two_labels: 'a' here, and the same bytes are 'b' in s1",
+        "two_labels: 'b' here, and the same bytes are 'a' in s0",
+        None,
+    ]
 
 
 def test_copies_without_a_group_are_drawn_together():
     rows = [("ab"[i % 2], None, f"{i % 2}-{i % 10}", None) for i in range(200)]
     config = ImageFolderConfig(root=".", val_fraction=0.2, test_fraction=0.2)
     _, verdicts = judged(rows, config)
-    assert set(verdicts.split.tolist()) == {"train", "val", "test"}
+    assert set(verdicts.split.tolist()) == {0, 1, 2}
     assert verdicts.good.all()
     splits = {}
     for (_, _, content, _), split in zip(rows, verdicts.split.tolist(), strict=True):
