@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             slow = item.get_closest_marker("slow") is not None
             item.add_marker(tiers.tier_of(item.path, item.originalname, slow=slow))
     if hasattr(config, "workerinput"):  # of several processes: the longest files first
-        items.sort(key=lambda item: item.get_closest_marker("jobs") is None)
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _pure(config: pytest.Config) -> bool:
