@@ -47,11 +47,18 @@ def pytest_configure(config: pytest.Config) -> None:
         tiers.block()
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """In the pure tier: files that cannot be imported without torch or Ray."""
-    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    if _pure(config) and is_test and tiers.tier_of_file(collection_path) != "pure":
-        return True
+class Impure(pytest.File):
+    """A file that cannot be imported without torch or Ray: it has no pure test."""
+
+    def collect(self) -> list[pytest.Item]:
+        return []
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Impure | None:
+    """In the pure tier, files of other tiers are not imported."""
+    is_test = module_path.name.startswith("test_")
+    if _pure(parent.config) and is_test and tiers.tier_of_file(module_path) != "pure":
+        return Impure.from_parent(parent, path=module_path)
     return None
 
 
