@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Stamp, Store, open_parquet
 from discl_ray.errors import IntegrityError, UnreadableError
 from discl_ray.spectrum.files import Ledger, data_stamps, read_ledger
-from discl_ray.spectrum.folded import FILES, FOLDED, RECORD, ROWS, TABLE, Fold, named
+from discl_ray.spectrum.folded import FILES, FOLDED, RECORD, ROWS, TABLE, Fold, named, newest_fold
 from discl_ray.spectrum.read import read_files
 
 EVERY = 1000
@@ -49,6 +50,11 @@ class Folding:
     """Shards that were committed since the last fold."""
     folded: int = 0
     """Shards of the last fold."""
+
+    @classmethod
+    def begin(cls, run: Store) -> Self:
+        """Goes on from the newest fold."""
+        return cls(run, folded=newest_fold(run).files.num_rows)
 
     def note(self, shards: int = 1) -> None:
         """Takes note of committed shards, and folds if that is due."""

@@ -25,6 +25,7 @@ from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.crash_journal import Origin
 from discl_ray.process.progress import Progress
 from discl_ray.spectrum.commit import write_shard
+from discl_ray.spectrum.fold import Folding
 from discl_ray.synthesize.run import Run
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ def run_graph(run: Run, todo: pa.Table, demand: Demand) -> list[GeneratorSigns]:
                 in_flight=config.generator.shards_in_flight,
                 placement=placement,
             )
-            _follow(graph, progress, config.generator.micro_batch)
+            follow(graph, progress, Folding.begin(run.store), config.generator.micro_batch)
     finally:
         progress.close()
     reports: Mapping[str, Report] = cast(Any, ray.get(heartbeat.read.remote()))
@@ -213,8 +214,11 @@ def _committer(store: Store, classes: tuple[str, ...]) -> Callable[[pa.Table], p
     return commit
 
 
-def _follow(graph: Any, progress: Progress, micro_batch: int) -> None:
-    """Runs a graph to its end and shows progress; logs each smaller micro-batch that was needed."""
+def follow(graph: Any, progress: Progress, folding: Folding, micro_batch: int) -> None:
+    """Runs a graph to its end, shows progress and folds what is committed now and then.
+
+    Logs each smaller micro-batch that was needed.
+    """
     for row in graph.iter_rows():
         if row["micro_batch"] < micro_batch:
             micro_batch = row["micro_batch"]
@@ -224,3 +228,4 @@ def _follow(graph: Any, progress: Progress, micro_batch: int) -> None:
                 micro_batch,
             )
         progress.advance(row["rows"], f"· {row['failed']} failed" if row["failed"] else "")
+        folding.note()

@@ -196,13 +196,23 @@ def test_killed_at_any_write_nothing_is_lost(run):
 
 def test_while_shards_are_made_it_is_folded_now_and_then(run, monkeypatch):
     monkeypatch.setattr(folding, "EVERY", 3)
-    made = Folding(run)
+    made = Folding.begin(run)
+    assert made.folded == 0
     covered = []
     for shard in range(SHARDS, SHARDS + 7):
         commit(run, shard)
         made.note()
         covered.append(newest_fold(run).files.num_rows)
     assert covered == [0, 0, SHARDS + 3, SHARDS + 3, SHARDS + 3, SHARDS + 6, SHARDS + 6]
+    assert Folding.begin(run).folded == SHARDS + 6
+    monkeypatch.setattr(folding, "GROWTH", 1)  # with so many folded, it waits for as many more
+    later = Folding.begin(run)
+    for shard in range(SHARDS + 7, SHARDS + 7 + SHARDS + 5):
+        commit(run, shard)
+        later.note()
+        assert newest_fold(run).files.num_rows == SHARDS + 6
+    later.note()
+    assert newest_fold(run).files.num_rows == 2 * SHARDS + 12
 
 
 def test_row_groups_of_many_small_shards_are_joined(run, monkeypatch):

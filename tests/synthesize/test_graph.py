@@ -5,8 +5,11 @@ import pytest
 
 from discl_ray.cluster.demand import Cluster, Node, demand
 from discl_ray.core.schema import SCORED
+from discl_ray.core.storage import Store
+from discl_ray.process.progress import Progress
+from discl_ray.spectrum.fold import Folding
 from discl_ray.synthesize.checks import stages
-from discl_ray.synthesize.graph import staffed
+from discl_ray.synthesize.graph import follow, staffed
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -54,3 +57,25 @@ def test_a_job_s_workers_get_numbers_for_auto(small):
     assert numbered.generator.actors == crew.parts[0].actors >= 1
     assert numbered.scorer.actors == crew.parts[1].actors >= 1
     assert numbered.plan == config.plan
+
+
+class Executed:
+    """What Ray Data gives: a row for each committed shard."""
+
+    def iter_rows(self):
+        yield {"rows": 3, "failed": 0, "micro_batch": 8}
+        yield {"rows": 2, "failed": 1, "micro_batch": 4}
+
+
+def test_each_committed_shard_is_counted_and_noted_for_folding(tmp_path, capsys):
+    noted = []
+
+    class Noting(Folding):
+        def note(self, shards: int = 1) -> None:
+            noted.append(shards)
+
+    progress = Progress(5, "images", live=False)
+    follow(Executed(), progress, Noting(Store.at(tmp_path)), 8)
+    assert progress.done == 5
+    assert noted == [1, 1]
+    assert "generator.micro_batch=4" in capsys.readouterr().out
