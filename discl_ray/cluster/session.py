@@ -22,8 +22,13 @@ from discl_ray.cluster.start import (
     set_environment,
     token_file,
 )
+from discl_ray.core.objects import ENDPOINTS, KEY_VARIABLES, REGIONS
 from discl_ray.errors import SetupError
+from discl_ray.process.calls import in_submitted_job
 from discl_ray.process.stopping import hold, muted
+
+STORE_VARIABLES = (*KEY_VARIABLES, *ENDPOINTS, *REGIONS)
+"""What workers on other machines need to open an object store."""
 
 OWN_ABI = 29
 """torchvision 0.29 requires torch>=2.14, where older ones required one release of torch."""
@@ -108,7 +113,7 @@ def _start(num_cpus: int | None, dashboard: bool) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is not None:
-            ray.init(**quiet)
+            ray.init(**quiet, runtime_env=store_environment())
         else:
             with muted():  # a signal before `hold` makes Ray's handler print a stack dump
                 cpus = local_cpus(num_cpus)
@@ -121,6 +126,18 @@ def _start(num_cpus: int | None, dashboard: bool) -> None:
     if file is not None and address is None and file.is_file():
         file.chmod(0o600)  # Ray makes it readable for every user of the machine
     _mute_restart_warning()
+
+
+def store_environment() -> dict[str, dict[str, str]] | None:
+    """A runtime environment with this process's address and keys of object stores, if it has any.
+
+    The processes of a cluster were started without them. None in a submitted job, where Ray hands
+    over what the job was submitted with, and refuses to be told twice.
+    """
+    if in_submitted_job():
+        return None
+    found = {name: os.environ[name] for name in STORE_VARIABLES if os.environ.get(name)}
+    return {"env_vars": found} if found else None
 
 
 class _Nothing:

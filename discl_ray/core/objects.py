@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 ATTEMPTS = 10
 """How often a request is sent to a server that fails it, ever later."""
@@ -72,10 +73,9 @@ class PatientS3(pafs.S3FileSystem):
 
 def keys_of_environment() -> Keys:
     """The keys in the variables of this process, or in the file of the AWS tools."""
-    access = os.environ.get("AWS_ACCESS_KEY_ID", "")
-    if access:
-        secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
-        return Keys(access, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
+    given = Keys(*(os.environ.get(name, "") for name in KEY_VARIABLES))
+    if given.access:
+        return given
     usual = os.path.expanduser("~/.aws/credentials")
     file = configparser.RawConfigParser()
     try:

@@ -24,6 +24,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from discl_ray.core.lease import check_token, token_of
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import ActorController, start_controller
 from discl_ray.errors import DisclError, IntegrityError
@@ -68,6 +69,8 @@ class WorkerArguments:
     controller: Any
     """The actor's handle."""
     epochs: int
+    lock: str
+    """Shows that the driver holds the run."""
 
 
 def train(
@@ -95,7 +98,13 @@ def train(
     log_where_it_goes_on(run, label, epochs)
     controller = start_controller(run.name, job.curriculum, job.levels, job.seed)
     arguments = WorkerArguments(
-        job=job, run=run, table=table, start=start, controller=controller, epochs=epochs
+        job=job,
+        run=run,
+        table=table,
+        start=start,
+        controller=controller,
+        epochs=epochs,
+        lock=token_of(run),
     )
     try:
         with _logged_epochs(run, label, epochs):
@@ -248,6 +257,7 @@ def train_worker(config: dict[str, Any]) -> None:
         if world.rank:
             ray.train.report({})
             return
+        check_token(arguments.run, arguments.lock)
         write_history(arguments.run, result.state.history)
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(Path(folder), result.state)

@@ -5,12 +5,14 @@ import os
 import pytest
 
 from discl_ray.cluster.session import (
+    STORE_VARIABLES,
     check_resources,
     check_versions,
     joining,
     local_cpus,
     ray_session,
     start_beside_driver,
+    store_environment,
 )
 from discl_ray.errors import SetupError
 
@@ -85,3 +87,16 @@ def test_a_session_starts_ray_ends_it_and_uses_one_that_runs(without_ray):
             pytest.fail("a job that does not fit was started")
         assert ray.is_initialized()  # the outer session's
     assert not ray.is_initialized()
+
+
+def test_the_keys_of_an_object_store_go_along_to_a_cluster_but_not_twice(monkeypatch):
+    for name in STORE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert store_environment() is None
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_REGION", "here")
+    wanted = {"env_vars": {"AWS_ACCESS_KEY_ID": "a", "AWS_REGION": "here"}}
+    assert store_environment() == wanted
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert store_environment() is None
