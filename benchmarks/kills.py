@@ -32,6 +32,7 @@ from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.spectrum.records import committed
 from discl_ray.spectrum.verify import check_planned, verify
+from discl_ray.synthesize.planned import read_planned
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (
@@ -259,7 +260,7 @@ def main() -> None:
 def report(run: Run, whole: Run, kills: list[dict[str, Any]], seed: int) -> str:
     """The table of kills and what is left in the end."""
     begun, again = run.begun(), repeated(kills, run.begun())
-    check_planned(run.store, run.store.read_table("plan.parquet"))
+    check_planned(run.store, read_planned(run.store).gids())
     assert not verify(run.store).damaged
     made, expected = run.images(), whole.images()
     shards, lost = len(committed(run.store)), sum(len(k["lost"]) for k in kills)

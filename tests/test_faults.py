@@ -15,6 +15,7 @@ from discl_ray.core.storage import Store
 from discl_ray.embedded import SCORER
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
+from discl_ray.synthesize.planned import read_planned
 from tests.support.runs import ROOT, TINY
 from tests.support.spectra import check_whole
 
@@ -153,7 +154,7 @@ def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_i
     }
     assert "crashed 1" in output
     store = run_of(tmp_path)
-    check_whole(store, store.read_table("plan.parquet"))
+    check_whole(store, read_planned(store).gids())
     assert store.list("underway") == []
     assert list(tmp_path.rglob("*.tmp")) == []  # nor what a process was writing when it died
 
@@ -179,7 +180,7 @@ def test_a_node_lost_midway_costs_no_image_and_changes_no_byte(undisturbed, tmp_
     assert "killed a node" in output
     assert bytes_of(tmp_path) == bytes_of(undisturbed)
     store = run_of(tmp_path)
-    check_whole(store, store.read_table("plan.parquet"))
+    check_whole(store, read_planned(store).gids())
 
 
 def test_a_scorer_that_cannot_be_loaded_ends_the_job_with_one_sentence(tmp_path):

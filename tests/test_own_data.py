@@ -108,7 +108,7 @@ def test_a_folder_of_mixed_images_becomes_a_spectrum_marked_as_a_plumbing_test(
     assert samples_of(store).read_table("rejects.parquet").num_rows == 2
     marked, plain = (
         store.read("contact_sheet.png"),
-        contact_sheet(spectrum, store.read_table("sources.parquet")),
+        contact_sheet(spectrum, store.read_table("sources/000000.parquet")),
     )
     assert Image.open(io.BytesIO(marked)).height > Image.open(io.BytesIO(plain)).height
     table = open_table(build_table(Spectrum.open(store), config.filter, config.train.image_size))
@@ -165,7 +165,7 @@ def test_any_class_name_is_safe_in_paths_ids_tables_and_sheets(tmp_path):
     assert made
     assert all(re.fullmatch(r"[A-Za-z0-9._=-]{1,40}", name) for name in made)
     samples = samples_of(prepared.store)
-    sources = prepared.store.read_table("sources.parquet")
+    sources = prepared.store.read_table("sources/000000.parquet")
     verdicts = SPECTRUM.empty_table().append_column("kept", [[]]).append_column("reason", [[]])
     assert Image.open(io.BytesIO(contact_sheet(verdicts, sources))).width < 300
     table = read_samples(config.data, config.seed, Store.at(tmp_path / "again")).table

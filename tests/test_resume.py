@@ -13,6 +13,7 @@ from discl_ray.core.storage import Store
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.spectrum.records import committed
+from discl_ray.synthesize.planned import read_planned
 from tests.support.spectra import check_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -125,7 +126,7 @@ def test_the_kills_came_in_the_middle(disturbed):
 def test_a_run_killed_three_times_makes_the_images_of_an_undisturbed_one(disturbed, undisturbed):
     assert hashes(disturbed[0]) == hashes(undisturbed)
     store = run_of(disturbed[0])
-    check_whole(store, store.read_table("plan.parquet"))
+    check_whole(store, read_planned(store).gids())
     assert store.exists("MANIFEST.json")
 
 

@@ -24,6 +24,10 @@ generator makes in 214 s (`python benchmarks/engine_cpu.py`, line d). A quarter 
 for a larger CLIP.
 """
 
+SCHEDULABLE = 0.8
+"""Share of a node's memory that processes reserve, at most; Ray measures what is there when it
+starts, some time after it was asked here."""
+
 UNBOUNDED = 64
 """Nodes assumed of a type that a cluster may start any number of; chosen, not measured."""
 
@@ -124,7 +128,7 @@ class Stage:
     share: float = 1.0
     """Share of a GPU that `num_gpus="auto"` becomes if there is one."""
     memory: float = 0.0
-    """Bytes of one process on a CPU."""
+    """Bytes of one process, beside a GPU's own."""
 
     @property
     def least(self) -> int:
@@ -143,6 +147,8 @@ class Part:
 
     actors: int
     num_gpus: float
+    memory: float = 0.0
+    """Bytes that Ray reserves for each process; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -305,8 +311,27 @@ def _with_cpus(
         left -= count
     if left < 0:
         raise SetupError(_too_few_cpus(sized, cluster))
-    parts = [Part(actors=counts[of.stage.name], num_gpus=of.share) for of in sized]
+    parts: list[Part] = []
+    for of in sized:
+        memory = _reserved(of, sized, cluster)
+        parts.append(Part(actors=counts[of.stage.name], num_gpus=of.share, memory=memory))
     return Demand(tuple(parts), packed.gpus)
+
+
+def _reserved(of: _Sized, sized: Sequence[_Sized], cluster: Cluster) -> float:
+    """Bytes that Ray reserves for each process of a stage.
+
+    What a process needs, but no more than the share of the node's memory that goes with its CPU or
+    its part of a GPU: no process that these have room for ever waits for memory.
+    """
+    both_kinds = len({bool(one.share) for one in sized}) > 1
+    usable = SCHEDULABLE / 2 if both_kinds else SCHEDULABLE
+    reserved = of.stage.memory
+    for node in cluster.nodes:
+        rooms = node.gpus / of.share if of.share else node.cpus
+        if rooms:  # a node whose memory is unknown may have none to reserve
+            reserved = min(reserved, usable * node.memory / rooms)
+    return float(int(reserved))
 
 
 def _on_cpu(

@@ -8,7 +8,7 @@ process that died is restarted on its own GPU, whichever of the processes there 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -39,11 +39,13 @@ class Placement:
         An actor with a GPU reserves no CPU, so that it never waits for one.
         """
         part = self.demand.parts[stage]
+        memory = {"memory": part.memory} if part.memory else {}
         if not part.num_gpus:
-            return {"num_cpus": 1}
+            return {"num_cpus": 1, **memory}
         return {
             "num_cpus": 0,
             "num_gpus": part.num_gpus,
+            **memory,
             "ray_remote_args_fn": self._arguments_of(stage),
         }
 
@@ -80,6 +82,14 @@ def _lives(name: str) -> bool:
     return True
 
 
+def _bundle(demand: Demand, counts: Sequence[int]) -> dict[str, float]:
+    """What is reserved with a GPU that has so many processes of each stage."""
+    memory = 0.0
+    for part, count in zip(demand.parts, counts, strict=True):
+        memory += count * part.memory
+    return {"GPU": 1.0, "memory": memory} if memory else {"GPU": 1.0}
+
+
 @contextmanager
 def placed(demand: Demand) -> Iterator[Placement]:
     """Reserves the GPUs of a demand, each as a whole, while a graph runs; Ray must be running.
@@ -88,7 +98,7 @@ def placed(demand: Demand) -> Iterator[Placement]:
     """
     import ray
 
-    groups = tuple(ray.util.placement_group([{"GPU": 1}]) for _ in demand.gpus)
+    groups = tuple(ray.util.placement_group([_bundle(demand, each)]) for each in demand.gpus)
     try:
         yield Placement(demand, groups)
     finally:

@@ -44,7 +44,7 @@ def job(config: Config) -> None:
         spectrum = open_spectrum(store, config.filter, [FILE.name])
         write_card(store, config, classes, note)
         write_verdicts(store, spectrum)
-        shown = pick_shown(run.hard)
+        shown = samples.with_images(pick_shown(run.hard))
         made = made_from(spectrum, shown)
         sheet = contact_sheet(with_images(store, made), shown, note=note)
         store.write(SHEET, sheet)

@@ -70,7 +70,8 @@ def job(config: Config) -> None:
         note = PLUMBING if config.plumbing_test else ""
         write_card(store, small.config, full.samples.classes, note)
         write_verdicts(store, spectrum)
-        sheet = preview_sheet(spectrum, small.hard, config.filter, note)
+        real = small.samples.with_images(small.hard)
+        sheet = preview_sheet(spectrum, real, config.filter, note)
         store.write(SHEET, sheet)
         store.write_json(FIGURES, preview_figures(seen))
     staffed_config = staffed(config, demand)

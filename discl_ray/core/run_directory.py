@@ -161,3 +161,16 @@ CONFIG = "config.yaml"
 
 
 PLAN_FILE = "plan.parquet"
+"""PLAN of a run that an earlier version laid out, in one file."""
+
+
+SOURCES_FILE = "sources.parquet"
+"""SAMPLES of the real images of such a run, in one file."""
+
+
+SOURCES = "sources"
+"""The folder of SAMPLES of the real images that a run starts from."""
+
+
+SHARDS_FILE = "shards.parquet"
+"""SHARDS of a run, written when all that it is made from is there."""

@@ -2,6 +2,7 @@
 
 SAMPLES      one row per real image
 PLAN         one row per image to make
+SHARDS       one row per shard of a plan: where its rows and its real images lie
 SPECTRUM     PLAN plus class name, image, scores and provenance; one Parquet file a shard
 PREDICTIONS  one row per train and val image: the output of a classifier that was not trained on it
 METRICS      one row per measured number
@@ -68,6 +69,23 @@ PLAN = pa.schema(
         ("seed", pa.int64()),
         ("num_steps", pa.int32()),
         ("source_sha256", pa.string()),
+    ]
+)
+
+SHARDS = pa.schema(
+    [
+        ("shard_id", pa.string()),
+        ("plan", pa.string()),  # the file of PLAN that has its rows
+        ("plan_first", pa.int64()),  # the number of the first of them in it
+        ("rows", pa.int64()),
+        # the file of SAMPLES that has its real images, and which of its rows they are; null in a
+        # run of an earlier version, where they are looked up by id in sources.parquet
+        ("sources", pa.string()),
+        ("sources_first", pa.int64()),
+        ("sources_rows", pa.int64()),
+        ("new_sources", pa.int64()),  # real images that no shard before it in its file has
+        ("probes", pa.int64()),  # rows whose role is probe
+        ("unet_steps", pa.int64()),
     ]
 )
 

@@ -1,4 +1,4 @@
-"""The generator's Ray actor: one engine, loaded once; a shard of PLAN in, its rows with images out.
+"""The generator's Ray actor: one engine, loaded once; a shard in, its rows of PLAN with images out.
 
 Several shards may be in progress at once on the one engine. Rows whose source cannot be decoded,
 and rows that repeatedly kill their process, get a reason instead of an image.
@@ -24,7 +24,7 @@ from discl_ray.cluster.demand import FALLBACK
 from discl_ray.cluster.heartbeat import GeneratorSigns, report_loading
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import MADE
-from discl_ray.core.shards import pack, unpack
+from discl_ray.core.shards import Shard, Slice, pack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
@@ -120,7 +120,7 @@ class _Results:
 
 
 class GenerateActor:
-    """PLAN rows in, the same rows with the columns MADE out."""
+    """A shard in, its rows of PLAN with the columns MADE out."""
 
     def __init__(
         self,
@@ -164,17 +164,18 @@ class GenerateActor:
             self._permits.release(count)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """A packed shard with images, in the plan's order."""
-        shard_id, plan = unpack(batch)
+        """A shard's row with its images, in the plan's order."""
+        shard = Shard.of(batch)
+        plan = shard.plan.read(self.run)
         rows = {row["gid"]: row for row in plan.to_pylist()}
-        journal = CrashJournal.open(self.run, shard_id, list(rows), self.origin)
+        journal = CrashJournal.open(self.run, shard.shard_id, list(rows), self.origin)
         results = _Results(reasons=dict.fromkeys(journal.crashed, "crashed"))
         results.add_reused(self._reuse.take(rows))
         with self._permit(alone=journal.has_suspects):
             for part in journal.parts(self.config.micro_batch):
                 journal.begin(part)
                 missing = [gid for gid in part if gid not in results.images]
-                self._make([rows[gid] for gid in missing], results)
+                self._make([rows[gid] for gid in missing], shard.sources, results)
             results.wait()
             # last, because encoding can still end the process
             journal.close()
@@ -182,14 +183,18 @@ class GenerateActor:
         made = pa.Table.from_pylist(made_rows, schema=MADE)
         for name in MADE.names:
             plan = plan.append_column(MADE.field(name), made[name])
-        return pack(shard_id, plan)
+        return pack(batch, plan)
 
-    def _make(self, rows: Sequence[Mapping[str, Any]], results: _Results) -> None:
-        """Makes the images of PLAN rows; those whose source cannot be read get a reason."""
+    def _make(
+        self, rows: Sequence[Mapping[str, Any]], place: Slice | None, results: _Results
+    ) -> None:
+        """Makes the images of PLAN rows; those whose source cannot be used get a reason.
+
+        `place` is where the shard's real images lie.
+        """
         # each source once: many rows differ in λ and replica alone
-        ids = sorted({row["sample_id"] for row in rows})
-        wanted = pa.array(ids, pa.string())
-        sources, broken = read_sources(self.run, wanted)
+        wanted = {row["sample_id"]: row["source_sha256"] for row in rows}
+        sources, broken = read_sources(self.run, wanted, place)
         size = self.engine.model.size
         fitted: dict[str, tuple[Pixels, Box]] = {}
         for name, pixels in sources.items():

@@ -8,7 +8,7 @@ is in a shard never changes afterwards: a rerun takes whole uncommitted shards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -71,18 +71,21 @@ class Grid:
         """Images per level of a source of a split."""
         return self.config.probe_replicas if split == "val" else self.config.replicas
 
-    @property
-    def block(self) -> int:
-        """Sources of a block; the last block of a plan may have fewer."""
+    def block_sizes(self, sources: int) -> list[int]:
+        """How many sources each block has: all the same number, the last perhaps fewer."""
         replicas = max(self.config.replicas, self.config.probe_replicas)
         rows = replicas * len(self.config.levels)
-        return max(1, min(BLOCK_SOURCES, BLOCK_ROWS // rows))
+        size = max(1, min(BLOCK_SOURCES, BLOCK_ROWS // rows))
+        whole, rest = divmod(sources, size)
+        return [size] * whole + [rest] * (rest > 0)
 
 
-def source_blocks(hard: pa.Table, grid: Grid) -> Iterator[pa.Table]:
-    """The sources of each block of a plan: block k has the k-th `grid.block` rows of `hard`."""
-    for first in range(0, hard.num_rows, grid.block):
-        yield hard.slice(first, grid.block)
+def source_blocks(hard: pa.Table, sizes: Iterable[int]) -> Iterator[pa.Table]:
+    """The sources of each block: consecutive rows of `hard`."""
+    first = 0
+    for size in sizes:
+        yield hard.slice(first, size)
+        first += size
 
 
 def plan_of_sources(sources: pa.Table, grid: Grid) -> pa.Table:
@@ -124,9 +127,15 @@ def plan_of_sources(sources: pa.Table, grid: Grid) -> pa.Table:
 def make_plan(
     hard: pa.Table, config: PlanConfig, prompts: Prompts, *, fingerprint: str, base_seed: int
 ) -> pa.Table:
-    """The PLAN of all blocks of hard samples in one table; see `plan_of_sources`."""
+    """The PLAN of hard samples in one table; see `plan_of_sources`."""
     grid = Grid(config=config, prompts=prompts, fingerprint=fingerprint, base_seed=base_seed)
-    parts = [plan_of_sources(sources, grid) for sources in source_blocks(hard, grid)]
+    return plan_of_blocks(hard, grid)
+
+
+def plan_of_blocks(hard: pa.Table, grid: Grid) -> pa.Table:
+    """The PLAN of all blocks of hard samples in one table; see `plan_of_sources`."""
+    blocks = source_blocks(hard, grid.block_sizes(hard.num_rows))
+    parts = [plan_of_sources(sources, grid) for sources in blocks]
     return pa.concat_tables([PLAN.empty_table(), *parts])
 
 
@@ -280,9 +289,3 @@ class PlanSize:
             shards=len(plan["shard_id"].unique()),
             unet_steps=total(plan["num_steps"]),
         )
-
-
-def without_shards(plan: pa.Table, shards: Collection[str]) -> pa.Table:
-    """The rows of a plan that are in none of these shards."""
-    inside = is_in(plan["shard_id"], sorted(shards))
-    return plan.filter(negate(inside))

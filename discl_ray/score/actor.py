@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from discl_ray.cluster.heartbeat import WorkerSigns, report_loading
 from discl_ray.core.columns import as_numpy, equal
 from discl_ray.core.images import decode_image
 from discl_ray.core.schema import SCORED, SCORES
-from discl_ray.core.shards import pack, unpack
+from discl_ray.core.shards import Shard, Slice, pack, unpack
 from discl_ray.core.sources import read_sources
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError
@@ -83,9 +83,9 @@ class ScoreActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The packed shard with its scores; rows without an image have none."""
-        shard_id, table = unpack(batch)
+        row, table = unpack(batch)
         ok = equal(table["status"], "ok")
-        columns = self._score(table.filter(ok))
+        columns = self._score(table.filter(ok), Shard.of(row).sources)
         scores = pa.table(columns, schema=SCORES)
         made = as_numpy(ok)
         # of each row, its place among those with an image; null without one
@@ -94,10 +94,10 @@ class ScoreActor:
         for name in SCORES.names:
             column = scores[name].take(places)
             table = table.append_column(SCORES.field(name), column)
-        return pack(shard_id, table.cast(SCORED))
+        return pack(row, table.cast(SCORED))
 
-    def _score(self, made: pa.Table) -> Columns:
-        """SCORES of rows with an image.
+    def _score(self, made: pa.Table, place: Slice | None) -> Columns:
+        """SCORES of rows with an image; `place` is where their shard's real images lie.
 
         Products of one image with all prompts, so that a score's bits depend on no other image of
         the shard.
@@ -105,7 +105,8 @@ class ScoreActor:
         ids = made["sample_id"].to_pylist()
         prompts = made["filter_prompt"].to_pylist()
         owns = [self.place[prompt] for prompt in prompts]
-        real = self._embed_sources(ids)
+        hashes = made["source_sha256"].to_pylist()
+        real = self._embed_sources(dict(zip(ids, hashes, strict=True)), place)
         pairs = set(zip(ids, owns, strict=True))
         ranks = self._source_ranks(pairs, real)
         scores = _blank_scores(len(ids))
@@ -136,12 +137,16 @@ class ScoreActor:
             pixels = [decode_image(image["bytes"]) for image in part.to_pylist()]
             yield from self.scorer.embed_images(pixels)
 
-    def _embed_sources(self, sample_ids: Iterable[str]) -> Vectors:
-        """Unit vectors of real images, shape (D,) each; those not in the cache are read."""
-        wanted = dict.fromkeys(sample_ids)
-        new = [sample_id for sample_id in wanted if sample_id not in self.sources]
+    def _embed_sources(self, wanted: Mapping[str, str | None], place: Slice | None) -> Vectors:
+        """Unit vectors of real images, shape (D,) each; those not in the cache are read.
+
+        `wanted` maps sample ids to the hashes that `read_sources` compares.
+        """
+        new = {
+            sample_id: wanted[sample_id] for sample_id in wanted if sample_id not in self.sources
+        }
         if new:
-            self._read_sources(new)
+            self._read_sources(new, place)
         real: Vectors = {}
         for sample_id in wanted:
             self.sources.move_to_end(sample_id)
@@ -151,10 +156,9 @@ class ScoreActor:
             self.sources.popitem(last=False)
         return real
 
-    def _read_sources(self, sample_ids: Sequence[str]) -> None:
+    def _read_sources(self, wanted: Mapping[str, str | None], place: Slice | None) -> None:
         """Embeds real images into the cache."""
-        wanted = pa.array(sample_ids)
-        sources, broken = read_sources(self.run, wanted)
+        sources, broken = read_sources(self.run, wanted, place)
         if broken:
             name, reason = min(broken.items())
             raise DataError(

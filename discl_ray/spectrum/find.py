@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from discl_ray.config import PHASE_1, Config
-from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE, holder, run_store
+from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE, SHARDS_FILE, holder, run_store
 from discl_ray.core.settings import identity
 from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, SetupError
@@ -194,7 +194,7 @@ def _unfinished(store: Store) -> str:
     missing = f"{store.base}: {MISSING}"
     if who := holder(store):
         return f"{missing}; {who} is making it: wait for it, then {again()}"
-    if not store.exists(PLAN_FILE):
+    if not any(store.exists(file) for file in (SHARDS_FILE, PLAN_FILE)):
         return ""
     count = len(store.list(COMMITS, ".json"))
     shards = "1 shard of it is" if count == 1 else f"{count} shards of it are"

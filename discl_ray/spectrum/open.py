@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from discl_ray.config import Config, recorded_config
 from discl_ray.core.columns import rows_in
 from discl_ray.core.ids import stable_id
-from discl_ray.core.run_directory import CONFIG, MANIFEST
+from discl_ray.core.run_directory import CONFIG, MANIFEST, SOURCES, SOURCES_FILE
 from discl_ray.core.splits import no_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
@@ -34,11 +34,9 @@ from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.files import Ledger, check_sizes, content_of, read_ledger
 from discl_ray.spectrum.of_another_tool import check_spectrum
 from discl_ray.spectrum.read import grid_of, open_spectrum
-from discl_ray.spectrum.records import committed
+from discl_ray.spectrum.records import committed, each_of
 from discl_ray.spectrum.remedies import COMMITS, DATA, again, is_of_another_tool, remake
 from discl_ray.spectrum.samples import class_names, content_of_samples, read_split, samples_of
-
-SOURCES = "sources.parquet"
 
 PREFIX = "generate-"
 """How the name of a run's spectrum begins; a hash of all that decides it follows."""
@@ -136,8 +134,13 @@ class Spectrum:
         Columns: `sample_id`, `split`, `domain`.
         """
         columns = ["sample_id", "split", "domain"]
-        if self.store.exists(SOURCES) or not self.of_another_tool:
-            return self.store.read_table(SOURCES, columns, partial(again, self.store))
+        remedy = partial(again, self.store)
+        parts = self.store.list(SOURCES, ".parquet")
+        if parts:
+            read = partial(self.store.read_table, columns=columns, remedy=remedy)
+            return pa.concat_tables(each_of(read, parts))
+        if self.store.exists(SOURCES_FILE) or not self.of_another_tool:
+            return self.store.read_table(SOURCES_FILE, columns, remedy)
         made = self.table(FilterConfig(), [])["sample_id"].unique()
         real = pa.concat_tables([self.split(split, columns) for split in ("train", "val")])
         return rows_in(real, "sample_id", made)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE
+from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE, SHARDS_FILE
 from discl_ray.core.storage import Store
 from discl_ray.process.calls import Call, advice
 
@@ -15,7 +15,7 @@ DATA = "spectrum"
 OWN_JOBS = ("preview", "generate", "verify", "train")
 """Jobs whose configuration is the one of the spectrum they report on; others go through seeds."""
 
-OWN_FILES = {CONFIG, PLAN_FILE, MANIFEST}
+OWN_FILES = {CONFIG, PLAN_FILE, SHARDS_FILE, MANIFEST}
 """A folder with one of them was written by this package."""
 
 

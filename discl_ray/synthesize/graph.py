@@ -1,4 +1,7 @@
-"""Phase 1 as one Ray Data graph: PLAN shards → generators → scorers → committed Parquet."""
+"""Phase 1 as one Ray Data graph: shards → generators → scorers → committed Parquet.
+
+A shard enters as its row of SHARDS: workers read their part of the plan and their real images.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ from discl_ray.cluster.placement import Placement, placed
 from discl_ray.cluster.session import start_beside_driver
 from discl_ray.cluster.watchdog import Snapshot, Watchdog
 from discl_ray.config import Config
-from discl_ray.core.columns import rows_where
 from discl_ray.core.lease import check_token, token_of
-from discl_ray.core.shards import pack, unpack
+from discl_ray.core.shards import Shard, unpack
 from discl_ray.core.storage import Store
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.crash_journal import Origin
 from discl_ray.process.progress import Progress
 from discl_ray.spectrum.commit import write_shard
 from discl_ray.spectrum.fold import Folding
+from discl_ray.synthesize.planned import Planned
 from discl_ray.synthesize.run import Run
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ class GenerateStage:
         self.actor = GenerateActor(config, num_steps, run, origin, heartbeat)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """A packed shard with images."""
+        """A shard's row with its images."""
         return self.actor(batch)
 
 
@@ -83,7 +86,7 @@ class ScoreStage:
         self.actor = ScoreActor(*arguments)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The packed shard with scores."""
+        """A shard's row with images and scores."""
         return self.actor(batch)
 
 
@@ -103,7 +106,10 @@ def spectrum_graph(
     in_flight: int,
     placement: Placement,
 ) -> Any:
-    """The Ray Data graph over packed shards: generators, scorers, and the task that commits."""
+    """The Ray Data graph over shards: generators, scorers, and the task that commits.
+
+    Each block is one shard's row.
+    """
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -121,8 +127,8 @@ def spectrum_graph(
     # no replacement.
     warnings_.filterwarnings("ignore", message=".*ray_remote_args_fn.*")
     shards: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    packed = ray.data.from_arrow(cast(Any, blocks))
-    made = packed.map_batches(
+    planned = ray.data.from_arrow(cast(Any, blocks))
+    made = planned.map_batches(
         make.kind,
         fn_constructor_args=make.arguments,
         compute=making,
@@ -139,7 +145,7 @@ def spectrum_graph(
     return scored.map_batches(commit, **shards, num_cpus=0.5)
 
 
-def run_graph(run: Run, todo: pa.Table, demand: Demand) -> list[GeneratorSigns]:
+def run_graph(run: Run, todo: Planned, demand: Demand) -> list[GeneratorSigns]:
     """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
 
@@ -147,7 +153,7 @@ def run_graph(run: Run, todo: pa.Table, demand: Demand) -> list[GeneratorSigns]:
     config = staffed(run.config, demand)
     stall = config.run
     heartbeat = start_beside_driver(Heartbeat)
-    progress = Progress(todo.num_rows, "images")
+    progress = Progress(todo.rows, "images")
 
     def look() -> Snapshot:
         return observe(heartbeat, progress.done, stall.stall_warning_s)
@@ -158,7 +164,7 @@ def run_graph(run: Run, todo: pa.Table, demand: Demand) -> list[GeneratorSigns]:
     try:
         with placed(demand) as placement, watchdog:
             graph = spectrum_graph(
-                _packed_shards(todo),
+                _single_rows(todo.shards),
                 make=Step(GenerateStage, make),
                 score=Step(ScoreStage, score),
                 commit=_committer(run.store, run.samples.classes),
@@ -184,10 +190,9 @@ def _quiet_ray_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def _packed_shards(todo: pa.Table) -> list[pa.Table]:
-    """The shards of a plan, one row each."""
-    shard_ids = todo["shard_id"].unique().to_pylist()
-    return [pack(shard_id, rows_where(todo, shard_id=shard_id)) for shard_id in shard_ids]
+def _single_rows(shards: pa.Table) -> list[pa.Table]:
+    """Each row as a table of its own, so that each shard is a block."""
+    return [shards.slice(row, 1).combine_chunks() for row in range(shards.num_rows)]
 
 
 def _committer(store: Store, classes: tuple[str, ...]) -> Callable[[pa.Table], pa.Table]:
@@ -199,9 +204,9 @@ def _committer(store: Store, classes: tuple[str, ...]) -> Callable[[pa.Table], p
     token = token_of(store)
 
     def commit(batch: pa.Table) -> pa.Table:
-        shard_id, table = unpack(batch)
+        row, table = unpack(batch)
         check_token(store, token)
-        write_shard(store, shard_id, table, classes)
+        write_shard(store, Shard.of(row).shard_id, table, classes)
         status = Counter(table["status"].to_pylist())
         return pa.table(
             {

@@ -18,7 +18,7 @@ from discl_ray.errors import ConfigError
 from discl_ray.generate.model_checks import check_steps, fingerprint
 from discl_ray.generate.model_folder import find_model
 from discl_ray.plan.forecast import pick_sources, preview_plan
-from discl_ray.plan.grid import make_plan
+from discl_ray.plan.grid import Grid, plan_of_blocks
 from discl_ray.plan.guesses import predictions_folder, read_predictions
 from discl_ray.plan.hardness import hard_samples
 from discl_ray.plan.prompts import Prompts, load_prompts
@@ -42,7 +42,10 @@ class Run:
 
     @cached_property
     def hard(self) -> pa.Table:
-        """SAMPLES rows of the sources, with bytes or a path; raises DataError if there are none."""
+        """SAMPLES rows of the sources; raises DataError if there are none.
+
+        Their images are paths, or empty where they are not files; see `samples.with_images`.
+        """
         if self.picked is not None:
             return self.picked
         predictions = None
@@ -50,19 +53,25 @@ class Run:
             predictions = read_predictions(
                 predictions_store(self.config, self.samples, self.prompts)
             )
-        rows = hard_samples(self.samples.table, self.config.hard, predictions)
-        return self.samples.with_images(rows)
+        return hard_samples(self.samples.table, self.config.hard, predictions)
 
-    @cached_property
-    def plan(self) -> pa.Table:
-        """PLAN: one row per image to make; raises DataError if there is nothing to make."""
-        return make_plan(
-            self.hard,
-            self.config.plan,
-            self.prompts,
+    @property
+    def grid(self) -> Grid:
+        """What is made of every source."""
+        return Grid(
+            config=self.config.plan,
+            prompts=self.prompts,
             fingerprint=self.fingerprint,
             base_seed=self.config.seed,
         )
+
+    @cached_property
+    def plan(self) -> pa.Table:
+        """PLAN: one row per image to make; raises DataError if there is nothing to make.
+
+        The whole plan in memory, for whoever asks. A job works on its parts, see `planned`.
+        """
+        return plan_of_blocks(self.hard, self.grid)
 
     @property
     def class_prompts(self) -> tuple[str, ...]:

@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from discl_ray.cluster.demand import Demand
 from discl_ray.config import Config
-from discl_ray.core.columns import rows_where
+from discl_ray.core.columns import counts, rows_where
 from discl_ray.core.lam import pct_to_lam
 from discl_ray.generate.model_checks import cut_prompts
 from discl_ray.generate.model_folder import find_model
 from discl_ray.generate.model_settings import native_side, scheduler_notes, working_size
-from discl_ray.plan.grid import PlanSize, without_shards
 from discl_ray.score.model_folder import scorer_warnings
 from discl_ray.spectrum.read import count_verdicts
 from discl_ray.spectrum.records import committed_ids
+from discl_ray.synthesize.planned import Planned, read_planned
 from discl_ray.synthesize.rates import rate_key, read_rates
 from discl_ray.synthesize.run import Run
 
@@ -33,15 +33,15 @@ def describe(run: Run, demand: Demand | None = None) -> str:
 
     Without `demand`, the number of generators, no time is estimated.
     """
-    size = PlanSize.of(run.plan)
+    planned = read_planned(run.store)
     height, width = working_size(run.config.generator, _model_folder(run.config))
     # An upper bound: margins are cut off, and pixels are compressed.
-    megabytes = size.rows * height * width * 3 / 1e6
+    megabytes = planned.rows * height * width * 3 / 1e6
     levels = ", ".join(f"{pct_to_lam(p):g}" for p in run.config.plan.levels)
-    images = f"{size.rows} images of {size.sources} real ones at λ = {levels}"
+    images = f"{planned.rows} images of {planned.sources} real ones at λ = {levels}"
     return (
-        f"  {images} in {size.shards} shards: {_roles(run.plan)}\n"
-        f"  {_work(run, demand)} · at most {megabytes:.1f} MB of pixels on disk"
+        f"  {images} in {planned.shards.num_rows} shards: {_roles(run, planned)}\n"
+        f"  {_work(run, planned, demand)} · at most {megabytes:.1f} MB of pixels on disk"
     )
 
 
@@ -91,24 +91,23 @@ def _model_folder(config: Config) -> Path:
     return find_model(generator.model, generator.revision, generator.variant)
 
 
-def _roles(plan: pa.Table) -> str:
+def _roles(run: Run, planned: Planned) -> str:
     """How many images a plan has for training and as probes, and of how many real ones."""
-    trains = PlanSize.of(rows_where(plan, role="train"))
-    probes = PlanSize.of(rows_where(plan, role="probe"))
-    words = f"{trains.rows} of {trains.sources} train images to train on"
-    if not probes.rows:
+    splits = counts(run.hard["split"])
+    trains = planned.rows - planned.probes
+    words = f"{trains} of {splits['train']} train images to train on"
+    if not planned.probes:
         return f"{words}, no probes"
-    return f"{words}, {probes.rows} of {probes.sources} val images as probes"
+    return f"{words}, {planned.probes} of {splits['val']} val images as probes"
 
 
-def _work(run: Run, demand: Demand | None) -> str:
+def _work(run: Run, planned: Planned, demand: Demand | None) -> str:
     """What of a plan is left to make, and how long that takes."""
-    size = PlanSize.of(run.plan)
-    left = PlanSize.of(without_shards(run.plan, committed_ids(run.store)))
-    steps = f"{size.unet_steps} guided UNet steps"
+    left = planned.without(committed_ids(run.store))
+    steps = f"{planned.unet_steps} guided UNet steps"
     if not left.rows:
         return f"{steps} · all of them are made"
-    if left.rows < size.rows:
+    if left.rows < planned.rows:
         steps = f"{steps}, {left.unet_steps} of them left"
     rate = read_rates(run.config).get(rate_key(run, demand)) if demand else None
     if not rate:
@@ -139,11 +138,12 @@ def _long_prompts(run: Run, folder: Path) -> list[str]:
 def _prompts_by_use(run: Run) -> dict[str, str]:
     """Every prompt of a plan, with the first class or the key that it belongs to."""
     used_by: dict[str, str] = {}
-    pairs = run.plan.group_by(["prompt", "label"], use_threads=False).aggregate([])
-    for row in pairs.to_pylist():
-        used_by.setdefault(row["prompt"], f"class '{run.samples.classes[row['label']]}'")
-    for negative in run.plan["negative_prompt"].unique().to_pylist():
-        used_by.setdefault(negative, "prompts.negative")
+    kinds = run.hard.group_by(["class_name", "split"], use_threads=False).aggregate([])
+    for kind in kinds.to_pylist():
+        for replica in range(run.grid.replicas(kind["split"])):
+            prompt = run.prompts.generation(kind["class_name"], replica)
+            used_by.setdefault(prompt, f"class '{kind['class_name']}'")
+    used_by.setdefault(run.prompts.config.negative, "prompts.negative")
     return used_by
 
 

@@ -115,3 +115,28 @@ def test_counts_and_shares_are_auto_or_numbers_in_range():
         "train.use_gpu = 'maybe': auto",
     ):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 3])
+@pytest.mark.parametrize("generator", [0, 0.3, 1])
+@pytest.mark.parametrize("memory", [0, 1e9, 5e9, 64e9])
+def test_nobody_waits_for_memory_that_a_cpu_or_gpu_has_room_for(gpus, generator, memory):
+    """However the node's rooms are filled, what is reserved fits it; enough memory is not cut."""
+    if generator and not gpus:
+        return
+    node = Node(cpus=6, gpus=gpus, memory=memory)
+    kinds = [
+        Stage(name="generator", num_gpus=generator, memory=1e9),
+        Stage(name="scorer", num_gpus=0, memory=5e8),
+    ]
+    parts = demand(kinds, Cluster((node,))).parts
+    rooms = [int(gpus / part.num_gpus) if part.num_gpus else 6 for part in parts]
+    largest = dict.fromkeys(("cpu", "gpu"), 0.0)
+    for part, room in zip(parts, rooms, strict=True):
+        kind = "gpu" if part.num_gpus else "cpu"
+        largest[kind] = max(largest[kind], room * part.memory)
+    assert sum(largest.values()) <= memory
+    if memory == 64e9:
+        assert [part.memory for part in parts] == [1e9, 5e8]
+    if not memory:
+        assert [part.memory for part in parts] == [0, 0]

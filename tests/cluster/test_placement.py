@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from discl_ray.cluster.demand import Cluster, Node, Stage, demand
-from discl_ray.cluster.placement import Placement, placed
+from discl_ray.cluster.placement import Placement, _bundle, placed
 
 
 @pytest.mark.slow
@@ -62,3 +62,17 @@ def test_an_actor_on_a_gpu_reserves_its_share_and_no_cpu():
     asked = Placement(crew, groups=("a group",)).resources(0)
     assert (asked["num_cpus"], asked["num_gpus"]) == (0, 0.25)
     assert callable(asked["ray_remote_args_fn"])
+
+
+def test_processes_reserve_their_memory_with_their_cpu_or_their_gpu():
+    node = Node(cpus=4, gpus=2, memory=80e9)
+    stages = [
+        Stage(name="generator", num_gpus=0.75, memory=3e9),
+        Stage(name="scorer", num_gpus=0.25, memory=1e9),
+    ]
+    crew = demand(stages, Cluster((node,)))
+    assert [_bundle(crew, counts) for counts in crew.gpus] == [{"GPU": 1, "memory": 4e9}] * 2
+    asked = Placement(crew, groups=("one", "another")).resources(0)
+    assert asked["memory"] == 3e9
+    on_cpu = demand([Stage(name="scorer", actors=2, num_gpus=0, memory=1e9)], Cluster((node,)))
+    assert Placement(on_cpu).resources(0) == {"num_cpus": 1, "memory": 1e9}

@@ -5,16 +5,21 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from discl_ray.core.ids import sha256
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import MADE, PLAN, SAMPLES
-from discl_ray.core.shards import pack, unpack
+from discl_ray.core.shards import Shard, unpack
 from discl_ray.core.storage import Store
 from discl_ray.embedded.digits import render, scans_of
 from discl_ray.generate.actor import GenerateActor
 from discl_ray.generate.config import GeneratorConfig
 from discl_ray.generate.crash_journal import FOLDER, CrashJournal
+from tests.support.shards import shard_row, write_sources
 
 STEPS = 4
+WHOLE = render(scans_of((8,))[0], "ochre")
+PNGS = {"whole": encode_image(WHOLE, "png"), "tall": encode_image(WHOLE[:, :16], "png")}
+HASHES = {name: sha256(data) for name, data in PNGS.items()}
 
 
 def source(name, data, shape=(32, 32)):
@@ -28,23 +33,22 @@ def source(name, data, shape=(32, 32)):
         "group": "g",
         "width": shape[1],
         "height": shape[0],
-        "sha256": name,
+        "sha256": HASHES.get(name, name),
     }
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     store = Store.at(tmp_path_factory.mktemp("run"))
-    whole = render(scans_of((8,))[0], "ochre")
-    png = encode_image(whole, "png")
     rows = [
-        source("whole", png),
-        source("tall", encode_image(whole[:, :16], "png"), (32, 16)),
-        source("cut", png[: len(png) // 2]),
+        source("whole", PNGS["whole"]),
+        source("tall", PNGS["tall"], (32, 16)),
+        source("cut", PNGS["whole"][: len(PNGS["whole"]) // 2]),
         source("text", b"not an image"),
         source("gone", None) | {"image": {"bytes": None, "path": "nowhere.png"}},
+        source("other", PNGS["tall"]),
     ]
-    store.write_table("sources.parquet", pa.Table.from_pylist(rows, schema=SAMPLES))
+    write_sources(store, pa.Table.from_pylist(rows, schema=SAMPLES))
     return store
 
 
@@ -64,7 +68,7 @@ def plan_of(names, steps=STEPS):
             "filter_prompt": "x",
             "seed": 5,
             "num_steps": n,
-            "source_sha256": name,
+            "source_sha256": HASHES.get(name, name),
         }
         for name in names
         for n in (steps, 1)
@@ -74,9 +78,9 @@ def plan_of(names, steps=STEPS):
 
 def make(run, plan, **config):
     actor = GenerateActor(GeneratorConfig(micro_batch=2, decode_batch=2, **config), STEPS, run)
-    shard_id, table = unpack(actor(pack("s", plan)))
+    row, table = unpack(actor(shard_row(run, plan)))
     actor.engine.close()
-    assert shard_id == "s"
+    assert Shard.of(row).shard_id == "s"
     assert table.column_names == [*PLAN.names, *MADE.names]
     assert table.select(PLAN.names).equals(plan)
     assert run.list(FOLDER) == []
@@ -88,7 +92,7 @@ def pixels(row):
 
 
 def test_sources_that_cannot_be_read_become_rows_with_a_reason_and_the_rest_is_made(run):
-    rows = make(run, plan_of(["whole", "cut", "text", "gone"]))
+    rows = make(run, plan_of(["whole", "cut", "text", "gone", "other"]))
     assert {g: (r["status"], r["error"]) for g, r in rows.items() if not g.startswith("whole")} == {
         "cut-4": ("error", "truncated"),
         "cut-1": ("error", "truncated"),
@@ -96,6 +100,8 @@ def test_sources_that_cannot_be_read_become_rows_with_a_reason_and_the_rest_is_m
         "text-1": ("error", "not_an_image"),
         "gone-4": ("error", "unreadable"),
         "gone-1": ("error", "unreadable"),
+        "other-4": ("error", "changed"),
+        "other-1": ("error", "changed"),
     }
     assert all(rows[g]["image"]["bytes"] is None for g in rows if not g.startswith("whole"))
     alone = make(run, plan_of(["whole"]))

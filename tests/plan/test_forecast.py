@@ -278,7 +278,7 @@ def test_a_preview_is_made_once_and_leaves_the_full_run_alone(
     )  # nothing but the samples: the full run was not touched
     store = preview_of(full).store
     assert str(folder) == store.base
-    made = store.read_table("plan.parquet", ["lam_pct"])["lam_pct"].unique().to_pylist()
+    made = store.read_table("plan/000000.parquet", ["lam_pct"])["lam_pct"].unique().to_pylist()
     assert made == [0, 10, 30, 50, 70]  # 0.9 leaves no step of 5
     assert store.read_json("MANIFEST.json")["rows"] == 3 * 5 * 2
     assert Image.open(io.BytesIO(store.read("preview.png"))).size[0] > 6 * 96

@@ -135,7 +135,7 @@ def test_each_block_is_planned_alone_and_its_shards_hold_no_other_blocks_rows(ha
         fingerprint="f",
         base_seed=0,
     )
-    blocks = list(source_blocks(hard, grid))
+    blocks = list(source_blocks(hard, grid.block_sizes(hard.num_rows)))
     assert [block.num_rows for block in blocks[:-1]] == [3] * (len(blocks) - 1)
     assert pa.concat_tables(blocks).equals(hard)
     alone = [plan_of_sources(block, grid) for block in reversed(blocks)]
@@ -144,7 +144,7 @@ def test_each_block_is_planned_alone_and_its_shards_hold_no_other_blocks_rows(ha
     shards = [set(part["shard_id"].to_pylist()) for part in alone]
     assert len(set.union(*shards)) == sum(map(len, shards))
     monkeypatch.setattr(module, "BLOCK_ROWS", 1)
-    assert grid.block == 1  # a source's rows are never divided
+    assert grid.block_sizes(3) == [1, 1, 1]  # a source's rows are never divided
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 100))

@@ -12,6 +12,7 @@ from discl_ray.embedded.digits import NAMES, render, scans_of
 from discl_ray.score.actor import ScoreActor
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
+from tests.support.shards import row_of_sources, write_sources
 
 PROMPTS = [f"a photo of the digit {name}" for name in NAMES]
 SCANS = {f"s{scan.index}": scan for scan in scans_of((8,))[:5]}
@@ -26,7 +27,7 @@ def run(tmp_path) -> Store:
         for s, scan in SCANS.items()
     ]
     schema = pa.schema([SAMPLES.field("sample_id"), SAMPLES.field("image")])
-    store.write_table("sources.parquet", pa.Table.from_pylist(rows, schema=schema))
+    write_sources(store, pa.Table.from_pylist(rows, schema=schema))
     return store
 
 
@@ -35,9 +36,9 @@ def asked(monkeypatch):
     """The samples that were read from storage, read by read."""
     reads, read = [], module.read_sources
 
-    def recording(store, wanted):
-        reads.append(sorted(wanted.to_pylist()))
-        return read(store, wanted)
+    def recording(store, wanted, place):
+        reads.append(sorted(wanted))
+        return read(store, wanted, place)
 
     monkeypatch.setattr(module, "read_sources", recording)
     return reads
@@ -58,7 +59,8 @@ def shard(*sample_ids, failed=()):
         {"sample_id": s, "filter_prompt": PROMPTS[SCANS[s].label], "status": "error"}
         for s in failed
     ]
-    return pack("s", pa.Table.from_pylist(rows, schema=pa.schema([*PLAN, *MADE])))
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*PLAN, *MADE]))
+    return pack(row_of_sources(len(SCANS)), table)
 
 
 def scored(actor, *args, **kwargs):

@@ -24,6 +24,8 @@ from discl_ray.synthesize.graph import Step, spectrum_graph
 from discl_ray.train.workers import each_alone
 
 GPUS = 8
+MEMORY = 20e6
+"""Bytes that each process reserves."""
 
 
 class Sleeping:
@@ -48,15 +50,14 @@ class Sleeping:
             time.sleep(0.05)
 
     def __call__(self, batch):
-        shard_id, table = unpack(batch)
+        row, table = unpack(batch)
         if self.dies and not os.path.exists(self.dies):
             open(self.dies, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         self.meet()
         time.sleep(0.2)
         return pack(
-            shard_id,
-            table.append_column(self.column, pa.array([f"{os.getpid()}:{','.join(self.gpu)}"])),
+            row, table.append_column(self.column, pa.array([f"{os.getpid()}:{','.join(self.gpu)}"]))
         )
 
 
@@ -65,8 +66,10 @@ def run(gpus, stages, dies):
 
     The first call of a stage that `dies` names ends its process, whose place another one takes.
     """
-    hands = demand(stages, Cluster((Node(cpus=6, gpus=gpus),)))
-    blocks = [pack(f"{i:03d}", pa.table({"i": [i]})) for i in range(6 * hands.parts[0].actors)]
+    hands = demand(stages, Cluster((Node(cpus=6, gpus=gpus, memory=4e9),)))
+    assert all(part.memory == MEMORY for part in hands.parts)
+    shards = [pa.table({"shard_id": [f"{i:03d}"]}) for i in range(6 * hands.parts[0].actors)]
+    blocks = [pack(shard, pa.table({"i": [i]})) for i, shard in enumerate(shards)]
     meeting = tempfile.mkdtemp()
     actors = sum(part.actors for part in hands.parts)
     # a scorer dies only once a generator has given it something: generators do not wait for that
@@ -148,7 +151,10 @@ def main(scratch):
         logging_level="ERROR",
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
-    preset = (Stage(name="generator", num_gpus=0.8), Stage(name="scorer", num_gpus=0.2))
+    preset = (
+        Stage(name="generator", num_gpus=0.8, memory=MEMORY),
+        Stage(name="scorer", num_gpus=0.2, memory=MEMORY),
+    )
     found = {}
     dying = {2: "scorer", 4: "generator"}
     for gpus in (1, 2, 4, 8):

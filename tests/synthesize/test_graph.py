@@ -1,5 +1,7 @@
 """A shard on its way through generator and scorer."""
 
+import shutil
+
 import pyarrow as pa
 import pytest
 
@@ -10,27 +12,29 @@ from discl_ray.process.progress import Progress
 from discl_ray.spectrum.fold import Folding
 from discl_ray.synthesize.checks import stages
 from discl_ray.synthesize.graph import follow, staffed
+from tests.support.shards import SOURCES_PART, shard_row, write_sources
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectrum_run):
-    from discl_ray.core.shards import pack, unpack
+def test_a_source_that_cannot_be_decoded_becomes_rows_with_a_reason(copy, spectrum_run, tmp_path):
+    from discl_ray.core.shards import Shard, unpack
     from discl_ray.generate.actor import GenerateActor
     from discl_ray.score.actor import ScoreActor
 
     config, run = spectrum_run
-    sources = copy.read_table("sources.parquet")
+    sources = copy.read_table(SOURCES_PART)
+    intact = Store.at(shutil.copytree(run.store.base, tmp_path / "intact"))
     rows = sources.to_pylist()
     rows[0]["image"]["bytes"] = rows[0]["image"]["bytes"][:300]
     rows[1]["image"]["bytes"] = b"no image"
-    copy.write_table("sources.parquet", pa.Table.from_pylist(rows, schema=sources.schema))
+    write_sources(copy, pa.Table.from_pylist(rows, schema=sources.schema))
     plan = run.plan.filter(pa.compute.is_in(run.plan["sample_id"], sources["sample_id"][:3]))
     generator = config.generator.model_copy(update={"micro_batch": 4, "threads": 1})
-    made = GenerateActor(generator, config.plan.num_steps, copy)(pack("s", plan))
-    whole = GenerateActor(generator, config.plan.num_steps, run.store)(pack("s", plan))
-    shard_id, table = unpack(ScoreActor(config.scorer, run.class_prompts, copy)(made))
-    assert shard_id == "s"
+    whole = GenerateActor(generator, config.plan.num_steps, intact)(shard_row(intact, plan))
+    made = GenerateActor(generator, config.plan.num_steps, copy)(shard_row(copy, plan))
+    row, table = unpack(ScoreActor(config.scorer, run.class_prompts, copy)(made))
+    assert Shard.of(row).shard_id == "s"
     assert table.schema.equals(SCORED)
     expected = dict(
         zip(sources["sample_id"].to_pylist(), ["truncated", "not_an_image", None], strict=False)

@@ -89,7 +89,7 @@ def test_rows_are_marked_right_and_none_is_of_test(spectrum_run, tmp_path):
         s: {r["sample_id"]: r for r in spectrum_of_run.split(s).to_pylist()}
         for s in ("train", "val", "test")
     }
-    sources = set(spectrum_of_run.store.read_table("sources.parquet")["sample_id"].to_pylist())
+    sources = set(spectrum_of_run.sources()["sample_id"].to_pylist())
     spectrum = spectrum_of_run.table(config.filter).to_pylist()
     kept = [
         row for row in spectrum if row["kept"] or (row["role"] == "probe" and row["status"] == "ok")
