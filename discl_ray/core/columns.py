@@ -178,6 +178,16 @@ def replace_where(column: Column, mask: Mask, values: Column) -> Column:
     return _compute.replace_with_mask(column, whole, values)
 
 
+def replace_matches(column: Column, pattern: str, text: str) -> Column:
+    """The texts with another one in the place of each match of a regular expression of RE2."""
+    return _compute.replace_substring_regex(column, pattern, text)
+
+
+def smaller(column: Column, value: object) -> Mask:
+    """Which rows hold less than a value."""
+    return _compute.less(column, value)
+
+
 def stripped(column: Column) -> Column:
     """The texts without white space at either end."""
     return _compute.utf8_trim_whitespace(column)

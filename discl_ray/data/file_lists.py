@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from discl_ray.core.columns import Column
 from discl_ray.core.storage import Store
 from discl_ray.data.files import File, pick
 from discl_ray.data.listing import LISTING
+from discl_ray.data.paths import folder_column
 from discl_ray.data.root import guard
 from discl_ray.data.text_files import decode_text
 from discl_ray.data.wording import shown
@@ -57,9 +58,14 @@ def raise_missing(root: Store, looked_for: str, *, links: bool) -> NoReturn:
     raise AssertionError("nothing was wanted")
 
 
-def folders_of(root: Store, paths: Iterable[str]) -> list[File]:
+Texts = Column | Sequence[str]
+"""A column of text, or a list."""
+
+
+def folders_of(root: Store, paths: Texts) -> list[File]:
     """The folders of some files, with the date of each; size -1 if there is no such folder."""
-    names = sorted({posixpath.dirname(path) for path in paths})
+    every = folder_column(_column(paths)).unique()
+    names = sorted(every.to_pylist())
     places = [root.path(name) for name in names]
     infos = root.filesystem.get_file_info(places)
     folders: list[File] = []
@@ -70,7 +76,14 @@ def folders_of(root: Store, paths: Iterable[str]) -> list[File]:
     return folders
 
 
-def check_folders(root: Store, name: str, paths: Sequence[str], *, links: bool) -> None:
+def _column(texts: Texts) -> Column:
+    """Text as a column."""
+    if isinstance(texts, pa.Array | pa.ChunkedArray):
+        return texts
+    return pa.array(texts, pa.string())
+
+
+def check_folders(root: Store, name: str, paths: Texts, *, links: bool) -> None:
     """Raises DataError if none of the folders of a list's images exists."""
     folders = folders_of(root, paths)
     if not folders or any(folder.size >= 0 for folder in folders):
@@ -83,15 +96,15 @@ def check_folders(root: Store, name: str, paths: Sequence[str], *, links: bool) 
 
 def table_of_files(
     *,
-    sample_id: Sequence[str],
-    path: Sequence[str],
-    class_key: Sequence[str],
-    split: Sequence[str],
-    domain: Sequence[str] | None = None,
-    group: Sequence[str] | None = None,
+    sample_id: Texts,
+    path: Texts,
+    class_key: Texts,
+    split: Texts,
+    domain: Texts | None = None,
+    group: Texts | None = None,
 ) -> pa.Table:
     """LISTING by column, of images that are files of their own."""
-    columns: Mapping[str, Sequence[str] | None] = {
+    columns: Mapping[str, Texts | None] = {
         "sample_id": sample_id,
         "path": path,
         "class_key": class_key,
@@ -99,11 +112,11 @@ def table_of_files(
         "domain": domain,
         "group": group,
     }
-    arrays: list[pa.Array] = []
+    arrays: list[Column] = []
     for field in LISTING:
         values = columns.get(field.name)
         if values is None:
             arrays.append(pa.nulls(len(path), field.type))
         else:
-            arrays.append(pa.array(values, field.type))
+            arrays.append(_column(values))
     return pa.table(arrays, schema=LISTING)

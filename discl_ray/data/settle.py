@@ -25,7 +25,8 @@ from discl_ray.core.columns import (
     places_in,
 )
 from discl_ray.data.listing import Listing, refused_files, set_column
-from discl_ray.data.root import LINK_OUT, leads_out, same_name
+from discl_ray.data.paths import leading_out
+from discl_ray.data.root import LINK_OUT, same_name
 from discl_ray.data.wording import first_few, shown
 
 NAMED = 5
@@ -133,10 +134,7 @@ def _with_note_on_case(listing: Listing) -> Listing:
 
 def _without_links(listing: Listing) -> Listing:
     """Files that are links out of the root are refused."""
-    known: set[str] = set()
-    paths = listing.table["path"].to_pylist()
-    led_out = [leads_out(listing.root, path, known) for path in paths]
-    out = pa.array(led_out, pa.bool_())
+    out = pa.array(leading_out(listing.root, listing.table["path"]))
     if not any_true(out):
         return listing
     links = listing.table.filter(out)

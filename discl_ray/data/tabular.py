@@ -40,7 +40,7 @@ from discl_ray.data.image_cells import (
     value_type,
 )
 from discl_ray.data.listing import LISTING, Listing, read_files, set_column
-from discl_ray.data.root import guard
+from discl_ray.data.paths import guarded
 from discl_ray.data.text_files import Problems
 from discl_ray.data.wording import counted, shown
 from discl_ray.errors import DataError
@@ -329,19 +329,16 @@ def _splits(where: str, words: pa.Array) -> pa.Array:
     return pa.array(found, pa.string())
 
 
-def _guarded(root: Store, file: str, given: pa.Array) -> pa.Array:
+def _guarded(root: Store, file: str, given: pa.Array) -> Column:
     """Paths under the root. Raises DataError naming the rows of those that are refused."""
     problems = Problems(file)
-    paths: list[str] = []
-    for row, cell in enumerate(given.to_pylist()):
-        path = cell or ""
-        try:
-            paths.append(guard(root, path, links=True))
-        except ValueError as error:
-            rule = f"path '{shown(path)}' {error}"
-            problems.add(f"row {row}", rule)
+
+    def refuse(row: int, path: str, error: ValueError) -> None:
+        problems.add(f"row {row}", f"path '{shown(path)}' {error}")
+
+    paths = guarded(root, given, refuse)
     problems.check()
-    return pa.array(paths, pa.string())
+    return paths
 
 
 def _labelled(table: pa.Table, files: Sequence[str]) -> pa.Table:

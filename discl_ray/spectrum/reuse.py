@@ -6,12 +6,14 @@ GPU. What is taken over is scored again, with the run's own scorer and class pro
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from discl_ray.core.columns import as_dictionary, rows_in, rows_where
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
 from discl_ray.spectrum.files import committed_files
@@ -60,45 +62,57 @@ def gids_by_file(run: Store) -> Iterator[tuple[str, list[str]]]:
             continue
 
 
-@dataclass
 class Reuse:
     """The images a run may take over."""
 
-    beside: Store
-    """The folder of all runs of this name."""
-    places: dict[str, Place] = field(default_factory=dict[str, Place])
-    """By gid."""
+    def __init__(self, beside: Store, places: pa.Table) -> None:
+        """`beside` is the folder of all runs of this name, `places` is REUSED by gid."""
+        self._beside = beside
+        self._gids = _as_bytes(places["gid"])
+        # few directories and files, of which each row names one: their numbers take less memory
+        self._directory = as_dictionary(places["directory"])
+        self._file = as_dictionary(places["file"])
 
     @classmethod
     def open(cls, run: Store) -> Self:
         """What was found when the run was laid out."""
-        places: dict[str, Place] = {}
-        if run.exists(FILE):
-            for row in run.read_table(FILE).to_pylist():
-                places[row["gid"]] = Place(row["directory"], row["file"])
+        places = run.read_table(FILE) if run.exists(FILE) else REUSED.empty_table()
         return cls(run.parent, places)
 
     def take(self, gids: Iterable[str]) -> dict[str, Image]:
         """Those of the images that are still there."""
-        # By file, so that each is read once.
-        by_file: dict[Place, set[str]] = {}
+        # by file, so that each is read once
+        by_file: dict[Place, list[str]] = {}
         for gid in gids:
-            if gid in self.places:
-                by_file.setdefault(self.places[gid], set()).add(gid)
+            place = self._place(gid)
+            if place is not None:
+                by_file.setdefault(place, []).append(gid)
         found: dict[str, Image] = {}
         for place, wanted in by_file.items():
             found.update(self._read(place, wanted))
         return found
 
-    def _read(self, place: Place, wanted: Container[str]) -> Iterator[tuple[str, Image]]:
+    def _place(self, gid: str) -> Place | None:
+        """Where an image is; None if no run has made it."""
+        row = int(np.searchsorted(self._gids, gid.encode()))
+        if row == len(self._gids) or self._gids[row] != gid.encode():
+            return None
+        return Place(self._directory[row].as_py(), self._file[row].as_py())
+
+    def _read(self, place: Place, wanted: Sequence[str]) -> Iterator[tuple[str, Image]]:
         """The wanted images of a file that were made; none if it is gone or damaged by now."""
         name = f"{place.directory}/{place.file}"
         columns = ["gid", "image", "status", "micro_batch"]
         try:
-            table = self.beside.read_table(name, columns)
+            table = self._beside.read_table(name, columns)
         except IntegrityError:
             return
-        for row in table.to_pylist():
-            if row["gid"] in wanted and row["status"] == OK:
-                data = row["image"]["bytes"]
-                yield row["gid"], Image(data, row["micro_batch"])
+        made = rows_where(rows_in(table, "gid", wanted), status=OK)
+        for row in made.to_pylist():
+            yield row["gid"], Image(row["image"]["bytes"], row["micro_batch"])
+
+
+def _as_bytes(gids: pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """Ascending gids in an array of their own width, which is searched without an index."""
+    parts = [chunk.to_numpy(zero_copy_only=False).astype("S") for chunk in gids.chunks]
+    return np.concatenate([np.zeros(0, "S32"), *parts])

@@ -87,6 +87,8 @@ def test_texts_and_structs(column):
     assert c.matches(texts, "[a-zé]$").to_pylist() == [False, None, True, True]
     ones = c.replace_where(texts, column([True, False, False, True]), pa.array(["x", "y"]))
     assert ones.to_pylist() == ["x", None, "é", "y"]
+    assert c.replace_matches(texts, "[ab]", "x").to_pylist() == [" x ", None, "é", "x"]
+    assert c.smaller(c.lengths(texts), 2).to_pylist() == [False, None, False, True]
     assert c.joined(["p", texts], "#").to_pylist() == ["p# a ", None, "p#é", "p#b"]
     kind = pa.struct([("bytes", pa.binary())])
     images = column([{"bytes": b"1"}, None, {"bytes": None}], kind)

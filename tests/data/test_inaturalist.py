@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.config import INaturalistConfig
-from discl_ray.data.inaturalist import inaturalist
+from discl_ray.data.inaturalist import PARTS, columns_of, inaturalist, is_one_object
 from discl_ray.errors import ConfigError, DataError
 from tests.support.runs import promptly
 
@@ -285,3 +287,54 @@ def test_the_configuration_wants_only_the_root():
     config = load_config(files, ["data.root=/somewhere"])
     assert config.plan.levels == (0, 10, 30, 50)
     assert (config.plan.replicas, config.hard.below, config.data.val_fraction) == (4, 20, 0.05)
+
+
+def text_of(value):
+    return json.dumps(value).encode()
+
+
+def test_columns_hold_what_the_entries_do():
+    value = published()["train2018.json"]
+    found = columns_of(text_of(value))
+    assert found is not None
+    for part, fields in PARTS.items():
+        wanted = [{name: entry[name] for name, _ in fields} for entry in value[part]]
+        assert found[part].to_pylist() == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"null", b"{} null", b"{}{}", b"[]", b" {}", b"{" * 30 + b"}" * 30, b'{"a": "\\\\"}', b'{"a}'],
+)
+def test_what_arrow_would_die_of_is_no_object(text):
+    assert not is_one_object(text)
+    assert columns_of(text) is None
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
+def test_brackets_and_quotes_in_texts_are_text(chunk):
+    assert is_one_object(text_of({"a": '}"{[[[[', "b": [{"c": ["]"] * 3}]}) + b"\n ", chunk)
+    assert not is_one_object(b'{"a": "x"}, {"b": "x"}', chunk)
+
+
+@given(data=st.data())
+def test_a_file_that_is_read_as_columns_is_what_its_json_says(data):
+    """Whatever is edited: Arrow's parser lives, and what it finds is what Python's does."""
+    text = json.dumps({part: values[:3] for part, values in SMALL.items()})
+    begin = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(begin, min(len(text), begin + 12)))
+    edit = data.draw(
+        st.sampled_from(["null", "1.5", "[]", "{}", '"x"', "}", "]", ",", '"', "9" * 20])
+    )
+    edited_text = text[:begin] + edit + text[end:]
+    found = columns_of(edited_text.encode())
+    if found is None:
+        return
+    value = json.loads(edited_text)
+    for part, fields in PARTS.items():
+        wanted = [{name: entry[name] for name, _ in fields} for entry in value[part]]
+        assert found[part].to_pylist() == wanted
+
+
+EDITS = ["null", "1.5", "[]", "{}", '"x"', "}", "]", ",", '"', "9" * 20]
+SMALL = {part: published()["train2018.json"][part] for part in PARTS}

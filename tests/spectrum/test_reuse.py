@@ -4,8 +4,10 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from discl_ray.core.ids import stable_id
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data import READERS
@@ -13,6 +15,7 @@ from discl_ray.data.digits_lt import digits_lt
 from discl_ray.data.listing import inline
 from discl_ray.spectrum.files import committed_files
 from discl_ray.spectrum.read import open_spectrum
+from discl_ray.spectrum.reuse import FILE, REUSED, Image, Reuse
 from discl_ray.synthesize.layout import find_reusable, lay_out
 from discl_ray.synthesize.rounds import generate
 from discl_ray.synthesize.run import prepare
@@ -29,8 +32,6 @@ def test_what_an_earlier_run_made_is_taken_over_and_only_the_rest_is_made(
 
     Equal gids keep their images, nothing else is made but what is new.
     """
-    from discl_ray.spectrum.reuse import FILE, Reuse
-
     config = tiny_config(tmp_path)
     first = lay_out(prepare(config))
     generate(first)
@@ -82,3 +83,23 @@ def test_a_damaged_run_beside_it_lends_what_is_whole_and_stops_nothing(spectrum_
     assert set(find_reusable(here)["file"].to_pylist()) == set(whole)
     lender.write(lender.list("commits")[0], b"{")
     assert find_reusable(here).num_rows == 0
+
+
+def test_an_image_is_taken_from_the_file_that_holds_it_if_it_was_made(tmp_path):
+    gids = [stable_id(number) for number in range(40)]
+    places = {"gid": gids, "directory": ["generate-a"] * 40, "file": ["spectrum/0.parquet"] * 40}
+    run, other = Store.at(tmp_path / "generate-b"), Store.at(tmp_path / "generate-a")
+    run.write_table(FILE, pa.table(places, schema=REUSED).slice(3).sort_by("gid"))
+    made = {
+        "gid": gids,
+        "image": [{"bytes": bytes([number]), "path": None} for number in range(40)],
+        "status": ["ok" if number % 7 else "error" for number in range(40)],
+        "micro_batch": [4] * 40,
+    }
+    other.write_table("spectrum/0.parquet", pa.table(made))
+    found = Reuse.open(run).take([*gids, "0", "f" * 32])
+    wanted = {gid: Image(bytes([number]), 4) for number, gid in enumerate(gids) if number % 7}
+    assert found == {gid: image for gid, image in wanted.items() if gid not in gids[:3]}
+    other.delete("spectrum/0.parquet")
+    assert Reuse.open(run).take(gids) == {}
+    assert Reuse.open(other).take(gids) == {}
