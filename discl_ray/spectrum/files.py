@@ -139,15 +139,21 @@ def _read_records(
 
 def _files_of(records: Sequence[Commit], listed: Mapping[str, Stamp]) -> pa.Table:
     """FILES that some commit records name."""
-    columns: dict[str, list[Any]] = {name: [] for name in FILES.names}
+    rows: list[tuple[object, ...]] = []
     for record in records:
-        stamp = listed[record_name(record.shard_id)]
-        levels = None if record.levels is None else json.dumps(record.levels, sort_keys=True)
+        shard_id = record.shard_id
+        stamp = listed[record_name(shard_id)]
+        levels = None
+        if record.levels is not None:
+            levels = json.dumps(record.levels, sort_keys=True)
         for file in record.files:
-            row = (record.shard_id, file.name, file.rows, file.sha256, file.size, levels, *stamp)
-            for name, value in zip(FILES.names, (*row, None), strict=True):
-                columns[name].append(value)
-    return pa.table(columns, schema=FILES)
+            told = (file.name, file.rows, file.sha256, file.size)
+            # In the order of FILES; what is null is known when the file is folded.
+            rows.append((shard_id, *told, levels, *stamp, None))
+    if not rows:
+        return FILES.empty_table()
+    columns = zip(*rows, strict=True)
+    return pa.table(dict(zip(FILES.names, columns, strict=True)), schema=FILES)
 
 
 def _same_bytes(folded: pa.Table, files: pa.Table) -> pa.Table:
@@ -216,16 +222,21 @@ def wrong_sizes(
 
     `listed` are `data_stamps`. A size that neither a record nor the fold says is not compared.
     """
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     sizes = ledger.files["size"].to_pylist()
     for name, size in zip(ledger.names, sizes, strict=True):
-        if name not in listed:
-            found[name] = f"{run.path(name)}: is gone; {remedy_text(remedy)}"
-        elif size not in (None, listed[name].size):
-            why = f"{listed[name].size} of {size} bytes"
-            found[name] = (
-                f"{run.path(name)}: is cut short or garbled ({why}); {remedy_text(remedy)}"
-            )
+        stamp = listed.get(name)
+        if stamp is None:
+            reasons[name] = "is gone"
+        elif size not in (None, stamp.size):
+            reasons[name] = f"is cut short or garbled ({stamp.size} of {size} bytes)"
+    if not reasons:
+        # On an object store it takes requests to find out what to do.
+        return {}
+    todo = remedy_text(remedy)
+    found: dict[str, str] = {}
+    for name, reason in reasons.items():
+        found[name] = f"{run.path(name)}: {reason}; {todo}"
     return found
 
 
@@ -236,9 +247,9 @@ def wrong_footers(
 
     Files with the size and date they had when they were folded are not opened again.
     """
-    columns = [ledger.folded[name].to_pylist() for name in ("file", "size", "file_date")]
-    seen = set(zip(*columns, strict=True))
-    rows = dict(zip(ledger.names, ledger.files["rows"].to_pylist(), strict=True))
+    seen = _stamps_when_folded(ledger)
+    counts = ledger.files["rows"].to_pylist()
+    rows = dict(zip(ledger.names, counts, strict=True))
 
     def wrong(name: str) -> tuple[str, str] | None:
         try:
@@ -250,9 +261,21 @@ def wrong_footers(
             return name, str(error)
         return None
 
-    there = [name for name in rows if name in listed]
-    unseen = [name for name in there if (name, *listed[name]) not in seen]
-    return dict(found for found in each_of(wrong, unseen) if found is not None)
+    unseen: list[str] = []
+    for name in rows:
+        stamp = listed.get(name)
+        if stamp is not None and stamp != seen.get(name):
+            unseen.append(name)
+    found = each_of(wrong, unseen)
+    return dict(pair for pair in found if pair is not None)
+
+
+def _stamps_when_folded(ledger: Ledger) -> dict[str, Stamp]:
+    """Folded file -> its size and date when its rows were read."""
+    names = ledger.folded["file"].to_pylist()
+    sizes = ledger.folded["size"].to_pylist()
+    dates = ledger.folded["file_date"].to_pylist()
+    return dict(zip(names, map(Stamp, sizes, dates), strict=True))
 
 
 def _check_footer(run: Store, name: str, rows: int) -> None:

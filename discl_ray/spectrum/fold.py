@@ -150,7 +150,8 @@ def _write_rows(sink: pa.BufferOutputStream, tables: Iterator[pa.Table]) -> int:
         sink, ROWS, compression="zstd", use_dictionary=names, write_page_checksum=True
     ) as writer:
         for table in tables:
-            waiting.append(table.cast(ROWS))
+            # In one piece: a chunk for each file and column would take more than its rows.
+            waiting.append(table.cast(ROWS).combine_chunks())
             if sum(part.num_rows for part in waiting) >= GROUP:
                 count += _write_group(writer, waiting)
                 waiting = [ROWS.empty_table()]
