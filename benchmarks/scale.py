@@ -61,7 +61,7 @@ def main() -> int:
         _run_here(STEPS[args.step], Path(args.folder), args.count)
         return 0
     names = args.only.split(",") if args.only else list(STEPS)
-    lines = [_line(STEPS[name], args.repeats, tiny=args.tiny) for name in names]
+    lines = [measured(STEPS[name], args.repeats, tiny=args.tiny) for name in names]
     steep = [line for line in lines if line.steep]
     text = _page(lines, tiny=args.tiny)
     print(text)
@@ -106,10 +106,11 @@ class Line:
         return self.exponent is not None and self.exponent > STEEPEST
 
 
-def _line(step: Step, repeats: int, *, tiny: bool) -> Line:
+def measured(step: Step, repeats: int, *, tiny: bool) -> Line:
     """Prepares a step and runs it at both counts."""
     divisor = TINY if tiny else 1
-    counts = (step.count // divisor, 10 * step.count // divisor)
+    count = max(1, step.count // divisor)
+    counts = (count, 10 * count)
     costs: list[Cost] = []
     for count in counts:
         began = time.monotonic()
@@ -206,8 +207,9 @@ def _page(lines: list[Line], *, tiny: bool) -> str:
     ]
     table = "\n".join(rows)
     parts = [f"{head}{__doc__}\n{table}\n\nCommit {commit()}.\n"]
-    if not tiny:
-        parts.append(saturation())
+    for line in lines:
+        if line.step.name == "graph" and not tiny:
+            parts.append(saturation(line.costs[1].cpu_s / line.counts[1]))
     return "\n".join(parts)
 
 

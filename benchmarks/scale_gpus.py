@@ -79,8 +79,8 @@ def saturation(driver_s: float) -> str:
     table = "\n".join(lines)
     return (
         "## Many GPUs, by arithmetic\n\n"
-        f"From {1000 * driver_s:.0f} ms of the driver's CPU a shard (measured above: the graph with "
-        f"generators that make nothing), {IMAGES_S:g} images/s a GPU and shards of "
+        f"From {1000 * driver_s:.0f} ms of the driver's CPU a shard (measured above: the graph "
+        f"with generators that make nothing), {IMAGES_S:g} images/s a GPU and shards of "
         f"{SHARD_STEPS:,} steps (`plan.shard_steps={SHARD_STEPS}`, "
         f"{SHARD_STEPS / STEPS_A_IMAGE / IMAGES_S:.0f} s each).\n\n{table}\n\n"
         f"The driver saturates first, with about {first:,.0f} GPUs: Ray Data's executor is one "

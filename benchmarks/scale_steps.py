@@ -12,6 +12,8 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from discl_ray.cluster.demand import Cluster, Node, Stage, demand
+from discl_ray.cluster.placement import Placement
 from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.lam import REAL
@@ -22,9 +24,13 @@ from discl_ray.curriculum.strategies import Choice
 from discl_ray.plan.grid import PlanSize, make_plan, next_attempt
 from discl_ray.plan.prompts import Prompts
 from discl_ray.report.sheet import COLUMNS, contact_sheet
-from discl_ray.spectrum.commit import committed_ids, write_shard
+from discl_ray.spectrum.commit import write_shard
 from discl_ray.spectrum.filter import judge
+from discl_ray.spectrum.fold import fold
 from discl_ray.spectrum.read import count_verdicts, open_spectrum, with_images
+from discl_ray.spectrum.records import committed_ids
+from discl_ray.synthesize.graph import Step as GraphStage
+from discl_ray.synthesize.graph import quiet_ray_data, spectrum_graph
 
 LEVELS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
 CLASSES = 1000
@@ -144,6 +150,19 @@ def write_run(folder: Path, rows: int) -> None:
         write_shard(store, f"{number:016x}", scored(part, image=image), names)
 
 
+def write_shards(folder: Path, shards: int) -> None:
+    """A run of many shards of one source each without images, 99 of 100 folded."""
+    store = Store.at(folder / "generate-00000000")
+    plan = plan_of(hard_samples(shards))
+    names = tuple(f"class {c:04d}" for c in range(CLASSES))
+    made = scored(plan, image=None)
+    for number in range(shards):
+        part = made.slice(number * len(LEVELS), len(LEVELS))
+        write_shard(store, f"{number:016x}", part, names)
+        if number == shards * 99 // 100:
+            fold(store)
+
+
 def written_run(folder: Path, _count: int) -> Store:
     """The run that `write_run` made."""
     return Store.at(folder / "generate-00000000")
@@ -232,7 +251,49 @@ def _made_without_images(_folder: Path, count: int) -> pa.Table:
     return scored(plan_of(hard_samples(count // len(LEVELS))), image=None)
 
 
+class Passing:
+    """A generator or scorer that makes nothing."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """The shard as it came."""
+        return batch
+
+
+def rows_of(batch: pa.Table) -> pa.Table:
+    """What a commit answers."""
+    return pa.table({"rows": [batch.num_rows]})
+
+
+def graph_of(_folder: Path, shards: int) -> Any:
+    """The graph of phase 1 over so many shards, with one process a stage."""
+    import ray
+
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    quiet_ray_data()
+    stages = (Stage(name="generator", actors=1), Stage(name="scorer", actors=1))
+    crew = demand(stages, Cluster((Node(cpus=3),)))
+    blocks = [pa.table({"shard_id": [f"{number:016x}"]}) for number in range(shards)]
+    passing = GraphStage(Passing, ())
+    return spectrum_graph(
+        blocks, make=passing, score=passing, commit=rows_of, in_flight=2, placement=Placement(crew)
+    )
+
+
+def follow_graph(graph: Any) -> None:
+    """Runs a graph to its end, as a job's driver does."""
+    for _ in graph.iter_rows():
+        pass
+
+
 ALL = (
+    Step(
+        name="graph",
+        title="the driver of a graph whose generators make nothing",
+        count=100,
+        unit="shards",
+        load=graph_of,
+        run=follow_graph,
+    ),
     Step(
         name="plan",
         title="plan, by columns",
@@ -271,6 +332,15 @@ ALL = (
         prepare=write_run,
         load=written_run,
         run=show_sheet,
+    ),
+    Step(
+        name="open_shards",
+        title="opening a run of many shards for its scores, the last hundredth not folded",
+        count=1_000,
+        unit="shards",
+        prepare=write_shards,
+        load=written_run,
+        run=open_for_scores,
     ),
     Step(
         name="pools",

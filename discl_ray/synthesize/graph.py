@@ -149,7 +149,7 @@ def run_graph(run: Run, todo: Planned, demand: Demand) -> list[GeneratorSigns]:
     """Executes the Ray Data graph over whole shards; returns the generators' last signs."""
     import ray
 
-    _quiet_ray_data()
+    quiet_ray_data()
     config = staffed(run.config, demand)
     stall = config.run
     heartbeat = start_beside_driver(Heartbeat)
@@ -179,7 +179,7 @@ def run_graph(run: Run, todo: Planned, demand: Demand) -> list[GeneratorSigns]:
     return [of_one for of_one in signs if isinstance(of_one, GeneratorSigns)]
 
 
-def _quiet_ray_data() -> None:
+def quiet_ray_data() -> None:
     """Turns off Ray Data's own bars and log; errors are raised all the same."""
     from ray.data import DataContext
 
