@@ -85,7 +85,10 @@ def parser_of(command: Command) -> argparse.ArgumentParser:
     )
     for option in command.options:
         kind = int if isinstance(option.default, int) else str
-        parser.add_argument(option.flag, type=kind, default=option.default, help=option.meaning)
+        meaning = option.meaning
+        if option.default:
+            meaning += f" (default: {option.default})"
+        parser.add_argument(option.flag, type=kind, default=option.default, help=meaning)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="overrides, e.g. plan.replicas=4"
     )
