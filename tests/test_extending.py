@@ -3,22 +3,35 @@
 As docs/extending.md shows them; tests/test_installed.py calls them by the installed command.
 """
 
-import inspect
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from discl_ray.config import load_config
+from discl_ray.data import list_dataset
+from discl_ray.data.config import OutsideConfig
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.open import Spectrum
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tests" / "outside" / "own_shapes.py"
 PAGE = ROOT / "docs" / "extending.md"
-NAMED = ("data.name=own_shapes:read", "data.options={count: 16}", "generator.allow_embedded=true")
-OWN = ("curriculum.strategy=own_shapes:back_and_forth", "curriculum.options.period=2")
-FILTER = ("filter.mode=own_shapes:near_its_source", "filter.options.least=0.2")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of the page in one language."""
+    page = PAGE.read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def own_yaml() -> str:
+    """The configuration that the page shows."""
+    (shown,) = blocks("yaml")
+    return shown
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +47,32 @@ def own_shapes(tmp_path_factory):
     del sys.modules["own_shapes"]
 
 
-@pytest.mark.parametrize("name", ["read", "back_and_forth", "near_its_source"])
-def test_the_page_shows_the_functions_that_run_here(own_shapes, name):
-    assert inspect.getsource(getattr(own_shapes, name)) in PAGE.read_text("utf-8")
+def test_the_page_shows_the_whole_module_that_runs_here():
+    assert "\n\n".join(blocks("python")) == PACKAGE.read_text("utf-8")
 
 
-def test_every_key_of_the_example_is_on_the_page():
-    page = PAGE.read_text("utf-8")
-    for word in (NAMED[0], OWN[0], FILTER[0]):
-        assert word in page
+def test_the_configuration_of_the_page_names_the_functions_of_the_module(own_shapes, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(own_yaml())
+    config = load_config(file, [])
+    for name in (config.data.name, config.curriculum.strategy, config.filter.mode):
+        module, _, function = name.partition(":")
+        assert module == "own_shapes"
+        assert callable(getattr(own_shapes, function))
+    assert config.run.name == "own"
+
+
+def test_an_overwritten_file_changes_the_stamp_of_the_reader_of_files(own_shapes, tmp_path):
+    for name in ("cat-1", "cat-2", "dog-1"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    config = OutsideConfig(name="own_shapes:read_named", root=str(tmp_path))
+    listing = list_dataset(config, 0)
+    assert listing.table["class_key"].to_pylist() == ["cat", "cat", "dog"]
+    images = list(listing.read(listing.root, listing.table))
+    assert all(isinstance(image, bytes) for image in images)
+    assert list_dataset(config, 0).stamp == listing.stamp
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "cat-1.png")
+    assert list_dataset(config, 0).stamp != listing.stamp
 
 
 def test_a_filter_judges_made_and_real_images_and_its_result_is_checked(own_shapes, spectrum_run):

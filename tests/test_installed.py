@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from discl_ray.commands import COMMANDS
-from tests.test_extending import FILTER, NAMED, OWN, PACKAGE
+from tests.test_extending import PACKAGE, own_yaml
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,6 @@ TINY = (
     "plan.lams=[0,0.5]",
     "plan.shard_steps=20",
     "hard.probe_sources=1",
-    "hard.below=5",
     "generator.actors=1",
     "train.width=4",
     "train.epochs=4",
@@ -30,7 +29,6 @@ TINY = (
     "train.start_steps=4",
     "train.eval_every=2",
     "train.batch=8",
-    "prompts.force=true",
 )
 
 
@@ -100,11 +98,10 @@ def test_the_command_works_outside_the_clone(installed, tmp_path):
 def test_it_generates_and_trains_with_a_module_of_ones_own(installed, tmp_path):
     """Reader, strategy and filter lie in the working directory, to which nothing else leads."""
     shutil.copy(PACKAGE, tmp_path)
-    (tmp_path / "own.yaml").write_text("run: {name: own}\n")
+    (tmp_path / "own.yaml").write_text(own_yaml())
 
     def finish(name):
-        words = ("--config", "own.yaml", *NAMED, *OWN, *FILTER, *TINY)
-        done = called(installed, tmp_path, name, *words)
+        done = called(installed, tmp_path, name, "--config", "own.yaml", *TINY)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

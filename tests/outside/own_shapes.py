@@ -1,7 +1,4 @@
-"""A package of a user's own, as docs/extending.md shows it.
-
-Tests copy it out of the tree; discl_ray does not know it.
-"""
+"""A reader, a strategy and a filter of your own."""
 
 import io
 
@@ -12,13 +9,14 @@ from PIL import Image
 from discl_ray import Choice, Listing, Situation
 from discl_ray.core.storage import Store
 from discl_ray.data.config import OutsideConfig
-from discl_ray.data.listing import inline
+from discl_ray.data.files import stamp_of, walk
+from discl_ray.data.listing import inline, listing_table, read_files
 from discl_ray.spectrum.config import FilterConfig
 
 SHAPES = ("square", "bar", "dot")
+SIZES = {"square": (12, 12), "bar": (24, 4), "dot": (4, 4)}
 
 
-# a reader: data.name=own_shapes:read
 def read(config: OutsideConfig, seed: int) -> Listing:
     """Squares, bars and dots; `data.options.count` of the first class, half as many of the next."""
     rng = np.random.default_rng(seed)
@@ -33,8 +31,9 @@ def read(config: OutsideConfig, seed: int) -> Listing:
 
 
 def _drawn(name: str, side: int, rng: np.random.Generator) -> bytes:
+    """A PNG with one white shape on a dark ground."""
     pixels = rng.integers(0, 60, (side, side, 3), dtype=np.uint8)
-    width, height = {"square": (12, 12), "bar": (24, 4), "dot": (4, 4)}[name]
+    width, height = SIZES[name]
     top, left = rng.integers(0, side - height), rng.integers(0, side - width)
     pixels[top : top + height, left : left + width] = 220
     file = io.BytesIO()
@@ -42,7 +41,18 @@ def _drawn(name: str, side: int, rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-# a strategy: curriculum.strategy=own_shapes:back_and_forth
+def read_named(config: OutsideConfig, _seed: int) -> Listing:
+    """PNG files under `data.root` that are called `<class>-<anything>.png`."""
+    root = Store.at(config.root)
+    files = [file for file in walk(root) if file.path.endswith(".png")]
+    rows = []
+    for file in files:
+        name = file.path.rpartition("/")[2]
+        key, _, _ = name.partition("-")
+        rows.append({"sample_id": file.path, "path": file.path, "class_key": key})
+    return Listing(table=listing_table(rows), root=root, read=read_files, stamp=stamp_of(files))
+
+
 def back_and_forth(at: Situation) -> Choice:
     """λ rises for `options.period` epochs, then begins anew."""
     if at.over:
@@ -52,7 +62,6 @@ def back_and_forth(at: Situation) -> Choice:
     return Choice(levels=(at.levels[place],))
 
 
-# a filter: filter.mode=own_shapes:near_its_source
 def near_its_source(rows: pa.Table, config: FilterConfig) -> np.ndarray:
     """Keeps an image that looks like its source: image_sim of at least `options.least`."""
     least = config.options.get("least", 0.5)
