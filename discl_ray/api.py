@@ -41,13 +41,16 @@ def plan_spectrum(config: Config) -> Run:
 def make_spectrum(config: Config) -> Spectrum:
     """Makes, scores and commits every planned image that is not there yet, under Ray.
 
-    Raises SetupError if the machine is too small, or another process makes the same spectrum.
+    Raises SetupError if the machine is too small, or another process makes the same spectrum, and
+    ConfigError if a filter or strategy from outside cannot be imported.
     """
+    from discl_ray.cluster.checks import FUNCTIONS, refuse
     from discl_ray.core.run_directory import locked
     from discl_ray.spectrum.open import Spectrum
     from discl_ray.synthesize.layout import lay_out
     from discl_ray.synthesize.rounds import generate, prepare_to_make
 
+    refuse(config, FUNCTIONS)
     run, _ = prepare_to_make(config)
     with locked(run.store):
         lay_out(run)
@@ -61,14 +64,14 @@ def train_classifier(config: Config) -> list[TrainedRow]:
     The last is the configured one: its `weights`, its `scores` on test, its `history` by epoch.
     Raises SetupError if there is no complete spectrum, ConfigError if it lacks what is asked for.
     """
-    from discl_ray.cluster.checks import refuse
+    from discl_ray.cluster.checks import FUNCTIONS, refuse
     from discl_ray.experiments.pair import pair_of, train_pair
     from discl_ray.experiments.rows import plan_run
     from discl_ray.experiments.spectra import open_for
     from discl_ray.experiments.stages import check_stages
     from discl_ray.train.workers import TRAINING
 
-    refuse(config, TRAINING)
+    refuse(config, (*FUNCTIONS, *TRAINING))
     config, spectrum = open_for(config)
     specs = pair_of(config)
     check_stages({specs[-1].label: plan_run(config, spectrum)}, spectrum)

@@ -441,12 +441,12 @@ def every_check() -> Iterator[tuple[str, Check]]:
     """All checks, each after those it needs; the jobs' own are in the middle."""
     yield from MACHINE
     try:
-        from discl_ray.cluster.checks import PLACES
+        from discl_ray.cluster.checks import FUNCTIONS, PLACES
         from discl_ray.synthesize.checks import MAKING, MODELS
         from discl_ray.train.workers import TRAINING
     except ImportError:  # "packages" and "configuration" have said so
         return
-    for name, check in (*PLACES, *MODELS, *MAKING, *TRAINING):
+    for name, check in (*FUNCTIONS, *PLACES, *MODELS, *MAKING, *TRAINING):
         yield name, of_job(check)
     yield from SUBJECT
 

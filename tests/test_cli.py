@@ -35,6 +35,19 @@ def test_every_command_has_a_script_a_module_and_a_line():
         assert len(command.meaning) < 70
 
 
+@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("doctor", "verify")])
+def test_a_filter_or_strategy_that_cannot_be_imported_is_refused_before_anything_is_made(
+    name, tmp_path
+):
+    """PyTorch and Ray are not loaded by then, and no folder is there."""
+    for key in ("filter.mode", "curriculum.strategy"):
+        done = called(name, f"{key}=nomod:f", f"run.root={tmp_path / 'runs'}", cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: {key} = 'nomod:f': module 'nomod' cannot be imported")
+        assert not list(tmp_path.iterdir())
+
+
 def test_help_lists_the_commands_and_a_wrong_one_is_named(tmp_path):
     for words in ([], ["--help"]):
         done = called(*words, cwd=tmp_path)

@@ -13,10 +13,24 @@ from discl_ray.cluster.demand import CARDS, FALLBACK
 from discl_ray.cluster.inventory import present
 from discl_ray.cluster.start import check_ray_start, set_environment
 from discl_ray.config import Config
+from discl_ray.config.whole import functions_from_outside
 from discl_ray.core.run_directory import check_root, run_store
 from discl_ray.errors import SetupError
 
 Check = Callable[[Config], str]
+
+
+def check_functions(config: Config) -> str:
+    """Checks that the strategy and the filter can be imported where they are from outside.
+
+    Both before any job: what generates is trained on by the same configuration. A reader from
+    outside is not among them, as listing the data calls it first of all.
+    """
+    found: list[str] = []
+    for group, name in functions_from_outside(config):
+        group.load(name)
+        found.append(f"{group.key} = {name}")
+    return ", ".join(found) or "the package's own"
 
 
 def check_run_root(config: Config) -> str:
@@ -31,6 +45,9 @@ def check_ray(_: Config) -> str:
     set_environment()
     return check_ray_start()
 
+
+FUNCTIONS: tuple[tuple[str, Check], ...] = (("functions", check_functions),)
+"""Checks of every job that uses the configured filter or strategy, sooner or later."""
 
 PLACES: tuple[tuple[str, Check], ...] = (("run root", check_run_root), ("Ray", check_ray))
 """The first checks of every job."""

@@ -148,16 +148,25 @@ def part_hash(config: Config, parts: Sequence[str], *before: str) -> str:
     """
     plain = identity(config)
     fields = {part: plain[part] for part in parts}
-    sources: list[str] = []
-    strategy = config.curriculum.strategy
-    if "curriculum" in parts and strategy not in STRATEGIES:
-        sources.append(outside.STRATEGIES.fingerprint(strategy))
-    mode = config.filter.mode
-    if "filter" in parts and mode not in FILTERS:
-        sources.append(outside.FILTERS.fingerprint(mode))
+    functions = functions_from_outside(config, parts)
+    sources = [group.fingerprint(name) for group, name in functions]
     if sources:
         return stable_id(fields, before, sources)
     return stable_id(fields, before)  # without a third value: so runs made before have their names
+
+
+def functions_from_outside(
+    config: Config, parts: Sequence[str] = ("curriculum", "filter")
+) -> list[tuple[outside.Group, str]]:
+    """The strategy and the filter of some parts, where they are none of the package's own."""
+    found: list[tuple[outside.Group, str]] = []
+    strategy = config.curriculum.strategy
+    if "curriculum" in parts and strategy not in STRATEGIES:
+        found.append((outside.STRATEGIES, strategy))
+    mode = config.filter.mode
+    if "filter" in parts and mode not in FILTERS:
+        found.append((outside.FILTERS, mode))
+    return found
 
 
 FUNCTION = {"curriculum": "curriculum.strategy", "filter": "filter.mode"}

@@ -13,6 +13,7 @@ from discl_ray.cluster.demand import Workers
 from discl_ray.config import PHASE_2, PLUMBING, Config, part_hash, with_values
 from discl_ray.core.run_directory import run_store
 from discl_ray.core.storage import Store
+from discl_ray.curriculum.config import BUILTIN as STRATEGIES
 from discl_ray.curriculum.config import CurriculumConfig
 from discl_ray.curriculum.epoch_order import Pools, epoch_images
 from discl_ray.data.notes import notes_on
@@ -106,7 +107,12 @@ PRIORS = {
 
 
 def strategy_name(curriculum: CurriculumConfig) -> str:
-    """A strategy's name in tables: Adaptive is Algorithm 2; the margin rule has its own."""
+    """A strategy's name in tables: Adaptive is Algorithm 2; the margin rule has its own.
+
+    One from outside is called as the configuration writes it.
+    """
+    if curriculum.strategy not in STRATEGIES:
+        return curriculum.strategy
     words = curriculum.strategy.split("_")
     capitalized = [word if word == "to" else word.capitalize() for word in words]
     name = "-".join(capitalized)

@@ -64,6 +64,7 @@ OPEN = """```python
 import os, datasets, duckdb, pandas, polars, pyarrow.parquet, ray
 
 here = os.getcwd()  # the folder of this card
+ray.init(address="local", ignore_reinit_error=True)  # joins no cluster that it finds
 rows = datasets.load_dataset(here, split="train")  # images as PIL, labels with class names
 frame = pandas.read_parquet("spectrum")
 table = pyarrow.parquet.read_table("spectrum", columns=["gid", "label", "lam_pct"])

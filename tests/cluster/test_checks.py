@@ -7,7 +7,7 @@ import pytest
 from discl_ray.cluster import checks
 from discl_ray.cluster.demand import Cluster, Node
 from discl_ray.config import load_config
-from discl_ray.errors import SetupError
+from discl_ray.errors import ConfigError, SetupError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -69,6 +69,25 @@ def test_a_run_root_is_checked_and_named(tmp_path):
     file.write_text("")
     with pytest.raises(SetupError, match="file"):
         checks.check_run_root(loaded(f"run.root={file}/below"))
+
+
+def test_a_filter_and_a_strategy_from_outside_are_imported_before_anything_else(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "checked_early.py").write_text("def choose(at): ...\nnumber = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert checks.check_functions(loaded()) == "the package's own"
+    own = loaded("curriculum.strategy=checked_early:choose", "filter.mode=checked_early:choose")
+    assert checks.check_functions(own) == (
+        "curriculum.strategy = checked_early:choose, filter.mode = checked_early:choose"
+    )
+    for word, why in (
+        ("filter.mode=no_such_module:f", r"^filter\.mode = 'no_such_module:f': .* be imported"),
+        ("curriculum.strategy=checked_early:nope", "module 'checked_early' has no 'nope'$"),
+        ("filter.mode=checked_early:number", "is a int, not a function$"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            checks.check_functions(loaded(word))
 
 
 def test_ray_is_checked_without_being_started(monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 
 from discl_ray.config import with_values
+from discl_ray.experiments.pair import pair_of
 from discl_ray.experiments.rows import changed, heading, plan_run, row, strategy_name
 from discl_ray.experiments.tables import TABLES
 
@@ -43,6 +44,14 @@ def test_rows_are_named_by_what_they_are_and_controls_have_the_prior_of_the_row_
     )
     assert strategy_name(paper.curriculum) == "Adaptive"
     assert "rule: strict, steps on D on top" in heading(paper)
+
+
+def test_a_strategy_from_outside_is_called_as_it_is_written(small) -> None:
+    config, _ = small
+    for strategy in ("own_shapes:back_and_forth", "own_shapes:Inner.choose"):
+        own = with_values(config, {"curriculum.strategy": strategy})
+        assert strategy_name(own.curriculum) == strategy
+        assert pair_of(own)[-1].label.endswith(f" + {strategy}")
 
 
 def test_what_is_made_otherwise_than_before_has_another_name(small) -> None:

@@ -1,6 +1,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from discl_ray.core.images import encode_image
 from discl_ray.core.schema import SCORED, SPECTRUM
 from discl_ray.core.storage import Store
-from discl_ray.report.card import COLUMNS, front_matter, write_card, write_verdicts
+from discl_ray.report.card import COLUMNS, OPEN, front_matter, write_card, write_verdicts
 from discl_ray.spectrum.commit import write_shard
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
@@ -202,3 +204,26 @@ def test_what_the_card_says_how_to_open_it_works(spectrum_run, tmp_path, monkeyp
         for k, role in zip(*(verdicts[n].to_pylist() for n in ("kept", "role")), strict=True)
     )
     assert len(found["kept"]) == kept > 0
+
+
+def test_what_the_card_says_joins_no_cluster_that_is_named_or_found(spectrum_run, tmp_path):
+    """The snippet as a whole in a process of its own, where an address of Ray leads nowhere."""
+    config, prepared = spectrum_run
+    run = Store.at(shutil.copytree(prepared.store.base, tmp_path / "run"))
+    write_card(run, config, prepared.samples.classes)
+    write_verdicts(run, open_spectrum(run, config.filter, columns=[]))
+    code = re.search(r"```python\n(.*?)```", OPEN, re.DOTALL)
+    assert code is not None
+    environment = {
+        **os.environ,
+        "RAY_ADDRESS": "127.0.0.1:1",
+        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
+    }
+    script = f"{code[1]}\nprint('counted', blocks.count(), len(rows))"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, cwd=run.base, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    count = prepared.plan.num_rows
+    assert f"counted {count} {count}" in done.stdout
