@@ -47,6 +47,9 @@ SECONDS = 30.0
 
 SKIPPED = "not checked: see above"
 
+NOT_TRIED = "not tried: "
+"""Begins what a check says that found nothing out."""
+
 SHOWN = 10
 """Classes a finding names."""
 
@@ -215,7 +218,7 @@ def check_class_names(subject: Subject) -> str:
     except ModelError:
         if local:
             raise
-        return f"not tried: {config.model} is not on this machine yet"
+        return f"{NOT_TRIED}{config.model} is not on this machine yet"
     rows, names = some_training_rows(subject)
     unread: list[str] = []
     images = _decoded(subject, rows, names, unread)
@@ -278,11 +281,12 @@ def some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
     import numpy as np
 
     from discl_ray.core.ids import stable_id
+    from discl_ray.data.splits import TRAIN
 
     table = subject.listing.table
     ids = table["sample_id"].to_pylist()
     keys = table["class_key"].to_pylist()
-    is_train = _splits(subject) == "train"
+    is_train = _splits(subject) == TRAIN
     members: dict[str, list[int]] = {}
     for row in np.flatnonzero(is_train).tolist():
         of_class = members.setdefault(keys[row], [])
@@ -297,19 +301,19 @@ def some_training_rows(subject: Subject) -> tuple[list[int], dict[str, str]]:
     return sorted(rows), names
 
 
-def _splits(subject: Subject) -> NDArray[np.object_]:
-    """The split of every row of the listing, shape (rows,).
+def _splits(subject: Subject) -> NDArray[np.int32]:
+    """The split of every row of the listing as its place in SPLITS, shape (rows,).
 
     As far as it is decided without an image's bytes: what will be val or test is not to be tried.
     """
     import numpy as np
 
     from discl_ray.data.config import FilesConfig
-    from discl_ray.data.splits import fill_splits
+    from discl_ray.data.splits import codes_of, fill_splits, split_codes
 
     data = subject.config.data
     table = subject.listing.table
-    split = np.array(table["split"].to_pylist(), object)
+    split = split_codes(table["split"])
     if not isinstance(data, FilesConfig):
         return split
     label = {key: number for number, key in enumerate(subject.class_names)}
@@ -317,8 +321,8 @@ def _splits(subject: Subject) -> NDArray[np.object_]:
     return fill_splits(
         split,
         np.array(labels, np.int64),
-        np.array(table["group"].to_pylist(), object),
-        table["sample_id"].to_pylist(),
+        codes_of(table["group"]),
+        table["sample_id"],
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         seed=subject.config.seed,
@@ -461,8 +465,10 @@ class Finding:
 
     @property
     def skipped(self) -> bool:
-        """Whether the check did not run because of an earlier problem, which was reported."""
-        return self.text == SKIPPED
+        """Whether nothing was found out: the check did not run because of an earlier problem,
+        which was reported, or what it needs is not here.
+        """
+        return self.text == SKIPPED or self.text.startswith(NOT_TRIED)
 
     def __str__(self) -> str:
         text = self.text.replace("\n", f"\n{'':25}")

@@ -51,6 +51,39 @@ def test_an_unknown_key_is_named_with_the_nearest_one(override, near):
     assert f"did you mean '{near}'?" in message
 
 
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("replicas=4", "'plan.replicas' or 'preview.replicas'"),
+        ("lams=[0]", "'plan.lams' or 'preview.lams'"),
+        ("long_tail.head=3", "'data.long_tail'"),
+    ],
+)
+def test_a_key_without_its_section_is_told_the_sections_that_have_it(override, near):
+    assert f"unknown key; did you mean {near}? allowed: seed" in refused(override)
+    assert "did you mean" not in refused("no_such_key=1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["plan.lams=0.3"], "plan.lams = 0.3: a list is needed, e.g. [0.3]"),
+        (["plan.lams=0,0.3"], "plan.lams = '0,0.3': a list is needed, e.g. [0, 0.3]"),
+        (
+            ["data.name=own:read", "data.options=5"],
+            "data.options = 5: a mapping is needed, {key: value}",
+        ),
+    ],
+)
+def test_a_value_of_another_shape_is_told_how_it_is_written(overrides, said):
+    assert said in refused(*overrides, path=[])
+
+
+def test_a_data_set_without_its_folder_is_told_an_example():
+    said = refused(path="conf/imagefolder.yaml")
+    assert "data.root: has no default and is needed, e.g. data.root=/path/to/images" in said
+
+
 def test_every_problem_is_reported_at_once():
     message = refused(
         "hard.below=0",

@@ -11,10 +11,11 @@ from discl_ray import doctor
 from discl_ray.core.storage import Store
 from discl_ray.data import READERS
 from discl_ray.data.listing import Listing, inline
-from discl_ray.data.splits import fill_splits
+from discl_ray.data.splits import codes_of, fill_splits, split_codes, split_names
 from discl_ray.doctor import (
     IMAGES,
     SHOWN,
+    Finding,
     Problem,
     Subject,
     check_class_names,
@@ -163,21 +164,21 @@ def test_few_training_images_are_opened_and_none_of_another_split(folder, split)
     check_class_names(subject)
     table = subject.listing.table
     label = np.array([NAMES.index(key) for key in table["class_key"].to_pylist()])
-    splits, groups = (np.array(table[c].to_pylist(), object) for c in ("split", "group"))
-    ids, data = table["sample_id"].to_pylist(), subject.config.data
+    ids, data = table["sample_id"], subject.config.data
     drawn = fill_splits(
-        splits,
+        split_codes(table["split"]),
         label,
-        groups,
+        codes_of(table["group"]),
         ids,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         seed=0,
     )
-    assert {"train", "val", "test"} == set(drawn.tolist())
+    names = split_names(drawn).to_pylist()
+    assert {"train", "val", "test"} == set(names)
     assert len(opened) == len(set(opened)) == IMAGES * len(NAMES)
     assert set(opened) <= {
-        sample_id for sample_id, s in zip(ids, drawn, strict=True) if s == "train"
+        sample_id for sample_id, s in zip(ids.to_pylist(), names, strict=True) if s == "train"
     }
 
 
@@ -214,6 +215,9 @@ def test_a_scorer_that_is_not_here_yet_is_no_problem(folder):
         folder(rows_of(NAMES), "scorer.model=ViT-B-32", "scorer.pretrained=openai")
     )
     assert text == "not tried: ViT-B-32 is not on this machine yet"
+    finding = Finding(name="class names", ok=True, text=text)
+    assert finding.skipped
+    assert str(finding).split() == ["class", "names", "–", *text.split()]
 
 
 def test_the_scene_descriptions_belong_to_the_configuration(tmp_path):

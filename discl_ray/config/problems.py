@@ -15,6 +15,10 @@ TAGS = (*DATA_SETS, OUTSIDE)
 """What an error's location holds for the kind of data set."""
 
 
+FEW = 3
+"""Sections with the same key that a message names."""
+
+
 def sentences(error: ValidationError) -> list[str]:
     """What is wrong with a configuration, a sentence each."""
     return [sentence_of(problem) for problem in error.errors()]
@@ -55,11 +59,23 @@ def sentence_of(error: Any) -> str:
     if kind == "extra_forbidden":
         why = _unknown_key(error["loc"])
         return f"{path} = {given!r}: {why}"
+    if kind in ("tuple_type", "list_type"):
+        return f"{path} = {given!r}: a list is needed, e.g. {_as_list(given)}"
+    if kind == "dict_type":
+        return f"{path} = {given!r}: a mapping is needed, {{key: value}}"
+    if kind == "missing":  # of all keys, only folders of data sets have no default
+        return f"{path}: has no default and is needed, e.g. {path}=/path/to/images"
     message = error["msg"].removeprefix("Value error, ")
     lowered = message[0].lower() + message[1:]
     if isinstance(given, Mapping | BaseModel):
         return f"{path}: {lowered}"
     return f"{path} = {given!r}: {lowered}"
+
+
+def _as_list(given: Any) -> str:
+    """How the value, or values separated by commas, would be written as a list."""
+    items = [item.strip() for item in str(given).split(",")]
+    return f"[{', '.join(items)}]"
 
 
 def _unknown_key(location: tuple[str | int, ...]) -> str:
@@ -76,10 +92,26 @@ def _unknown_key(location: tuple[str | int, ...]) -> str:
     model = _model_at(location[:-1])
     names = list(model.model_fields)
     allowed = ", ".join(names)
+    near = difflib.get_close_matches(name, names, n=1)
+    if model is Config:
+        near = near or _with_section(name)
     hint = ""
-    for near in difflib.get_close_matches(name, names, n=1):
-        hint = f"did you mean '{near}'? "
+    if near:
+        meant = "' or '".join(near)
+        hint = f"did you mean '{meant}'? "
     return f"unknown key; {hint}allowed: {allowed}"
+
+
+def _with_section(name: str) -> list[str]:
+    """A key after its section, for each that has it; none if there are too many to choose from."""
+    found: list[str] = []
+    for section in Config.model_fields:
+        models = _models_of(Config, section)
+        if section == "data":
+            models = [*DATA_SETS.values(), OutsideConfig]
+        if any(name in model.model_fields for model in models):
+            found.append(f"{section}.{name}")
+    return found if len(found) <= FEW else []
 
 
 def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:

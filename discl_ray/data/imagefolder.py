@@ -110,7 +110,7 @@ def _layout(config: ImageFolderConfig, images: Sequence[File]) -> _Layout:
             f"needed: {LAYOUT}. Remove what is not a split, or rename what is a class"
         )
     layout = _Layout(splits)
-    _check_class_folders(where, layout, images)
+    _check_class_folders(config, layout, images)
     if len(tops) == 1 and not splits:
         _check_one_class(config, where, tops[0], images)
     return layout
@@ -126,7 +126,9 @@ def _tops(images: Sequence[File]) -> list[str]:
     return sorted(tops)
 
 
-def _check_class_folders(where: str, layout: _Layout, images: Sequence[File]) -> None:
+def _check_class_folders(
+    config: ImageFolderConfig, layout: _Layout, images: Sequence[File]
+) -> None:
     """Raises DataError if images lie above the class folders."""
     loose: list[str] = []
     for file in images:
@@ -142,7 +144,16 @@ def _check_class_folders(where: str, layout: _Layout, images: Sequence[File]) ->
     number = counted(len(loose), "image lies", "images lie")
     names = first_few(loose, quote=QUOTE)
     found = f"{number} in no class folder: {names}"
-    raise DataError(f"{where}: {found}; needed: {LAYOUT}{why}")
+    if not layout.splits and len(loose) == len(images):
+        why = f". If this folder is one of the classes, set data.root={_parent(config.root)}"
+    raise DataError(f"data.root = '{shown(config.root)}': {found}; needed: {LAYOUT}{why}")
+
+
+def _parent(root: str) -> str:
+    """The folder or URI that a root lies in."""
+    if "://" in root:
+        return shown(posixpath.dirname(root.rstrip("/")))
+    return shown(posixpath.normpath(posixpath.join(root, "..")))
 
 
 def _check_one_class(

@@ -8,6 +8,7 @@ say it (`ViT-B-32-quickgelu`), for a folder its config does.
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -68,13 +69,14 @@ def load(name: str, pretrained: str | None, device: torch.device | str) -> Loade
 
     Raises what open_clip raises, see REFUSED, and ValueError for weights that are not finite.
     """
-    model, _, transform = open_clip.create_model_and_transforms(
-        name,
-        pretrained=pretrained,
-        device=device,
-        force_quick_gelu=trained_with_quick_gelu(name, pretrained),
-        require_pretrained=True,
-    )
+    with _without(logging.ERROR):
+        model, _, transform = open_clip.create_model_and_transforms(
+            name,
+            pretrained=pretrained,
+            device=device,
+            force_quick_gelu=trained_with_quick_gelu(name, pretrained),
+            require_pretrained=True,
+        )
     check_finite(model)
     tokenizer = open_clip.get_tokenizer(name)
     return Loaded(model, transform, tokenizer)
@@ -89,7 +91,7 @@ def check_clip(name: str, pretrained: str | None, where: str) -> None:
     """
     _check_name(name, pretrained, where)
     try:
-        with META, _without_warnings():
+        with META, _without(logging.WARNING, logging.ERROR):
             model = open_clip.create_model(
                 name,
                 pretrained=pretrained,
@@ -101,20 +103,28 @@ def check_clip(name: str, pretrained: str | None, where: str) -> None:
         file = _file_of(name, pretrained)
         taken = _as_taken(model, file) if file.suffix == ".safetensors" else None
     except REFUSED as error:
-        raise ModelError(f"{where}: {_line(error)}{_offline(name, pretrained)}") from error
+        remedy = _offline(name, pretrained)
+        raise ModelError(f"{where}: {_line(error)}{remedy}") from error
     if taken is not None:
         compare(where, _weights(model.state_dict()), taken)
     _check_tokenizer(name, model, where)
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Hides open_clip's warning that a model has no weights: here it is meant to have none."""
-    logging.disable(logging.WARNING)
+def _without(*levels: int) -> Iterator[None]:
+    """Hides what open_clip logs at some levels: errors, which it raises as well, and the warning
+    that a model has no weights where it is meant to have none.
+    """
+
+    def shown(record: logging.LogRecord) -> bool:
+        return record.levelno not in levels
+
+    root = logging.getLogger()  # open_clip has no logger of its own
+    root.addFilter(shown)
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        root.removeFilter(shown)
 
 
 def _check_name(name: str, pretrained: str | None, where: str) -> None:
@@ -157,8 +167,8 @@ def _offline(name: str, pretrained: str | None) -> str:
     if not repository:
         return ""
     return (
-        f". On a connected machine run `hf download {repository}`, copy the folder, and give its "
-        "path as scorer.model"
+        f"; on a connected machine run `hf download {repository}`, copy the folder, and set "
+        "scorer.model=/path/to/folder scorer.pretrained=null"
     )
 
 
@@ -257,5 +267,6 @@ def _vectors(model: Any) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """An error on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """An error on one line, cut after a word."""
+    cut = textwrap.shorten(str(error), 300, placeholder="…")
+    return cut.rstrip(".") or type(error).__name__

@@ -116,6 +116,16 @@ def test_images_in_no_class_folder_are_named(tmp_path):
         listed(tmp_path / "flat")
 
 
+@pytest.mark.parametrize(
+    ("root", "above"), [("photos/otter", "photos"), ("photos/otter/", "photos"), ("photos", r"\.")]
+)
+def test_one_folder_too_low_is_told_the_folder_above(tmp_path, monkeypatch, root, above):
+    lay(tmp_path / root, "1.png", "2.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"is one of the classes, set data\.root={above}$"):
+        listed(root)
+
+
 def test_one_folder_too_high_is_told(tmp_path):
     lay(tmp_path, "archive/ant/1.png", "archive/bee/1.png", "README.md")
     with pytest.raises(DataError, match=r"in 'ant', 'bee'; .* the root is '.*/archive'$"):

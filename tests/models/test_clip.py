@@ -17,7 +17,7 @@ from discl_ray.config import load_config
 from discl_ray.core.weights import outline
 from discl_ray.embedded import SCORER, STUDENT
 from discl_ray.errors import ModelError
-from discl_ray.models.clip import META, check_clip, trained_with_quick_gelu
+from discl_ray.models.clip import META, check_clip, load, trained_with_quick_gelu
 from discl_ray.score.clip import ClipScorer
 from discl_ray.score.config import ScorerConfig
 from discl_ray.score.model_folder import (
@@ -331,6 +331,19 @@ def test_an_unknown_name_or_tag_is_told_the_known_ones():
 def test_weights_that_cannot_be_downloaded_are_told_where_they_are():
     said = refusal(model="ViT-L-14", pretrained="openai")  # the tests' hub is offline
     assert "hf download timm/vit_large_patch14_clip_224.openai" in said
+    assert said.endswith("set scorer.model=/path/to/folder scorer.pretrained=null")
+
+
+def test_a_long_reason_is_cut_after_a_word_and_said_once(capsys, caplog):
+    said = refusal(model="ViT-L-14", pretrained="openai")
+    reason = said.partition("; on a connected machine")[0]
+    assert reason.endswith("…")
+    with pytest.raises(RuntimeError) as caught:
+        load("ViT-L-14", "openai", "cpu")
+    last = reason.removesuffix("…").split()[-1]
+    assert last in str(caught.value).split()
+    assert not caplog.records
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
