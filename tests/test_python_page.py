@@ -1,0 +1,46 @@
+"""The script of docs/python.md, run as the page shows it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import discl_ray
+from tests.support.runs import ROOT
+
+PAGE = ROOT / "docs" / "python.md"
+
+
+def script() -> str:
+    """The fenced blocks of the page, in order."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S))
+
+
+def test_every_public_function_is_on_the_page():
+    page = PAGE.read_text("utf-8")
+    steps = ("load_config", "plan_spectrum", "make_spectrum", "build_engine", "train_classifier")
+    assert set(steps) <= set(discl_ray.__all__)
+    assert [name for name in steps if name not in page] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_script_of_the_page_runs(tmp_path):
+    (tmp_path / "script.py").write_text(script())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in ("probe", "CE: ", "CE + Diverse-to-Specific: "):
+        assert said in done.stdout
+    assert Image.open(tmp_path / "mine.png").size == (32, 32)
+    assert len(list(tmp_path.glob("runs/from_python/generate-*"))) == 1
