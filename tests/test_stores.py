@@ -94,9 +94,10 @@ def files(root: str) -> dict[str, bytes]:
     infos = store.filesystem.get_file_info(selector)
     names = [info.path.removeprefix(f"{store.base}/") for info in infos if info.is_file]
     kept = ("spectrum/", "commits/", "plan", "model.safetensors", "metrics.jsonl", MANIFEST)
-    same = [
-        name for name in names if any(part in name for part in kept) and "/ray_train" not in name
-    ]
+    # Samples are named by where their images lie; Ray Train's files hold times.
+    others = ("/samples-", "/ray_train/")
+    same = [name for name in names if any(part in name for part in kept)]
+    same = [name for name in same if not any(part in name for part in others)]
     return {name: store.read(name) for name in sorted(same)}
 
 
