@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +13,28 @@ import pyarrow as pa
 
 from discl_ray.cluster.demand import Cluster, Node, Stage, demand
 from discl_ray.cluster.placement import Placement
-from discl_ray.config import load_config
+from discl_ray.config import Config, load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.lam import REAL
-from discl_ray.core.schema import PLAN, SAMPLES, SCORED
+from discl_ray.core.schema import FILE, PLAN, SAMPLES, SCORED
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.epoch_order import Pools, epoch_order
 from discl_ray.curriculum.strategies import Choice
-from discl_ray.plan.grid import PlanSize, make_plan, next_attempt
+from discl_ray.data.config import ImageFolderConfig
+from discl_ray.data.listing import LISTING, Listing, read_files
+from discl_ray.data.scan import SCANNED
+from discl_ray.data.verdicts import judge_rows
+from discl_ray.plan.grid import (
+    Grid,
+    PlanSize,
+    make_plan,
+    next_attempt,
+    plan_of_sources,
+    source_blocks,
+)
 from discl_ray.plan.prompts import Prompts
-from discl_ray.report.sheet import COLUMNS, contact_sheet
+from discl_ray.report.card import write_verdicts
+from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
 from discl_ray.spectrum.commit import write_shard
 from discl_ray.spectrum.filter import judge
 from discl_ray.spectrum.fold import fold
@@ -31,6 +42,8 @@ from discl_ray.spectrum.read import count_verdicts, open_spectrum, with_images
 from discl_ray.spectrum.records import committed_ids
 from discl_ray.synthesize.graph import Step as GraphStage
 from discl_ray.synthesize.graph import quiet_ray_data, spectrum_graph
+from discl_ray.synthesize.planned import plan_part, write_part
+from discl_ray.synthesize.summary import summarize
 
 LEVELS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
 CLASSES = 1000
@@ -59,7 +72,7 @@ class Step:
     run: Callable[[Any], Any]
 
 
-def config() -> Any:
+def config() -> Config:
     """The default configuration with the ten levels of the paper's grids."""
     levels = ",".join(f"{level / REAL:g}" for level in LEVELS)
     return load_config(ROOT_CONF, [f"plan.lams=[{levels}]", "plan.num_steps=50"])
@@ -175,28 +188,70 @@ def open_for_scores(store: Store) -> None:
 
 
 def show_sheet(store: Store) -> None:
-    """The contact sheet of a run."""
-    columns = [name for name in COLUMNS if name not in ("image", "kept", "reason")]
-    rows = open_spectrum(store, config().filter, columns=[*columns, "file"])
-    shown = rows.filter(pa.array(np.arange(rows.num_rows) < 14 * len(LEVELS)))
-    contact_sheet(with_images(store, shown), hard_samples(14))
+    """The end of `make generate`: what was made is opened, counted and shown."""
+    spectrum = open_spectrum(store, config().filter, [FILE.name])
+    write_verdicts(store, spectrum)
+    shown = pick_shown(hard_samples(CLASSES))
+    made = made_from(spectrum, shown)
+    contact_sheet(with_images(store, made), shown)
+    summarize(spectrum)
 
 
-def plan_written(folder: Path, count: int) -> pa.Table:
-    """A plan from the file that `write_plan` made."""
-    return Store.at(folder).read_table("plan.parquet")
+def plan_in_parts(work: tuple[Store, pa.Table]) -> None:
+    """A plan made, written and read again, of which no two parts are in memory at once."""
+    store, sources = work
+    grid = grid_of(config())
+    sizes = grid.block_sizes(sources.num_rows)
+    for number, block in enumerate(source_blocks(sources, sizes)):
+        write_part(store, plan_part(number), plan_of_sources(block, grid))
+    for name in store.list("plan", ".parquet"):
+        store.read_table(name)
 
 
-def write_plan(folder: Path, count: int) -> None:
-    """A plan on disk."""
-    Store.at(folder).write_table("plan.parquet", plan_of(hard_samples(count // len(LEVELS))))
+def grid_of(whole: Config) -> Grid:
+    """One replica of each source at every level."""
+    plan = whole.plan.model_copy(update={"replicas": 1})
+    prompts = Prompts(config=whole.prompts)
+    return Grid(config=plan, prompts=prompts, fingerprint="f" * 32, base_seed=0)
 
 
-def write_and_read(plan: pa.Table) -> None:
-    """A plan to Parquet and back, in memory."""
-    sink = io.BytesIO()
-    pa.parquet.write_table(plan, sink)  # pyright: ignore[reportAttributeAccessIssue]
-    pa.parquet.read_table(io.BytesIO(sink.getvalue()))  # pyright: ignore[reportAttributeAccessIssue]
+def listed(_folder: Path, count: int) -> tuple[Listing, pa.Table]:
+    """A listing of files without splits, and what reading them found: one in twenty is a copy."""
+    samples = hard_samples(count)
+    classes = np.arange(count) % CLASSES
+    columns = {
+        "sample_id": samples["sample_id"],
+        "path": samples["sample_id"],
+        "row": pa.nulls(count, pa.int64()),
+        "class_key": pa.array([f"class {c:04d}" for c in classes.tolist()]),
+        **{name: pa.nulls(count, pa.string()) for name in ("split", "domain", "group")},
+    }
+    rows = np.arange(count)
+    # A copy lies in the same class, a thousand files before.
+    copied = (rows % 20 == 19) & (rows >= CLASSES)
+    original = np.where(copied, rows - CLASSES, rows)
+    found = {
+        "sample_id": samples["sample_id"],
+        "width": samples["width"],
+        "height": samples["height"],
+        "sha256": samples["sha256"].take(pa.array(original)),
+        "reason": pa.nulls(count, pa.string()),
+        "detail": pa.nulls(count, pa.string()),
+    }
+    listing = Listing(
+        table=pa.table(columns, schema=LISTING),
+        root=Store.at("/photographs"),
+        read=read_files,
+        stamp="",
+    )
+    return listing, pa.table(found, schema=SCANNED)
+
+
+def draw_splits(work: tuple[Listing, pa.Table]) -> None:
+    """Which files are used, and in which split."""
+    listing, found = work
+    verdicts = judge_rows(ImageFolderConfig(root="/photographs"), listing, found, listing.keys, 0)
+    verdicts.rejects(listing)
 
 
 @dataclass(frozen=True)
@@ -302,6 +357,21 @@ ALL = (
         run=lambda sources: PlanSize.of(plan_of(sources)),
     ),
     Step(
+        name="plan_in_parts",
+        title="a plan made, written and read again, in parts",
+        count=100_000,
+        load=lambda folder, count: (Store.at(folder), hard_samples(count // len(LEVELS))),
+        run=plan_in_parts,
+    ),
+    Step(
+        name="splits",
+        title="splits, duplicates and rejects of a listing",
+        count=100_000,
+        unit="files",
+        load=listed,
+        run=draw_splits,
+    ),
+    Step(
         name="next_attempt",
         title="the next attempt's plan, half of the images fell short",
         count=100_000,
@@ -326,7 +396,7 @@ ALL = (
     ),
     Step(
         name="sheet",
-        title="the contact sheet of the same",
+        title="the end of generate on the same: scores, verdicts, contact sheet, summary",
         count=13_100,
         unit="images",
         prepare=write_run,

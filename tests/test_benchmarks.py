@@ -41,3 +41,14 @@ def test_gpu_benchmark_runs_without_ray_and_replaces_only_what_it_measured(tmp_p
     assert second["c"] != first["c"]
     assert second["c"]["images_s"] > 0
     assert "TINY: plumbing only, no measurement" in out.read_text()
+
+
+@pytest.mark.slow
+def test_growth_is_measured_in_fresh_processes():
+    steps = "plan_in_parts,splits,sheet"
+    command = [sys.executable, "benchmarks/scale.py", "--tiny", "--repeats", "1", "--only", steps]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(steps.split(","))
+    assert "TINY" in done.stdout
