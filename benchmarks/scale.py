@@ -4,7 +4,7 @@
     python benchmarks/scale.py --only plan,judge     some of them, printed only
     python benchmarks/scale.py --tiny                small counts: plumbing only, no measurement
 
-A step is prepared in a process of its own (fabricated tables, images of random bytes), then run in
+A step is prepared in a process of its own (fabricated tables, images of noise), then run in
 a fresh one: CPU seconds of all its threads, the highest memory above what it began with, and bytes
 read, each without what importing the package takes. The median of three. The exponent is that of
 time, log10 of the ratio; a step that takes less than MEASURABLE_S at 10 N has none.
@@ -57,9 +57,6 @@ class Cost:
 def main() -> int:
     """Measures and writes the table; 1 if a step grows too steeply."""
     args = _arguments()
-    if args.step:
-        _run_here(STEPS[args.step], Path(args.folder), args.count)
-        return 0
     names = args.only.split(",") if args.only else list(STEPS)
     lines = [measured(STEPS[name], args.repeats, tiny=args.tiny) for name in names]
     steep = [line for line in lines if line.steep]
@@ -77,9 +74,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="names of steps, with commas between")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiny", action="store_true")
-    for of_a_child in ("--step", "--folder"):
-        parser.add_argument(of_a_child, default="", help=argparse.SUPPRESS)
-    parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

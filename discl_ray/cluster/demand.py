@@ -322,7 +322,7 @@ def _reserved(of: _Sized, sized: Sequence[_Sized], cluster: Cluster) -> float:
     """Bytes that Ray reserves for each process of a stage.
 
     What a process needs, but no more than the share of the node's memory that goes with its CPU or
-    its part of a GPU: no process that these have room for ever waits for memory.
+    its part of a GPU: where CPUs and GPUs suffice, no process waits for memory.
     """
     both_kinds = len({bool(one.share) for one in sized}) > 1
     usable = SCHEDULABLE / 2 if both_kinds else SCHEDULABLE

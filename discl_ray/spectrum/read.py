@@ -137,7 +137,7 @@ def _in_order(rows: pa.Table) -> pa.Table:
     ordered: dict[str, pa.ChunkedArray] = {}
     for name in rows.column_names:
         ordered[name] = rows[name].take(places)
-        # Let go of one column after the other: else all are in memory twice.
+        # Columns are released one by one; otherwise all would be in memory twice.
         rows = rows.drop_columns([name])
     return pa.table(ordered)
 
