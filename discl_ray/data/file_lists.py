@@ -12,7 +12,7 @@ from discl_ray.core.columns import Column
 from discl_ray.core.storage import Store
 from discl_ray.data.files import File, pick
 from discl_ray.data.listing import LISTING
-from discl_ray.data.paths import folder_column
+from discl_ray.data.paths import folder_column, guarded
 from discl_ray.data.root import guard
 from discl_ray.data.text_files import decode_text
 from discl_ray.data.wording import shown
@@ -58,7 +58,7 @@ def raise_missing(root: Store, looked_for: str, *, links: bool) -> NoReturn:
     raise AssertionError("nothing was wanted")
 
 
-Texts = Column | Sequence[str]
+Texts = Column | Sequence[str | None]
 """A column of text, or a list."""
 
 
@@ -81,6 +81,18 @@ def _column(texts: Texts) -> Column:
     if isinstance(texts, pa.Array | pa.ChunkedArray):
         return texts
     return pa.array(texts, pa.string())
+
+
+def accepted(root: Store, paths: Column) -> Column | None:
+    """`guard` of every path, where links are allowed; None if one is refused."""
+
+    def refuse(_row: int, _path: str, error: ValueError) -> NoReturn:
+        raise error
+
+    try:
+        return guarded(root, paths, refuse)
+    except ValueError:
+        return None
 
 
 def check_folders(root: Store, name: str, paths: Texts, *, links: bool) -> None:

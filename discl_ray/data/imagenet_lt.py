@@ -11,17 +11,21 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
+import pyarrow as pa
+
+from discl_ray.core.columns import Column
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import ImageNetLTConfig
-from discl_ray.data.file_lists import check_folders, folders_of, read_text, table_of_files
+from discl_ray.data.file_lists import accepted, check_folders, folders_of, read_text, table_of_files
 from discl_ray.data.files import stamp_of
 from discl_ray.data.listing import Listing, read_files
+from discl_ray.data.paths import guarded
 from discl_ray.data.root import guard, open_root
-from discl_ray.data.text_files import Problems
+from discl_ray.data.text_files import TEXT, Problems, are_distinct, distinct, translated
 from discl_ray.data.wording import shown
 from discl_ray.data.wordnet import wordnet_names
 from discl_ray.errors import DataError
@@ -51,14 +55,17 @@ _FOLDER = re.compile(r"/n\d{8}/")
 _LABEL = re.compile(r"[0-9]{1,6}")
 """Short enough to be counted to."""
 
+ROWS = pa.schema({"path": TEXT, "label": pa.int64()})
+"""The rows of a list. Paths are as the list has them, which is not always where the images are."""
 
-@dataclass
-class _Rows:
-    """The rows of one list, by column."""
 
-    paths: list[str] = field(default_factory=list)
-    """As the list has them, which is not always where the images are."""
-    labels: list[int] = field(default_factory=list)
+class Lists(NamedTuple):
+    """What the three lists say."""
+
+    rows: dict[str, pa.Table]
+    """ROWS by the list's name."""
+    keys: list[str]
+    """WordNet ids by label."""
 
 
 def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
@@ -75,34 +82,28 @@ def imagenet_lt(config: ImageNetLTConfig, _seed: int) -> Listing:
     """
     root = open_root(config.root)
     links = config.allow_links_outside
-    classes = _Classes()
-    parser = _Parser(root, classes)
-    rows: dict[str, _Rows] = {}
-    hashes: list[str] = []
     texts = {name: _read_list(root, config, name) for name in LISTS.values()}
-    for name, text in texts.items():
-        rows[name] = parser.rows(name, text)
-        hashes.append(sha256(text.encode()))
-    # only now: a label's WordNet id may be in another list than its row
-    keys = classes.in_order()
-    ids: list[str] = []
-    places: list[str] = []
-    class_keys: list[str] = []
-    splits: list[str] = []
+    lists = by_column(root, texts) or by_row(root, texts)
+    class_keys = pa.array(lists.keys, TEXT)
+    tables: list[pa.Table] = []
     for split, name in LISTS.items():
-        found = rows[name]
-        count = len(found.paths)
-        ids += found.paths
-        places += _places(root, name, found.paths, links=links)
-        class_keys += [keys[label] for label in found.labels]
-        splits += [split] * count
+        rows = lists.rows[name]
+        listed = table_of_files(
+            sample_id=rows["path"],
+            path=_places(root, name, rows["path"], links=links),
+            class_key=class_keys.take(rows["label"]),
+            split=pa.repeat(split, rows.num_rows),
+        )
+        tables.append(listed)
+    table = pa.concat_tables(tables)
+    hashes = [sha256(text.encode()) for text in texts.values()]
     return Listing(
-        table=table_of_files(sample_id=ids, path=places, class_key=class_keys, split=splits),
+        table=table,
         root=root,
         read=read_files,
-        stamp=stamp_of(folders_of(root, places), hashes),
-        classes=keys,
-        names=_names(root, keys, links=links),
+        stamp=stamp_of(folders_of(root, table["path"]), hashes),
+        classes=lists.keys,
+        names=_names(root, lists.keys, links=links),
     )
 
 
@@ -114,6 +115,75 @@ def _read_list(root: Store, config: ImageNetLTConfig, name: str) -> str:
     if not text.strip():
         raise DataError(f"{name}: is empty")
     return text
+
+
+def by_column(root: Store, texts: Mapping[str, str]) -> Lists | None:
+    """What the lists say; None if anything is wrong with one. `texts` are by the lists' names."""
+    rows: dict[str, pa.Table] = {}
+    for name, text in texts.items():
+        found = _rows_by_column(root, text)
+        if found is None:
+            return None
+        rows[name] = found
+    every = pa.concat_tables(list(rows.values()))
+    keys = _keys(every)
+    if keys is None or not are_distinct(every["path"]):
+        return None
+    return Lists(rows, keys)
+
+
+def _rows_by_column(root: Store, text: str) -> pa.Table | None:
+    """ROWS of a list; None if a line is wrong by itself."""
+    given: list[str] = []
+    words: list[str] = []
+    for line in text.split("\n"):
+        path, word = _split_line(line)
+        if word:
+            given.append(path)
+            words.append(word)
+    word = pa.array(words, TEXT)
+    path = accepted(root, pa.array(given, TEXT))
+    if path is None or not all(_LABEL.fullmatch(text) for text in distinct(word)):
+        return None
+    label = translated(word, int, pa.int64())
+    return pa.table([path, label], schema=ROWS)
+
+
+def _keys(rows: pa.Table) -> list[str] | None:
+    """WordNet ids by label; None if labels and ids are not one to one, or one is left out."""
+    found = [_wordnet_id(path) for path in rows["path"].to_pylist()]
+    with_ids = pa.table({"label": rows["label"], "id": pa.array(found, TEXT)})
+    pairs = with_ids.group_by(["label", "id"]).aggregate([]).to_pylist()
+    # a path without class folder has no id: the label alone tells the class
+    with_id = [pair for pair in pairs if pair["id"] is not None]
+    key_of = {pair["label"]: pair["id"] for pair in with_id}
+    keys = [key_of[label] for label in sorted(key_of)]
+    labels = {pair["label"] for pair in pairs}
+    complete = key_of.keys() == labels == set(range(len(keys)))
+    one_to_one = len(with_id) == len(keys) == len(set(keys))
+    return keys if complete and one_to_one else None
+
+
+def by_row(root: Store, texts: Mapping[str, str]) -> Lists:
+    """The same line by line. Raises DataError naming the lines that are wrong."""
+    classes = _Classes()
+    parser = _Parser(root, classes)
+    rows = {name: parser.rows(name, text) for name, text in texts.items()}
+    # only now: a label's WordNet id may be in another list than its row
+    return Lists(rows, classes.in_order())
+
+
+def _split_line(line: str) -> tuple[str, str]:
+    """Path and label of a line, as they are written; both empty if it is blank."""
+    # from the right: a path may have blanks, a label has none
+    path, _, word = line.strip().rpartition(" ")
+    return path, word
+
+
+def _wordnet_id(path: str) -> str | None:
+    """The WordNet id in a path; None if it has none."""
+    match = _WORDNET_ID.search(path)
+    return match[1] if match else None
 
 
 _KeyAt = tuple[str, str]
@@ -174,10 +244,11 @@ class _Parser:
         self._first: dict[str, str] = {}
         """Path -> the line that it is in."""
 
-    def rows(self, name: str, text: str) -> _Rows:
-        """The rows of a list. Raises DataError naming the lines that are wrong."""
+    def rows(self, name: str, text: str) -> pa.Table:
+        """ROWS of a list. Raises DataError naming the lines that are wrong."""
         problems = Problems(name)
-        rows = _Rows()
+        paths: list[str] = []
+        labels: list[int] = []
         lines = text.split("\n")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -188,15 +259,14 @@ class _Parser:
             except ValueError as error:
                 problems.add(f"line {number}", str(error))
                 continue
-            rows.paths.append(path)
-            rows.labels.append(label)
+            paths.append(path)
+            labels.append(label)
         problems.check()
-        return rows
+        return pa.table([paths, labels], schema=ROWS)
 
     def _parse(self, line: str, where: str) -> tuple[str, int]:
         """Path and label of a line; raises ValueError with the rule it breaks."""
-        # from the right: a path may have blanks, a label has none
-        given, _, word = line.strip().rpartition(" ")
+        given, word = _split_line(line)
         if not given or not _LABEL.fullmatch(word):
             raise ValueError(f"'{shown(line)}' is not a path and a label, such as {EXAMPLE}")
         label = int(word)
@@ -204,9 +274,7 @@ class _Parser:
             path = guard(self._root, given, links=True)
         except ValueError as error:
             raise ValueError(f"path '{shown(given)}' {error}") from error
-        match = _WORDNET_ID.search(path)
-        wordnet_id = match[1] if match else None
-        rule = self._classes.add(label, wordnet_id, where)
+        rule = self._classes.add(label, _wordnet_id(path), where)
         if rule:
             raise ValueError(rule)
         first = self._first.setdefault(path, where)
@@ -215,21 +283,22 @@ class _Parser:
         return path, label
 
 
-def _places(root: Store, name: str, paths: list[str], *, links: bool) -> list[str]:
+def _places(root: Store, name: str, paths: Column, *, links: bool) -> Column:
     """Where a list's images are: as it says, or without the class folder."""
-    flat = [_FOLDER.sub("/", path) for path in paths]
     # the first image tells it for all: to look for each would be a request an image
-    as_listed = paths[0]
-    without_folder = flat[0]
+    as_listed = paths[0].as_py()
+    without_folder = _FOLDER.sub("/", as_listed)
     has_folders = as_listed == without_folder or root.exists(as_listed)
     if has_folders or not root.exists(without_folder):
         check_folders(root, name, paths, links=links)
         return paths
-    try:
-        return [guard(root, path, links=True) for path in flat]
-    except ValueError as error:
+
+    def refuse(_row: int, _path: str, error: ValueError) -> NoReturn:
         folder = posixpath.dirname(without_folder)
         raise DataError(f"{name}: an image under {folder}/ {error}") from error
+
+    flat = [_FOLDER.sub("/", path) for path in paths.to_pylist()]
+    return guarded(root, pa.array(flat, TEXT), refuse)
 
 
 def _names(root: Store, keys: Sequence[str], *, links: bool) -> dict[str, str]:

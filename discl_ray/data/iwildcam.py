@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow as pa
+
+from discl_ray.core.columns import joined
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.data.config import IWildCamConfig
 from discl_ray.data.file_lists import (
+    accepted,
     check_folders,
     decode_published,
     folders_of,
@@ -28,7 +31,14 @@ from discl_ray.data.file_lists import (
 from discl_ray.data.files import stamp_of
 from discl_ray.data.listing import Listing, read_files
 from discl_ray.data.root import guard, open_root
-from discl_ray.data.text_files import Problems, csv_rows
+from discl_ray.data.text_files import (
+    Problems,
+    are_distinct,
+    csv_rows,
+    distinct,
+    gathered,
+    translated,
+)
 from discl_ray.data.wording import first_few, shown
 from discl_ray.errors import DataError
 
@@ -54,6 +64,9 @@ SPLITS = {
 METADATA = "metadata.csv"
 """Has the images."""
 
+USED = ("split", "filename", "y", "location_remapped")
+"""Its columns that are used."""
+
 CATEGORIES = "categories.csv"
 """Has the names of the classes."""
 
@@ -72,19 +85,19 @@ _LABEL = re.compile(r"[0-9]{1,6}")
 Row = tuple[str, dict[str, str]]
 """Where a row is, such as `line 3`, and its cells by column."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """A row of metadata.csv."""
-
-    path: str
-    """Relative to the root."""
-    label: int
-    """`y`."""
-    word: str
-    """The data set's word for the split."""
-    location: str
-    """The camera."""
+IMAGES = pa.schema(
+    [
+        # relative to the root
+        ("path", pa.string()),
+        # `y`
+        ("label", pa.int64()),
+        # the data set's word for the split
+        ("word", pa.string()),
+        # the camera
+        ("location", pa.string()),
+    ]
+)
+"""The rows of metadata.csv."""
 
 
 def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
@@ -104,19 +117,22 @@ def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
     metadata = read_required(root, METADATA, LAYOUT, links=links)
     categories = read_required(root, CATEGORIES, LAYOUT, links=links)
     rows = decode_published(METADATA, metadata)
-    images = list(_metadata(root, rows))
-    labels = {image.label for image in images}
+    images = by_column(root, rows)
+    if images is None:
+        images = by_row(root, rows)
+    label = images["label"]
+    labels = set(label.unique().to_pylist())
     named = decode_published(CATEGORIES, categories)
     classes = _classes(named, labels)
-    paths = [image.path for image in images]
+    paths = images["path"]
     check_folders(root, METADATA, paths, links=links)
     table = table_of_files(
         sample_id=paths,
         path=paths,
-        class_key=[classes[image.label] for image in images],
-        split=[SPLITS[image.word].split for image in images],
-        domain=[SPLITS[image.word].domain for image in images],
-        group=[image.location for image in images],
+        class_key=pa.array(classes, pa.string()).take(label),
+        split=translated(images["word"], lambda word: SPLITS[word].split),
+        domain=translated(images["word"], lambda word: SPLITS[word].domain),
+        group=images["location"],
     )
     hashes = [sha256(metadata), sha256(categories)]
     return Listing(
@@ -128,12 +144,42 @@ def iwildcam(config: IWildCamConfig, _seed: int) -> Listing:
     )
 
 
-def _metadata(root: Store, text: str) -> Iterator[_Image]:
-    """The rows of metadata.csv. Raises DataError naming the lines that are wrong."""
+def by_column(root: Store, text: str) -> pa.Table | None:
+    """IMAGES of metadata.csv; None if anything is wrong with a row.
+
+    Raises DataError if a column is missing or duplicated.
+    """
     problems = Problems(METADATA)
-    columns = ("split", "filename", "y", "location_remapped")
+    rows = csv_rows(text, problems)
+    _, header = next(rows, (1, []))
+    positions = _positions(METADATA, header, USED)
+    places = list(positions.values())
+    columns = gathered(rows, len(header), places)
+    if columns is None or problems:
+        return None
+    word, file, y, location = columns
+    splits_known = all(text in SPLITS for text in distinct(word))
+    labels_right = all(_LABEL.fullmatch(text) for text in distinct(y))
+    cameras_named = all(text.strip() for text in distinct(location))
+    if not (splits_known and labels_right and cameras_named):
+        return None
+    path = accepted(root, joined(["train/", file]))
+    if path is None or not len(path) or not are_distinct(path):
+        return None
+    label = translated(y, int, pa.int64())
+    return pa.table([path, label, word, location], schema=IMAGES)
+
+
+def by_row(root: Store, text: str) -> pa.Table:
+    """The same row by row. Raises DataError naming the lines that are wrong."""
+    return pa.Table.from_pylist(list(_metadata(root, text)), schema=IMAGES)
+
+
+def _metadata(root: Store, text: str) -> Iterator[dict[str, Any]]:
+    """The rows of metadata.csv, by the columns of IMAGES."""
+    problems = Problems(METADATA)
     first: dict[str, str] = {}
-    for where, row in _table(METADATA, text, columns, problems):
+    for where, row in _table(METADATA, text, USED, problems):
         word = row["split"]
         if word not in SPLITS:
             allowed = ", ".join(SPLITS)
@@ -153,7 +199,7 @@ def _metadata(root: Store, text: str) -> Iterator[_Image]:
         line = first.setdefault(path, where)
         if line != where:
             problems.add(where, f"'{shown(file)}' is already in {line}")
-        yield _Image(path, int(row["y"]), word, location)
+        yield {"path": path, "label": int(row["y"]), "word": word, "location": location}
     problems.check()
     if not first:
         raise DataError(f"{METADATA}: has no row")

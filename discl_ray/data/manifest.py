@@ -9,57 +9,51 @@ reported at once.
 
 from __future__ import annotations
 
-import json
 import posixpath
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from discl_ray.core.columns import Column, choose, equal, fill_null
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
-from discl_ray.data.column_names import choose_columns
 from discl_ray.data.config import ManifestConfig
-from discl_ray.data.files import ALL_SPLIT_WORDS, split_of, stamp_of, stat_files
-from discl_ray.data.listing import LISTING, Listing, read_files
+from discl_ray.data.file_lists import accepted, table_of_files
+from discl_ray.data.files import split_of, stamp_of, stat_files
+from discl_ray.data.listing import Listing, read_files, set_column
+from discl_ray.data.manifest_rows import (
+    COLUMNS,
+    OBJECTS,
+    OPTIONAL,
+    broken_label,
+    by_row,
+    chosen_columns,
+    csv_lines,
+    is_jsonl,
+    without_nulls,
+)
 from discl_ray.data.root import guard, open_root, same_name
-from discl_ray.data.text_files import Problems, csv_rows, decode_text
+from discl_ray.data.text_files import (
+    Line,
+    Problems,
+    are_distinct,
+    decode_text,
+    distinct,
+    gathered,
+    translated,
+)
 from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 """Names of files that may be manifests."""
 
-REQUIRED = ("path", "label")
-"""Columns that a manifest must have."""
-
-OPTIONAL = ("split", "sample_id", "domain", "group")
-"""Columns that it may have."""
-
-DELIMITERS = ";\t,|"
-"""What other programs separate columns by; the first of these that a header holds is named."""
-
 OTHERS = 6
 """Manifests that an error names where the one asked for is missing."""
 
-Line = tuple[int, list[str]]
-"""A line's number and its cells."""
-
-Row = tuple[int, Mapping[str, str]]
-"""A line's number and its cells by their column."""
-
-Table = tuple[list[str], Iterator[Row]]
-"""The names of the columns, and the rows."""
-
-Values = Mapping[str, str]
-"""A row's cells by our columns, as they are written."""
-
-Cells = dict[str, list[str | None]]
-"""The manifest by our columns."""
-
-Checked = Mapping[str, str | None]
-"""One row of it."""
+Columns = dict[str, Column]
+"""The manifest's cells by our columns, as they are written; empty where there is none."""
 
 
 def manifest(config: ManifestConfig, _seed: int) -> Listing:
@@ -74,41 +68,121 @@ def manifest(config: ManifestConfig, _seed: int) -> Listing:
     text = decode_text(name, data)
     if not text.strip():
         raise DataError(f"{name}: is empty")
-    problems = Problems(name)
-    found, rows = _parse(name, text, problems)
-    columns = choose_columns(
-        config.columns, found, required=REQUIRED, optional=OPTIONAL, where=name
-    )
-    checks = _Checks(root, problems)
-    cells = checks.cells(rows, columns)
-    problems.check()
-    if not cells["path"]:
-        raise DataError(f"{name}: has no row")
-    paths = [path for path in cells["path"] if path]
-    files = stat_files(root, paths)
+    table = by_column(root, config, name, text)
+    if table is None:
+        table = by_row(root, config, name, text)
+    files = stat_files(root, table["path"].to_pylist())
     # as the disk spells them, which may be another Unicode form
-    cells["path"] = [file.path for file in files]
-    cells["class_key"] = cells.pop("label")
-    cells["row"] = [None] * len(files)
+    spelt = pa.array([file.path for file in files], pa.string())
     return Listing(
-        table=_table(cells), root=root, read=read_files, stamp=stamp_of(files, sha256(data))
+        table=set_column(table, "path", spelt),
+        root=root,
+        read=read_files,
+        stamp=stamp_of(files, sha256(data)),
     )
 
 
-def _parse(name: str, text: str, problems: Problems) -> Table:
-    """The columns and rows of a manifest, whose kind its suffix tells."""
-    if name.lower().endswith(".jsonl"):
-        return _jsonl(text, problems)
-    return _csv(name, text, problems)
+def by_column(root: Store, config: ManifestConfig, name: str, text: str) -> pa.Table | None:
+    """LISTING of a manifest, its paths guarded; None if anything is wrong with a row.
+
+    Raises DataError if there is no header, or a column is missing or duplicated.
+    """
+    columns = _columns(config, name, text)
+    if columns is None or not _are_right(columns["label"], columns["split"]):
+        return None
+    label = columns["label"]
+    path = accepted(root, columns["path"])
+    if path is None or not len(path):
+        return None
+    given = columns["sample_id"]
+    sample_id = choose(equal(given, ""), path, given)
+    if not are_distinct(sample_id) or not _have_one_label(path, label):
+        return None
+    return table_of_files(
+        sample_id=sample_id,
+        path=path,
+        class_key=label,
+        split=translated(columns["split"], split_of),
+        domain=translated(columns["domain"], _or_none),
+        group=translated(columns["group"], _or_none),
+    )
 
 
-def _table(cells: Cells) -> pa.Table:
-    """LISTING of columns in any order."""
-    arrays: list[pa.Array] = []
-    for field in LISTING:
-        column = cells[field.name]
-        arrays.append(pa.array(column, field.type))
-    return pa.table(arrays, schema=LISTING)
+def _are_right(label: Column, split: Column) -> bool:
+    """Whether every label and every word for a split can be used."""
+    for text in distinct(label):
+        if broken_label(text):
+            return False
+    return all(not word or split_of(word) for word in distinct(split))
+
+
+def _have_one_label(path: Column, label: Column) -> bool:
+    """Whether the rows of a path, wherever there are several, have the same label."""
+    rows = pa.table({"path": path, "label": translated(label, same_name)})
+    pairs = rows.group_by(["path", "label"]).aggregate([])
+    return are_distinct(pairs["path"])
+
+
+def _or_none(text: str) -> str | None:
+    """A cell's text; None if it is empty."""
+    return text or None
+
+
+def _columns(config: ManifestConfig, name: str, text: str) -> Columns | None:
+    """A manifest's cells, whose kind its suffix tells; None if a row is wrong."""
+    read = _jsonl_columns if is_jsonl(name) else _csv_columns
+    columns = read(config, name, text)
+    if columns is None:
+        return None
+    for ours in OPTIONAL:
+        if ours not in columns:
+            columns[ours] = pa.repeat("", len(columns["path"]))
+    return columns
+
+
+def _csv_columns(config: ManifestConfig, name: str, text: str) -> Columns | None:
+    """The cells of a CSV or TSV file; None if a row is wrong."""
+    problems = Problems(name)
+    header, lines = csv_lines(name, text, problems)
+    chosen = chosen_columns(config, header, name)
+    places = [header.index(theirs) for theirs in chosen.values()]
+    columns = gathered(lines, len(header), places)
+    if columns is None or problems:
+        return None
+    return dict(zip(chosen, columns, strict=True))
+
+
+def _jsonl_columns(config: ManifestConfig, name: str, text: str) -> Columns | None:
+    """The cells of a file with an object a line; None if a line is wrong."""
+    theirs = [config.columns.get(ours, ours) for ours in COLUMNS]
+    found: dict[str, Any] = {}
+    lines = _jsonl_lines(text, theirs, found)
+    try:
+        columns = gathered(lines, len(theirs), range(len(theirs)))
+    except (ValueError, TypeError, RecursionError):  # no object, or no text in a cell
+        return None
+    chosen_columns(config, list(found), name)  # a column that it leaves out has no cell
+    if columns is None:
+        return None
+    texts = [fill_null(column, "") for column in columns]
+    return dict(zip(COLUMNS, texts, strict=True))
+
+
+def _jsonl_lines(text: str, names: Sequence[str], found: dict[str, Any]) -> Iterator[Line]:
+    """The named cells of each object; the names of all cells are added to `found`, in their order.
+
+    Raises ValueError or RecursionError if a line is not an object.
+    """
+    for line, words in enumerate(text.split("\n"), start=1):
+        if not words.strip():
+            continue
+        value = OBJECTS.decode(words)
+        if not isinstance(value, dict):
+            raise ValueError("is not an object")
+        if not value.keys() <= found.keys():
+            found.update(without_nulls(value))
+        cells: list[Any] = [value.get(name) for name in names]
+        yield line, cells
 
 
 def _read(root: Store, config: ManifestConfig) -> tuple[str, bytes]:
@@ -141,219 +215,3 @@ def _others(root: Store, file: str) -> str:
     some = others[:OTHERS]
     names = ", ".join(shown(name) for name in some)
     return f"there are {names}"
-
-
-def _csv(name: str, text: str, problems: Problems) -> Table:
-    """Column names, and the rows."""
-    delimiter = "\t" if name.lower().endswith(".tsv") else ","
-    # people write `a.jpg, otter`; in a *.tsv a blank before a cell may be part of it
-    trim = delimiter == ","
-    rows = csv_rows(text, problems, delimiter=delimiter, trim=trim)
-    columns = _header(rows)
-    if not columns:
-        problems.check()  # a quote that is not closed ends the rows, too, and says more
-        raise DataError(f"{name}: line 1: there is no header")
-    if len(columns) == 1:
-        _check_delimiter(name, columns[0], delimiter)
-    return columns, _csv_rows(rows, columns, problems)
-
-
-def _header(rows: Iterator[Line]) -> list[str]:
-    """The names in the first row that is not blank, which is taken; empty if there is none."""
-    for _, cells in rows:
-        if any(cells):
-            return [cell.strip() for cell in cells]
-    return []
-
-
-def _check_delimiter(name: str, column: str, delimiter: str) -> None:
-    """Raises DataError if the only column's name holds what seems to be the delimiter."""
-    needed = "tabs" if delimiter == "\t" else "commas"
-    for other in DELIMITERS:
-        if other in column:
-            raise DataError(
-                f"{name}: line 1: columns are separated by {other!r}; "
-                f"needed: {needed} (a *.csv has commas, a *.tsv tabs)"
-            )
-
-
-def _csv_rows(rows: Iterator[Line], columns: list[str], problems: Problems) -> Iterator[Row]:
-    """The rows below the header that are not blank."""
-    needed = len(columns)
-    for line, cells in rows:
-        if not any(cells):
-            continue
-        count = len(cells)
-        if count == needed:
-            row = dict(zip(columns, cells, strict=True))
-            yield line, row
-        else:
-            rule = f"has {count} fields, the header has {needed}"
-            problems.add(f"line {line}", rule)
-
-
-def _jsonl(text: str, problems: Problems) -> Table:
-    """Column names, of all objects, and the rows."""
-    rows: list[Row] = []
-    columns: dict[str, None] = {}  # a set that keeps the order
-    for line, words in enumerate(text.split("\n"), start=1):
-        if not words.strip():
-            continue
-        try:
-            value = _parse_object(words)
-        except ValueError as error:
-            problems.add(f"line {line}", str(error))
-            continue
-        row: dict[str, Any] = {}
-        for key, cell in value.items():
-            if cell is not None:  # null is the same as no cell
-                row[key] = cell
-        rows.append((line, row))
-        columns |= dict.fromkeys(row)
-    if not rows:
-        problems.check()
-    return list(columns), iter(rows)
-
-
-def _parse_object(words: str) -> dict[str, Any]:
-    """One line of JSON, whose numbers stay text; raises ValueError with the rule it breaks."""
-    try:
-        # numbers as they are written: label 0123 or 1e3 is a name, not an amount
-        value = json.loads(
-            words,
-            object_pairs_hook=_unique_keys,
-            parse_int=str,
-            parse_float=str,
-            parse_constant=str,
-        )
-    except json.JSONDecodeError as error:
-        where = f"{error.msg} at character {error.colno}"
-        # its own message counts lines within this one: it is always line 1
-        raise ValueError(f"is not JSON: {where}; one object a line is needed") from error
-    except RecursionError as error:
-        raise ValueError(str(error)) from error
-    if not isinstance(value, dict):
-        raise ValueError("is not an object; one object a line is needed")
-    return value
-
-
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; raises ValueError if a key is duplicated, which a dict would hide."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is duplicated")
-    return found
-
-
-class _Checks:
-    """Checks rows one after the other; what is wrong with them goes to `problems`."""
-
-    def __init__(self, root: Store, problems: Problems) -> None:
-        self._root = root
-        self._problems = problems
-        self._line_of: dict[str, int] = {}
-        """By sample_id."""
-        self._label_of: dict[str, tuple[str, int]] = {}
-        """By path, and the line of it."""
-
-    def cells(self, rows: Iterator[Row], columns: Mapping[str, str]) -> Cells:
-        """The rows that are right, by column."""
-        cells: Cells = {name: [] for name in (*REQUIRED, *OPTIONAL)}
-        for line, row in rows:
-            values: dict[str, str] = {}
-            for ours, theirs in columns.items():
-                values[ours] = row.get(theirs, "")
-            checked = self._checked(line, values)
-            if checked is None:
-                continue
-            for name, column in cells.items():
-                cell = checked.get(name)
-                column.append(cell or None)
-        return cells
-
-    def _checked(self, line: int, values: Values) -> Checked | None:
-        """A row with its path guarded and its split in our word; None if it cannot be used."""
-        where = f"line {line}"
-        if not self._are_texts(where, values):
-            return None
-        label = values["label"]
-        self._check_label(where, label)
-        word = values.get("split", "")
-        split = self._split(where, word)
-        path = self._path(where, values["path"])
-        if path is None:
-            return None
-        sample_id = values.get("sample_id") or path
-        self._check_unique(line, sample_id, path, label)
-        return {**values, "path": path, "sample_id": sample_id, "split": split}
-
-    def _are_texts(self, where: str, values: Values) -> bool:
-        """Whether all cells are text; the first other one is a problem."""
-        for name, value in values.items():
-            if not _is_text(value):
-                found = shown(ascii(value))
-                rule = f"{name} = {found}: text or a number is needed"
-                self._problems.add(where, rule)
-                return False
-        return True
-
-    def _path(self, where: str, given: str) -> str | None:
-        """A row's path under the root; None if it is refused."""
-        try:
-            # a link out is refused later, as one broken image: the other rows can be used
-            return guard(self._root, given, links=True)
-        except ValueError as error:
-            rule = f"path '{shown(given)}' {error}"
-            self._problems.add(where, rule)
-            return None
-
-    def _split(self, where: str, word: str) -> str | None:
-        """Our name of a row's split; None where it is to be drawn."""
-        split = split_of(word)
-        if word and split is None:
-            allowed = ", ".join(ALL_SPLIT_WORDS)
-            rule = f"split '{shown(word)}' is none of {allowed}"
-            self._problems.add(where, rule)
-        return split
-
-    def _check_label(self, where: str, label: str) -> None:
-        """A label is text that can be shown."""
-        broken = _broken_label(label)
-        if broken:
-            rule = f"label '{shown(label)}' {broken}"
-            self._problems.add(where, rule)
-
-    def _check_unique(self, line: int, sample_id: str, path: str, label: str) -> None:
-        """One sample_id a row, and one label a path."""
-        where = f"line {line}"
-        first = self._line_of.setdefault(sample_id, line)
-        if first != line:
-            rule = f"sample_id '{shown(sample_id)}' is already in line {first}"
-            self._problems.add(where, rule)
-        other, first = self._label_of.setdefault(path, (label, line))
-        differ = same_name(other) != same_name(label)
-        if differ:
-            place = shown(path)
-            here = f"'{place}' is '{shown(label)}' here"
-            rule = f"{here} and '{shown(other)}' in line {first}"
-            self._problems.add(where, rule)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a cell is valid text.
-
-    JSON may hold lists, truth values and unpaired surrogates instead.
-    """
-    if not isinstance(value, str):
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _broken_label(label: str) -> str | None:
-    """What is wrong with a label."""
-    plain = label.strip()
-    if not plain:
-        return "is empty"
-    if any(unicodedata.category(character) == "Cc" for character in plain):
-        return "holds a control character"
-    return None

@@ -1,4 +1,4 @@
-"""Text files that people write, such as manifests and lists: decoded, split into rows.
+"""Text files that people write, such as manifests and lists: decoded, split into rows or columns.
 
 All problems of a file are reported in one error.
 """
@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
+import pyarrow as pa
+
+from discl_ray.core.columns import Column, as_dictionary
 from discl_ray.errors import DataError
 
 MOST_PROBLEMS = 20
 """Problems of one file that an error lists; more would help nobody."""
+
+BATCH = 50_000
+"""Rows that are in memory as Python's texts at once: as columns they take a fifth of it."""
+
+TEXT = pa.string()
+"""Type of a column of texts."""
+
+Line = tuple[int, list[str]]
+"""The number of a row's first line, and its cells."""
 
 
 class Problems:
@@ -28,6 +41,10 @@ class Problems:
         if len(self._lines) == MOST_PROBLEMS:
             self._lines.append("  there may be more")
             self.check()
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._lines)
 
     def check(self) -> None:
         """Raises DataError if there is any."""
@@ -54,8 +71,8 @@ def decode_text(file: str, data: bytes, remedy: str = "save it as UTF-8") -> str
 
 def csv_rows(
     text: str, problems: Problems, *, delimiter: str = ",", trim: bool = False
-) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line, its cells) of each row but blank lines.
+) -> Iterator[Line]:
+    """Each row but blank lines.
 
     `trim` drops blanks before a cell. A quote that is not closed is a problem and ends the rows.
     """
@@ -69,3 +86,37 @@ def csv_rows(
             first = reader.line_num + 1  # a quoted cell may span lines
     except csv.Error as error:
         problems.add(f"line {first}", f"{error}; is a quote not closed?")
+
+
+def gathered(
+    rows: Iterator[Line], width: int, places: Sequence[int]
+) -> list[pa.ChunkedArray] | None:
+    """The cells at some places of rows, by column; None if a row has another width.
+
+    Raises ValueError or TypeError if a cell is not valid text; None becomes null.
+    """
+    chunks: list[list[pa.Array]] = [[] for _ in places]
+    while batch := list(islice(rows, BATCH)):
+        if any(len(cells) != width for _, cells in batch):
+            return None
+        for place, column in zip(places, chunks, strict=True):
+            texts = [cells[place] for _, cells in batch]
+            column.append(pa.array(texts, TEXT))
+    return [pa.chunked_array(column, TEXT) for column in chunks]
+
+
+def distinct(texts: Column) -> list[str]:
+    """Each text of a column once, in the order of first appearance."""
+    return texts.unique().to_pylist()
+
+
+def are_distinct(texts: Column) -> bool:
+    """Whether no text is in two rows."""
+    return len(texts.unique()) == len(texts)
+
+
+def translated(texts: Column, meaning: Callable[[str], object], kind: pa.DataType = TEXT) -> Column:
+    """What each text means, of type `kind`; of equal texts only one is asked about."""
+    coded = as_dictionary(texts)
+    meanings = [meaning(text) for text in coded.dictionary.to_pylist()]
+    return pa.array(meanings, kind).take(coded.indices)

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from discl_ray.data.file_lists import (
+    accepted,
     check_folders,
     decode_published,
     folders_of,
@@ -54,6 +55,13 @@ def test_folders_have_their_dates_or_a_negative_size(root):
     found = folders_of(root, ["train/1.png", "train/2.png", "val/1.png"])
     assert [(folder.path, folder.size) for folder in found] == [("train", 0), ("val", -1)]
     assert found[0].mtime_ns == (root.local / "train").stat().st_mtime_ns
+
+
+def test_paths_are_accepted_together_or_not_at_all(root):
+    given = pa.chunked_array([["train/1.png", "./a//b.png"], [" train/2.png"]])
+    assert accepted(root, given).to_pylist() == ["train/1.png", "a/b.png", "train/2.png"]
+    assert accepted(root, pa.chunked_array([["train/1.png", "../b.png"], ["train/2.png"]])) is None
+    assert accepted(root, pa.array([], pa.string())).to_pylist() == []
 
 
 def test_one_folder_of_a_list_is_enough_and_none_is_an_error(root):

@@ -3,14 +3,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.config import ImageNetLTConfig
-from discl_ray.data.imagenet_lt import imagenet_lt
+from discl_ray.data.imagenet_lt import by_column, by_row, imagenet_lt
 from discl_ray.data.settle import settled
 from discl_ray.errors import ConfigError, DataError
+from tests.support.by_column import agree
 from tests.support.runs import promptly
 
 pytestmark = pytest.mark.model  # names come with timm, which imports torch
@@ -355,3 +358,30 @@ def test_the_configuration_wants_only_the_root(over):
         100,
         0.30,
     )
+
+
+ODD_LINES = [
+    *("", " ", "0", "train/x.JPEG", "train/x.JPEG -1", "train/x.JPEG 0000001", "../x.JPEG 0"),
+    *("train/x.JPEG \u0663", "train/x.JPEG  0", "train/x y.JPEG 00", "\ttrain/x.JPEG 1\r"),
+    *("./train/n01440764/0.JPEG 0", "train/n01440764/0.JPEG 1", "train/caf\u00e9.JPEG 0"),
+    *("train/n\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668/0.JPEG 2", "x/ 0", "a\0 0"),
+]
+
+
+@given(data=st.data(), careful=st.booleans())
+def test_lists_by_column_are_what_they_are_by_row(tmp_path_factory, data, careful):
+    root = Store.at(tmp_path_factory.getbasetemp())
+    ids = data.draw(st.permutations(IDS))
+    most = data.draw(st.integers(0, 3))
+    texts, number = {}, 0
+    for name in ("train", "val", "test"):
+        lines = []
+        for label in data.draw(st.lists(st.integers(0, most), max_size=5)):
+            number += 1
+            folder = data.draw(st.sampled_from([f"train/{ids[label]}/", "val/"]))
+            lines.append(f"{folder}{number}.JPEG {label}")
+        if not careful:
+            at = data.draw(st.integers(0, len(lines)))
+            lines.insert(at, data.draw(st.sampled_from(ODD_LINES)))
+        texts[name] = data.draw(st.sampled_from(["\n", "\r\n"])).join(lines)
+    assert agree(lambda: by_column(root, texts), lambda: by_row(root, texts))

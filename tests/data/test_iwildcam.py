@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
 from discl_ray.data.config import IWildCamConfig
-from discl_ray.data.iwildcam import iwildcam
+from discl_ray.data.iwildcam import SPLITS as WORDS
+from discl_ray.data.iwildcam import by_column, by_row, iwildcam
 from discl_ray.errors import ConfigError, DataError
+from tests.support.by_column import agree
 from tests.support.runs import promptly
 
 PNG = encode_image(np.zeros((2, 2, 3), np.uint8), "png")
@@ -317,3 +321,37 @@ def test_the_configuration_wants_only_the_root():
         config.prompts.generation == (config.prompts.filter,) == ("a photo of {name} in the wild",)
     )
     assert (config.plan.replicas, config.filter.threshold) == (8, 0.25)
+
+
+RIGHT = {
+    "split": list(WORDS),
+    "filename": [f"{number}.jpg" for number in range(9)],
+    "y": ["0", "1", "007"],
+    "location_remapped": ["3", "camera, 4", " 5"],
+}
+WRONG = {
+    "split": ["", "Train", "valid"],
+    "filename": ["0.jpg", "./0.jpg", " 1.jpg", "", "../../x", "d\\2.jpg", "caf\u00e9.jpg"],
+    "y": ["", "-1", "1.0", "9999999", "\u0663"],
+    "location_remapped": ["", " ", "\u00a0"],
+}
+ODD_LINES = ["", "train", ",,,", ",,,,", 'train,"never closed', 'a,"b"c,1,2', "\0,\0,\0,\0"]
+
+
+@given(data=st.data(), careful=st.booleans())
+def test_metadata_by_column_is_what_it_is_by_row(tmp_path_factory, data, careful):
+    root = Store.at(tmp_path_factory.getbasetemp())
+    any_of = {name: st.sampled_from(RIGHT[name] + WRONG[name]) for name in RIGHT}
+    one_of = {name: st.sampled_from(cells) for name, cells in RIGHT.items()}
+    columns = st.fixed_dictionaries(one_of if careful else any_of)
+    key = {"unique_by": lambda row: row["filename"]} if careful else {}
+    rows = data.draw(st.lists(columns, min_size=careful, max_size=4, **key))
+    header = data.draw(st.permutations(list(RIGHT)))
+    if not careful:
+        header[-1] = data.draw(st.sampled_from([header[-1], header[0], "more"]))
+    cells = [[row.get(name, "") for name in header] for row in rows]
+    lines = written(header, cells).split("\n")[:-1]
+    if not careful:
+        lines.insert(data.draw(st.integers(0, len(lines))), data.draw(st.sampled_from(ODD_LINES)))
+    text = data.draw(st.sampled_from(["\n", "\r\n"])).join(lines)
+    assert agree(lambda: by_column(root, text), lambda: by_row(root, text))

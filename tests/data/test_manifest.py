@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from discl_ray.config import load_config
 from discl_ray.data.config import ManifestConfig
-from discl_ray.data.manifest import manifest
+from discl_ray.data.manifest import by_column, manifest
+from discl_ray.data.manifest_rows import by_row
+from discl_ray.data.root import open_root
 from discl_ray.data.settle import settled
-from discl_ray.data.text_files import MOST_PROBLEMS
 from discl_ray.errors import ConfigError, DataError
+from tests.support.by_column import agree
 from tests.support.runs import promptly
 
 
@@ -173,116 +175,6 @@ def test_any_label_comes_back(tmp_path_factory, labels):
         )
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("path,label\na,cat,x\n", "line 2: has 3 fields, the header has 2"),
-        ("path,label\na\n", "line 2: has 1 fields, the header has 2"),
-        ("path,label\na,\n", "line 2: label '' is empty"),
-        ('path,label\na,"  "\n', "line 2: label '  ' is empty"),
-        ("path,label\na,cat \n\na, dog\n", "line 4: 'a' is 'dog' here and 'cat ' in line 2"),
-        ('path,label\na,"cat\nb,dog"\n', r"line 2: label 'cat\\nb,dog' holds a control character"),
-        ("path,label\na,cat\n\na,dog\n", "line 4: 'a' is 'dog' here and 'cat' in line 2"),
-        ("path,label\na,cat\n./a,cat\n", "line 3: sample_id 'a' is already in line 2"),
-        ("path,label,sample_id\na,cat,1\nb,cat,1\n", "line 3: sample_id '1' is already in line 2"),
-        (
-            "path,label,sample_id\na,cat,1\na,dog,2\n",
-            "line 3: 'a' is 'dog' here and 'cat' in line 2",
-        ),
-        (
-            "path,label,split\na,cat,holdout\n",
-            "line 2: split 'holdout' is none of train, training, val, valid, validation, dev, test",
-        ),
-        ("path,label\n../a,cat\n", r"line 2: path '\.\./a' leaves data\.root"),
-        ("path,label\n/etc/passwd,cat\n", "line 2: path '/etc/passwd' is absolute and not under"),
-        ("path,label\nfile:///etc/passwd,cat\n", "line 2: path 'file:///etc/passwd' is a URI"),
-        ("path,label\na\0b,cat\n", r"line 2: path 'a\\x00b' holds a NUL"),
-        (
-            "path,label\n" + "x" * 5000 + ",cat\n",
-            r"line 2: path 'x+… \(5000 characters\)' holds a NUL byte or more than 4096",
-        ),
-        ("path,label\n,cat\n", "line 2: path '' is empty"),
-        ('path,label\n"x\ny",cat\nz,\n', "line 4: label '' is empty"),
-        ('path,label\na,cat\n"b,cat\n', r"line 3: .*; is a quote not closed\?"),
-        ('path,label\na,"cat"x\n', r"line 2: .*is a quote not closed\?"),
-        ("path,label\n" + "x" * 200_000 + ",cat\n", "line 2: field larger than"),
-        (
-            "path,lable\na,cat\n",
-            r"no column 'label' \(did you mean 'lable'\?\); its columns are path, lable",
-        ),
-        ("path,label,label\na,cat,cat\n", "2 columns are called 'label'"),
-        ("path;label\na;cat\n", "line 1: columns are separated by ';'; needed: commas"),
-        ("path,label\n", "has no row"),
-        ("", "is empty"),
-        (" \n\n", "is empty"),
-        (",,\n\n", "line 1: there is no header"),
-        ('"path', "line 1: unexpected end"),
-        (b"path,label\na,caf\xe9\n", r"line 2: is not UTF-8 \(byte 0xe9\)"),
-        ("path,label\n".encode("utf-16"), r"is not UTF-8 \(UTF-16\); save it as UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "line 1: is not UTF-8"),
-    ],
-)
-def test_what_is_wrong_in_a_table_is_told_by_line_and_rule(read, content, message):
-    with pytest.raises(DataError, match=message) as caught:
-        read(content)
-    assert str(caught.value).startswith("manifest.csv: ")
-    assert len(str(caught.value)) < 1000
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            '{"path": "a", "label": "cat"}\n{"path": "b", "label": \n',
-            "line 2: is not JSON: .*; one object a line is needed",
-        ),
-        ('[{"path": "a", "label": "cat"}]', "line 1: is not an object"),
-        (
-            '{"path": "a", "label": "cat"}\n5\nnull\n',
-            r"(?s)line 2: is not an object.*line 3: is not an object",
-        ),
-        ('{"path": "a", "path": "b", "label": "cat"}', "line 1: a key is duplicated"),
-        ('{"path": "a", "label": true}', "line 1: label = True: text or a number is needed"),
-        ('{"path": ["a"], "label": "cat"}', "line 1: path = ..a..: text or a number is needed"),
-        (
-            '{"path": "a", "label": "\\ud800"}',
-            "line 1: label = .*ud800.*: text or a number is needed",
-        ),
-        ('{"path": "a", "label": "cat"}\n{"path": "b"}', "line 2: label '' is empty"),
-        (
-            '{"path": "a", "label": null}\n{"path": "b", "label": "cat"}',
-            "line 1: label '' is empty",
-        ),
-        ('{"path": "a", "label": "cat", "split": "holdout"}', "line 1: split 'holdout'"),
-        ('{"path": "a"}\n{"path": "b"}', "no column 'label'.*; its columns are path;"),
-        ('{"path": "a\\u0000", "label": "cat"}', "NUL"),
-        ("[" * 100_000, "line 1: "),
-        ("{}", "no column 'path'; no column 'label'; its columns are none"),
-        ("path,label\na,b\n", r"(?s)line 1: is not JSON.*line 2: is not JSON"),
-    ],
-)
-def test_what_is_wrong_in_json_is_told_by_line_and_rule(read, content, message):
-    with pytest.raises(DataError, match=message):
-        read(content, "m.jsonl")
-
-
-def test_problems_are_told_together_up_to_a_number(read):
-    rows = ["ok,cat", "../x,cat", "b,", "c,dog,3", "ok,dog"]
-    with pytest.raises(DataError) as caught:
-        read("\n".join(["path,label", *rows]))
-    told = str(caught.value).split("\n")
-    assert [line.split(":")[0].strip() for line in told[1:]] == [
-        "line 3",
-        "line 4",
-        "line 5",
-        "line 6",
-        "line 6",
-    ]
-    with pytest.raises(DataError, match="there may be more") as caught:
-        read("path,label\n" + "../x,cat\n" * 100_000)
-    assert str(caught.value).count("line ") == MOST_PROBLEMS
-
-
 def test_links_out_of_the_root_are_refused(read, tmp_path, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside")
     (outside / "s.png").write_bytes(b"s")
@@ -389,3 +281,96 @@ def test_paths_are_found_as_the_disk_spells_them(read, tmp_path):
         "missing",
     )
     assert cells(listing, "sample_id")[:2] == [("caf\u00e9/\u00fc.png",), ("caf\u00e8/\u00fc.png",)]
+
+
+RIGHT = {
+    "path": ["a.png", "./b.png", " c.png", "d//e.png", "caf\u00e9.png", "f g.png", "h.png"],
+    "label": ["cat", "cat ", "0123", "1e3", "caf\u00e9", "cafe\u0301"],
+    "split": ["", "train", "DEV", "testing"],
+    "group": ["", "g"],
+}
+ANY = {
+    "path": [*RIGHT["path"], "a.png", "../x", "d/", "link.png", ""],
+    "label": [*RIGHT["label"], "dog", " ", "", "a\x01b", "a\tb"],
+    "split": [*RIGHT["split"], "holdout", "\u00a0"],
+    "group": ["", "g"],
+}
+ODD_CSV = ["", ",,", ",,,,,", "x", '"a', 'a,"b"c,d,e', '"x\ny",cat,,', "a\0,cat,,", "x" * 5000]
+ODD_JSON = [
+    *("", " ", "null", "[]", "{", "{}", '{"path": "a", "path": "b"}', "[" * 100_000, "\ufeff{}"),
+    *('{"path": "a", "label": true}', '{"path": "b", "label": "c", "domain": false}'),
+    *('{"path": "a", "label": {"a": 1}}', '{"path": "b", "label": "c", "group": []}'),
+    *('{"path": "e", "label": "c", "more": ["x"]}', '{"path": "f", "label": 1e3, "group": NaN}'),
+    '{"path": "g", "label": "\\ud800"}',
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A root with an accent spelt in another form, a link and a pipe."""
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "cafe\u0301.png").touch()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "link.png").symlink_to("pipe.png")
+    return open_root(str(folder))
+
+
+def rows_of(draw, *, careful, with_ids):
+    """Rows of a manifest."""
+    columns = {name: st.sampled_from(cells) for name, cells in (RIGHT if careful else ANY).items()}
+    key = {"unique_by": lambda row: row["path"]} if careful else {}
+    rows = draw(st.lists(st.fixed_dictionaries(columns), min_size=careful, max_size=4, **key))
+    if with_ids:
+        for number, row in enumerate(rows):
+            row["sample_id"] = draw(st.sampled_from(["", f"i{number}", "" if careful else "i0"]))
+    if careful and with_ids:
+        rows += [{**row, "sample_id": f"again {row['path']}"} for row in rows]
+    return rows
+
+
+def joined(draw, lines, odd, *, careful):
+    """Text of lines, among which one is odd."""
+    if not careful:
+        lines.insert(draw(st.integers(0, len(lines))), draw(st.sampled_from(odd)))
+    end = draw(st.sampled_from(["\n", "\r\n"]))
+    return end.join(lines) + draw(st.sampled_from(["", end]))
+
+
+OTHER_NAMES = st.sampled_from([{}, {}, {"domain": "group"}, {"domain": "none"}])
+
+
+@given(
+    data=st.data(),
+    form=st.sampled_from(["m.csv", "m.tsv"]),
+    careful=st.booleans(),
+    with_ids=st.booleans(),
+)
+def test_a_table_by_column_is_what_it_is_by_row(base, data, form, careful, with_ids):
+    rows = rows_of(data.draw, careful=careful, with_ids=with_ids)
+    names = ["path", "label", "split", "group", *(["sample_id"] if with_ids else [])]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, delimiter="\t" if form == "m.tsv" else ",")
+    writer.writeheader()
+    writer.writerows(rows)
+    lines = out.getvalue().split("\r\n")[:-1]
+    text = joined(data.draw, lines, ODD_CSV, careful=careful)
+    config = ManifestConfig(root=base.base, columns=data.draw(OTHER_NAMES))
+    assert agree(
+        lambda: by_column(base, config, form, text), lambda: by_row(base, config, form, text)
+    )
+
+
+@given(data=st.data(), careful=st.booleans(), with_ids=st.booleans())
+def test_objects_by_column_are_what_they_are_by_row(base, data, careful, with_ids):
+    lines = []
+    for row in rows_of(data.draw, careful=careful, with_ids=with_ids):
+        empty = data.draw(st.sampled_from(["keep", "null", "drop"]))
+        kept = {name: cell for name, cell in row.items() if cell or empty != "drop"}
+        value = {name: cell or (None if empty == "null" else "") for name, cell in kept.items()}
+        lines.append(json.dumps(value))
+    text = joined(data.draw, lines, ODD_JSON, careful=careful)
+    config = ManifestConfig(root=base.base, columns=data.draw(OTHER_NAMES))
+    assert agree(
+        lambda: by_column(base, config, "m.jsonl", text),
+        lambda: by_row(base, config, "m.jsonl", text),
+    )
