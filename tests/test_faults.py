@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import discl_ray
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.embedded import SCORER
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.read import open_spectrum
 from discl_ray.synthesize.planned import read_planned
-from tests.support.runs import ROOT, TINY
+from tests.support.runs import ROOT, TINY, tiny_config
 from tests.support.spectra import check_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -125,9 +126,9 @@ def bytes_of(root):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(ray_local, tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed")
-    run("", root)
+    discl_ray.make_spectrum(tiny_config(root, "plan.replicas=2"))
     return root
 
 
@@ -162,11 +163,11 @@ def test_a_row_that_kills_its_process_three_times_ends_as_crashed_and_the_rest_i
 def test_a_hung_generator_is_named_and_given_up_but_a_slow_first_step_is_not_and_low_memory_is_said(
     tmp_path,
 ):
-    output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=15", code=2)
+    output = run(HUNG, tmp_path, "run.stall_warning_s=3", "run.stall_limit_s=30", code=2)
     assert "compiling or taking its first step" in output
     assert "out of memory: some images were made at generator.micro_batch=16" in output
     assert "may hang: working" in output
-    assert "gave up after 15 s without progress, waiting for generator " in output
+    assert "gave up after 30 s without progress, waiting for generator " in output
     before, _, _ = output.partition("may hang")
     assert "first step" in before
     store = run_of(tmp_path)

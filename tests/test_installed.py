@@ -24,9 +24,9 @@ TINY = (
     "hard.probe_sources=1",
     "generator.actors=1",
     "train.width=4",
-    "train.epochs=4",
-    "curriculum.epochs=2",
-    "train.start_steps=4",
+    "train.epochs=2",
+    "curriculum.epochs=1",
+    "train.start_steps=0",
     "train.eval_every=2",
     "train.batch=8",
 )
@@ -116,4 +116,4 @@ def test_it_generates_and_trains_with_a_module_of_ones_own(installed, tmp_path):
     assert "difference" in said
     assert "Back-To-Forth" not in said
     assert "back_and_forth" in said
-    assert len(list(tmp_path.glob("runs/own/train-*"))) == 3
+    assert len(list(tmp_path.glob("runs/own/train-*"))) == 2

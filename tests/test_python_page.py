@@ -1,5 +1,6 @@
 """The script of docs/python.md, run as the page shows it."""
 
+import json
 import os
 import re
 import subprocess
@@ -26,13 +27,22 @@ def test_every_public_function_is_on_the_page():
     assert [name for name in steps if name not in page] == []
 
 
+TRAINED = """
+import json
+baseline, configured = discl_ray.train_classifier(config)  # which are not trained again
+assert baseline.weights.keys() == configured.weights.keys()
+assert 0 <= baseline.scores["top1", "overall"][0] <= 100
+print(json.dumps([baseline.history, configured.history]))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_script_of_the_page_runs(tmp_path):
+def test_the_script_of_the_page_runs_and_both_rows_take_as_many_epochs_from_one_start(tmp_path):
     # as the page has it, on a smaller spectrum
     own = '"plan.replicas=1", '
     smaller = f'{own}"plan.num_steps=10", "plan.lams=[0,0.5]", "hard.probe_sources=1", '
-    text = script()
+    text = script() + TRAINED
     assert own in text
     (tmp_path / "script.py").write_text(text.replace(own, smaller))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
@@ -47,6 +57,11 @@ def test_the_script_of_the_page_runs(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     for said in ("probe", "CE: ", "CE + Diverse-to-Specific: "):
         assert said in done.stdout
+    baseline, configured = json.loads(done.stdout.splitlines()[-1])
+    assert [row["epoch"] for row in baseline] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in configured] == [1, 2, 3, 4]
+    assert all(row["synthetic"] == 0 for row in baseline)
+    assert sum(row["synthetic"] for row in configured) > 0
     with Image.open(tmp_path / "mine.png") as made:
         assert made.size == (32, 32)
     assert len(list(tmp_path.glob("runs/from_python/generate-*"))) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import discl_ray
 from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Store
 from discl_ray.spectrum.config import FilterConfig
@@ -17,6 +18,8 @@ from discl_ray.synthesize.planned import read_planned
 from tests.support.spectra import check_whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+KILLS = 2
+"""Of the driver, each at a later shard."""
 OVERRIDES = (
     "plan.replicas=1",
     "plan.num_steps=20",
@@ -75,9 +78,10 @@ def dates(store):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, finish):
+def undisturbed(ray_local, tmp_path_factory, pytestconfig):
     root = tmp_path_factory.mktemp("undisturbed")
-    assert "resuming" not in finish(root)
+    preset = pytestconfig.rootpath / "conf" / "digits_lt.yaml"
+    discl_ray.make_spectrum(discl_ray.load_config(preset, [f"run.root={root}", *OVERRIDES]))
     return root
 
 
@@ -103,13 +107,13 @@ def kill_after(start, root, commits):
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory, start, finish):
-    """A run that was killed three times and then left alone.
+    """A run that was killed KILLS times and then left alone.
 
     With the dates of what was committed at each kill.
     """
     root = tmp_path_factory.mktemp("disturbed")
     seen, found = [], 0
-    for _ in range(3):
+    for _ in range(KILLS):
         found = kill_after(start, root, found + 1)
         seen.append(dates(run_of(root)))
     return root, seen, finish(root)
@@ -123,7 +127,9 @@ def test_the_kills_came_in_the_middle(disturbed):
     assert "resuming: " in output
 
 
-def test_a_run_killed_three_times_makes_the_images_of_an_undisturbed_one(disturbed, undisturbed):
+def test_a_run_killed_again_and_again_makes_the_images_of_an_undisturbed_one(
+    disturbed, undisturbed
+):
     assert hashes(disturbed[0]) == hashes(undisturbed)
     store = run_of(disturbed[0])
     check_whole(store, read_planned(store).gids())

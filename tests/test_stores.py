@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.fs as pafs
 import pytest
 
+import discl_ray
 from discl_ray.core.images import encode_image
 from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.storage import Store
@@ -30,14 +31,15 @@ TINY = (
     "hard.below=4",
     "generator.actors=1",
     "train.width=4",
-    "train.epochs=4",
-    "curriculum.epochs=2",
-    "train.start_steps=4",
+    "train.epochs=2",
+    "curriculum.epochs=1",
+    "train.start_steps=0",
     "train.eval_every=1",
     "train.batch=16",
 )
-PHOTOS = ("--config", "conf/imagefolder.yaml", "generator.allow_embedded=true", "hard.below=11")
-PHOTOS += ("filter.rank=3",)
+PRESET = "conf/imagefolder.yaml"
+OWN = ("generator.allow_embedded=true", "hard.below=11", "filter.rank=3")
+PHOTOS = ("--config", PRESET, *OWN)
 CLASSES = {"red fox": 18, "snow owl": 18, "pine marten": 14}
 
 
@@ -113,14 +115,18 @@ def photos() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def on_disk(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]) -> str:
+def on_disk(
+    ray_local: None, tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]
+) -> str:
     """The root of a spectrum and of training on it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("disk")
     for name, data in photos.items():
         Store.at(folder / "photos").write(name, data)
     root = str(folder / "runs")
-    finish("generate", root, *PHOTOS, f"data.root={folder}/photos")
-    finish("train", root, *PHOTOS, f"data.root={folder}/photos")
+    values = [f"run.root={root}", *TINY, *OWN, f"data.root={folder}/photos"]
+    config = discl_ray.load_config(ROOT / PRESET, values)
+    discl_ray.make_spectrum(config)
+    discl_ray.train_classifier(config)
     return root
 
 

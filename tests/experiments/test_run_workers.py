@@ -1,11 +1,6 @@
 """By how many workers a run is trained when it is begun, and when it goes on somewhere else."""
 
 import json
-import re
-import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -18,7 +13,7 @@ from discl_ray.errors import SetupError
 from discl_ray.experiments.rows import PlannedRun
 from discl_ray.experiments.run_workers import WORKERS, describe_workers, with_workers
 from discl_ray.train import workers as workers_module
-from tests.support.runs import ROOT, TINY, tiny_config
+from tests.support.runs import tiny_config
 from tests.train.tiny import make_job
 
 CPU, CPUS = Workers(1, gpu=False), Workers(2, gpu=False)
@@ -106,44 +101,3 @@ def test_a_table_says_by_how_many_its_rows_were_trained_and_where_it_matters(sta
         "1 worker on the CPU; 1 worker on the CPU, then 2 workers on the CPU. Batch normalisation "
         "averages over"
     )
-
-
-@pytest.mark.slow
-def test_a_run_killed_with_one_worker_goes_on_with_two_and_its_table_says_so(
-    spectrum_run, tmp_path
-):
-    shutil.copytree(spectrum_run[0].run.root, tmp_path / "runs")
-    words = [
-        f"run.root={tmp_path / 'runs'}",
-        *TINY,
-        "curriculum.strategy=real_only",
-        "train.start_steps=0",
-        "train.width=4",
-    ]
-    command = [
-        sys.executable,
-        "jobs/train.py",
-        *words,
-        "train.epochs=20",
-        "curriculum.epochs=1",
-        "train.eval_every=1",
-    ]
-    first = subprocess.Popen(
-        [*command, "train.workers=1"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert first.stdout is not None
-    said = next((line for line in first.stdout if "epoch 3/20" in line), "")
-    first.kill()
-    first.communicate()
-    assert said
-    time.sleep(3)  # Ray's processes follow their driver
-    done = subprocess.run(
-        [*command, "train.workers=2"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (
-        "CE: goes on with 2 workers on the CPU; so far it was trained by 1 worker on the CPU. "
-        "Batch norm" in done.stdout
-    )
-    assert re.search(r"CE: goes on at epoch \d+ of 20 ", done.stdout)
-    assert "trained by 1 worker on the CPU, then 2 workers on the CPU." in done.stdout

@@ -105,10 +105,10 @@ def test_equivalent_types_are_taken_and_others_named():
         conform(pa.table({"label": ["x", "y"], "role": roles}), schema, "f")
 
 
-def test_a_million_rows_are_checked_as_columns(folder):
+def test_many_rows_are_checked_as_columns(folder):
     """In seconds, since no row becomes a Python object."""
     run = folder([])
-    count = 1_000_000
+    count = 300_000
     row = pa.Table.from_pylist([made("", "a", 0)], schema=SPECTRUM)
     columns = {name: pa.repeat(row[name][0], count) for name in row.column_names}
     columns["gid"] = pa.array(range(count)).cast(pa.string())

@@ -23,7 +23,7 @@ from discl_ray.errors import DisclError
 from discl_ray.synthesize.graph import Step, spectrum_graph
 from discl_ray.train.workers import each_alone
 
-GPUS = 8
+GPUS = 4
 MEMORY = 20e6
 """Bytes that each process reserves."""
 
@@ -157,7 +157,7 @@ def main(scratch):
     )
     found = {}
     dying = {2: "scorer", 4: "generator"}
-    for gpus in (1, 2, 4, 8):
+    for gpus in (1, 2, 4):
         others = (
             ray.util.placement_group([{"GPU": 1}] * (GPUS - gpus)) if gpus < GPUS else None
         )  # somebody else's
