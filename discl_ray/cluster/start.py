@@ -22,6 +22,8 @@ ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # its reader starts 32 actors per execution
     # a report blocks until the controller polls; the default is 2 s
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # an actor per run, to tell workers that their node will be taken away: ours do not ask
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would copy the working directory
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # the package shows its own

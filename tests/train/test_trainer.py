@@ -4,26 +4,25 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal import constants
 
-from discl_ray.train.trainer import Unguarded, pin_ray_address
+from discl_ray.train.trainer import Unguarded, WithoutData, pin_ray_address
+
+GUARD = "PlacementGroupCleanerCallback"
+DATA = "DatasetsCallback"
+"""The names that this version of Ray gives them."""
 
 
-def test_only_a_guarded_run_has_ray_trains_guard() -> None:
-    """Both by the names that this version of Ray gives them.
+def names_of(kind: type[TorchTrainer]) -> list[str]:
+    """Of the callbacks that a trainer adds itself."""
+    trainer = kind(print, scaling_config=ScalingConfig(num_workers=1))
+    return [type(callback).__name__ for callback in trainer._create_default_callbacks()]
 
-    Without them every run would end 12 s late again.
-    """
-    callbacks = {
-        kind: [
-            type(c).__name__
-            for c in kind(
-                print, scaling_config=ScalingConfig(num_workers=1)
-            )._create_default_callbacks()
-        ]
-        for kind in (TorchTrainer, Unguarded)
-    }
-    guard = "PlacementGroupCleanerCallback"
-    assert guard in callbacks[TorchTrainer]
-    assert callbacks[Unguarded] == [name for name in callbacks[TorchTrainer] if name != guard]
+
+def test_only_a_guarded_run_has_ray_trains_guard_and_none_has_ray_data() -> None:
+    """Without it every run would end 12 s late again; with Ray Data it would begin later."""
+    ray_trains = names_of(TorchTrainer)
+    assert {GUARD, DATA} <= set(ray_trains)
+    assert names_of(WithoutData) == [name for name in ray_trains if name != DATA]
+    assert names_of(Unguarded) == [name for name in ray_trains if name not in (DATA, GUARD)]
 
 
 def test_the_guard_asks_this_ray_and_no_other(
