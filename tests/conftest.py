@@ -8,6 +8,7 @@ for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # 15 by default: beside another test's process a worker would hardly run
