@@ -1,4 +1,7 @@
-"""The steps that `benchmarks/scale.py` measures, on fabricated tables of the real layout."""
+"""Steps that `benchmarks/scale.py` measures on fabricated tables: plan, splits, verdicts, graph.
+
+The other steps are made from the same tables: `scale_data`, `scale_runs`, `scale_train`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +19,8 @@ from discl_ray.cluster.placement import Placement
 from discl_ray.config import Config, load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.lam import REAL
-from discl_ray.core.schema import FILE, PLAN, SAMPLES, SCORED
+from discl_ray.core.schema import PLAN, SAMPLES, SCORED
 from discl_ray.core.storage import Store
-from discl_ray.curriculum.epoch_order import Pools, epoch_order
-from discl_ray.curriculum.strategies import Choice
 from discl_ray.data.config import ImageFolderConfig
 from discl_ray.data.listing import LISTING, Listing, read_files
 from discl_ray.data.scan import SCANNED
@@ -27,32 +28,31 @@ from discl_ray.data.verdicts import judge_rows
 from discl_ray.plan.grid import (
     Grid,
     PlanSize,
-    make_plan,
     next_attempt,
+    plan_of_blocks,
     plan_of_sources,
     source_blocks,
 )
 from discl_ray.plan.prompts import Prompts
-from discl_ray.report.card import write_verdicts
-from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
 from discl_ray.spectrum.commit import write_shard
 from discl_ray.spectrum.filter import judge
 from discl_ray.spectrum.fold import fold
-from discl_ray.spectrum.read import count_verdicts, open_spectrum, with_images
+from discl_ray.spectrum.read import count_verdicts, open_spectrum
 from discl_ray.spectrum.records import committed_ids
 from discl_ray.synthesize.graph import Step as GraphStage
 from discl_ray.synthesize.graph import quiet_ray_data, spectrum_graph
 from discl_ray.synthesize.planned import plan_part, write_part
-from discl_ray.synthesize.summary import summarize
 
 LEVELS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
 CLASSES = 1000
 IMAGE_BYTES = 100_000
 """Of an encoded photograph."""
-SHARD_ROWS = 320
+
+SMALL_BYTES = IMAGE_BYTES // 10
+"""Of an image of the run that is made with smaller ones, to compare."""
 
 
-def _nothing(folder: Path, count: int) -> None:
+def nothing(folder: Path, count: int) -> None:
     """A step that makes what it needs in `load`."""
 
 
@@ -65,7 +65,7 @@ class Step:
     count: int
     """The smaller count; the larger is ten times it."""
     unit: str = "rows"
-    prepare: Callable[[Path, int], None] = _nothing
+    prepare: Callable[[Path, int], None] = nothing
     """Writes files, in another process."""
     load: Callable[[Path, int], Any]
     """What the step gets; not measured."""
@@ -73,12 +73,20 @@ class Step:
 
 
 def config() -> Config:
-    """The default configuration with the ten levels of the paper's grids."""
-    levels = ",".join(f"{level / REAL:g}" for level in LEVELS)
-    return load_config(ROOT_CONF, [f"plan.lams=[{levels}]", "plan.num_steps=50"])
+    """The default configuration with the ten levels of the paper's grids, one replica."""
+    return load_config(CONF / "digits_lt.yaml", list(GRID))
 
 
-ROOT_CONF = str(Path(__file__).resolve().parents[1] / "conf" / "digits_lt.yaml")
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+GRID = (
+    f"plan.lams=[{','.join(f'{level / REAL:g}' for level in LEVELS)}]",
+    "plan.num_steps=50",
+    "plan.replicas=1",
+    # About 310 images a shard.
+    "plan.shard_steps=8500",
+)
+"""Overrides of a plan that makes ten images of a real one."""
 
 
 def hexes(count: int, digits: int, salt: int) -> pa.Array:
@@ -112,10 +120,7 @@ def hard_samples(count: int) -> pa.Table:
 
 def plan_of(sources: pa.Table) -> pa.Table:
     """The PLAN of some sources at every level."""
-    whole = config()
-    prompts = Prompts(config=whole.prompts)
-    plan = whole.plan.model_copy(update={"replicas": 1})
-    return make_plan(sources, plan, prompts, fingerprint="f" * 32, base_seed=0)
+    return plan_of_blocks(sources, grid_of(config()))
 
 
 def scored(plan: pa.Table, *, image: bytes | None) -> pa.Table:
@@ -145,22 +150,11 @@ def scored(plan: pa.Table, *, image: bytes | None) -> pa.Table:
     return pa.table(columns, schema=SCORED)
 
 
-def photograph() -> bytes:
-    """An image of noise, of IMAGE_BYTES or a little more."""
-    side = math.ceil(math.sqrt(IMAGE_BYTES / 3))
+def photograph(size: int) -> bytes:
+    """An image of noise, of `size` bytes or a little more."""
+    side = math.ceil(math.sqrt(size / 3))
     pixels = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
     return encode_image(pixels, "png")
-
-
-def write_run(folder: Path, rows: int) -> None:
-    """A run's committed shards, with images of random bytes."""
-    store = Store.at(folder / "generate-00000000")
-    plan = plan_of(hard_samples(max(1, rows // len(LEVELS))))
-    names = tuple(f"class {c:04d}" for c in range(CLASSES))
-    image = photograph()
-    for number, begin in enumerate(range(0, plan.num_rows, SHARD_ROWS)):
-        part = plan.slice(begin, SHARD_ROWS)
-        write_shard(store, f"{number:016x}", scored(part, image=image), names)
 
 
 def write_shards(folder: Path, shards: int) -> None:
@@ -187,16 +181,6 @@ def open_for_scores(store: Store) -> None:
     count_verdicts(open_spectrum(store, config().filter, columns=[]))
 
 
-def show_sheet(store: Store) -> None:
-    """The end of `make generate`: what was made is opened, counted and shown."""
-    spectrum = open_spectrum(store, config().filter, [FILE.name])
-    write_verdicts(store, spectrum)
-    shown = pick_shown(hard_samples(CLASSES))
-    made = made_from(spectrum, shown)
-    contact_sheet(with_images(store, made), shown)
-    summarize(spectrum)
-
-
 def plan_in_parts(work: tuple[Store, pa.Table]) -> None:
     """A plan made, written and read again, of which no two parts are in memory at once."""
     store, sources = work
@@ -209,10 +193,9 @@ def plan_in_parts(work: tuple[Store, pa.Table]) -> None:
 
 
 def grid_of(whole: Config) -> Grid:
-    """One replica of each source at every level."""
-    plan = whole.plan.model_copy(update={"replicas": 1})
+    """What is made of each source."""
     prompts = Prompts(config=whole.prompts)
-    return Grid(config=plan, prompts=prompts, fingerprint="f" * 32, base_seed=0)
+    return Grid(config=whole.plan, prompts=prompts, fingerprint="f" * 32, base_seed=0)
 
 
 def listed(_folder: Path, count: int) -> tuple[Listing, pa.Table]:
@@ -254,49 +237,6 @@ def draw_splits(work: tuple[Listing, pa.Table]) -> None:
     verdicts.rejects(listing)
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Columns of an image table: half real, half synthetic."""
-
-    label: Any
-    lam_pct: Any
-    role: Any
-    hard: Any
-    classes: int = 8142
-
-    @classmethod
-    def of(cls, count: int) -> Pool:
-        """Labels as in iNaturalist 2018, ten levels."""
-        rng = np.random.default_rng(count)
-        real = count // 2
-        label = rng.integers(cls.classes, size=count)
-        lam_pct = np.where(np.arange(count) < real, REAL, rng.choice(LEVELS, size=count))
-        role = np.full(count, "train")
-        return cls(label, lam_pct, role, (lam_pct == REAL) & (label > cls.classes // 2))
-
-    def pools(self) -> Pools:
-        """The rows by what they are."""
-        return Pools.of(
-            label=self.label,
-            lam_pct=self.lam_pct,
-            role=self.role,
-            hard=self.hard,
-            num_classes=self.classes,
-        )
-
-
-def order_one_level(pools: Pools) -> None:
-    """An epoch's order at one level."""
-    curriculum = config().curriculum
-    epoch_order(pools, Choice(levels=(50,)), curriculum, seed=0, epoch=1)
-
-
-def order_all_levels(pools: Pools) -> None:
-    """An epoch's order at all levels."""
-    curriculum = config().curriculum
-    epoch_order(pools, Choice(levels=LEVELS), curriculum, seed=0, epoch=1)
-
-
 def _again(made: pa.Table) -> pa.Table:
     plan = config().plan.model_copy(update={"until_text_sim": 0.2})
     return next_attempt(made, plan, fingerprint="f" * 32, base_seed=0)
@@ -323,7 +263,13 @@ def graph_of(_folder: Path, shards: int) -> Any:
     """The graph of phase 1 over so many shards, with one process a stage."""
     import ray
 
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=3,
+        include_dashboard=False,
+        log_to_driver=False,
+        ignore_reinit_error=True,
+    )
     quiet_ray_data()
     stages = (Stage(name="generator", actors=1), Stage(name="scorer", actors=1))
     crew = demand(stages, Cluster((Node(cpus=3),)))
@@ -340,7 +286,7 @@ def follow_graph(graph: Any) -> None:
         pass
 
 
-ALL = (
+PLANS = (
     Step(
         name="graph",
         title="the driver of a graph whose generators make nothing",
@@ -386,24 +332,6 @@ ALL = (
         run=lambda made: count_verdicts(judge(made, config().filter)),
     ),
     Step(
-        name="open_scores",
-        title="opening a run for its scores, images of 100 KB",
-        count=13_100,
-        unit="images",
-        prepare=write_run,
-        load=written_run,
-        run=open_for_scores,
-    ),
-    Step(
-        name="sheet",
-        title="the end of generate on the same: scores, verdicts, contact sheet, summary",
-        count=13_100,
-        unit="images",
-        prepare=write_run,
-        load=written_run,
-        run=show_sheet,
-    ),
-    Step(
         name="open_shards",
         title="opening a run of many shards for its scores, the last hundredth not folded",
         count=1_000,
@@ -412,27 +340,4 @@ ALL = (
         load=written_run,
         run=open_for_scores,
     ),
-    Step(
-        name="pools",
-        title="an image table's rows by class and level, 8,142 classes",
-        count=100_000,
-        load=lambda _folder, count: Pool.of(count),
-        run=lambda pool: pool.pools(),
-    ),
-    Step(
-        name="order_one",
-        title="an epoch's order, one level",
-        count=100_000,
-        load=lambda _folder, count: Pool.of(count).pools(),
-        run=order_one_level,
-    ),
-    Step(
-        name="order_all",
-        title="an epoch's order, all levels",
-        count=100_000,
-        load=lambda _folder, count: Pool.of(count).pools(),
-        run=order_all_levels,
-    ),
 )
-
-STEPS = {step.name: cast(Step, step) for step in ALL}

@@ -133,6 +133,23 @@ def _read(
     """Reads every image and writes what is used; raises errors like `read_samples`."""
     found = _scan_all(listing, num_cpus, _pixel_limit(config))
     check_bad_fraction(config, listing, found, store)
+    write_scanned(config, listing, found, names, seed=seed, store=store, num_cpus=num_cpus)
+
+
+def write_scanned(
+    config: AnyDataConfig,
+    listing: Listing,
+    found: pa.Table,
+    names: list[str],
+    *,
+    seed: int,
+    store: Store,
+    num_cpus: int | None = None,
+) -> None:
+    """Writes what is used of a data set whose images were read: `found` is SCANNED of the listing.
+
+    `names` are the class names by label. Raises DataError if what is left cannot be trained on.
+    """
     verdicts = judge_rows(config, listing, found, names, seed)
     rejects = verdicts.rejects(listing)
     store.write_table(REJECTED, rejects)

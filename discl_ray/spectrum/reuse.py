@@ -7,22 +7,28 @@ GPU. What is taken over is scored again, with the run's own scorer and class pro
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from discl_ray.core.columns import as_dictionary, rows_in, rows_where
+from discl_ray.core.columns import as_dictionary, is_in, negate, rows_in, rows_where
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
-from discl_ray.spectrum.files import committed_files
+from discl_ray.spectrum.files import Ledger, data_stamps, read_ledger, wrong_sizes
+from discl_ray.spectrum.read import read_files, read_rows
+from discl_ray.spectrum.records import each_of
 
 FILE = "reused.parquet"
 
 REUSED = pa.schema([(name, pa.string()) for name in ("gid", "directory", "file")])
 """Columns of FILE, the images a run may take over: gid, another run's directory beside this one,
 and a file in it."""
+
+PLACED = pa.schema([REUSED.field("gid"), REUSED.field("file")])
+"""Columns of the images of one run."""
 
 OK = "ok"
 """`status` of an image that was made."""
@@ -46,20 +52,42 @@ class Image(NamedTuple):
     """Images that were made with it at once."""
 
 
-def gids_by_file(run: Store) -> Iterator[tuple[str, list[str]]]:
-    """The committed files of a run, in any layout, with their gids.
+def committed_images(run: Store) -> pa.Table:
+    """PLACED of the committed images of a run, in any layout; from its fold where it has one.
 
-    Damaged files are left out, and all of them if a commit record is damaged.
+    What lies in damaged files is left out, and everything if a commit record is damaged.
     """
     try:
-        files = committed_files(run)
+        ledger = _whole_files(run, read_ledger(run))
     except IntegrityError:
-        return
-    for file in files:
+        return PLACED.empty_table()
+    try:
+        return read_rows(run, PLACED.names, ledger)
+    except IntegrityError:
+        # A file is damaged inside, and the others are read all the same.
+        return _readable_images(run, ledger)
+
+
+def _whole_files(run: Store, ledger: Ledger) -> Ledger:
+    """A ledger without the files that are gone, or not as long as was committed."""
+    wrong = list(wrong_sizes(run, ledger, data_stamps(run), ""))
+    if not wrong:
+        return ledger
+    files = ledger.files.filter(negate(is_in(ledger.files["file"], wrong)))
+    folded = ledger.folded.filter(negate(is_in(ledger.folded["file"], wrong)))
+    return replace(ledger, files=files, folded=folded)
+
+
+def _readable_images(run: Store, ledger: Ledger) -> pa.Table:
+    """PLACED of the images of all files that can be read, each read by itself."""
+
+    def read(file: str) -> pa.Table:
         try:
-            yield file, run.read_table(file, ["gid"])["gid"].to_pylist()
+            return read_files(run, PLACED.names, [file])
         except IntegrityError:
-            continue
+            return PLACED.empty_table()
+
+    return pa.concat_tables([PLACED.empty_table(), *each_of(read, ledger.names)])
 
 
 class Reuse:

@@ -25,7 +25,7 @@ from discl_ray.score.model_folder import scorer_fingerprint
 from discl_ray.spectrum.made_with import FILE as MADE_WITH
 from discl_ray.spectrum.made_with import MadeWith, installed, write_made_with
 from discl_ray.spectrum.reuse import FILE as REUSED_FILE
-from discl_ray.spectrum.reuse import REUSED, gids_by_file
+from discl_ray.spectrum.reuse import REUSED, committed_images
 from discl_ray.spectrum.samples import SAMPLES_AT
 from discl_ray.synthesize.old_layout import check_whole_plan, write_whole_plan, write_whole_sources
 from discl_ray.synthesize.planned import (
@@ -96,12 +96,10 @@ def find_reusable(run: Run) -> pa.Table:
     runs = run.store.parent
     tables = [REUSED.empty_table()]
     for directory in runs.folders():
-        if not directory.startswith(RUNS):
-            continue
-        for file, gids in gids_by_file(runs.within(directory)):
-            count = len(gids)
-            columns = [gids, pa.repeat(directory, count), pa.repeat(file, count)]
-            tables.append(pa.table(columns, schema=REUSED))
+        if directory.startswith(RUNS):
+            images = committed_images(runs.within(directory))
+            same = pa.repeat(directory, images.num_rows)
+            tables.append(images.append_column("directory", same).select(REUSED.names))
     found = pa.concat_tables(tables)
     if not found.num_rows:  # most runs: their plan need not be looked at
         return found

@@ -14,8 +14,9 @@ from discl_ray.data import READERS
 from discl_ray.data.digits_lt import digits_lt
 from discl_ray.data.listing import inline
 from discl_ray.spectrum.files import committed_files
+from discl_ray.spectrum.fold import drop_folds, fold
 from discl_ray.spectrum.read import open_spectrum
-from discl_ray.spectrum.reuse import FILE, REUSED, Image, Reuse
+from discl_ray.spectrum.reuse import FILE, PLACED, REUSED, Image, Reuse, committed_images
 from discl_ray.synthesize.layout import find_reusable, lay_out
 from discl_ray.synthesize.rounds import generate
 from discl_ray.synthesize.run import prepare
@@ -83,6 +84,44 @@ def test_a_damaged_run_beside_it_lends_what_is_whole_and_stops_nothing(spectrum_
     assert set(find_reusable(here)["file"].to_pylist()) == set(whole)
     lender.write(lender.list("commits")[0], b"{")
     assert find_reusable(here).num_rows == 0
+
+
+@pytest.fixture
+def lender(spectrum_run, tmp_path) -> Store:
+    """A copy of a run whose commits are folded."""
+    run = Store.at(shutil.copytree(spectrum_run[1].store.base, tmp_path / "generate-lender"))
+    fold(run)
+    return run
+
+
+def test_a_folded_run_says_what_it_has_without_a_file_of_it_being_opened(lender):
+    expected = committed_images(lender)
+    assert expected.schema.equals(PLACED)
+    assert expected.num_rows == open_spectrum(lender, LAX, columns=[]).num_rows
+    for file in committed_files(lender):
+        lender.write(file, bytes(len(lender.read(file))))
+    assert committed_images(lender).equals(expected)
+    cut, gone, *_ = committed_files(lender)
+    lender.write(cut, b"")
+    lender.delete(gone)
+    left = [row for row in expected.to_pylist() if row["file"] not in (cut, gone)]
+    assert committed_images(lender).to_pylist() == left
+
+
+@pytest.mark.parametrize("folded", ["none", "damaged"])
+def test_without_a_fold_only_what_lies_in_damaged_files_is_missing(lender, folded):
+    expected = committed_images(lender).sort_by("gid")
+    table = next(name for name in lender.list("folded") if name.endswith(".parquet"))
+    if folded == "none":
+        drop_folds(lender)
+    else:
+        lender.write(table, bytes(len(lender.read(table))))
+    assert committed_images(lender).sort_by("gid").equals(expected)
+    garbled, *whole = committed_files(lender)
+    lender.write(garbled, bytes(len(lender.read(garbled))))
+    found = committed_images(lender)
+    assert found["file"].unique().to_pylist() == whole
+    assert found.num_rows < expected.num_rows
 
 
 def test_an_image_is_taken_from_the_file_that_holds_it_if_it_was_made(tmp_path):
