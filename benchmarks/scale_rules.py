@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from benchmarks.scale_steps import IMAGE_BYTES, SMALL_BYTES, Step
 
-MEASURABLE_S = 0.2
-"""CPU seconds below which a step's growth is the timer's noise."""
+MEASURABLE_S = 0.1
+"""CPU seconds below which caches and memory that was there already decide: less counts as this."""
 
 STEEPEST = 1.15
 """The exponent that no step may exceed."""
@@ -68,11 +68,10 @@ class Line:
     @property
     def exponent(self) -> float | None:
         """Of time; None where there is too little to measure."""
-        small, large = (cost.cpu_s for cost in self.costs)
-        if large < MEASURABLE_S:
+        small, large = (max(cost.cpu_s, MEASURABLE_S) for cost in self.costs)
+        if large < 2 * MEASURABLE_S:
             return None
-        ratio = large / max(small, 1e-3)
-        return math.log(ratio) / math.log(self.counts[1] / self.counts[0])
+        return math.log(large / small) / math.log(self.counts[1] / self.counts[0])
 
     @property
     def row_bytes(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,23 @@ from benchmarks.scale_steps import (
 )
 from discl_ray.commands.generate import job
 from discl_ray.config import Config, load_config
+from discl_ray.core.ids import sha256
 from discl_ray.core.run_directory import CONFIG, MANIFEST, SHARDS_FILE, SOURCES, locked
 from discl_ray.core.schema import FILE, SAMPLES
 from discl_ray.core.shards import Shard
-from discl_ray.core.storage import Store
+from discl_ray.core.storage import Store, parquet_bytes
 from discl_ray.data.listing import REJECTS, read_files, set_column
-from discl_ray.data.samples import Samples
+from discl_ray.data.samples import PART, Samples
 from discl_ray.data.scan import scan
 from discl_ray.plan.prompts import Prompts
 from discl_ray.report.card import VERDICTS, write_verdicts
 from discl_ray.report.sheet import contact_sheet, made_from, pick_shown
-from discl_ray.spectrum.commit import write_shard
+from discl_ray.spectrum.commit import spectrum_rows, write_shard
 from discl_ray.spectrum.fold import drop_folds, fold
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.spectrum.read import open_spectrum, with_images
+from discl_ray.spectrum.records import Commit, CommittedFile, record_name
+from discl_ray.spectrum.remedies import DATA
 from discl_ray.spectrum.reuse import FILE as REUSED_FILE
 from discl_ray.spectrum.verify import drop_damaged, verify
 from discl_ray.synthesize.layout import find_reusable, lay_out
@@ -57,7 +61,7 @@ FOLDERS = 99
 REUSED_SHARE = 0.9
 """Of the images of a run that an earlier one has made."""
 
-OLDER_ROWS = 1_000
+OLDER_ROWS = 10_000
 """Images of a file of that run."""
 
 
@@ -192,7 +196,7 @@ def _run_of(folder: Path, samples: Store, sources: pa.Table) -> Run:
     read = Samples(
         store=samples,
         table=sources,
-        classes=tuple(f"class {number:04d}" for number in range(CLASSES)),
+        classes=_class_names(),
         fingerprint="f" * 64,
         rejects=REJECTS.empty_table(),
     )
@@ -224,11 +228,24 @@ def write_older_run(folder: Path, count: int) -> None:
     store = Store.at(folder / "generate-ffffffff")
     sources = fresh_run(folder, count).hard
     part = max(1, int(REUSED_SHARE * sources.num_rows))
-    made = scored(plan_of(sources.slice(0, part)), image=None)
-    names = tuple(f"class {number:04d}" for number in range(CLASSES))
+    made = spectrum_rows(scored(plan_of(sources.slice(0, part)), image=None), _class_names())
     for number, begin in enumerate(range(0, made.num_rows, OLDER_ROWS)):
-        write_shard(store, f"{number:016x}", made.slice(begin, OLDER_ROWS), names)
+        _commit(store, f"{number:016x}", made.slice(begin, OLDER_ROWS))
     fold(store)
+
+
+def _commit(store: Store, shard_id: str, rows: pa.Table) -> None:
+    """A shard in one row group: written sooner than as it should be, and the fold is the same."""
+    data = parquet_bytes(rows, [0])
+    file = CommittedFile(f"{DATA}/{shard_id}.parquet", rows.num_rows, sha256(data), len(data))
+    store.write(file.name, data)
+    record = Commit(shard_id, (file,), {"ok": rows.num_rows})
+    store.write_json(record_name(shard_id), asdict(record))
+
+
+def _class_names() -> tuple[str, ...]:
+    """Of fabricated tables, by label."""
+    return tuple(f"class {number:04d}" for number in range(CLASSES))
 
 
 def reuse(run: Run) -> None:
@@ -244,8 +261,9 @@ def write_bytes(folder: Path, count: int) -> None:
     """SAMPLES with bytes, as a reader of Parquet files leaves them."""
     store = Store.at(folder / "samples-00000000")
     image = photograph(IMAGE_BYTES)
-    for number, begin in enumerate(range(0, count, OLDER_ROWS)):
-        rows = hard_samples(count).slice(begin, OLDER_ROWS)
+    sources = hard_samples(count)
+    for number, begin in enumerate(range(0, count, PART)):
+        rows = sources.slice(begin, PART)
         images = _image_column(pa.repeat(image, rows.num_rows))
         part = set_column(rows, "image", images).cast(SAMPLES)
         store.write_table(f"train/part-{number:05d}.parquet", part)

@@ -43,28 +43,23 @@ def test_gpu_benchmark_runs_without_ray_and_replaces_only_what_it_measured(tmp_p
     assert "TINY: plumbing only, no measurement" in out.read_text()
 
 
-def growth(*options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def growth(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "benchmarks/scale.py", "--tiny", "--repeats", "1", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 
 @pytest.mark.slow
-def test_every_step_of_growth_runs(tmp_path):
-    done = growth("--here", "--work", str(tmp_path))
-    titles = [line.split("|")[1] for line in done.stdout.splitlines() if line.startswith("| ")]
-    measured = json.loads(next(tmp_path.glob("scale-*.json")).read_text())
-    assert len(set(titles)) == len(titles) == 1 + len(measured) / 2
-    assert "TINY" in done.stdout
-
-
-@pytest.mark.slow
-def test_growth_is_measured_in_fresh_processes_and_what_is_known_is_not_measured_again(tmp_path):
-    options = ("--only", "judge", "--work", str(tmp_path))
-    first = growth(*options)
+def test_every_step_of_growth_runs_and_what_is_known_is_not_measured_again(tmp_path):
+    work = ("--work", str(tmp_path))
+    first = growth("--only", "judge", *work)  # in fresh processes
     assert first.stderr.count("judge at") == 4  # prepared and run, at two counts
-    again = growth(*options)
-    assert "judge at" not in again.stderr
-    assert again.stdout == first.stdout
-    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    # Ray's part of it is `tests/synthesize/test_graph.py`
+    done = growth("--here", "--but", "graph", *work)
+    assert "judge at" not in done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    measured = json.loads(next(tmp_path.iterdir()).read_text())
+    assert len(rows) == 1 + len(measured) / 2 > 30
+    assert "TINY" in done.stdout
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]  # what was prepared is gone

@@ -96,7 +96,7 @@ class Reuse:
     def __init__(self, beside: Store, places: pa.Table) -> None:
         """`beside` is the folder of all runs of this name, `places` is REUSED by gid."""
         self._beside = beside
-        self._gids = _as_bytes(places["gid"])
+        self._gids = gids_as_bytes(places["gid"])
         # few directories and files, of which each row names one: their numbers take less memory
         self._directory = as_dictionary(places["directory"])
         self._file = as_dictionary(places["file"])
@@ -140,7 +140,8 @@ class Reuse:
             yield row["gid"], Image(row["image"]["bytes"], row["micro_batch"])
 
 
-def _as_bytes(gids: pa.ChunkedArray) -> NDArray[np.bytes_]:
-    """Ascending gids in an array of their own width, which is searched without an index."""
-    parts = [chunk.to_numpy(zero_copy_only=False).astype("S") for chunk in gids.chunks]
+def gids_as_bytes(gids: pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """Gids in an array of their own width, which is sorted and searched without an index."""
+    encoded = gids.cast(pa.binary())
+    parts = [chunk.to_numpy(zero_copy_only=False).astype("S") for chunk in encoded.chunks]
     return np.concatenate([np.zeros(0, "S32"), *parts])

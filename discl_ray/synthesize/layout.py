@@ -12,7 +12,7 @@ import pyarrow as pa
 from discl_ray.cluster.map_blocks import map_blocks
 from discl_ray.config import dump_config
 from discl_ray.core.arrays import Ints
-from discl_ray.core.columns import fill_null, lengths, member, rows_in, total
+from discl_ray.core.columns import fill_null, lengths, member, total
 from discl_ray.core.run_directory import CONFIG, MANIFEST, PLAN_FILE, SHARDS_FILE
 from discl_ray.core.schema import SAMPLES, SHARDS
 from discl_ray.core.storage import ROW_GROUP, Store, parquet_bytes
@@ -25,7 +25,7 @@ from discl_ray.score.model_folder import scorer_fingerprint
 from discl_ray.spectrum.made_with import FILE as MADE_WITH
 from discl_ray.spectrum.made_with import MadeWith, installed, write_made_with
 from discl_ray.spectrum.reuse import FILE as REUSED_FILE
-from discl_ray.spectrum.reuse import REUSED, committed_images
+from discl_ray.spectrum.reuse import REUSED, committed_images, gids_as_bytes
 from discl_ray.spectrum.samples import SAMPLES_AT
 from discl_ray.synthesize.old_layout import check_whole_plan, write_whole_plan, write_whole_sources
 from discl_ray.synthesize.planned import (
@@ -89,7 +89,7 @@ def lay_out(run: Run) -> Run:
 
 
 def find_reusable(run: Run) -> pa.Table:
-    """REUSED: planned images that another run of this name has made.
+    """REUSED: planned images that another run of this name has made, by ascending gid.
 
     What is damaged there is left out, and made again here.
     """
@@ -103,13 +103,17 @@ def find_reusable(run: Run) -> pa.Table:
     found = pa.concat_tables(tables)
     if not found.num_rows:  # most runs: their plan need not be looked at
         return found
-    blocks = source_blocks(run.hard, run.grid.block_sizes(run.hard.num_rows))
-    gids = [plan_of_sources(sources, run.grid).select(["gid"]) for sources in blocks]
-    wanted = rows_in(found, "gid", pa.concat_tables(gids)["gid"])
-    # Of several runs that have an image the last is taken.
-    last = [(name, "last") for name in ("directory", "file")]
-    each = wanted.group_by("gid", use_threads=False).aggregate(last)
-    return each.rename_columns(REUSED.names).sort_by("gid").cast(REUSED)
+    gids = gids_as_bytes(found["gid"])
+    # Stable: of several runs that have an image the last comes last.
+    order = np.argsort(gids, kind="stable")
+    ascending = gids[order]
+    is_planned = np.zeros(len(order), bool)
+    for sources in source_blocks(run.hard, run.grid.block_sizes(run.hard.num_rows)):
+        planned = gids_as_bytes(plan_of_sources(sources, run.grid)["gid"])
+        places = np.searchsorted(ascending, planned, "right") - 1  # the last of equal ones
+        is_found = ascending[places] == planned
+        is_planned[places[is_found]] = True
+    return found.take(pa.array(order[is_planned]))
 
 
 @dataclass(frozen=True)

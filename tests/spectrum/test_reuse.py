@@ -86,6 +86,20 @@ def test_a_damaged_run_beside_it_lends_what_is_whole_and_stops_nothing(spectrum_
     assert find_reusable(here).num_rows == 0
 
 
+def test_of_several_runs_that_have_an_image_the_last_is_taken(spectrum_run, tmp_path):
+    run = spectrum_run[1]
+    for name in ("generate-a", "generate-b"):
+        shutil.copytree(run.store.base, tmp_path / name)
+    here = replace(run, store=Store.at(tmp_path / "generate-here"))
+    assert set(find_reusable(here)["directory"].to_pylist()) == {"generate-b"}
+    file = committed_files(run.store)[0]
+    Store.at(tmp_path / "generate-b").delete(file)
+    found = find_reusable(here)
+    assert found["gid"].to_pylist() == sorted(run.plan["gid"].to_pylist())
+    of_a = found.filter(pa.compute.equal(found["directory"], "generate-a"))
+    assert set(of_a["file"].to_pylist()) == {file}
+
+
 @pytest.fixture
 def lender(spectrum_run, tmp_path) -> Store:
     """A copy of a run whose commits are folded."""
