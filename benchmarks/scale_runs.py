@@ -316,7 +316,7 @@ RUNS = (
         "scan",
         "its real images, a tenth as many, read, hashed and decoded by one process",
         _to_scan,
-        lambda work: scan(*work, read_files),
+        lambda work: scan(work[0], work[1], read_files),
     ),
     Step(
         name="small_driver",
