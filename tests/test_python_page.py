@@ -42,6 +42,7 @@ def test_the_script_of_the_page_runs_and_both_rows_take_as_many_epochs_from_one_
     # as the page has it, on a smaller spectrum
     own = '"plan.replicas=1", '
     smaller = f'{own}"plan.num_steps=10", "plan.lams=[0,0.5]", "hard.probe_sources=1", '
+    smaller += '"data.head=8", "data.tail=2", "hard.below=4", '
     text = script() + TRAINED
     assert own in text
     (tmp_path / "script.py").write_text(text.replace(own, smaller))

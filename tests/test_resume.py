@@ -77,11 +77,17 @@ def dates(store):
     return {name: Path(store.path(name)).stat().st_mtime_ns for name in names}
 
 
+def make(root, pytestconfig, *overrides):
+    """The spectrum, made in this process."""
+    preset = pytestconfig.rootpath / "conf" / "digits_lt.yaml"
+    values = [f"run.root={root}", *OVERRIDES, *overrides]
+    discl_ray.make_spectrum(discl_ray.load_config(preset, values))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(ray_local, tmp_path_factory, pytestconfig):
     root = tmp_path_factory.mktemp("undisturbed")
-    preset = pytestconfig.rootpath / "conf" / "digits_lt.yaml"
-    discl_ray.make_spectrum(discl_ray.load_config(preset, [f"run.root={root}", *OVERRIDES]))
+    make(root, pytestconfig)
     return root
 
 
@@ -153,7 +159,9 @@ def test_a_finished_run_makes_nothing(undisturbed, finish):
     assert "images/s" not in output
 
 
-def test_a_lower_micro_batch_goes_on_in_the_same_directory(undisturbed, finish, tmp_path):
+def test_a_lower_micro_batch_goes_on_in_the_same_directory(
+    undisturbed, tmp_path, caplog, pytestconfig
+):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     store = run_of(tmp_path)
     (tmp_path / Path(store.base).relative_to(tmp_path) / "MANIFEST.json").unlink()
@@ -161,8 +169,8 @@ def test_a_lower_micro_batch_goes_on_in_the_same_directory(undisturbed, finish, 
     for shard in lost:
         Path(store.path(f"commits/{shard}.json")).unlink()
     before = dates(store)
-    output = finish(tmp_path, "generator.micro_batch=3")
-    assert "resuming: " in output
+    make(tmp_path, pytestconfig, "generator.micro_batch=3")
+    assert "resuming: " in caplog.text
     assert run_of(tmp_path).base == store.base
     assert before.items() <= dates(store).items()
     rows = open_spectrum(store, FilterConfig(), columns=["micro_batch", "shard_id"]).to_pylist()

@@ -20,7 +20,6 @@ from discl_ray.data.notes import notes_on
 from discl_ray.spectrum.open import Spectrum
 from discl_ray.train.images.table import ImageTable, TableRef, build_table
 from discl_ray.train.job import START, make_job, start_epochs
-from discl_ray.train.learners.flyp import check_student
 from discl_ray.train.learners.learner import TrainJob
 
 SHARED = "shared start"
@@ -155,6 +154,8 @@ def plan_run(config: Config, spectrum: Spectrum, *, start: bool = False) -> Plan
     Raises ConfigError, or ModelError if the CLIP to be trained is missing or incomplete.
     """
     if config.train.model == "clip":
+        from discl_ray.train.learners.flyp import check_student  # a ResNet needs no open_clip
+
         check_student(config.train.clip)
     if start:
         config = config.model_copy(update={"curriculum": START, "train": config.train.start()})
