@@ -63,3 +63,27 @@ def test_every_step_of_growth_runs_and_what_is_known_is_not_measured_again(tmp_p
     assert len(rows) == 1 + len(measured) / 2 > 30
     assert "TINY" in done.stdout
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]  # what was prepared is gone
+
+
+def test_a_page_on_growth_says_which_rules_are_broken():
+    from benchmarks.scale_rules import Cost, Line, verdicts
+    from benchmarks.scale_steps import Step
+
+    def line(name: str, seconds: float, megabytes: float, read: float) -> Line:
+        step = Step(name=name, title=name, count=13_100, unit="images", load=print, run=print)
+        costs = [
+            Cost(cpu_s=cpu, memory_mb=memory, read_mb=read, wall_s=cpu)
+            for cpu, memory in ((1.0, 100.0), (seconds, megabytes))
+        ]
+        return Line(step=step, counts=(13_100, 131_000), costs=(costs[0], costs[1]))
+
+    good = [
+        line("driver", 12.0, 190.0, 1.0),
+        line("small_driver", 12.0, 150.0, 1.0),
+        line("open_scores", 12.0, 150.0, 200.0),
+    ]
+    held = verdicts(good)
+    assert len(held) == 5
+    assert not any(verdict.broken for verdict in held)
+    bad = [line("driver", 20.0, 501.0, 1.0), good[1], line("open_scores", 12.0, 150.0, 300.0)]
+    assert all(verdict.broken for verdict in verdicts(bad))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -215,16 +216,22 @@ class _WriteParts:
 def source_groups(sources: pa.Table, shards: pa.Table) -> list[int]:
     """The rows at which row groups begin, so that a shard's sources fill a few of them.
 
-    A group ends where a shard's sources begin or end, if it has GROUP_BYTES or ROW_GROUP rows.
+    A group ends where a shard's sources begin or end, if it or what follows up to the next such
+    place has GROUP_BYTES or ROW_GROUP rows: two shards may share a source, which then is in a
+    group of its own.
     """
     sizes = fill_null(lengths(member(sources["image"], "bytes")), 0).to_numpy()
     bytes_before = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     first = shards["sources_first"].to_numpy()
     bounds: Ints = np.unique(np.concatenate([first, first + shards["sources_rows"].to_numpy()]))
+    inner = bounds[(bounds > 0) & (bounds < sources.num_rows)].tolist()
+
+    def is_large(begin: int, end: int) -> bool:
+        size = bytes_before[end] - bytes_before[begin]
+        return bool(size >= GROUP_BYTES) or end - begin >= ROW_GROUP
+
     starts = [0]
-    for begin in bounds[bounds < sources.num_rows].tolist():
-        last = starts[-1]
-        size = bytes_before[begin] - bytes_before[last]
-        if size >= GROUP_BYTES or begin - last >= ROW_GROUP:
+    for begin, following in pairwise([*inner, sources.num_rows]):
+        if is_large(starts[-1], begin) or is_large(begin, following):
             starts.append(begin)
     return starts

@@ -76,7 +76,12 @@ def test_row_groups_of_sources_end_where_a_shards_sources_do(monkeypatch):
     sizes = [4, 4, 4, 4, 20, 1, 1, 1]
     images = pa.array([{"bytes": b"x" * size, "path": None} for size in sizes])
     shards = pa.table({"sources_first": [0, 2, 4, 5], "sources_rows": [3, 2, 1, 3]})
-    assert source_groups(pa.table({"image": images}), shards) == [0, 3, 5]
+    # source 4 alone fills a group, which the shard before does not read
+    assert source_groups(pa.table({"image": images}), shards) == [0, 3, 4, 5]
+    several = pa.table({"sources_first": [0, 3], "sources_rows": [4, 4]})
+    images = pa.array([{"bytes": b"x" * 4, "path": None} for _ in range(8)])
+    # 3 is of both, so it is in a group of its own
+    assert source_groups(pa.table({"image": images}), several) == [0, 3, 4, 7]
     one = pa.table({"sources_first": [0], "sources_rows": [8]})
     assert source_groups(pa.table({"image": images}), one) == [0]
 
