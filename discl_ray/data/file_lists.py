@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from discl_ray.core.columns import Column
+from discl_ray.core.columns import (
+    Column,
+    any_true,
+    both,
+    choose,
+    lengths,
+    matches,
+    negate,
+    replace_matches,
+    smaller,
+    starts_with,
+)
 from discl_ray.core.storage import Store
 from discl_ray.data.files import File, pick
 from discl_ray.data.listing import LISTING
-from discl_ray.data.paths import folder_column, guarded
-from discl_ray.data.root import guard
+from discl_ray.data.paths import UNUSUAL, folder_column, guarded
+from discl_ray.data.root import LONGEST, guard
 from discl_ray.data.text_files import decode_text
 from discl_ray.data.wording import shown
 from discl_ray.errors import DataError
@@ -90,9 +102,23 @@ def accepted(root: Store, paths: Column) -> Column | None:
         raise error
 
     try:
-        return guarded(root, paths, refuse)
+        return guarded(root, _relative(root, paths), refuse)
     except ValueError:
         return None
+
+
+def _relative(root: Store, paths: Column) -> Column:
+    """Paths that begin with a local root without it, unless the rest of one is unusual.
+
+    `guarded` would look at each absolute path by itself.
+    """
+    home = f"{root.base}/"
+    if root.local is None or "\\" in home or not any_true(starts_with(paths, home)):
+        return paths
+    rest = replace_matches(paths, f"^{re.escape(home)}", "")
+    usual = negate(matches(rest, UNUSUAL))
+    short = smaller(lengths(paths), LONGEST + 1)
+    return choose(both(usual, short), rest, paths)
 
 
 def check_folders(root: Store, name: str, paths: Texts, *, links: bool) -> None:

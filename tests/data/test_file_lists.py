@@ -1,3 +1,5 @@
+import os
+
 import pyarrow as pa
 import pytest
 
@@ -12,7 +14,7 @@ from discl_ray.data.file_lists import (
     table_of_files,
 )
 from discl_ray.data.listing import LISTING
-from discl_ray.data.root import open_root
+from discl_ray.data.root import LONGEST, guard, open_root
 from discl_ray.errors import DataError
 
 
@@ -62,6 +64,24 @@ def test_paths_are_accepted_together_or_not_at_all(root):
     assert accepted(root, given).to_pylist() == ["train/1.png", "a/b.png", "train/2.png"]
     assert accepted(root, pa.chunked_array([["train/1.png", "../b.png"], ["train/2.png"]])) is None
     assert accepted(root, pa.array([], pa.string())).to_pylist() == []
+
+
+@pytest.mark.parametrize("name", ["base", "b.s+ (1)", "caf\u00e9", "a:b", "back\\slash", "e\\E"])
+def test_absolute_paths_are_accepted_as_each_is_alone(tmp_path, name):
+    (tmp_path / name / "a").mkdir(parents=True)
+    (tmp_path / name / "a" / "1.png").touch()
+    (tmp_path / name / "out.png").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / name / "pipe.png")
+    root = open_root(str(tmp_path / name))
+    rests = ["a/1.png", "a//1.png", "a/../2.png", " 3.png", "out.png", "pipe.png", "caf\u00e9.png"]
+    rests += ["", "a/", "../x.png", "..", "x" * (LONGEST - len(root.base) - 1), "x" * LONGEST]
+    for path in [f"{root.base}/{rest}" for rest in rests] + [root.base, f"{root.base}x/1.png"]:
+        try:
+            wanted = [guard(root, path, links=True), "a/1.png"]
+        except ValueError:
+            wanted = None
+        found = accepted(root, pa.array([path, "a/1.png"]))
+        assert found == wanted if wanted is None else found.to_pylist() == wanted
 
 
 def test_one_folder_of_a_list_is_enough_and_none_is_an_error(root):

@@ -284,13 +284,13 @@ def test_paths_are_found_as_the_disk_spells_them(read, tmp_path):
 
 
 RIGHT = {
-    "path": ["a.png", "./b.png", " c.png", "d//e.png", "caf\u00e9.png", "f g.png", "h.png"],
+    "path": ["a.png", "./b.png", " c.png", "d//e.png", "caf\u00e9.png", "f g.png", "ROOT/h.png"],
     "label": ["cat", "cat ", "0123", "1e3", "caf\u00e9", "cafe\u0301"],
     "split": ["", "train", "DEV", "testing"],
     "group": ["", "g"],
 }
 ANY = {
-    "path": [*RIGHT["path"], "a.png", "../x", "d/", "link.png", ""],
+    "path": [*RIGHT["path"], "a.png", "../x", "d/", "link.png", "", "ROOT/a.png", "ROOT/../x"],
     "label": [*RIGHT["label"], "dog", " ", "", "a\x01b", "a\tb"],
     "split": [*RIGHT["split"], "holdout", "\u00a0"],
     "group": ["", "g"],
@@ -353,7 +353,7 @@ def test_a_table_by_column_is_what_it_is_by_row(base, data, form, careful, with_
     writer.writeheader()
     writer.writerows(rows)
     lines = out.getvalue().split("\r\n")[:-1]
-    text = joined(data.draw, lines, ODD_CSV, careful=careful)
+    text = joined(data.draw, lines, ODD_CSV, careful=careful).replace("ROOT", base.base)
     config = ManifestConfig(root=base.base, columns=data.draw(OTHER_NAMES))
     assert agree(
         lambda: by_column(base, config, form, text), lambda: by_row(base, config, form, text)
@@ -368,7 +368,7 @@ def test_objects_by_column_are_what_they_are_by_row(base, data, careful, with_id
         kept = {name: cell for name, cell in row.items() if cell or empty != "drop"}
         value = {name: cell or (None if empty == "null" else "") for name, cell in kept.items()}
         lines.append(json.dumps(value))
-    text = joined(data.draw, lines, ODD_JSON, careful=careful)
+    text = joined(data.draw, lines, ODD_JSON, careful=careful).replace("ROOT", base.base)
     config = ManifestConfig(root=base.base, columns=data.draw(OTHER_NAMES))
     assert agree(
         lambda: by_column(base, config, "m.jsonl", text),
