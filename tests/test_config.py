@@ -446,3 +446,17 @@ def test_a_job_says_what_is_wrong_before_it_imports_pytorch_or_ray(job):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert "did you mean 'epochs'" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["generator", "scorer"])
+def test_a_process_is_on_a_gpu_once_a_share_of_one_is_named(part):
+    shares = {"auto": False, "0": False, "0.25": True, "1": True}
+    for share, expected in shares.items():
+        config = load_config(CONF, [f"{part}.num_gpus={share}"])
+        assert getattr(config, part).on_gpu is expected
+
+
+def test_training_is_on_a_gpu_where_that_is_asked_for():
+    values = {"auto": False, "false": False, "true": True}
+    for value, expected in values.items():
+        assert load_config(CONF, [f"train.use_gpu={value}"]).train.on_gpu is expected

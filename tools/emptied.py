@@ -38,11 +38,14 @@ class Function:
 def mirror(module: Path) -> Path:
     """The file of tests that belongs to a module: `discl_ray/a/b.py` to `tests/a/test_b.py`.
 
-    The parts of the configuration are tested as one, in `tests/test_config.py`.
+    The parts of the configuration are tested as one, in `tests/test_config.py`, and the readers by
+    the package's own functions, in `tests/data/test_readers.py`.
     """
     if module.name == "config.py" or module.parent.name == "config":
         return Path("tests/test_config.py")
     inside = module.relative_to("discl_ray")
+    if inside == Path("data/__init__.py"):
+        return Path("tests/data/test_readers.py")
     return Path("tests") / inside.parent / f"test_{inside.name}"
 
 

@@ -14,7 +14,7 @@ import pytest
 from discl_ray.config import load_config
 from discl_ray.core.images import encode_image
 from discl_ray.core.storage import Store
-from discl_ray.data import READERS, read_samples
+from discl_ray.data import READERS, name_of_samples, read_samples
 from discl_ray.data.config import DataConfig
 from tests.support.runs import ROOT
 
@@ -34,6 +34,20 @@ def images():
 def read(name, root, run):
     config = load_config(ROOT / "conf" / f"{name}.yaml", [f"data.root={root}"])
     return read_samples(config.data, 0, Store.at(run))
+
+
+def test_samples_are_named_by_what_lies_there_today(images, tmp_path):
+    data, labels = images
+    folder = tmp_path / "data"
+    folder.mkdir()
+    table = pa.table({"image": pa.array(data, pa.binary()), "label": labels})
+    pq.write_table(table, folder / "a.parquet")
+    config = load_config(ROOT / "conf" / "parquet.yaml", [f"data.root={folder}"]).data
+    samples = read_samples(config, 0, Store.at(tmp_path / "run"))
+    assert name_of_samples(config, 0) == samples.store.name
+    assert name_of_samples(config, 1) != samples.store.name
+    pq.write_table(table.slice(1), folder / "a.parquet")
+    assert name_of_samples(config, 0) != samples.store.name
 
 
 def test_a_parquet_file_as_python_lists_give_it(images, tmp_path):
