@@ -153,7 +153,7 @@ SPECIAL = "is a pipe, a socket or a device"
 """Reading such a file could block forever, so none is read."""
 
 
-def is_special(path: Path) -> bool:
+def is_special(path: Path | str) -> bool:
     """Whether a path names something other than a file or a folder; False if nothing is there."""
     try:
         mode = os.stat(path).st_mode

@@ -166,7 +166,7 @@ def _walk_local(root: Path, folder: str, links: bool, left: LeftOut) -> Iterator
 
 def _is_link_out(root: Path, path: str, entry: Entry) -> bool:
     """Whether an entry is itself a link out of the root."""
-    return entry.is_symlink() and escapes(root, path, set())
+    return entry.is_symlink() and escapes(str(root), path, set())
 
 
 def _entries(folder: Path) -> Iterator[Entry]:

@@ -80,7 +80,7 @@ def leading_out(root: Store, paths: Column) -> Bools:
         return out
     known: set[str] = set()
     folders = as_dictionary(folder_column(paths))
-    linked = [escapes(root.local, f"{name}/-", known) for name in folders.dictionary.to_pylist()]
+    linked = [escapes(root.base, f"{name}/-", known) for name in folders.dictionary.to_pylist()]
     inside_linked = pa.array(linked, pa.bool_()).take(folders.indices)
     doubtful = as_numpy(inside_linked) | odd_files(root, paths)
     for row in np.flatnonzero(doubtful).tolist():

@@ -84,31 +84,36 @@ def guard(root: Store, path: str, *, links: bool, known: set[str] | None = None)
 
     Raises ValueError with the rule that is broken.
     """
-    given = _checked_text(root, path)
+    # as text: at a million paths, building a Path takes longer than asking the disk
+    folder = None if root.local is None else root.base
+    given = _checked_text(folder, path)
     with_slashes = given.replace("\\", "/")  # tables made on Windows
     plain = posixpath.normpath(with_slashes)
     if posixpath.isabs(plain):
         plain = _relative(root, plain)
     if plain in ("..", ".") or plain.startswith("../"):
         raise ValueError("leaves data.root")
-    if root.local is None:
+    if folder is None:
         return plain
     inside = set() if known is None else known
-    if not links and escapes(root.local, plain, inside):
+    if not links and escapes(folder, plain, inside):
         raise ValueError(LINK_OUT)
-    plain = _as_spelt(root.local, plain)
-    if is_special(root.local / plain):
+    plain = _as_spelt(folder, plain)
+    if is_special(f"{folder}/{plain}"):
         raise ValueError(SPECIAL)
     return plain
 
 
-def _checked_text(root: Store, path: str) -> str:
-    """A path that can be one; raises ValueError with the rule that is broken."""
+def _checked_text(folder: str | None, path: str) -> str:
+    """A path below a local folder, or any other, that can be one.
+
+    Raises ValueError with the rule that is broken.
+    """
     if not path.strip():
         raise ValueError("is empty")
     if "\0" in path or len(path) > LONGEST:
         raise ValueError(f"holds a NUL byte or more than {LONGEST} characters")
-    if root.local is None or not os.path.lexists(root.local / path):
+    if path != path.strip() and (folder is None or not os.path.lexists(f"{folder}/{path}")):
         path = path.strip()
     if "://" in path or path.lower().startswith("file:"):
         raise ValueError("is a URI; paths under data.root are allowed")
@@ -132,26 +137,26 @@ def same_name(name: str) -> str:
     return in_nfc(name).strip() or name
 
 
-def _as_spelt(root: Path, path: str) -> str:
+def _as_spelt(root: str, path: str) -> str:
     """A path as the disk spells it, where the two are the same in NFC."""
-    if path.isascii() or os.path.lexists(root / path):
+    if path.isascii() or os.path.lexists(f"{root}/{path}"):
         return path
     spelt = ""
     for part in path.split("/"):
         here = posixpath.join(spelt, part)
-        if not os.path.lexists(root / here):
-            names = _names_by_nfc(root / spelt)
+        if not os.path.lexists(f"{root}/{here}"):
+            names = _names_by_nfc(f"{root}/{spelt}")
             name = names.get(in_nfc(part), part)
             here = posixpath.join(spelt, name)
         spelt = here
     return spelt
 
 
-def _names_by_nfc(folder: Path) -> Mapping[str, str]:
+def _names_by_nfc(folder: str) -> Mapping[str, str]:
     """NFC -> name on disk, of everything in a folder; empty if it cannot be listed."""
     try:
         date = os.stat(folder).st_mtime_ns
-        return _listed_by_nfc(str(folder), date)
+        return _listed_by_nfc(folder, date)
     except OSError:
         return {}
 
@@ -168,7 +173,7 @@ def leads_out(root: Store, path: str, known: set[str]) -> bool:
 
     `known` as for `guard`.
     """
-    return root.local is not None and escapes(root.local, path, known)
+    return root.local is not None and escapes(root.base, path, known)
 
 
 def _relative(root: Store, path: str) -> str:
@@ -182,7 +187,7 @@ def _relative(root: Store, path: str) -> str:
     raise ValueError("is absolute and not under data.root")
 
 
-def escapes(root: Path, path: str, known: set[str]) -> bool:
+def escapes(root: str, path: str, known: set[str]) -> bool:
     """Whether a path without `..` leaves the root by a symbolic link on the way.
 
     Folders that do not are added to `known` and not checked again.
@@ -195,15 +200,15 @@ def escapes(root: Path, path: str, known: set[str]) -> bool:
         part = path[:end]
         if part in known:
             continue
-        if os.path.islink(root / part):
+        if os.path.islink(f"{root}/{part}"):
             return _is_outside(root, path)
         if part != path:
             known.add(part)
     return False
 
 
-def _is_outside(root: Path, path: str) -> bool:
+def _is_outside(root: str, path: str) -> bool:
     """Whether a path's links lead out of the root, which may itself be one."""
-    real = os.path.realpath(root / path)
+    real = os.path.realpath(f"{root}/{path}")
     home = os.path.realpath(root)
     return os.path.commonpath([real, home]) != home
