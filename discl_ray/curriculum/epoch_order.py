@@ -57,11 +57,11 @@ class Pools:
         is_real = lam_pct == REAL
         real = train & is_real
         hard_rows = np.flatnonzero(real & hard)
-        hard_by_class = _groups(hard_rows, label[hard_rows])
+        hard_by_class = rows_by_key(hard_rows, label[hard_rows])
         made = np.flatnonzero(train & ~is_real)
         levels = np.unique(lam_pct[made]).tolist()
         # a class and a level as one number, so that one sort groups by both
-        cells = _groups(made, label[made] * CELLS + lam_pct[made])
+        cells = rows_by_key(made, label[made] * CELLS + lam_pct[made])
         none = made[:0]
         synthetic: dict[tuple[int, int], Index] = {}
         for class_, level in product(hard_by_class, levels):
@@ -76,7 +76,7 @@ class Pools:
         )
 
 
-def _groups(rows: Index, key: Index) -> dict[int, Index]:
+def rows_by_key(rows: Index, key: Index) -> dict[int, Index]:
     """Rows by key, ascending, each group in the order of `rows`."""
     if not len(rows):
         return {}

@@ -24,6 +24,7 @@ from discl_ray.curriculum.epoch_order import (
     epoch_order,
     explore_order,
     explored_images,
+    rows_by_key,
 )
 from discl_ray.curriculum.progress import Progress, progress_of, to_metrics
 from discl_ray.curriculum.strategies import AS_IS, Choice
@@ -277,8 +278,7 @@ class TrainingRun:
         seed = self.job.seed
         real = np.concatenate([self.pools.nonhard, self.pools.hard])
         label_of_real = self.table.label[real]
-        classes = range(len(self.job.counts))
-        by_class = {label: real[label_of_real == label] for label in classes}
+        by_class = rows_by_key(real, label_of_real)
         probes = probe(self.strength, by_class, config, seed=seed, epoch=epoch)
         parameters = probe_parameters(len(probes.rows), seed=seed, epoch=epoch)
         correct = self._recognised(probes, parameters)

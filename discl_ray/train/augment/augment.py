@@ -46,6 +46,9 @@ DRAWS = 4
 PARAMETERS = SEQUENCE + STEPS * DRAWS
 """Random numbers for one image."""
 
+DRAWN_AT_ONCE = 1 << 14
+"""Images whose random numbers are drawn in one go."""
+
 CAPTION = PARAMETERS - 1
 """Which caption a CLIP's image has. It is the column of the last operation's seed, too: a CLIP's
 images go through no operations."""
@@ -78,11 +81,15 @@ def draw_parameters(count: int, *, seed: int, epoch: int, stream: int = 0) -> Fl
     key = [seed, epoch, 0xA6]
     if stream:
         key.append(stream)
-    rng = np.random.default_rng(key)
-    first = rng.random((count, 4))
-    rng = np.random.default_rng([seed, epoch, 0xA60, stream])
-    rest = rng.random((count, PARAMETERS - 4))
-    return np.concatenate([first, rest], axis=1)
+    first = np.random.default_rng(key)
+    rest = np.random.default_rng([seed, epoch, 0xA60, stream])
+    drawn = np.empty((count, PARAMETERS))
+    # in parts, so that the numbers of an epoch are in memory once
+    for begin in range(0, count, DRAWN_AT_ONCE):
+        part = drawn[begin : begin + DRAWN_AT_ONCE]
+        part[:, :4] = first.random((len(part), 4))
+        part[:, 4:] = rest.random((len(part), PARAMETERS - 4))
+    return drawn
 
 
 def augment(images: Pixels, parameters: Floats, strength: Ints, config: AugmentConfig) -> Tensor:

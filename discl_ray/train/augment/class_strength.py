@@ -79,15 +79,16 @@ def advance(
     are right (the released code asks for more than that), else L_c - 1, within 0 ... cuda_max. A
     class without probes keeps its strength.
     """
-    new = np.array(strengths, dtype=np.int64)
-    for label in np.unique(class_of_row):
-        own = class_of_row == label
-        levels = int(strengths[label]) + 1
-        right = np.bincount(strength_of_row[own], correct[own], levels)
-        per_level = config.cuda_gamma * config.cuda_probes
-        asked = per_level * (np.arange(len(right)) + 1)
-        # gamma * T * (l + 1) is a whole number that floats may miss
-        enough = right >= asked - 1e-9
-        step = 1 if enough.all() else -1
-        new[label] = np.clip(strengths[label] + step, 0, config.cuda_max)
-    return new
+    old = np.array(strengths, dtype=np.int64)
+    classes = len(old)
+    levels = int(old.max(initial=0)) + 1
+    # a class and a level as one number, so that one pass counts them all
+    cell = class_of_row * levels + strength_of_row
+    right = np.bincount(cell, correct, classes * levels).reshape(classes, levels)
+    asked = config.cuda_gamma * config.cuda_probes * (np.arange(levels) + 1)
+    # gamma * T * (l + 1) is a whole number that floats may miss
+    enough = right >= asked - 1e-9
+    above = np.arange(levels) > old[:, None]
+    step = np.where((enough | above).all(1), 1, -1)
+    probed = np.bincount(class_of_row, minlength=classes) > 0
+    return np.where(probed, np.clip(old + step, 0, config.cuda_max), old)
