@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from discl_ray.cluster.ending import end_without_destructors
 from discl_ray.cluster.inventory import present
 from discl_ray.cluster.map_blocks import as_tasks, share
 from discl_ray.cluster.predicting import (
@@ -186,6 +187,7 @@ class FoldActor:
     def __init__(
         self, job: TrainJob, weights: Sequence[Weights], folds: Folds, scorer: str
     ) -> None:
+        end_without_destructors()
         torch.set_num_threads(1)  # an actor reserves one CPU, and there is one for each fold
         self.job = job
         self.folds = folds

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from scipy.special import softmax
 
+from discl_ray.cluster.ending import end_without_destructors
 from discl_ray.core.predictions import predictions_of
 from discl_ray.core.sources import image_pixels
 from discl_ray.errors import ImageError
@@ -32,6 +33,7 @@ class ZeroShotActor:
         fingerprint: str,
         heartbeat: Any = None,
     ) -> None:
+        end_without_destructors()
         torch.set_num_threads(config.threads)
         self.batch = config.batch
         self.fingerprint = fingerprint

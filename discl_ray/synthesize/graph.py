@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 
 from discl_ray.cluster.demand import Demand
+from discl_ray.cluster.ending import end_without_destructors
 from discl_ray.cluster.heartbeat import GeneratorSigns, Heartbeat, Report, observe
 from discl_ray.cluster.placement import Placement, placed
 from discl_ray.cluster.session import start_beside_driver
@@ -65,6 +66,7 @@ class GenerateStage:
 
         from discl_ray.generate.actor import GenerateActor
 
+        end_without_destructors()
         origin = Origin(
             session=session,
             node=ray.get_runtime_context().get_node_id(),
@@ -83,6 +85,7 @@ class ScoreStage:
     def __init__(self, *arguments: Any) -> None:
         from discl_ray.score.actor import ScoreActor
 
+        end_without_destructors()
         self.actor = ScoreActor(*arguments)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

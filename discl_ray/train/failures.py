@@ -10,6 +10,7 @@ from typing import Any
 
 import ray.train
 
+from discl_ray.cluster.ending import end_without_destructors
 from discl_ray.errors import DisclError
 
 
@@ -18,6 +19,10 @@ class Final(ray.train.UserCallback):
 
     Ray Train retries what a worker raises, not what a callback raises.
     """
+
+    def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
+        """Called by Ray Train's controller after each epoch; the controller's process ends well."""
+        end_without_destructors()
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train's controller; raises DisclError if a worker did."""

@@ -24,6 +24,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from discl_ray.cluster.ending import end_without_destructors
 from discl_ray.core.lease import check_token, token_of
 from discl_ray.core.storage import Store
 from discl_ray.curriculum.actor import ActorController, start_controller
@@ -251,6 +252,7 @@ def _line_of(row: dict[str, Any]) -> str | None:
 
 def train_worker(config: dict[str, Any]) -> None:
     """One Ray Train worker: resumes if there is a checkpoint, and reports from every rank."""
+    end_without_destructors()
     arguments: WorkerArguments = ray.get(config["arguments"])
     job = arguments.job
     context = ray.train.get_context()
