@@ -17,6 +17,8 @@ from discl_ray.core.images import encode_image
 from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.storage import Store
 from discl_ray.spectrum.files import committed_files
+from discl_ray.spectrum.folded import newest_fold
+from discl_ray.spectrum.records import committed_ids
 from tests.support.runs import ROOT
 from tests.support.s3_server import READER, Proxy, environment, proxy_before
 
@@ -177,6 +179,9 @@ def test_killed_refused_resumed_and_trained_on_a_server_that_fails_gives_the_byt
     assert after == files(on_disk)
     folder = generate_folder(root)
     assert folder.list("spectrum") == committed_files(folder)
+    fold = newest_fold(folder)
+    assert set(fold.files["shard_id"].to_pylist()) == committed_ids(folder)
+    assert folder.exists(fold.table)
     assert proxy.failed > 20
 
 
