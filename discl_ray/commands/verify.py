@@ -7,8 +7,8 @@
 For after a disk's fault, a copy, or from time to time. Nothing else reads the bytes again: they are
 hashed once, when they are written, and a resumed run compares sizes and footers only. Takes the
 configuration of generate, or a folder by spectrum.path, complete or not; needs no models, no data
-and no Ray. Damaged shards lose their commit records, and generate makes them again: verify itself
-makes none, so that it can run where there is no GPU. Ends with exit code 1 if something is damaged.
+and no Ray. Damaged shards are deleted, and generate makes them again: verify itself makes none, so
+that it can run where there is no GPU. Ends with exit code 1 if something is damaged.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ def job(config: Config) -> None:
         fold = damaged_fold(store)
         if fold:
             print(f"  {fold}")
-        told = _words(found)
+        told = _words(found, fold, is_of_another_tool(store))
         print(f"verified · {told}")
         if found.damaged or fold:
             _mend(store, found, fold)
-        if found.damaged:
-            damaged.append(f"{store.base}: {told}; {remake(store)}, which makes them again")
+            damaged.append(f"{store.base}: {told}; {remake(store)}")
     if damaged:
         raise IntegrityError("\n".join(damaged))
 
@@ -63,16 +62,20 @@ def _mend(store: Store, found: Verified, fold: str) -> None:
     if is_of_another_tool(store):
         return
     with locked(store):
-        drop(store, found.damaged)
+        if found.damaged:
+            drop(store, found.damaged)
         if fold:
             drop_folds(store)
 
 
-def _words(found: Verified) -> str:
-    """What was read, and how much of it is damaged."""
+def _words(found: Verified, fold: str, of_another_tool: bool) -> str:
+    """What was read, how much of it is damaged, and what is deleted for that."""
     files = "1 file" if found.files == 1 else f"{found.files} files"
     read = f"{files}, {found.bytes / 1e6:.1f} MB"
     count = len(found.damaged)
-    if not count:
+    wrong = [f"{count} damaged"] if count else []
+    wrong += ["the fold damaged"] if fold else []
+    if not wrong:
         return f"{read}: every byte is as it was committed"
-    return f"{read}: {count} damaged"
+    told = f"{read}: {' and '.join(wrong)}"
+    return told if of_another_tool else f"{told}, and deleted, to be made again"

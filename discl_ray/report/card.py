@@ -157,6 +157,8 @@ def card(config: Config, classes: Sequence[str], patterns: Sequence[str], note: 
         "While there is no `MANIFEST.json` the images are still being made: each file in "
         "`spectrum/` is whole, but more will come, and `verdicts.parquet` is missing or older.\n",
         f"## Open it\n\n{OPEN}\n",
+        "For scores and statistics: `folded/*.parquet` has every column but `image`, in one table; "
+        "`file` says where an image lies.\n",
         OLDER if any(of_older) else "",
         f"## Columns\n\n| column | |\n|---|---|\n{columns}\n",
     ]

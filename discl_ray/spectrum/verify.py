@@ -17,6 +17,7 @@ from functools import partial
 import pyarrow as pa
 
 from discl_ray.core.columns import duplicates, is_in, negate, total
+from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError, UnreadableError
 from discl_ray.spectrum.files import (
@@ -76,8 +77,10 @@ def drop_damaged(run: Store) -> None:
 def drop(run: Store, records: Iterable[str]) -> None:
     """Deletes commit records and what they alone named. Not while shards are being made.
 
-    The shards are made again then, and their files take the names of those that were damaged.
+    The shards are made again then, and their files take the names of those that were damaged. The
+    run is not complete until they are.
     """
+    run.delete(MANIFEST)  # first: whoever is killed here has lost nothing
     for name in records:
         run.delete(name)
     drop_strays(run)

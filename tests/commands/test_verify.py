@@ -7,6 +7,7 @@ import pytest
 
 from discl_ray.commands.verify import job
 from discl_ray.config import with_values
+from discl_ray.core.run_directory import MANIFEST
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError, SetupError
 from discl_ray.spectrum.fold import fold
@@ -45,7 +46,8 @@ def test_damaged_shards_are_named_and_lose_their_records_so_that_they_are_made_a
     flip(store, f"spectrum/{flipped}.parquet", 0.3, keep_date=True)
     store.write(f"commits/{garbled}.json", b"{")
     flip(store, store.list("folded", ".parquet")[0], keep_date=True)
-    with pytest.raises(IntegrityError, match=r"2 damaged; .*generate.* which makes them again"):
+    said = r"2 damaged and the fold damaged, and deleted, to be made again; .*generate"
+    with pytest.raises(IntegrityError, match=said):
         job(config)
     out = capsys.readouterr().out
     assert f"{flipped}.parquet: its bytes differ from its commit" in out
@@ -53,7 +55,19 @@ def test_damaged_shards_are_named_and_lose_their_records_so_that_they_are_made_a
     assert "folded" in out
     assert sorted(committed(store)) == rest
     assert store.list("folded") == []
+    assert not store.exists(MANIFEST)  # nobody takes the run for complete
     job(config)  # what is left is whole
+
+
+def test_a_fold_alone_that_is_damaged_is_deleted_and_the_images_stay(run, capsys):
+    config, store = run
+    fold(store)
+    flip(store, store.list("folded", ".parquet")[0], keep_date=True)
+    with pytest.raises(IntegrityError, match="the fold damaged, and deleted, to be made again"):
+        job(config)
+    assert store.list("folded") == []
+    assert store.exists(MANIFEST)
+    job(config)
 
 
 def test_a_folder_is_named_by_its_path_and_another_tools_is_left_alone(run, tmp_path, capsys):
