@@ -14,13 +14,14 @@ that it can run where there is no GPU. Ends with exit code 1 if something is dam
 from __future__ import annotations
 
 from discl_ray.config import Config
-from discl_ray.core.run_directory import locked
+from discl_ray.core.run_directory import MANIFEST, locked
 from discl_ray.core.storage import Store
 from discl_ray.errors import IntegrityError
 from discl_ray.process.progress import Progress
 from discl_ray.spectrum.files import data_stamps
 from discl_ray.spectrum.find import spectra_of
 from discl_ray.spectrum.fold import drop_folds
+from discl_ray.spectrum.open import lost_commits
 from discl_ray.spectrum.remedies import is_of_another_tool, remake
 from discl_ray.spectrum.verify import Verified, damaged_fold, drop, verify
 
@@ -41,9 +42,12 @@ def job(config: Config) -> None:
             print(f"  {fold}")
         told = _words(found, fold, is_of_another_tool(store))
         print(f"verified · {told}")
+        lost = _lost(store)
         if found.damaged or fold:
             _mend(store, found, fold)
             damaged.append(f"{store.base}: {told}; {remake(store)}")
+        elif lost:
+            damaged.append(f"{lost}; {remake(store)}, which makes their images again")
     if damaged:
         raise IntegrityError("\n".join(damaged))
 
@@ -55,6 +59,16 @@ def _read_all(store: Store) -> Verified:
         return verify(store, lambda: progress.advance(1))
     finally:
         progress.close()
+
+
+def _lost(store: Store) -> str:
+    """What a spectrum that was complete has lost since; one that is not complete is named."""
+    if is_of_another_tool(store):
+        return ""
+    if store.exists(MANIFEST):
+        return lost_commits(store)
+    print(f"  it is not complete: {remake(store)}, which goes on")
+    return ""
 
 
 def _mend(store: Store, found: Verified, fold: str) -> None:

@@ -18,8 +18,8 @@ from discl_ray.core.storage import Store
 from discl_ray.errors import ConfigError, SetupError
 from discl_ray.process.calls import advice, again
 from discl_ray.spectrum.made_with import read_made_with
-from discl_ray.spectrum.open import PREFIX, Spectrum, check_complete, read_recorded, spectrum_at
-from discl_ray.spectrum.remedies import COMMITS
+from discl_ray.spectrum.open import Spectrum, check_complete, read_recorded, spectrum_at
+from discl_ray.spectrum.remedies import COMMITS, PREFIX
 from discl_ray.spectrum.samples import samples_of
 
 MISSING = "no complete spectrum for this configuration"

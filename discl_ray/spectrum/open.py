@@ -26,7 +26,14 @@ from pydantic import ValidationError
 from discl_ray.config import Config, recorded_config
 from discl_ray.core.columns import rows_in
 from discl_ray.core.ids import stable_id
-from discl_ray.core.run_directory import CONFIG, MANIFEST, SOURCES, SOURCES_FILE
+from discl_ray.core.run_directory import (
+    CONFIG,
+    MANIFEST,
+    PLAN_FILE,
+    SHARDS_FILE,
+    SOURCES,
+    SOURCES_FILE,
+)
 from discl_ray.core.splits import no_image
 from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
@@ -35,11 +42,8 @@ from discl_ray.spectrum.files import Ledger, check_sizes, content_of, read_ledge
 from discl_ray.spectrum.of_another_tool import check_spectrum
 from discl_ray.spectrum.read import grid_of, open_spectrum
 from discl_ray.spectrum.records import committed, each_of
-from discl_ray.spectrum.remedies import COMMITS, DATA, again, is_of_another_tool, remake
+from discl_ray.spectrum.remedies import COMMITS, DATA, PREFIX, again, is_of_another_tool, remake
 from discl_ray.spectrum.samples import class_names, content_of_samples, read_split, samples_of
-
-PREFIX = "generate-"
-"""How the name of a run's spectrum begins; a hash of all that decides it follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +186,17 @@ def check_complete(store: Store) -> None:
     """Raises SetupError unless every shard is committed, IntegrityError for a damaged manifest."""
     if is_of_another_tool(store):
         return
-    if not store.exists(MANIFEST):
+    if not store.exists(MANIFEST) or not _is_spectrum(store):
         raise SetupError(_what_lies_there(store))
+    if lost := lost_commits(store):
+        raise SetupError(f"{lost}; {remake(store)}, which makes their images again")
+
+
+def lost_commits(store: Store) -> str:
+    """Says how many shards of a complete spectrum have no commit record; empty if all have one.
+
+    Raises IntegrityError if the manifest is damaged.
+    """
 
     def remedy() -> str:
         return f"{again(store)}, without making an image again"
@@ -191,11 +204,15 @@ def check_complete(store: Store) -> None:
     with store.reading(MANIFEST, remedy):
         shards = int(store.read_json(MANIFEST, remedy)["shards"])
     lost = shards - len(store.list(COMMITS, ".json"))
-    if lost > 0:
-        raise SetupError(
-            f"{store.path(COMMITS)}: {lost} of {shards} shards have no commit record any more; "
-            f"{remake(store)}, which makes their images again"
-        )
+    if lost <= 0:
+        return ""
+    return f"{store.path(COMMITS)}: {lost} of {shards} shards have no commit record any more"
+
+
+def _is_spectrum(store: Store) -> bool:
+    """Whether a folder of ours is a spectrum's: it has a plan, or a part of what was made of it."""
+    planned = store.exists(SHARDS_FILE) or store.exists(PLAN_FILE)
+    return planned or not {COMMITS, DATA}.isdisjoint(store.folders())
 
 
 def _what_lies_there(store: Store) -> str:

@@ -12,6 +12,9 @@ COMMITS = "commits"
 DATA = "spectrum"
 """The folder of the images."""
 
+PREFIX = "generate-"
+"""How the name of a run's spectrum begins; a hash of all that decides it follows."""
+
 OWN_JOBS = ("preview", "generate", "verify", "train")
 """Jobs whose configuration is the one of the spectrum they report on; others go through seeds."""
 
@@ -39,13 +42,19 @@ def remake(run: Store) -> str:
 
 
 def _run_job(run: Store, job: str) -> str:
-    """ "run `...`": the command of a job for the configuration of a spectrum."""
+    """ "run `...`": the command of a job for a spectrum, where it lies."""
     call = Call.this()
     by_path = any(word.startswith("spectrum.path=") for word in call.rest)
     recorded = run.local and run.local / CONFIG
     if (call.job in OWN_JOBS and not by_path) or not recorded or not recorded.is_file():
         return advice(job)
-    return f"run `{call.command(job, files=[str(recorded)], rest=[])}`"
+    if job == "verify":
+        return f"run `{call.command(job, files=[], rest=[f'spectrum.path={run.base}'])}`"
+    if not run.name.startswith(PREFIX):
+        return f"copy it again, under the name that {PREFIX[:-1]} gave it"
+    # the recorded root and name are those of the folder it may be a copy of
+    place = [f"run.root={run.parent.parent.base}", f"run.name={run.parent.name}"]
+    return f"run `{call.command(job, files=[str(recorded)], rest=place)}`"
 
 
 def find_damage(run: Store) -> str:

@@ -59,6 +59,19 @@ def test_damaged_shards_are_named_and_lose_their_records_so_that_they_are_made_a
     job(config)  # what is left is whole
 
 
+@pytest.mark.parametrize("kept", [1, 0])
+def test_a_complete_spectrum_without_some_of_its_records_is_not_whole(run, kept, capsys):
+    """As an incomplete copy is."""
+    config, store = run
+    for name in store.list("commits")[kept:]:
+        store.delete(name)
+    with pytest.raises(IntegrityError, match="shards have no commit record any more"):
+        job(config)
+    store.delete(MANIFEST)
+    job(config)
+    assert "it is not complete: run " in capsys.readouterr().out
+
+
 def test_a_fold_alone_that_is_damaged_is_deleted_and_the_images_stay(run, capsys):
     config, store = run
     fold(store)

@@ -67,6 +67,11 @@ def test_what_lies_there_instead_is_said(run, tmp_path):
     _, store = run
     with pytest.raises(SetupError, match=f"a spectrum lies in one of its folders {store.name}"):
         check_complete(store.parent)
+    other = Store.at(tmp_path / "train-1a2b3c4d")
+    other.write("MANIFEST.json", b"{}")  # a training's
+    other.write("config.yaml", b"")
+    with pytest.raises(SetupError, match="no spectrum lies there"):
+        check_complete(other)
     with pytest.raises(SetupError, match="no spectrum lies there"):
         check_complete(Store.at(tmp_path / "empty"))
     store.delete("MANIFEST.json")

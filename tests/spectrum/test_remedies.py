@@ -3,7 +3,14 @@
 import pytest
 
 from discl_ray.core.storage import Store
-from discl_ray.spectrum.remedies import OWN_FILES, again, images_again, is_of_another_tool, remake
+from discl_ray.spectrum.remedies import (
+    OWN_FILES,
+    again,
+    find_damage,
+    images_again,
+    is_of_another_tool,
+    remake,
+)
 
 
 def test_only_a_folder_with_images_and_nothing_of_ours_is_of_another_tool(tmp_path):
@@ -24,7 +31,7 @@ def test_one_file_of_ours_is_enough(tmp_path, name):
 
 
 def test_the_remedy_is_a_command_for_ours_and_none_for_theirs(tmp_path):
-    ours, theirs = Store.at(tmp_path / "ours"), Store.at(tmp_path / "theirs")
+    ours, theirs = Store.at(tmp_path / "generate-0"), Store.at(tmp_path / "theirs")
     ours.write("config.yaml", b"")
     theirs.write("spectrum/a.parquet", b"")
     assert "generate" in remake(ours)
@@ -34,6 +41,19 @@ def test_the_remedy_is_a_command_for_ours_and_none_for_theirs(tmp_path):
     assert remake(theirs) == again(theirs) == images_again(theirs)
     assert "the tool that wrote it" in remake(theirs)
     assert "generate" not in remake(theirs)
+
+
+def test_a_copy_is_mended_where_it_lies(tmp_path, monkeypatch):
+    """Its recorded configuration names the root and the run it was copied from."""
+    monkeypatch.setattr("sys.argv", ["jobs/train.py", f"spectrum.path={tmp_path}"])
+    copied = Store.at(tmp_path / "my runs" / "digits" / "generate-00000000")
+    copied.write("config.yaml", b"run: {root: elsewhere, name: other}")
+    place = f"'run.root={tmp_path}/my runs' run.name=digits"
+    assert remake(copied).endswith(f"--config '{copied.path('config.yaml')}' {place}`")
+    assert f"verify.py 'spectrum.path={copied.base}'`" in find_damage(copied)
+    renamed = Store.at(tmp_path / "mine")
+    renamed.write("config.yaml", b"")
+    assert remake(renamed) == "copy it again, under the name that generate gave it"
 
 
 def test_nothing_is_listed_for_a_remedy_unless_something_fails(tmp_path):
