@@ -10,7 +10,7 @@ from discl_ray.spectrum.open import Spectrum
 @pytest.fixture
 def copy(spectrum_run, tmp_path) -> Store:
     """A copy of the session's spectrum that a test may damage."""
-    return Store.at(shutil.copytree(spectrum_run[1].store.base, tmp_path / "copy"))
+    return Store.at(shutil.copytree(spectrum_run[1].store.base, tmp_path / "generate-copy"))
 
 
 @pytest.fixture
