@@ -10,21 +10,32 @@ needed, so a configuration with such a name can be read where the function is no
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from discl_ray.core.ids import file_hash
-from discl_ray.errors import ConfigError
+from discl_ray.errors import ConfigError, DisclError, trouble_of_store
+from discl_ray.process.stopping import Stopped
 
 PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 """`module:function`; neither is looked up to see whether a text reads so."""
+
+PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+"""Begins the path of every file of this package."""
+
+LONGEST = 300
+"""Characters of an error's own words that are shown; a library's may fill pages."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,70 @@ def registered_in(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
+@contextmanager
+def calling(named: str, function: Callable[..., Any]) -> Generator[None]:
+    """What a function from outside raises becomes a ConfigError of one line, with its place.
+
+    `named` is its key and value. An error of ours passes as it is, and so does what stops the job.
+    """
+    try:
+        yield
+    except (DisclError, Stopped):
+        raise
+    except SystemExit as error:
+        if _of_ray(error):
+            raise
+        why = "ended the program (SystemExit); a function from outside must return"
+        raise ConfigError(f"{named}: {why} ({_place_of(error, function)})") from error
+    except Exception as error:  # it may raise anything
+        if isinstance(error, OSError) and trouble_of_store(str(error)):
+            raise  # has a remedy of its own
+        place = _place_of(error, function)
+        raise ConfigError(f"{named}: raised {_words_of(error)} ({place})") from error
+
+
+def _of_ray(error: SystemExit) -> bool:
+    """Whether Ray ends this worker: it raises this in whatever the worker does at that moment."""
+    return hasattr(error, "ray_terminate_msg")
+
+
+def _words_of(error: BaseException) -> str:
+    """An error's type and message on one line."""
+    one_line = " ".join(str(error).split())[:LONGEST]
+    kind = type(error).__name__
+    return f"{kind}: {one_line}" if one_line else kind
+
+
+def _place_of(error: BaseException, function: Callable[..., Any]) -> str:
+    """Where it was raised: the innermost line of the function's own file, or of another that is
+    not this package's. Where the function begins if it was not even entered.
+    """
+    code = _code_of(function)
+    lines: list[tuple[str, int]] = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if not file.startswith(PACKAGE):
+            lines.append((file, line))
+    own = [(file, line) for file, line in lines if code and file == code.co_filename]
+    found = own or lines
+    if found:
+        file, line = found[-1]
+        return f"{file}, line {line}"
+    if code:
+        return f"defined in {code.co_filename}, line {code.co_firstlineno}"
+    return f"in {function!r}"
+
+
+def _code_of(function: Callable[..., Any]) -> CodeType | None:
+    """The code of a function or of what it wraps; None if that is not Python's."""
+    inner: Any = function
+    while isinstance(inner, partial):
+        inner = inner.func
+    if not inspect.isroutine(inner) and not inspect.isclass(inner):
+        inner = type(inner).__call__  # an object that can be called
+    return getattr(inspect.unwrap(inner), "__code__", None)
+
+
 def _imported(module: str, named: str) -> Any:
     """A module; the working directory counts as a place where Python looks, and comes last."""
     here = os.getcwd()
@@ -111,10 +186,17 @@ def _imported(module: str, named: str) -> Any:
         sys.path.append(here)
     try:
         return importlib.import_module(module)
-    except Exception as error:  # a module may raise anything when it is imported
-        one_line = " ".join(str(error).split())
-        why = f"{type(error).__name__}: {one_line}"
+    except Stopped:
+        raise
+    except SystemExit as error:
+        if _of_ray(error):
+            raise
         raise ConfigError(
-            f"{named}: module '{module}' cannot be imported ({why}); it must lie in the working "
-            "directory, on PYTHONPATH, or be installed"
+            f"{named}: the module ended the program when it was imported (SystemExit); "
+            'put what it does as a script under: if __name__ == "__main__":'
+        ) from error
+    except Exception as error:  # a module may raise anything when it is imported
+        raise ConfigError(
+            f"{named}: module '{module}' cannot be imported ({_words_of(error)}); it must lie in "
+            "the working directory, on PYTHONPATH, or be installed"
         ) from error

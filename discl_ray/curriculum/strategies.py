@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -197,7 +198,8 @@ STRATEGIES: dict[str, Callable[[Situation], Choice]] = {
 def strategy_of(config: CurriculumConfig) -> Callable[[Situation], Choice]:
     """The configured strategy.
 
-    Raises ConfigError if one from outside cannot be found; what that returns is checked.
+    Raises ConfigError if one from outside cannot be found; what that raises or returns becomes one
+    as well, unless it is a Choice that can be trained on.
     """
     builtin = STRATEGIES.get(config.strategy)
     if builtin is not None:
@@ -205,11 +207,12 @@ def strategy_of(config: CurriculumConfig) -> Callable[[Situation], Choice]:
     own = outside.STRATEGIES.load(config.strategy)
 
     def checked(at: Situation) -> Choice:
-        choice = own(at)
+        named = f"curriculum.strategy = '{config.strategy}', epoch {at.epoch}"
+        with outside.calling(named, own):
+            choice = own(at)
         problem = _problem_of(choice, at)
         if problem:
-            name = f"curriculum.strategy = '{config.strategy}', epoch {at.epoch}"
-            raise ConfigError(f"{name}: {problem}")
+            raise ConfigError(f"{named}: {problem}")
         return choice
 
     return checked
@@ -219,6 +222,9 @@ def _problem_of(choice: object, at: Situation) -> str:
     """What is wrong with the choice of a strategy from outside; empty if nothing is."""
     if not isinstance(choice, Choice):
         return f"returned a {type(choice).__name__}; a discl_ray.Choice is needed"
+    levels = cast(object, choice.levels)
+    if not isinstance(levels, tuple):
+        return f"chose levels = {levels!r}, a {type(levels).__name__}; a tuple is needed, as (50,)"
     for level in choice.levels:
         if level not in at.levels:
             made = ", ".join(map(str, at.levels))

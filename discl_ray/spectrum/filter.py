@@ -130,17 +130,21 @@ MODES: dict[str, Mode] = {
 def _passes(spectrum: pa.Table, config: FilterConfig, scores: Scores) -> Flags:
     """Verdict of the configured mode by row, shape (rows,).
 
-    Raises ConfigError if one from outside cannot be found, DataError if it gives something else.
+    Raises ConfigError if one from outside cannot be found or raises something, DataError if it
+    gives something else.
     """
     if config.mode in MODES:
         return MODES[config.mode].passes(config, scores)
     judge_rows = outside.FILTERS.load(config.mode)
-    found = np.asarray(judge_rows(spectrum, config))
+    named = f"filter.mode = '{config.mode}'"
+    with outside.calling(named, judge_rows):
+        given = judge_rows(spectrum, config)
+        found = np.asarray(given)
     one_a_row = found.shape == (spectrum.num_rows,)
     if not one_a_row or found.dtype != np.bool_:
+        what = "None" if given is None else f"{found.dtype} of shape {found.shape}"
         raise DataError(
-            f"filter.mode = '{config.mode}': returned {found.dtype} of shape {found.shape}; "
-            f"a bool for each of the {spectrum.num_rows} rows is needed"
+            f"{named}: returned {what}; a bool for each of the {spectrum.num_rows} rows is needed"
         )
     return found
 

@@ -17,7 +17,8 @@ from discl_ray.config import (
 )
 from discl_ray.core import outside
 from discl_ray.core.outside import FILTERS, READERS, STRATEGIES
-from discl_ray.errors import ConfigError
+from discl_ray.errors import ConfigError, DataError
+from discl_ray.process.stopping import Stopped
 
 MODULE = """
 def strategy(at): return None
@@ -84,6 +85,56 @@ def test_a_module_that_raises_is_the_users_to_mend(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"cannot be imported \(ZeroDivisionError"):
         FILTERS.load("broken_module:verdict")
+
+
+def test_a_module_that_ends_the_program_does_not_count_as_success(tmp_path, monkeypatch):
+    (tmp_path / "script_module.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "stopped_module.py").write_text(
+        "from discl_ray.process.stopping import Stopped\nraise Stopped(130)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = "^data.name = 'script_module:read': the module ended the program when it was imported"
+    with pytest.raises(ConfigError, match=words) as caught:
+        READERS.load("script_module:read")
+    assert isinstance(caught.value.__cause__, SystemExit)
+    with pytest.raises(Stopped):
+        READERS.load("stopped_module:read")
+
+
+def boom():
+    raise RuntimeError("first\nsecond")
+
+
+def test_what_a_function_raises_is_one_line_with_its_place_and_its_cause():
+    with pytest.raises(ConfigError) as caught, outside.calling("key = 'a:b'", boom):
+        boom()
+    place = f"{__file__}, line {boom.__code__.co_firstlineno + 1}"
+    assert str(caught.value) == f"key = 'a:b': raised RuntimeError: first second ({place})"
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_function_that_ends_the_program_does_not_count_as_success():
+    with (
+        pytest.raises(ConfigError, match=r"^key = 'a:b': ended the program"),
+        outside.calling("key = 'a:b'", sys.exit),
+    ):
+        sys.exit(0)
+
+
+def of_ray():
+    """As Ray ends a worker, at a signal."""
+    error = SystemExit(1)
+    error.ray_terminate_msg = "SIGTERM"
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), Stopped(130), of_ray(), DataError("ours"), OSError("AWS Error")]
+)
+def test_what_stops_the_job_and_errors_that_say_all_pass(error):
+    with pytest.raises(type(error)) as caught, outside.calling("key = 'a:b'", boom):
+        raise error
+    assert caught.value is error
 
 
 def test_a_configuration_takes_names_that_read_so_without_importing_them(own):

@@ -1,5 +1,8 @@
 """Algorithms 1 and 2 and their neighbours, against sequences worked out by hand."""
 
+import sys
+import types
+
 import pytest
 
 from discl_ray.curriculum.config import CurriculumConfig
@@ -12,6 +15,7 @@ from discl_ray.curriculum.strategies import (
     Choice,
     Situation,
     curriculum_levels,
+    stages,
 )
 from discl_ray.errors import ConfigError, IntegrityError
 
@@ -162,3 +166,33 @@ def test_levels_are_those_of_the_configuration_and_have_to_be_there() -> None:
             curriculum_levels(config, spectrum)
     with pytest.raises(ConfigError, match="text_only"):
         curriculum_levels(CurriculumConfig(strategy="text_only"), (50, 90))
+
+
+def no_arguments():
+    return AS_IS
+
+
+def ends(at):
+    sys.exit()
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        (lambda at: Choice(levels=[50]), r"chose levels = \[50\], a list; a tuple is needed"),
+        (lambda at: Choice(levels=50), "chose levels = 50, a int; a tuple is needed"),
+        (lambda at: None, r"returned a NoneType; a discl_ray\.Choice is needed"),
+        (lambda at: 1 / 0, r"raised ZeroDivisionError: .*test_strategies\.py, line"),
+        (no_arguments, r"raised TypeError: .*defined in .*test_strategies\.py, line"),
+        (ends, "ended the program"),
+    ],
+)
+def test_what_is_wrong_with_a_strategy_of_ones_own_is_named(monkeypatch, own, why):
+    module = types.ModuleType("strategy_of_test")
+    module.own = own
+    monkeypatch.setitem(sys.modules, "strategy_of_test", module)
+    config = CurriculumConfig(strategy="strategy_of_test:own")
+    with pytest.raises(
+        ConfigError, match=f"curriculum.strategy = 'strategy_of_test:own', epoch 1: {why}"
+    ):
+        stages(config, PAPER, seed=0, epochs=2)

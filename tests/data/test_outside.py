@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -10,7 +11,7 @@ from discl_ray.core.storage import Store
 from discl_ray.data.config import OutsideConfig
 from discl_ray.data.listing import Listing, listing_table, read_files
 from discl_ray.data.outside import list_outside
-from discl_ray.errors import DataError
+from discl_ray.errors import ConfigError, DataError, ImageError
 
 ROWS = [{"sample_id": f"{i}.png", "path": f"{i}.png", "class_key": "ab"[i % 2]} for i in range(4)]
 
@@ -76,3 +77,54 @@ def test_a_table_that_is_no_listing_is_refused(reader, tmp_path, wrong, why):
 def test_something_else_is_refused_by_its_type(reader):
     with pytest.raises(DataError, match=r"returned a list; a discl_ray\.Listing is needed"):
         reader(ROWS)
+
+
+def raises(root, rows):
+    raise RuntimeError("lost")
+
+
+def raises_late(root, rows):
+    yield b"0"
+    raise RuntimeError("lost")
+
+
+@pytest.mark.parametrize(
+    ("read", "kind", "why"),
+    [
+        (raises, ConfigError, r"raised RuntimeError: lost \(.*test_outside\.py, line \d+\)"),
+        (raises_late, ConfigError, r"raised RuntimeError: lost \(.*test_outside\.py, line \d+\)"),
+        (lambda root: [], ConfigError, r"raised TypeError: .* \(defined in .*test_outside\.py"),
+        (lambda root, rows: None, DataError, "returned a NoneType; bytes or"),
+        (lambda root, rows: ["0"] * 4, DataError, "gave a str; bytes or"),
+        (lambda root, rows: [b"0"] * 3, DataError, "gave 3 for 4 rows"),
+        (lambda root, rows: [b"0"] * 5, DataError, "gave more than 4"),
+    ],
+)
+def test_what_reads_the_images_is_checked_as_it_reads(reader, tmp_path, read, kind, why):
+    found = reader(replace(listing(tmp_path, listing_table(ROWS)), read=read))
+    with pytest.raises(kind, match=f"data.name = 'reader_of_test:read': its Listing.read: {why}"):
+        list(found.read(found.root, found.table))
+
+
+def test_images_are_read_as_they_are_given(reader, tmp_path):
+    found = reader(listing(tmp_path, listing_table(ROWS)))
+    (tmp_path / "1.png").write_bytes(b"one")
+    kinds = [type(data) for data in found.read(found.root, found.table)]
+    assert kinds == [ImageError, bytes, ImageError, ImageError]
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("def read(config, seed): raise SystemExit(0)", "ended the program"),
+        ("def read(config, seed): raise KeyError('x')", r"raised KeyError: 'x' \(.*line 1\)"),
+        ("def read(config): pass", r"raised TypeError: .*\(defined in .*line 1\)"),
+    ],
+)
+def test_a_reader_that_fails_is_named(tmp_path, monkeypatch, source, why):
+    (tmp_path / "failing_reader.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "failing_reader", raising=False)
+    with pytest.raises(ConfigError, match=f"^data.name = 'failing_reader:read': {why}"):
+        list_outside(OutsideConfig(name="failing_reader:read", root=str(tmp_path)), 0)
+    del sys.modules["failing_reader"]

@@ -1,10 +1,13 @@
+import sys
+import types
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discl_ray.errors import DataError
+from discl_ray.errors import ConfigError, DataError
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.filter import MODES, judge, verdicts
 
@@ -169,6 +172,29 @@ def test_probes_and_images_without_a_score_do_not_move_the_bar():
 def test_no_real_image_to_take_the_quantile_of_is_an_error(rows):
     with pytest.raises(DataError, match=r"filter\.mode = 'quantile'"):
         reasons(table(*rows), mode="quantile")
+
+
+@pytest.mark.parametrize(
+    ("own", "kind", "why"),
+    [
+        (
+            lambda rows, config: rows["none"],
+            ConfigError,
+            r"raised KeyError: .*test_filter\.py, line",
+        ),
+        (lambda rows: None, ConfigError, r"raised TypeError: .*defined in .*test_filter\.py, line"),
+        (lambda rows, config: sys.exit(0), ConfigError, "ended the program"),
+        (lambda rows, config: None, DataError, "returned None; a bool for each of the 2 rows"),
+        (lambda rows, config: [1, 2], DataError, r"returned int64 of shape \(2,\)"),
+        (lambda rows, config: [[1], [1, 2]], ConfigError, "raised ValueError"),
+    ],
+)
+def test_what_is_wrong_with_a_filter_of_ones_own_is_named(monkeypatch, own, kind, why):
+    module = types.ModuleType("filter_of_test")
+    module.own = own
+    monkeypatch.setitem(sys.modules, "filter_of_test", module)
+    with pytest.raises(kind, match=rf"filter\.mode = 'filter_of_test:own': {why}"):
+        judge(table({}, {}), FilterConfig(mode="filter_of_test:own"))
 
 
 SIMS = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20)
