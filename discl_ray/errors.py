@@ -170,7 +170,25 @@ def reported(error: BaseException) -> DisclError | None:
         if within is None and isinstance(seen, OSError) and trouble_of_store(str(seen)):
             return _of_object_store(str(seen))
         seen = within if isinstance(within, BaseException) else seen.__cause__
-    return _in_text(str(error))
+    return _in_text(str(error)) or _of_ray(error)
+
+
+_RAY_IS_GONE = re.compile(r"[^.\n]*\b(?:node has (?:crashed|died)|raylet)\b[^.\n]*", re.IGNORECASE)
+"""The sentence in which Ray says that it has lost its own processes on a machine."""
+
+
+def _of_ray(error: BaseException) -> DisclError | None:
+    """The error for Ray itself having ended; None if it is another of Ray's errors."""
+    if not type(error).__module__.startswith("ray."):
+        return None
+    said = _RAY_IS_GONE.search(str(error))
+    if said is None:
+        return None
+    why = " ".join(said[0].split())
+    return DisclError(
+        f"Ray's own processes on a machine have ended ({why}): memory may have run out there, "
+        "which `dmesg` tells; what is committed stays, and the same command goes on"
+    )
 
 
 def _of_system(number: int, path: str | None) -> StorageError:

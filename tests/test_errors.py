@@ -73,3 +73,17 @@ def test_it_travels_between_processes():
     error = unwritable("/runs/x", OSError(errno.ENOSPC, "No space left on device"))
     assert str(copy.copy(error)) == str(error)  # by what pickles it
     assert "run.root" in str(error)
+
+
+def test_that_ray_itself_has_ended_is_one_sentence():
+    class RayLike(Exception):
+        pass
+
+    RayLike.__module__ = "ray.exceptions"
+    text = "The actor died.\n\tpid: 1\nWorker exit detail: Owner's node has crashed."
+    found = reported(RayLike(text))
+    assert found is not None
+    assert "(Worker exit detail: Owner's node has crashed)" in str(found)
+    assert "the same command goes on" in str(found)
+    assert reported(RayLike("The actor died of its own fault")) is None
+    assert reported(RuntimeError(text)) is None
