@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from urllib.parse import urlsplit
 
 from discl_ray.process.masking import masked
 
@@ -120,7 +121,7 @@ _OBJECT_STORE = (
     (
         r"ACCESS_?DENIED|403 Forbidden|\(HTTP status 403\)|Permission denied",
         "these credentials are not allowed to",
-        "let them list, read, write and delete there, or set others",
+        "let them {needs} there, or set others",
     ),
     (
         r"PermanentRedirect|AuthorizationHeaderMalformed|\(HTTP status 301\)|301 Moved",
@@ -133,14 +134,47 @@ _OBJECT_STORE = (
 to do. The first that match."""
 
 
-def trouble_of_store(text: str) -> tuple[str, str] | None:
-    """What an object store's error means, and what to do; None if it comes from somewhere else."""
+TO_READ = "list and read"
+TO_WRITE = "list, read, write and delete"
+
+
+def trouble_of_store(text: str, needs: str = TO_WRITE) -> tuple[str, str] | None:
+    """What an object store's error means, and what to do; None if it comes from somewhere else.
+
+    `needs` is what credentials must be allowed to do there.
+    """
     if not re.search(_OBJECT_STORE[-1][0], text):
         return None
     for words, why, remedy in _OBJECT_STORE:
         if re.search(words, text, re.IGNORECASE):
-            return why, remedy
+            if (why, remedy) == NO_ANSWER:
+                return _no_answer(text)
+            return why, remedy.format(needs=needs)
     return None
+
+
+def is_no_answer(text: str) -> bool:
+    """Whether an error says that an object store fails or does not answer."""
+    trouble = trouble_of_store(text)
+    return trouble is not None and trouble[1].startswith(NO_ANSWER[1])
+
+
+def _no_answer(text: str) -> tuple[str, str]:
+    """NO_ANSWER with the server's address, where the error cites it."""
+    why, remedy = NO_ANSWER
+    cited = re.search(r"https?://[^/\s]+", text)
+    if cited is None:
+        return NO_ANSWER
+    scheme, host = urlsplit(cited[0])[:2]
+    why = why.replace("the server", f"the server {cited[0]}")
+    if "S3" not in text or host.endswith(".amazonaws.com"):
+        return why, remedy
+    other = "http" if scheme == "https" else "https"
+    hint = f"if it speaks {other}, set AWS_ENDPOINT_URL={other}://{host}"
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if os.environ.get(name, "").rstrip("/") == host:
+            hint = f"{name} names no scheme, so {scheme} is used; {hint}"
+    return why, f"{remedy}; {hint}"
 
 
 def unwritable(path: str, error: OSError, key: str = "run.root") -> StorageError:

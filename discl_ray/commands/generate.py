@@ -29,12 +29,12 @@ def job(config: Config) -> None:
     run, demand = prepare_to_make(config)
     store, samples = run.store, run.samples
     classes = samples.classes
-    print(f"data · {samples.store.base}")
+    print(f"data · {samples.store.location()}")
     print(summarize_samples(samples), flush=True)
     with locked(store):
         lay_out(run)
         described = describe(run, demand)
-        print(f"plan · {store.base}")
+        print(f"plan · {store.location()}")
         print(described, flush=True)
         for warning in warnings(run):
             print(f"  warning: {warning}", flush=True)
@@ -55,7 +55,7 @@ def job(config: Config) -> None:
         if note:
             print(f"  {note}")
         result = made_words(spectrum, made_now=made_now)
-        sheet_path = store.path(SHEET)
+        sheet_path = store.location(SHEET)
         following = next_command("train")
         print(f"{result} · look at {sheet_path} · next: {following}")
         empty = nothing_kept_words(spectrum, config.filter)

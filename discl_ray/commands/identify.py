@@ -42,7 +42,7 @@ def job(config: Config) -> None:
         num_cpus=config.run.num_cpus,
     )
     prompts.check(samples.classes)
-    print(f"data · {samples.store.base}")
+    print(f"data · {samples.store.location()}")
     print(summarize_samples(samples), flush=True)
     by_confidence = config.hard.rule == "confidence"
     predictions = None
@@ -52,7 +52,7 @@ def job(config: Config) -> None:
         from discl_ray.experiments.identify import identify
 
         place = predictions_store(config, samples, prompts)
-        print(f"predictions · {place.base}", flush=True)
+        print(f"predictions · {place.location()}", flush=True)
         predictions = identify(config, samples, prompts)
     judged = hardness(samples.table, config.hard, predictions)
     rule = describe_rule(judged, config.hard)
@@ -64,7 +64,7 @@ def job(config: Config) -> None:
     sheet = _sheet(config, samples, judged, rule)
     place.write(SHEET, sheet)
     following = next_command("preview")
-    print(f"{source_words(sources)} · look at {place.path(SHEET)} · next: {following}")
+    print(f"{source_words(sources)} · look at {place.location(SHEET)} · next: {following}")
 
 
 def source_words(sources: pa.Table) -> str:

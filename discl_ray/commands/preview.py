@@ -55,7 +55,7 @@ def job(config: Config) -> None:
     with locked(store):
         lay_out(small)
         described = describe(small, demand)
-        print(f"preview · {store.base}")
+        print(f"preview · {store.location()}")
         print(described, flush=True)
         for warning in warnings(full):
             print(f"  warning: {warning}", flush=True)
@@ -81,4 +81,4 @@ def job(config: Config) -> None:
     print(real_words(spectrum, config.filter))
     if empty := nothing_kept_words(spectrum, config.filter):
         print(empty)
-    print(f"look at {store.path(SHEET)} · next: {next_command('generate')}")
+    print(f"look at {store.location(SHEET)} · next: {next_command('generate')}")

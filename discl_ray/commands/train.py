@@ -70,7 +70,7 @@ def report(config: Config, spectrum: Spectrum, rows: list[TrainedRow]) -> None:
     print(
         f"  one seed ({config.seed}), same start and steps for both; `make compare` draws several."
     )
-    pictures = store.path("curves.png")
+    pictures = store.location("curves.png")
     if store.exists(PICTURE):
         pictures += f" and {PICTURE}"
     following = next_command("compare")

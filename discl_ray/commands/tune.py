@@ -104,8 +104,8 @@ def write_results(
     point: Point = best_of(outcomes).point
     best = yaml.safe_dump(nested(point), sort_keys=False)
     store.write("best.yaml", best.encode())
-    following = next_command(list(point), store.path("best.yaml"))
-    print(f"swept · {store.path('tune.md')}, tune.png and best.yaml · next:")
+    following = next_command(list(point), store.location("best.yaml"))
+    print(f"swept · {store.location('tune.md')}, tune.png and best.yaml · next:")
     print(f"  {following}")
 
 
@@ -238,7 +238,7 @@ def job(config: Config) -> None:
 
         store = sweep_store(config, spectra)
         with locked(store):
-            print(f"tune · {store.base}", flush=True)
+            print(f"tune · {store.location()}", flush=True)
             if not is_complete(store):
                 sweep = lay_out_sweep(seeds, dimensions)
                 if run_sweep(sweep):

@@ -33,7 +33,7 @@ def job(config: Config) -> None:
     """Verifies the spectra of a configuration; raises IntegrityError if one is damaged."""
     damaged: list[str] = []
     for store in spectra_of(config):
-        print(f"verify · {store.base}", flush=True)
+        print(f"verify · {store.location()}", flush=True)
         found = _read_all(store)
         for line in list(found.damaged.values())[:SHOWN]:
             print(f"  {line}")
@@ -45,7 +45,7 @@ def job(config: Config) -> None:
         lost = _lost(store)
         if found.damaged or fold:
             _mend(store, found, fold)
-            damaged.append(f"{store.base}: {told}; {remake(store)}")
+            damaged.append(f"{store.location()}: {told}; {remake(store)}")
         elif lost:
             damaged.append(f"{lost}; {remake(store)}, which makes their images again")
     if damaged:

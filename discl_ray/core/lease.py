@@ -81,11 +81,11 @@ class Lease:
             holder = words_of(_parsed(found[0]))
             if not wait:
                 raise SetupError(
-                    f"{self._run.base}: in use by {holder}; "
+                    f"{self._run.location()}: in use by {holder}; "
                     f"name another run.name, or wait for it, then {again()}"
                 )
             if not told:
-                log.info("%s: in use by %s; waiting for it", self._run.base, holder)
+                log.info("%s: in use by %s; waiting for it", self._run.location(), holder)
                 told = True
         self._thread.start()
 
@@ -180,7 +180,8 @@ class Lease:
             return
         why = self._lost or "was not renewed in time"
         raise StorageError(
-            f"{self._run.base}: this process's lock {why}; it stops here, what is committed stays"
+            f"{self._run.location()}: this process's lock {why}; "
+            "it stops here, what is committed stays"
         )
 
     def release(self) -> None:
@@ -252,7 +253,7 @@ def check_token(run: Store, token: str) -> None:
     record = _parsed(found[0]) if found else {}
     if record.get("token") != token:
         raise StorageError(
-            f"{run.base}: this job's lock was taken over by {words_of(record)}; "
+            f"{run.location()}: this job's lock was taken over by {words_of(record)}; "
             "it stops here, what is committed stays"
         )
 

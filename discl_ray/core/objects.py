@@ -33,6 +33,9 @@ ATTEMPTS = 10
 REQUEST_S = 300.0
 """Seconds that one request may take: a shard of photographs over a slow line."""
 
+LOOK_S = 20.0
+"""Seconds within which a server must answer the first request."""
+
 PART = 64 * 2**20
 """Bytes from which on an object is written in parts of this size, if nothing depends on it."""
 
@@ -205,6 +208,19 @@ class Objects:
             return self._call(path, read)
         except FileNotFoundError:
             return None
+
+    def refusal(self, path: str) -> OSError | None:
+        """Why the objects below a path cannot be listed; None if they can."""
+
+        def first(client: Any, key: str) -> None:
+            prefix = f"{key}/" if key else None
+            next(iter(_obstore().list(client, prefix, chunk_size=1)), None)
+
+        try:
+            Objects(self.filesystem, LOOK_S)._call(path, first)
+        except OSError as error:
+            return error
+        return None
 
     def delete(self, path: str) -> None:
         """Deletes an object; does nothing if there is none."""

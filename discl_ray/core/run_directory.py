@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from discl_ray.core.lease import leased, lock_record, words_of
-from discl_ray.core.storage import Store
+from discl_ray.core.storage import UNOPENED, Store
 from discl_ray.errors import REMEDIES, IntegrityError, SetupError, trouble_of_store
 from discl_ray.process.calls import again, in_submitted_job
 from discl_ray.process.masking import masked
@@ -59,32 +59,41 @@ def check_root(root: str) -> None:
         )
     if not found:
         return
-    error = found[0]
+    raise _unwritable_root(root, found[0]) from found[0]
+
+
+def _unwritable_root(root: str, error: BaseException) -> SetupError:
+    """The error for a run root that `error` was raised for."""
+    named = f"run.root = '{root}'"
     trouble = trouble_of_store(str(error))
     if trouble is not None:
         why, remedy = trouble
-        raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
+        return SetupError(f"{named}: cannot be written ({why}); {remedy}")
     number, strerror = 0, None
     if isinstance(error, OSError):
         number, strerror = error.errno or 0, error.strerror
     why = strerror or masked(" ".join(str(error).split()))[:300]
     remedy = REMEDIES.get(number, "set run.root to a folder you may write")
     remedy = remedy.replace("name a", "set run.root to a")
-    raise SetupError(f"{named}: cannot be written ({why}); {remedy}") from error
+    return SetupError(f"{named}: cannot be written ({why}); {remedy}")
 
 
 def run_store(root: str, name: str, directory: str) -> Store:
     """The store of a run's step; of all its steps if `directory` is empty.
 
     Raises SetupError for a relative root inside a submitted job, where the working directory is a
-    temporary copy.
+    temporary copy, and for a URI that cannot be opened.
     """
     if in_submitted_job() and "://" not in root and not os.path.isabs(root):
         raise SetupError(
             f"run.root = '{root}': a submitted job needs an absolute path or a URI that all nodes "
             "share, e.g. run.root=/shared/runs"
         )
-    return Store.at(root).within(f"{name}/{directory}".rstrip("/"))
+    try:
+        store = Store.at(root)
+    except UNOPENED as error:
+        raise _unwritable_root(root, error) from error
+    return store.within(f"{name}/{directory}".rstrip("/"))
 
 
 @contextmanager

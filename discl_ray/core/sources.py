@@ -18,7 +18,7 @@ from discl_ray.core.images import LARGEST, decode_image
 from discl_ray.core.run_directory import SOURCES_FILE
 from discl_ray.core.shards import Slice
 from discl_ray.core.storage import Store
-from discl_ray.errors import ImageError, UnreadableError, trouble_of_store
+from discl_ray.errors import TO_READ, ImageError, UnreadableError, trouble_of_store
 from discl_ray.process.calls import AGAIN
 
 Sources = dict[str, NDArray[np.uint8]]
@@ -70,7 +70,7 @@ def read_sources(
         except ImageError as error:
             broken[sample_id] = error.reason
         except OSError as error:
-            trouble = trouble_of_store(str(error))
+            trouble = trouble_of_store(str(error), TO_READ)
             if trouble is not None:  # of all images of the store, and for now
                 why, todo = trouble
                 raise UnreadableError(f"data.root: cannot be read ({why}); {todo}") from error

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -34,10 +34,10 @@ import pyarrow.parquet as pq
 
 from discl_ray.core.objects import Objects, open_s3
 from discl_ray.errors import (
-    NO_ANSWER,
     NO_BUCKET,
     IntegrityError,
     UnreadableError,
+    is_no_answer,
     trouble_of_store,
     unwritable,
 )
@@ -71,6 +71,9 @@ TEMPORARY = ".{name}.{token}.tmp"
 
 ARROW_SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "mock")
 """Schemes of URIs that pyarrow opens itself; fsspec opens the others it knows."""
+
+UNOPENED = (OSError, ValueError, ImportError, pa.ArrowException)
+"""What pyarrow and fsspec raise for a URI that cannot be opened."""
 
 _OPTIONS = re.compile(r"\?([a-z][a-z0-9_]*=[^?]*)$")
 
@@ -177,6 +180,27 @@ class Stamp(NamedTuple):
     """When it was written, in nanoseconds since 1970; None where the file system does not say."""
 
 
+class _Written(NamedTuple):
+    """How paths of a file system are written as URIs; by default they are left as they are."""
+
+    start: str = ""
+    """Beginning of the paths that a URI has something else for."""
+    server: str = ""
+    """What it has instead: scheme and server."""
+    options: str = ""
+    """What it ends with."""
+    escaped: bool = False
+    """Whether `%` and `?` have a meaning in it."""
+
+    def uri_of(self, path: str) -> str:
+        """The URI of a path, without passwords."""
+        rest = path.removeprefix(self.start)
+        if self.escaped:
+            rest = rest.replace("%", "%25").replace("?", "%3F")
+        options = f"?{self.options}" if self.options else ""
+        return masked(f"{self.server}{rest}{options}")
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder on a file system, which need not exist yet.
@@ -187,14 +211,15 @@ class Store:
     filesystem: pafs.FileSystem
     base: str
     """The folder's path on the file system, without a trailing `/`."""
+    written: _Written = field(default=_Written(), compare=False, repr=False, kw_only=True)
+    """How its paths are shown to people."""
 
     @classmethod
     def at(cls, location: str | Path) -> Store:
         """The store at a local path, or at a URI such as `s3://bucket/folder`.
 
         The scheme is one that pyarrow or fsspec knows. A relative path is made absolute. Raises
-        what pyarrow or fsspec raises for a URI that cannot be opened: OSError, ValueError,
-        ArrowException or ImportError.
+        one of UNOPENED for a URI that cannot be opened.
         """
         text = str(location)
         if "://" not in text:
@@ -206,21 +231,29 @@ class Store:
             if not bucket:
                 raise ValueError("a URI s3://bucket/folder names a bucket")
             base = f"{bucket}/{uri.path}"
-            return cls(open_s3(uri.server, uri.options), base.rstrip("/"))
+            written = _Written(bucket, f"s3://{uri.server}", uri.options, escaped=True)
+            return cls(open_s3(uri.server, uri.options), base.rstrip("/"), written=written)
         if uri.scheme in ARROW_SCHEMES:
             filesystem, prefix = _opened(uri.scheme, uri.server, uri.options)
-            base = f"{prefix.rstrip('/')}/{uri.path}"
-            return cls(filesystem, base.rstrip("/") or "/")
+            start = prefix.rstrip("/")
+            base = f"{start}/{uri.path}"
+            server = f"{uri.scheme}://{uri.server}"
+            written = _Written(start, server, uri.options, escaped=True)
+            if uri.scheme == "file":
+                written = _Written()
+            return cls(filesystem, base.rstrip("/") or "/", written=written)
         filesystem, path = cast(Any, fsspec).core.url_to_fs(text)
-        return cls(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path)
+        # `memory://a/b` is /a/b there, and `http://a/b` itself.
+        before = text.rstrip("/").removesuffix(path)
+        written = _Written("", before)
+        return cls(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path, written=written)
 
     @classmethod
     def file(cls, name: str) -> tuple[Store, str]:
         """The folder and the name of a file, from its absolute path or its URI (`reference`)."""
         if "://" in name:
             whole = cls.at(name)
-            folder, _, last = whole.base.rpartition("/")
-            return cls(whole.filesystem, folder), last
+            return whole.parent, whole.name
         folder, _, last = name.rpartition("/")
         return cls.at(folder or "/"), last
 
@@ -252,14 +285,37 @@ class Store:
         """The path of a file or subfolder on the file system; of the folder if `name` is empty."""
         return f"{self.base}/{name}" if name else self.base
 
+    def location(self, name: str = "") -> str:
+        """The same for people: the URI, which `at` opens, or the path if it is on a local disk."""
+        path = self.path(name)
+        return self.written.uri_of(path)
+
     def within(self, name: str) -> Store:
         """The store of a subfolder."""
-        return Store(self.filesystem, self.path(name))
+        return Store(self.filesystem, self.path(name), written=self.written)
 
     @property
     def parent(self) -> Store:
         """The store of the folder above."""
-        return Store(self.filesystem, self.base.rpartition("/")[0])
+        above = self.base.rpartition("/")[0]
+        return Store(self.filesystem, above, written=self.written)
+
+    def kind(self) -> pafs.FileType:
+        """Whether there is a folder, a file or nothing; raises OSError if that cannot be found out.
+
+        An object store is asked by obstore first: pyarrow takes minutes to give up a server that
+        is down, and does not tell why credentials are refused. pyarrow has the last word, as it
+        finds credentials in more places.
+        """
+        refusal = None if self.objects is None else self.objects.refusal(self.base)
+        if refusal is not None and is_no_answer(str(refusal)):
+            raise refusal
+        try:
+            return self.filesystem.get_file_info(self.base).type
+        except OSError as error:
+            if refusal is None:
+                raise
+            raise refusal from error
 
     def modified(self, name: str) -> float:
         """When a file was last written, in seconds since 1970; raises FileNotFoundError."""
@@ -331,7 +387,7 @@ class Store:
         try:
             self._write(name, data)
         except OSError as error:
-            raise unwritable(self.path(name), error) from error
+            raise unwritable(self.location(name), error) from error
 
     def _write(self, name: str, data: bytes) -> None:
         """Like `write`; raises OSError."""
@@ -354,7 +410,7 @@ class Store:
         try:
             return self._create(name, data)
         except OSError as error:
-            raise unwritable(self.path(name), error) from error
+            raise unwritable(self.location(name), error) from error
 
     def _create(self, name: str, data: bytes) -> bool:
         """Like `create`; raises OSError."""
@@ -426,14 +482,14 @@ class Store:
         except FileNotFoundError as error:
             self._check_bucket(name)
             todo = remedy_text(remedy).removeprefix(DELETE)
-            path = self.path(name)
+            path = self.location(name)
             raise IntegrityError(f"{path}: is gone; {todo}") from error
         except OSError as error:
             # An error with a number comes from the disk or the network, where deleting would not
             # help; Arrow's own have none, and an object store's are known by their words.
             trouble = trouble_of_store(str(error))
             if error.errno or trouble is not None:
-                path = self.path(name)
+                path = self.location(name)
                 why, todo = trouble or (_short(error), AGAIN)
                 raise UnreadableError(f"{path}: cannot be read ({why}); {todo}") from error
             raise self._garbled(name, error, remedy) from error
@@ -443,7 +499,7 @@ class Store:
     def _check_bucket(self, name: str) -> None:
         """Raises UnreadableError if it is the bucket that is gone, and not the file alone."""
         if not self.has_bucket():
-            path = self.path(name)
+            path = self.location(name)
             why, todo = NO_BUCKET
             raise UnreadableError(f"{path}: cannot be read ({why}); {todo}")
 
@@ -451,7 +507,7 @@ class Store:
         """The error for a damaged file; `error` is what a parser raised."""
         # A KeyError's message is the missing key alone.
         why = f"no {error}" if isinstance(error, KeyError) else _short(error)
-        path = self.path(name)
+        path = self.location(name)
         todo = remedy_text(remedy)
         return IntegrityError(f"{path}: is cut short or garbled ({why}); {todo}")
 
@@ -512,7 +568,7 @@ class Store:
             try:
                 return read()
             except OSError as error:
-                if trouble_of_store(str(error)) != NO_ANSWER:
+                if not is_no_answer(str(error)):
                     raise
                 time.sleep(pause)
         return read()

@@ -322,7 +322,7 @@ def _not_found(root: Store, looked_for: str, others: Sequence[File], left: LeftO
         said.append(f"'{first}' {SPECIAL}")
     if any(left.suffixes[suffix] for suffix in HEIC_SUFFIXES):
         said.append(f"{HEIC_REMEDY} reads HEIC")
-    where = f"data.root = '{shown(root.base)}'"
+    where = f"data.root = '{shown(root.location())}'"
     found = "; ".join(said)
     return f"{where}: {found}"
 

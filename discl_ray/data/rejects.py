@@ -105,7 +105,7 @@ def broken_lines(rejects: pa.Table, store: Store) -> list[str]:
             words.append(f"{count} {reason}")
         kinds = ", ".join(words)
         lines.append(f"    and {more} more ({kinds})")
-    place = store.path(REJECTED)
+    place = store.location(REJECTED)
     lines.append(f"    the whole list: {place}")
     return lines
 
@@ -173,6 +173,6 @@ def conflict_lines(rejects: pa.Table, store: Store) -> list[str]:
     lines += _reject_lines(rows, EXAMPLES)
     more = rows.num_rows - EXAMPLES
     if more > 0:
-        place = store.path(REJECTED)
+        place = store.location(REJECTED)
         lines.append(f"    and {more} more in {place}")
     return lines

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 
-from discl_ray.core.storage import SPECIAL, Store, is_special
+from discl_ray.core.storage import SPECIAL, UNOPENED, Store, is_special
 from discl_ray.data.wording import shown
-from discl_ray.errors import NO_BUCKET, DataError, trouble_of_store
+from discl_ray.errors import NO_BUCKET, TO_READ, DataError, trouble_of_store
 
 LINK_OUT = "is a symbolic link out of data.root; data.allow_links_outside=true follows it"
 
@@ -37,9 +36,9 @@ def open_root(root: str) -> Store:
     where = f"data.root = '{shown(root)}'"
     try:
         store = Store.at(_absolute(root))
-        kind = store.filesystem.get_file_info(store.base).type
-    except (OSError, ValueError, ImportError, pa.ArrowException) as error:
-        trouble = trouble_of_store(str(error))
+        kind = store.kind()
+    except UNOPENED as error:
+        trouble = trouble_of_store(str(error), TO_READ)
         if trouble is not None:
             raise DataError(f"{where}: cannot be read ({trouble[0]}); {trouble[1]}") from error
         raise DataError(f"{where}: cannot be opened: {error}") from error

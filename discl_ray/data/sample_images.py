@@ -45,7 +45,7 @@ def locate(store: Store, rows: pa.Table) -> pa.Table:
     if found.null_count:
         unknown = rows["sample_id"].filter(is_null(found))
         lacks = f"has no image of {found.null_count} of its samples, e.g. {unknown[0]}"
-        raise IntegrityError(f"{store.base}: {lacks}; {_remedy(store)}")
+        raise IntegrityError(f"{store.location()}: {lacks}; {_remedy(store)}")
     columns = [known[name].take(found) for name in PLACE.names]
     return _with_places(rows, columns)
 
@@ -123,10 +123,10 @@ def _group_sizes(parquet: pq.ParquetFile) -> list[int]:
 def _check_same(store: Store, name: str, found: pa.ChunkedArray, wanted: pa.ChunkedArray) -> None:
     """Raises IntegrityError unless a file holds the ids that were located in it."""
     if not found.equals(wanted):
-        path = store.path(name)
+        path = store.location(name)
         raise IntegrityError(f"{path}: holds other images than were listed; {_remedy(store)}")
 
 
 def _remedy(store: Store) -> str:
     """What to do about a damaged file of the samples."""
-    return f"delete {store.base} and {AGAIN}, which reads the data again"
+    return f"delete {store.location()} and {AGAIN}, which reads the data again"

@@ -213,7 +213,7 @@ def open_samples(store: Store) -> Samples:
     table = _read_without_bytes(store)
     if not _is_whole(table, manifest):
         found = f"{table.num_rows} images, others than were written"
-        raise IntegrityError(f"{store.base}: {found}; {READ_AGAIN}")
+        raise IntegrityError(f"{store.location()}: {found}; {READ_AGAIN}")
     return Samples(
         store=store,
         table=table,
@@ -241,7 +241,7 @@ def _read_without_bytes(store: Store) -> pa.Table:
             paths = member(part["image"], "path")
             parts.append(_samples_of(set_column(part, "image", image_column(paths))))
     if not parts:
-        raise IntegrityError(f"{store.base}: its images are gone; {READ_AGAIN}")
+        raise IntegrityError(f"{store.location()}: its images are gone; {READ_AGAIN}")
     return pa.concat_tables(parts).combine_chunks()
 
 

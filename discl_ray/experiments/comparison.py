@@ -94,7 +94,7 @@ def _make(config: Config) -> None:
         identify(config, samples, prompts)
     made = prepare(config)
     with locked(made.store):
-        log.info("spectrum of seed %d · %s", config.seed, made.store.base)
+        log.info("spectrum of seed %d · %s", config.seed, made.store.location())
         laid_out = lay_out(made)
         generate(laid_out)
 
@@ -263,8 +263,8 @@ def _write(config: Config, file: str, text: str, drawn: bytes) -> str:
     store = _run_of(config)
     store.write(f"{file}.md", text.encode())
     store.write(f"{file}.png", drawn)
-    written = store.path(file)
-    return f"{text}\ncompared · {written}.md and .png"
+    written = store.location(f"{file}.md")
+    return f"{text}\ncompared · {written} and .png"
 
 
 def compare_gaps(config: Config, seeds: int, tag: str, command: str) -> str:

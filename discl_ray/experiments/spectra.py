@@ -24,7 +24,7 @@ def open_for(config: Config, judged: Literal["val", "test"] = "test") -> tuple[C
     today = "" if config.spectrum.path else samples_today(config)
     spectrum = find_spectrum(config, today)
     spectrum.check_judged(judged)
-    log.info("spectrum · %s", spectrum.store.base)
+    log.info("spectrum · %s", spectrum.store.location())
     if not spectrum.split("val", ["label"]).num_rows:
         log.info("%s: nothing is measured while training", no_image("val"))
     for sentence in since_made(spectrum, today):

@@ -62,7 +62,7 @@ def read_predictions(store: Store) -> pa.Table:
     """
     identify = advice("identify")
     if not store.exists(MANIFEST):
-        raise DataError(f"{store.base}: no predictions for these images; {identify}")
+        raise DataError(f"{store.location()}: no predictions for these images; {identify}")
     remedy = f"{identify}, which predicts again"
     return store.read_table(PREDICTIONS_FILE, remedy=remedy)
 

@@ -236,7 +236,7 @@ def wrong_sizes(
     todo = remedy_text(remedy)
     found: dict[str, str] = {}
     for name, reason in reasons.items():
-        found[name] = f"{run.path(name)}: {reason}; {todo}"
+        found[name] = f"{run.location(name)}: {reason}; {todo}"
     return found
 
 

@@ -150,7 +150,7 @@ def _none_complete(wanted: Config) -> str:
             return words
     run = run_store(wanted.run.root, wanted.run.name, "")
     instead = _unreadable(wanted) or _nearest(found) or advice("generate")
-    return f"{run.base}: {MISSING}; {instead}"
+    return f"{run.location()}: {MISSING}; {instead}"
 
 
 def _unreadable(wanted: Config) -> str:
@@ -159,7 +159,8 @@ def _unreadable(wanted: Config) -> str:
         if _is_unreadable(store):
             return (
                 f"{store.name} is complete, and its {CONFIG} is gone or cannot be read: "
-                f"if it is the one, name it: spectrum.path={store.base}; else {advice('generate')}"
+                f"if it is the one, name it: spectrum.path={store.location()}; "
+                f"else {advice('generate')}"
             )
     return ""
 
@@ -191,7 +192,7 @@ def _distance(candidate: Candidate) -> tuple[int, str]:
 
 def _unfinished(store: Store) -> str:
     """What to do about a spectrum of the wanted configuration; empty if it is not even planned."""
-    missing = f"{store.base}: {MISSING}"
+    missing = f"{store.location()}: {MISSING}"
     if who := holder(store):
         return f"{missing}; {who} is making it: wait for it, then {again()}"
     if not any(store.exists(file) for file in (SHARDS_FILE, PLAN_FILE)):
@@ -207,7 +208,7 @@ def _several(stores: Sequence[Store]) -> str:
         "several spectra were made with this configuration, from other images, weights or "
         "libraries; choose one:"
     ]
-    lines.extend(f"  spectrum.path={store.base}   {_described(store)}" for store in stores)
+    lines.extend(f"  spectrum.path={store.location()}   {_described(store)}" for store in stores)
     return "\n".join(lines)
 
 

@@ -84,7 +84,7 @@ def check_spectrum(
     columns = [column for column in NEEDED if column != "image"]
     rows = _rows_of(store, files, columns, SPECTRUM)
     if not rows.num_rows:
-        raise IntegrityError(f"{store.base}: its files hold no row")
+        raise IntegrityError(f"{store.location()}: its files hold no row")
     _check_values(rows, classes)
     _check_sources(rows, samples)
     twice = duplicates(rows["gid"])
@@ -135,7 +135,7 @@ def _rows_of(
     kept = pa.schema([schema.field(column) for column in columns])
     tables = [pa.schema([*kept, FILE]).empty_table()]
     for name in files:
-        where = store.path(name)
+        where = store.location(name)
         table = store.read_table(name, list(columns))
         table = conform(table, kept, where)
         of_file = pa.repeat(where, table.num_rows)
@@ -145,8 +145,9 @@ def _rows_of(
 
 def _check_columns(store: Store, name: str, needed: Sequence[str], schema: pa.Schema) -> None:
     """Raises IntegrityError unless a file has the needed columns; only its footer is read."""
-    where = store.path(name)
-    with store.reading(name, "write it again"), store.filesystem.open_input_file(where) as file:
+    where = store.location(name)
+    path = store.path(name)
+    with store.reading(name, "write it again"), store.filesystem.open_input_file(path) as file:
         present = pq.ParquetFile(file).schema_arrow
     missing = [column for column in needed if column not in present.names]
     if missing:

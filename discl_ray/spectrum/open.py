@@ -35,8 +35,8 @@ from discl_ray.core.run_directory import (
     SOURCES_FILE,
 )
 from discl_ray.core.splits import no_image
-from discl_ray.core.storage import Store
-from discl_ray.errors import DataError, IntegrityError, SetupError
+from discl_ray.core.storage import UNOPENED, Store
+from discl_ray.errors import TO_READ, DataError, IntegrityError, SetupError, trouble_of_store
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.files import Ledger, check_sizes, content_of, read_ledger
 from discl_ray.spectrum.of_another_tool import check_spectrum
@@ -159,8 +159,14 @@ def spectrum_at(place: str) -> Store:
         local = "://" not in place
         path = os.path.realpath(os.path.expanduser(place), strict=True) if local else place
         store = Store.at(path)
-        is_file = store.filesystem.get_file_info(store.base).type == pafs.FileType.File
-    except (OSError, ValueError, pa.ArrowException) as error:
+        is_file = store.kind() == pafs.FileType.File
+    except UNOPENED as error:
+        trouble = trouble_of_store(str(error), TO_READ)
+        if trouble is not None:
+            why, todo = trouble
+            raise SetupError(
+                f"spectrum.path = '{place}': cannot be read ({why}); {todo}"
+            ) from error
         strerror = error.strerror if isinstance(error, OSError) else None
         why = strerror or " ".join(str(error).split())[:200]
         raise SetupError(
@@ -206,7 +212,7 @@ def lost_commits(store: Store) -> str:
     lost = shards - len(store.list(COMMITS, ".json"))
     if lost <= 0:
         return ""
-    return f"{store.path(COMMITS)}: {lost} of {shards} shards have no commit record any more"
+    return f"{store.location(COMMITS)}: {lost} of {shards} shards have no commit record any more"
 
 
 def _is_spectrum(store: Store) -> bool:
@@ -217,19 +223,21 @@ def _is_spectrum(store: Store) -> bool:
 
 def _what_lies_there(store: Store) -> str:
     """Why a folder is no complete spectrum."""
+    place = store.location()
     if store.list(COMMITS, ".json"):
         count = len(committed(store))
         shards = "1 shard is" if count == 1 else f"{count} shards are"
         state = f"{shards} committed, and more are missing"
-        return f"{store.base}: {state}; {remake(store)}, which goes on"
+        return f"{place}: {state}; {remake(store)}, which goes on"
     folders = store.folders()
     inner = [folder for folder in folders if folder.startswith(PREFIX)]
     if inner:
         names = ", ".join(inner)
-        return f"{store.base}: the folder of a run; a spectrum lies in one of its folders {names}"
+        return f"{place}: the folder of a run; a spectrum lies in one of its folders {names}"
     if store.name == DATA and store.list("", ".parquet"):
-        return f"{store.base}: the images of a spectrum; name the folder above, {store.parent.base}"
+        above = store.parent.location()
+        return f"{place}: the images of a spectrum; name the folder above, {above}"
     return (
-        f"{store.base}: no spectrum lies there ({DATA}/*.parquet is missing); "
+        f"{place}: no spectrum lies there ({DATA}/*.parquet is missing); "
         "name the folder that generate wrote"
     )

@@ -169,7 +169,7 @@ def _read_file(run: Store, wanted: list[str], name: str) -> pa.Table:
     present = table.column_names
     _check_layout(run, name, set(wanted) - set(present))
     schema = pa.schema([SPECTRUM.field(column) for column in present])
-    table = conform(table, schema, run.path(name))
+    table = conform(table, schema, run.location(name))
     if FILE.name not in wanted:
         return table
     of_file = pa.repeat(name, table.num_rows)
@@ -183,10 +183,10 @@ def _check_layout(run: Store, name: str, absent: Container[str]) -> None:
         return
     file = name.rpartition("/")[2]
     shard = file.removesuffix(".parquet")
-    record = run.path(f"{COMMITS}/{shard}.json")
+    record = run.location(f"{COMMITS}/{shard}.json")
     columns = ", ".join(lacking)
     raise IntegrityError(
-        f"{run.path(name)}: no column {columns}: a layout that this version does "
+        f"{run.location(name)}: no column {columns}: a layout that this version does "
         "not know; open it with the version that made it, "
         f"or delete {record} and {images_again(run)}"
     )

@@ -34,7 +34,7 @@ def samples_of(run: Store) -> Store:
     samples = _named_samples(run)
     if not samples.list("train", ".parquet"):
         raise IntegrityError(
-            f"{samples.path('train')}: no table of the real training images of {run.name}; "
+            f"{samples.location('train')}: no table of the real training images of {run.name}; "
             f"{remake(run)}, which reads the data again and makes no image twice, "
             f"or copy the folder {samples.name} to it"
         )
@@ -79,7 +79,7 @@ def read_part(samples: Store, name: str, columns: Sequence[str]) -> pa.Table:
         if field.name not in table.column_names:
             absent = pa.nulls(table.num_rows, field.type)
             table = table.append_column(field, absent)
-    return conform(table, schema, samples.path(name))
+    return conform(table, schema, samples.location(name))
 
 
 def class_names(samples: Store) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def class_names(samples: Store) -> tuple[str, ...]:
     needed = list(range(len(labels)))
     if labels != needed:
         raise IntegrityError(
-            f"{samples.base}: labels are {labels[:10]}; 0, 1, 2, … without a gap are needed, "
+            f"{samples.location()}: labels are {labels[:10]}; 0, 1, 2, … without a gap are needed, "
             "each with one class_name"
         )
     return tuple(pairs["class_name"].to_pylist())

@@ -144,7 +144,7 @@ def _check_bytes(run: Store, todo: str, name: str, committed: str) -> tuple[int,
         return size, str(error)
     if digest.hexdigest() == committed:
         return size, ""
-    return size, f"{run.path(name)}: its bytes differ from its commit; {todo}"
+    return size, f"{run.location(name)}: its bytes differ from its commit; {todo}"
 
 
 def _read_pages(run: Store, name: str, _: str | None) -> tuple[int, str]:
@@ -187,7 +187,7 @@ def check_planned(run: Store, plan: pa.Table) -> None:
     missing = total(negate(is_in(planned, gids)))
     if missing:
         raise IntegrityError(
-            f"{run.base}: {missing} planned images are not committed; {remake(run)}"
+            f"{run.location()}: {missing} planned images are not committed; {remake(run)}"
         )
     if len(gids) == len(planned):
         # Planned ids differ, and as many rows as there are hold them all.
@@ -207,7 +207,7 @@ def _check_none(run: Store, rows: pa.Table, wrong: pa.Array, what: str) -> None:
     example = min(wrong.to_pylist())
     records = named_records(run, [record_name(shard_id) for shard_id in holders])
     raise IntegrityError(
-        f"{run.base}: {len(wrong)} committed images {what}, e.g. {example}; "
+        f"{run.location()}: {len(wrong)} committed images {what}, e.g. {example}; "
         f"delete {records} and {remake(run)}"
     )
 
@@ -215,7 +215,7 @@ def _check_none(run: Store, rows: pa.Table, wrong: pa.Array, what: str) -> None:
 def named_records(run: Store, names: Iterable[str]) -> str:
     """Commit records by their paths; the first NAMED of them."""
     every = sorted(names)
-    paths = [run.path(name) for name in every[:NAMED]]
+    paths = [run.location(name) for name in every[:NAMED]]
     listed = ", ".join(paths)
     if len(every) <= NAMED:
         return listed

@@ -162,8 +162,8 @@ def _is_planned(run: Run, planned: Planned | None) -> bool:
     same = (block.shards["shard_id"].equals(part["shard_id"]) for block, part in pairs)
     if planned.sources != run.hard.num_rows or not all(same):
         raise IntegrityError(
-            f"{run.store.path(shards_file(0))}: holds another plan than this data gives; delete it "
-            f"if it was damaged and {AGAIN}, or name another run.name"
+            f"{run.store.location(shards_file(0))}: holds another plan than this data gives; "
+            f"delete it if it was damaged and {AGAIN}, or name another run.name"
         )
     return True
 

@@ -20,8 +20,8 @@ def check_whole_plan(run: Run) -> bool:
     stored = store.read_table(PLAN_FILE)
     if "gid" in stored.column_names and not stored["gid"].equals(plan["gid"]):
         raise IntegrityError(
-            f"{store.path(PLAN_FILE)}: holds another plan than this data gives; delete it if it "
-            f"was damaged and {AGAIN}, or name another run.name"
+            f"{store.location(PLAN_FILE)}: holds another plan than this data gives; "
+            f"delete it if it was damaged and {AGAIN}, or name another run.name"
         )
     return holds(store, PLAN_FILE, plan)
 

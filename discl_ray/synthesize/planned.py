@@ -123,7 +123,7 @@ def read_planned(store: Store) -> Planned:
     """The plan of a run that is laid out; raises IntegrityError if it is gone or damaged."""
     planned = open_planned(store)
     if planned is None:
-        raise IntegrityError(f"{store.path(SHARDS_FILE)}: is gone or damaged; {AGAIN}")
+        raise IntegrityError(f"{store.location(SHARDS_FILE)}: is gone or damaged; {AGAIN}")
     return planned
 
 

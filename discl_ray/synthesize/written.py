@@ -24,7 +24,7 @@ def is_sound(store: Store, name: str) -> bool:
         return False
     sound = store.sound(name)
     if not sound:
-        log.info("%s: %s", store.path(name), REWRITTEN)
+        log.info("%s: %s", store.location(name), REWRITTEN)
     return sound
 
 
@@ -55,7 +55,7 @@ def holds(store: Store, name: str, table: pa.Table) -> bool:
     comparable = set(stored.column_names) <= set(table.column_names)
     if comparable and stored.equals(table.select(stored.column_names)):
         return True
-    log.info("%s: %s", store.path(name), REWRITTEN)
+    log.info("%s: %s", store.location(name), REWRITTEN)
     return False
 
 
@@ -76,7 +76,7 @@ def holds_samples(store: Store, name: str, samples: pa.Table) -> bool:
     except IntegrityError:
         same = False
     if not same:
-        log.info("%s: %s", store.path(name), REWRITTEN)
+        log.info("%s: %s", store.location(name), REWRITTEN)
     return same
 
 

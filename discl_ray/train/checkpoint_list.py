@@ -107,7 +107,7 @@ def _completed(run: Store, names: list[str]) -> list[str]:
     try:
         newest_readable(_checkpoint(run, names[-1]))
     except IntegrityError:
-        log.info("%s: ended over its first checkpoint; begins anew", run.path(RAY_TRAIN))
+        log.info("%s: ended over its first checkpoint; begins anew", run.location(RAY_TRAIN))
         for name in names:
             run.filesystem.delete_dir(run.path(f"{RAY_TRAIN}/{name}"))
         return []

@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.fs as pafs
@@ -165,6 +166,44 @@ def test_the_real_server_refuses_the_same(s3_root, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(SetupError, match=r"does not accept the credentials"):
         check_root(s3_root)
+    with pytest.raises(DataError, match=r"does not accept the credentials"):
+        open_root(s3_root)
+
+
+def test_data_needs_to_be_listed_and_read_only(proxy, s3_root):
+    proxy.fault = lambda *_: "AccessDenied"
+    with pytest.raises(DataError, match=r"not allowed to\); let them list and read there, or set"):
+        open_root(f"{s3_root}?endpoint_override={proxy.endpoint}&scheme=http")
+
+
+@pytest.mark.parametrize(
+    ("value", "used", "hint"),
+    [
+        ("http://127.0.0.1:9", "http", "if it speaks https, set AWS_ENDPOINT_URL=https://"),
+        ("https://127.0.0.1:9", "https", "if it speaks http, set AWS_ENDPOINT_URL=http://"),
+        ("127.0.0.1:9", "https", "AWS_ENDPOINT_URL names no scheme, so https is used; if it"),
+    ],
+)
+def test_a_server_that_is_down_is_named_soon(monkeypatch, value, used, hint):
+    for name, text in {**environment("h:1"), "AWS_ENDPOINT_URL": value}.items():
+        monkeypatch.setenv(name, text)
+    begun = time.monotonic()
+    with pytest.raises(DataError) as no_data:
+        open_root("s3://bucket/photos")
+    assert time.monotonic() - begun < 30, "pyarrow alone takes 100 s"
+    said = f"the server {used}://127.0.0.1:9 fails or does not answer); go on when it does; {hint}"
+    assert said in str(no_data.value)
+
+
+def test_it_is_shown_as_the_uri_that_opens_it(s3_root):
+    store = Store.at(s3_root).within("runs/ü ?%")
+    store.write("lam_pct=50", b"1")
+    assert store.parent.location("x") == f"{s3_root}/runs/x"
+    assert store.location("lam_pct=50") == f"{s3_root}/runs/ü %3F%25/lam_pct=50"
+    folder, name = Store.file(store.location("lam_pct=50"))
+    assert folder.read(name) == b"1"
+    with pytest.raises(IntegrityError, match=rf"^{s3_root}/runs/none: is gone"):
+        Store.at(f"{s3_root}/runs").read_json("none")
 
 
 def test_a_server_without_conditional_writes_is_refused(proxy, s3_root):

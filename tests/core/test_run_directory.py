@@ -89,6 +89,14 @@ def test_a_root_that_cannot_be_written_is_named_with_what_to_do(root, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("root", ["s4://runs/r1", "s3://", "dropbox://runs"])
+def test_a_uri_that_cannot_be_opened_is_one_line(root):
+    with pytest.raises(SetupError, match=r"cannot be written \(.*set run.root") as caught:
+        run_store(root, "name", "")
+    assert str(caught.value).startswith(f"run.root = '{root}': ")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_root_that_does_not_answer_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "ANSWER_S", 0.2)
     monkeypatch.setattr(Store, "probe", lambda _: time.sleep(2))

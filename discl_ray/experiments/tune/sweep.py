@@ -216,7 +216,8 @@ def _restored(sweep: Sweep, trainable: Any) -> tune.Tuner | None:
         return tune.Tuner.restore(path, trainable, storage_filesystem=filesystem)
     except Exception as error:  # unpickling damaged bytes may raise anything
         reason = one_line(error)[:120]
-        log.info("%s: cannot be read (%s); trials that are not over start over", path, reason)
+        place = sweep.store.location(RAY_TUNE)
+        log.info("%s: cannot be read (%s); trials that are not over start over", place, reason)
         sweep.store.filesystem.delete_dir(path)
         return None
 
@@ -295,7 +296,7 @@ def can_resume(store: Store) -> bool:
         return False
     if lost > 0:
         records = "1 record is" if lost == 1 else f"{lost} records are"
-        log.info("%s: %s gone; their trials are trained again", store.path("trials"), records)
+        log.info("%s: %s gone; their trials are trained again", store.location("trials"), records)
     return lost <= 0
 
 
@@ -307,7 +308,7 @@ def _ended(store: Store) -> int:
         store.read_json(name, remedy)
     states = [name for name in files if "/experiment_state" in name]
     if not states:
-        path = store.path(RAY_TUNE)
+        path = store.location(RAY_TUNE)
         raise IntegrityError(f"{path}: is gone; {remedy}")
     with store.reading(states[-1], remedy):
         state = store.read_json(states[-1])

@@ -106,7 +106,7 @@ def _fetched(store: Store, segment: Segment, fetch: Fetch) -> Path:
     except OSError as error:
         size = f"{segment.size / 1e6:.0f} MB"
         raise SetupError(
-            f"{target}: {error}; a copy of {store.path(segment.name)} ({size}) belongs there; "
+            f"{target}: {error}; a copy of {store.location(segment.name)} ({size}) belongs there; "
             "make room, or set TMPDIR to another folder on this node"
         ) from error
     return target
@@ -120,8 +120,8 @@ def _whole(path: Path, segment: Segment) -> bool:
 def _damaged(store: Store, segment: Segment) -> IntegrityError:
     """The error of a segment that is gone or damaged where it comes from."""
     return IntegrityError(
-        f"{store.path(segment.name)}: gone or damaged; "
-        f"delete the folder {store.base} and run the command again"
+        f"{store.location(segment.name)}: gone or damaged; "
+        f"delete the folder {store.location()} and run the command again"
     )
 
 
