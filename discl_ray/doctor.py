@@ -358,6 +358,17 @@ def _decoded(
             return
 
 
+def check_spectrum(subject: Subject) -> str:
+    """Whether the spectrum at `spectrum.path`, if it is set, can be trained on."""
+    path = subject.config.spectrum.path
+    if not path:
+        return "the run's own"
+    from discl_ray.spectrum.open import Spectrum
+
+    spectrum = Spectrum.open(path)
+    return f"{path}: complete, {len(spectrum.classes):,} classes"
+
+
 def check_disk(subject: Subject) -> str:
     """How much disk space there is for runs."""
     root = subject.config.run.root
@@ -433,6 +444,7 @@ MACHINE: tuple[tuple[str, Check], ...] = (
 SUBJECT: tuple[tuple[str, Check], ...] = (
     ("data", check_data),
     ("class names", check_class_names),
+    ("spectrum", check_spectrum),
     ("disk", check_disk),
     ("shared memory", check_shared_memory),
     ("processors", check_processors),

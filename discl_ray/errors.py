@@ -200,7 +200,7 @@ def reported(error: BaseException) -> DisclError | None:
         if within is None and isinstance(seen, DisclError):
             return seen
         if within is None and isinstance(seen, OSError) and seen.errno in REMEDIES:
-            return _of_system(seen.errno, seen.filename)
+            return _of_system(seen.errno, seen.filename or _path_in(str(seen)))
         if within is None and isinstance(seen, OSError) and trouble_of_store(str(seen)):
             return _of_object_store(str(seen))
         seen = within if isinstance(within, BaseException) else seen.__cause__
@@ -226,7 +226,19 @@ def _of_ray(error: BaseException) -> DisclError | None:
 
 
 def _of_system(number: int, path: str | None) -> StorageError:
-    return StorageError(f"{path or 'a file'}: {os.strerror(number)}; {REMEDIES[number]}")
+    remedy = REMEDIES[number]
+    if number in (errno.EACCES, errno.EPERM):  # an error does not say: it may have been read
+        remedy = "change its permissions, or name another folder"
+    return StorageError(f"{path or 'a file'}: {os.strerror(number)}; {remedy}")
+
+
+def _path_in(text: str) -> str | None:
+    """The path that the operating system's error names, in Python's words or in pyarrow's:
+
+    `[Errno 13] Permission denied: '/a'`, `[Errno 13] Failed to open local file '/a'. Detail: …`
+    """
+    quoted = re.search(r"'(.*)'(?=$|\. Detail:)", text)
+    return quoted[1] if quoted else None
 
 
 def _of_object_store(text: str) -> StorageError | None:
@@ -248,9 +260,9 @@ def _in_text(text: str) -> DisclError | None:
             store = _of_object_store(line)
             if store is not None:
                 return store
-        system = re.match(r"\w*Error: \[[Ee]rrno (\d+)\][^:]*(?:: '(.*)')?", line)
+        system = re.match(r"\w*Error: \[[Ee]rrno (\d+)\]", line)
         if system and int(system[1]) in REMEDIES:
-            return _of_system(int(system[1]), system[2])
+            return _of_system(int(system[1]), _path_in(line))
     if re.search("No space left on device|StorageFull|OutOfDiskError", text):
         return _of_system(errno.ENOSPC, None)
     return None

@@ -251,6 +251,13 @@ def with_other(settings, path):
 LEAVES = dict(leaves(Config))
 
 
+def test_a_runs_name_leaves_room_for_what_is_added_to_it():
+    longest = "a" * 100
+    assert load_config([], [f"run.name={longest}"]).run.name == longest
+    with pytest.raises(ConfigError, match=r"run\.name = 'a+': string should have at most 100 char"):
+        load_config([], [f"run.name={longest}a"])
+
+
 def test_execution_fields_are_the_ones_that_change_no_byte():
     execution = {path for path, kind in LEAVES.items() if kind == "execution"}
     assert {

@@ -20,6 +20,7 @@ from discl_ray.doctor import (
     Subject,
     check_class_names,
     check_data,
+    check_spectrum,
     every_check,
     examine,
 )
@@ -104,6 +105,20 @@ def test_the_readers_error_is_reported_once(monkeypatch, folder):
     assert (data.ok, names.ok) == (False, False)
     assert data.text.endswith("holds no image")
     assert names.text == "not checked: see above"
+
+
+def test_a_spectrum_that_is_named_and_not_there_is_a_problem(tmp_path, spectrum_run):
+    assert check_spectrum(Subject([CONF])) == "the run's own"
+    (finding,) = examine(
+        [CONF],
+        [f"spectrum.path={tmp_path}/nope"],
+        [check for check in every_check() if check[0] == "spectrum"],
+    )
+    assert not finding.ok
+    assert finding.text.startswith(f"spectrum.path = '{tmp_path}/nope': No such file")
+    place = spectrum_run[1].store.base
+    found = check_spectrum(Subject([CONF], [f"spectrum.path={place}"]))
+    assert found == f"{place}: complete, 10 classes"
 
 
 def test_names_that_are_codes_are_a_problem_unless_forced(folder):

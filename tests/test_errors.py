@@ -5,6 +5,7 @@ import errno
 import os
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
 from discl_ray.errors import ConfigError, ModelError, StorageError, reported, unwritable
 
@@ -61,6 +62,24 @@ def test_a_disk_that_cannot_be_written_is_said_with_its_path(number):
         reported(RuntimeError("IoError(Os { code: 28, message: No space left on device })")),
         StorageError,
     )
+
+
+def test_pyarrows_error_names_its_path_wherever_it_was_raised(tmp_path):
+    file = tmp_path / "it's a file"
+    file.touch()
+    with pytest.raises(OSError, match="local file") as caught:
+        LocalFileSystem().open_input_file(str(file / "part.parquet"))
+    error = caught.value
+    text = f"Traceback\n{type(error).__name__}: {error}\n"
+    for case in (error, wrapped_from(error), Wrapped(text)):
+        assert str(reported(case)).startswith(f"{file}/part.parquet: Not a directory; ")
+
+
+def test_a_folder_that_may_have_been_read_is_not_said_to_be_written():
+    text = "[Errno 13] Cannot list directory '/data/x'. Detail: [errno 13] Permission denied"
+    for case in (PermissionError(errno.EACCES, text[11:]), Wrapped(f"PermissionError: {text}")):
+        words = "/data/x: Permission denied; change its permissions, or name another folder"
+        assert str(reported(case)) == words
 
 
 def test_a_fault_of_the_program_is_not_explained_away():

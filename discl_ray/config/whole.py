@@ -37,8 +37,8 @@ from discl_ray.train.config import TrainConfig
 class RunConfig(Settings):
     """Where a run lies and what it may use; none of it changes what is made."""
 
-    name: str = execution("digits_lt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """First part of the run's directory; letters, digits, dot, dash and underscore."""
+    name: str = execution("digits_lt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """First part of the run's directory; letters, digits, dot, dash and underscore, at most 100."""
     root: Location = execution("runs", min_length=1)
     """Folder of all runs. Inside a submitted job it must be absolute and shared by all nodes."""
     num_cpus: int | None = execution(None, ge=1)
