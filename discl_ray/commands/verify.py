@@ -89,6 +89,8 @@ def _words(found: Verified, fold: str, of_another_tool: bool) -> str:
     count = len(found.damaged)
     wrong = [f"{count} damaged"] if count else []
     wrong += ["the fold damaged"] if fold else []
+    if not wrong and of_another_tool:
+        return f"{read}: every page could be read"
     if not wrong:
         return f"{read}: every byte is as it was committed"
     told = f"{read}: {' and '.join(wrong)}"

@@ -25,13 +25,19 @@ Sources = dict[str, NDArray[np.uint8]]
 """RGB pixels by sample."""
 
 
+NEITHER = "it has neither bytes nor a path"
+
+
 def image_bytes(image: Mapping[str, Any]) -> bytes:
     """The encoded bytes of an `image` value {bytes, path}.
 
-    A path is absolute, or `storage.reference` of a URI. Raises OSError if the file cannot be read.
+    A path is absolute, or `storage.reference` of a URI. Raises OSError if the file cannot be read,
+    or there is neither.
     """
     if image["bytes"] is not None:
         return image["bytes"]
+    if image["path"] is None:
+        raise OSError(NEITHER)
     folder, name = Store.file(image["path"])
     return folder.read(name)
 

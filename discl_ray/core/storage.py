@@ -341,6 +341,15 @@ class Store:
         shown = [file for file in ending if not file.startswith(".")]
         return [prefix + file for file in shown]
 
+    def broken_links(self, name: str, suffix: str) -> builtins.list[str]:
+        """Names of the symbolic links in a folder that lead to no file, which `list` leaves out."""
+        if self.local is None:
+            return []
+        prefix = f"{name}/" if name else ""
+        entries = sorted((self.local / name).glob(f"[!.]*{suffix}"))
+        links = [entry for entry in entries if entry.is_symlink()]
+        return [prefix + link.name for link in links if not os.path.exists(link)]
+
     def stamps(self, name: str, suffix: str = "") -> dict[str, Stamp]:
         """Sizes and dates of the files that `list` names, from one listing."""
         selector = pafs.FileSelector(self.path(name), allow_not_found=True)

@@ -31,6 +31,7 @@ from discl_ray.core.ids import sha256
 from discl_ray.core.storage import Remedy, Stamp, Store, open_parquet, remedy_text
 from discl_ray.errors import IntegrityError, UnreadableError
 from discl_ray.spectrum.folded import FILES, NOTHING, Fold, newest_fold
+from discl_ray.spectrum.of_another_tool import wrong_links
 from discl_ray.spectrum.records import Commit, each_of, read_commit, record_name
 from discl_ray.spectrum.remedies import COMMITS, DATA, images_again, is_of_another_tool
 
@@ -75,6 +76,11 @@ def read_ledger(
     says to do, by default to generate again.
     """
     if is_of_another_tool(run):
+        broken = wrong_links(run, DATA)
+        if broken and damaged is None:
+            raise IntegrityError(min(broken.values()))
+        if damaged is not None:
+            damaged |= broken
         files = _unrecorded(run.list(DATA, ".parquet"))
         return Ledger(files, FILES.empty_table(), NOTHING)
     # The listing comes first: of what is committed meanwhile, nothing counts.

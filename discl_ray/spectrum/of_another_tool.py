@@ -6,6 +6,7 @@ relies on is checked once, as Arrow columns and without reading an image.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -50,6 +51,15 @@ NEEDED = (
 
 NEEDED_OF_SAMPLES = ("sample_id", "label", "class_name", "split", "image")
 
+BYTES = (pa.binary(), pa.large_binary(), pa.null())
+"""Types of an image's `bytes`; null in a file whose images are all given by path."""
+
+GIVEN = pa.field("image", pa.bool_())
+"""Whether a row has an image, in the place of the image itself."""
+
+PATHS = "image.path"
+"""What is read to learn that: not the bytes."""
+
 ROLES = ("train", "probe")
 
 STATES = ("ok", "error", "crashed")
@@ -81,8 +91,7 @@ def check_spectrum(
     """Raises IntegrityError naming the file and the first thing in it that cannot be trained on."""
     for name in files:
         _check_columns(store, name, NEEDED, SPECTRUM)
-    columns = [column for column in NEEDED if column != "image"]
-    rows = _rows_of(store, files, columns, SPECTRUM)
+    rows = _rows_of(store, files, NEEDED, SPECTRUM)
     if not rows.num_rows:
         raise IntegrityError(f"{store.location()}: its files hold no row")
     _check_values(rows, classes)
@@ -100,14 +109,20 @@ def check_spectrum(
 def check_samples(samples: Store) -> None:
     """Raises IntegrityError unless the tables of the real images have their columns.
 
-    The rows of a folder must be of its split, and no image may be in two.
+    The rows of a folder must be of its split and complete, and no image may be in two.
     """
     parts: list[pa.Table] = []
     for split in SPLITS:
+        broken = wrong_links(samples, split)
+        if broken:
+            raise IntegrityError(min(broken.values()))
         files = samples.list(split, ".parquet")
         for name in files:
             _check_columns(samples, name, NEEDED_OF_SAMPLES, SAMPLES)
-        rows = _rows_of(samples, files, ["sample_id", "split"], SAMPLES)
+        rows = _rows_of(samples, files, NEEDED_OF_SAMPLES, SAMPLES)
+        for column in ("sample_id", "label", "class_name"):
+            _check_given(rows, column, is_null(rows[column]), "it is needed in every row")
+        _check_given(rows, "image", negate(rows["image"]), "{bytes, path} is needed in every row")
         differs = not_equal(rows["split"], split)
         others = rows.filter(fill_null(differs, True))
         if others.num_rows:
@@ -128,18 +143,34 @@ def check_samples(samples: Store) -> None:
         )
 
 
+def wrong_links(store: Store, folder: str) -> dict[str, str]:
+    """File -> what is wrong, of the tables in a folder that are links to no file."""
+    found: dict[str, str] = {}
+    for name in store.broken_links(folder, ".parquet"):
+        where = store.location(name)
+        wrong = "a link to a file that cannot be found"
+        todo = "put the file back, or delete the link"
+        found[name] = f"{where}: {wrong}; {todo}"
+    return found
+
+
 def _rows_of(
     store: Store, files: Sequence[str], columns: Sequence[str], schema: pa.Schema
 ) -> pa.Table:
-    """Some columns of all files, and `file`, the path that a message names."""
-    kept = pa.schema([schema.field(column) for column in columns])
-    tables = [pa.schema([*kept, FILE]).empty_table()]
+    """Some columns of all files, `file`, the path that a message names, and GIVEN."""
+    plain = [column for column in columns if column != "image"]
+    kept = pa.schema([schema.field(column) for column in plain])
+    with_paths = [*plain, PATHS]
+    tables = [pa.schema([*kept, FILE, GIVEN]).empty_table()]
     for name in files:
         where = store.location(name)
-        table = store.read_table(name, list(columns))
-        table = conform(table, kept, where)
+        table = store.read_table(name, with_paths)
+        rows = conform(table, kept, where)
         of_file = pa.repeat(where, table.num_rows)
-        tables.append(table.append_column(FILE, of_file))
+        rows = rows.append_column(FILE, of_file)
+        given = is_valid(table["image"])
+        rows = rows.append_column(GIVEN, given)
+        tables.append(rows)
     return pa.concat_tables(tables)
 
 
@@ -154,10 +185,24 @@ def _check_columns(store: Store, name: str, needed: Sequence[str], schema: pa.Sc
         absent = ", ".join(missing)
         every = ", ".join(needed)
         raise IntegrityError(f"{where}: no column {absent}; {every} are needed")
+    names: list[str] = present.names
+    for column, count in Counter(names).items():
+        if count > 1 and column in schema.names:
+            raise IntegrityError(f"{where}: {count} columns are named {column}; one is needed")
     image = present.field("image").type
-    if not pa.types.is_struct(image):
+    if not _holds_images(image):
         wanted = schema.field("image").type
         raise IntegrityError(f"{where}: column image is {image}; {wanted} is needed")
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    """Whether values of a type are {bytes, path}."""
+    if not pa.types.is_struct(kind):
+        return False
+    fields = {field.name: field.type for field in kind}
+    if "path" not in fields:
+        return False
+    return fields.get("bytes") in BYTES
 
 
 def _check_values(rows: pa.Table, classes: Sequence[str]) -> None:
@@ -171,20 +216,26 @@ def _check_values(rows: pa.Table, classes: Sequence[str]) -> None:
     _check_all(rows, "role", is_in(rows["role"], ROLES), " or ".join(ROLES))
     _check_all(rows, "status", is_in(rows["status"], STATES), ", ".join(STATES))
     _check_all(rows, "label", labels, f"0 to {last}, the labels of the real images")
-    for column in ("text_sim", "text_rank"):
-        _check_scored(rows, column)
-
-
-def _check_scored(rows: pa.Table, column: str) -> None:
-    """Raises IntegrityError if an image that was made lacks a score."""
     made = equal(rows["status"], "ok")
-    unscored = both(made, is_null(rows[column]))
-    if not any_true(unscored):
+    for column in ("text_sim", "text_rank"):
+        unscored = both(made, is_null(rows[column]))
+        _check_given(rows, column, unscored, "the filter needs it where status is ok")
+    without = both(made, negate(rows["image"]))
+    _check_given(rows, "image", without, "{bytes, path} is needed where status is ok")
+
+
+def _check_given(rows: pa.Table, column: str, missing: Mask, needed: str) -> None:
+    """Raises IntegrityError naming the first file in which a column is null, and in how many rows.
+
+    `missing` are the rows where it must not be.
+    """
+    wrong = rows.filter(missing)
+    if not wrong.num_rows:
         return
-    where = rows.filter(unscored)[FILE.name][0]
-    raise IntegrityError(
-        f"{where}: column {column} is null for an image that was made; the filter needs its score"
-    )
+    where = wrong[FILE.name][0].as_py()
+    count = rows_where(wrong, file=where).num_rows
+    held = "1 row" if count == 1 else f"{count} rows"
+    raise IntegrityError(f"{where}: column {column} is null in {held}; {needed}")
 
 
 def _check_all(rows: pa.Table, column: str, right: Mask, allowed: str) -> None:

@@ -105,8 +105,11 @@ class Spectrum:
 
     @cached_property
     def recorded(self) -> Config | None:
-        """The configuration it was made with; None if there is none that this version can read."""
-        return read_recorded(self.store)
+        """The configuration it was made with; None if there is none that this version can read.
+
+        Another tool's `config.yaml` is none.
+        """
+        return None if self.of_another_tool else read_recorded(self.store)
 
     @cached_property
     def grid(self) -> tuple[int, ...]:

@@ -18,8 +18,8 @@ PREFIX = "generate-"
 OWN_JOBS = ("preview", "generate", "verify", "train")
 """Jobs whose configuration is the one of the spectrum they report on; others go through seeds."""
 
-OWN_FILES = {CONFIG, PLAN_FILE, SHARDS_FILE, MANIFEST}
-"""A folder with one of them was written by this package."""
+OWN_FILES = {PLAN_FILE, SHARDS_FILE, MANIFEST}
+"""A folder with one of them was written by this package. Many tools write a `config.yaml`."""
 
 
 def is_of_another_tool(run: Store) -> bool:
@@ -31,7 +31,9 @@ def is_of_another_tool(run: Store) -> bool:
         return False
     if run.list(COMMITS, ".json"):
         return False
-    return bool(run.list(DATA, ".parquet"))
+    if run.list(DATA, ".parquet"):
+        return True
+    return bool(run.broken_links(DATA, ".parquet"))
 
 
 def remake(run: Store) -> str:

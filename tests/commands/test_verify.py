@@ -89,6 +89,7 @@ def test_a_folder_is_named_by_its_path_and_another_tools_is_left_alone(run, tmp_
     shutil.copytree(store.path("spectrum"), theirs / "spectrum")
     named = with_values(config, {"spectrum.path": str(theirs)})
     job(named)
+    assert capsys.readouterr().out.rstrip().endswith("every page could be read")
     files = sorted(Path(theirs).rglob("*.*"))
     flip(Store.at(theirs), f"spectrum/{files[0].name}", 0.3)
     with pytest.raises(IntegrityError, match="1 damaged; let the tool that wrote it"):

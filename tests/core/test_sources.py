@@ -26,6 +26,8 @@ def test_bytes_and_paths_give_the_same_image(tmp_path):
         image_bytes({"bytes": None, "path": str(tmp_path / "b.png")})
     with pytest.raises(ImageError):
         image_pixels({"bytes": b"text", "path": None})
+    with pytest.raises(OSError, match="neither bytes nor a path"):
+        image_bytes({"bytes": None, "path": None})
 
 
 def test_only_wanted_sources_are_read_and_each_failure_has_a_reason(tmp_path):

@@ -229,3 +229,13 @@ def test_a_disk_that_does_not_answer_is_no_damage(tmp_path):
         Store.at(tmp_path).reading("x", "delete it and run it"),
     ):
         raise FileNotFoundError
+
+
+def test_links_to_no_file_are_found_and_not_listed(tmp_path):
+    store = Store.at(tmp_path)
+    store.write("a/sound.json", b"{}")
+    for name, target in (("link", "sound.json"), ("lost", "gone"), (".hidden", "gone")):
+        (tmp_path / "a" / f"{name}.json").symlink_to(target)
+    assert store.list("a", ".json") == ["a/link.json", "a/sound.json"]
+    assert store.broken_links("a", ".json") == ["a/lost.json"]
+    assert store.broken_links("nowhere", ".json") == []

@@ -204,7 +204,7 @@ SPECTRA = {
     "label": (99, "label holds 99; allowed: 0 to 9"),
     "gid": ("one", "a gid is duplicated"),
     "text_rank": (None, "no column text_rank"),
-    "text_sim": (lambda c: pa.nulls(len(c)), "text_sim is null for an image that was made"),
+    "text_sim": (lambda c: pa.nulls(len(c)), "text_sim is null in "),
     "sample_id": ("nobody", "'nobody' is no real image"),
     "image": (b"bytes", "column image is binary"),
     "replica": ("first", "column replica is string; values of type int32 are needed"),

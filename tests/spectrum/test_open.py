@@ -8,6 +8,7 @@ from discl_ray.core.storage import Store
 from discl_ray.errors import DataError, IntegrityError, SetupError
 from discl_ray.spectrum.config import FilterConfig
 from discl_ray.spectrum.open import Spectrum, check_complete, read_recorded
+from discl_ray.spectrum.verify import verify
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -107,6 +108,30 @@ def test_other_real_images_are_another_spectrum(of_another_tool):
     table = of_another_tool.read_table(name)
     of_another_tool.write_table(name, table.slice(0, table.num_rows - 1))
     assert Spectrum.open(of_another_tool).name != before
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"learning_rate: 0.1"])
+def test_another_tool_may_have_a_config_of_its_own(of_another_tool, content):
+    name = Spectrum.open(of_another_tool).name
+    of_another_tool.write("config.yaml", content)
+    spectrum = Spectrum.open(of_another_tool)
+    assert spectrum.of_another_tool
+    assert spectrum.recorded is None
+    assert spectrum.name == name
+
+
+def test_a_broken_link_among_another_tools_files_is_named(of_another_tool):
+    folder = of_another_tool.local / "spectrum"
+    (folder / "lost.parquet").symlink_to("nowhere")
+    said = r"spectrum/lost\.parquet: a link to a file that cannot be found"
+    with pytest.raises(IntegrityError, match=said):
+        Spectrum.open(of_another_tool)
+    damaged = verify(of_another_tool).damaged
+    assert list(damaged) == ["spectrum/lost.parquet"]
+    for file in of_another_tool.list("spectrum"):
+        of_another_tool.delete(file)
+    with pytest.raises(IntegrityError, match=said):
+        Spectrum.open(of_another_tool)
 
 
 def test_a_place_that_cannot_be_looked_at_is_named(run, tmp_path):

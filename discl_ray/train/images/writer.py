@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from discl_ray.cluster.map_blocks import map_blocks
+from discl_ray.core.sources import NEITHER
 from discl_ray.core.storage import ROW_GROUP, Store, open_parquet
 from discl_ray.errors import DataError, IntegrityError
 from discl_ray.spectrum.remedies import find_damage
@@ -121,7 +122,7 @@ class SegmentWriter:
 def _read(store: Store, file: str, key: str, places: dict[str, int], remedy: str) -> PlacedImages:
     """Images of the rows of a Parquet file that `places` names by their key, and their places.
 
-    Raises IntegrityError with the remedy if one is gone.
+    Raises IntegrityError with the remedy if one is gone, DataError if one is empty.
     """
     left = dict(places)
     path = store.path(file)
@@ -134,7 +135,12 @@ def _read(store: Store, file: str, key: str, places: dict[str, int], remedy: str
             for i, name in enumerate(keys):
                 place = left.pop(name, None)
                 if place is not None:
-                    yield place, images[i].as_py()
+                    image = images[i].as_py()
+                    if image["bytes"] is None and image["path"] is None:
+                        # Checked only here, where the bytes are read.
+                        where = f"{store.location(file)}: the image of {key} {name}"
+                        raise DataError(f"{where}: {NEITHER}; {remedy}")
+                    yield place, image
     if left:
         gone = len(left)
         count = "1 image is" if gone == 1 else f"{gone} images are"
