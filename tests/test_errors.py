@@ -7,7 +7,17 @@ import os
 import pytest
 from pyarrow.fs import LocalFileSystem
 
-from discl_ray.errors import ConfigError, ModelError, StorageError, reported, unwritable
+from discl_ray.errors import (
+    NO_ANSWER,
+    TO_READ,
+    ConfigError,
+    ModelError,
+    StorageError,
+    is_no_answer,
+    reported,
+    trouble_of_store,
+    unwritable,
+)
 
 
 class Wrapped(Exception):
@@ -106,3 +116,33 @@ def test_that_ray_itself_has_ended_is_one_sentence():
     assert "the same command goes on" in str(found)
     assert reported(RayLike("The actor died of its own fault")) is None
     assert reported(RuntimeError(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation", "; ".join(NO_ANSWER)),
+        (
+            "Generic S3 error: Error performing GET https://s3.eu-west-1.amazonaws.com/b?x in 2 s",
+            "the server https://s3.eu-west-1.amazonaws.com fails or does not answer; "
+            "go on when it does",
+        ),
+        (
+            "Generic S3 error: Error performing GET https://h:9000/b?x in 2 s",
+            "the server https://h:9000 fails or does not answer; go on when it does; "
+            "if it speaks http, set AWS_ENDPOINT_URL=http://h:9000",
+        ),
+    ],
+)
+def test_a_server_that_does_not_answer_is_named_where_that_is_known(monkeypatch, text, said):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    assert "; ".join(trouble_of_store(text)) == said
+    assert is_no_answer(text)
+
+
+def test_credentials_need_what_is_done_with_them():
+    text = "AWS Error ACCESS_DENIED during HeadObject operation"
+    assert trouble_of_store(text)[1].startswith("let them list, read, write and delete there")
+    assert trouble_of_store(text, TO_READ)[1].startswith("let them list and read there")
+    assert not is_no_answer(text)
+    assert trouble_of_store("no error of a store") is None

@@ -70,10 +70,12 @@ def _unwritable_root(root: str, error: BaseException) -> SetupError:
         why, remedy = trouble
         return SetupError(f"{named}: cannot be written ({why}); {remedy}")
     number, strerror = 0, None
+    usual = "set run.root to a folder, or to a URI such as s3://bucket/runs"
     if isinstance(error, OSError):
         number, strerror = error.errno or 0, error.strerror
+        usual = "set run.root to a folder you may write"
     why = strerror or masked(" ".join(str(error).split()))[:300]
-    remedy = REMEDIES.get(number, "set run.root to a folder you may write")
+    remedy = REMEDIES.get(number, usual)
     remedy = remedy.replace("name a", "set run.root to a")
     return SetupError(f"{named}: cannot be written ({why}); {remedy}")
 

@@ -67,7 +67,7 @@ def test_a_lock_is_held_let_go_and_held_again(run):
 @pytest.mark.timeout(60)
 def test_a_lock_that_is_renewed_is_not_taken(run, other):
     with (
-        pytest.raises(SetupError, match=rf"in use by process {other.pid} on .* since"),
+        pytest.raises(SetupError, match=rf"^s3://.*: in use by process {other.pid} on .* since"),
         leased(run, terms=QUICK),
     ):
         pass

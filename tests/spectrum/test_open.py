@@ -148,6 +148,8 @@ def test_a_place_that_cannot_be_looked_at_is_named(run, tmp_path):
         "bogus://x/y",
         "file://elsewhere/x",
         "s3://",
+        "s4://runs",
+        "dropbox://runs",
     ):
         with pytest.raises(SetupError, match=re.escape(f"spectrum.path = '{place}'")) as caught:
             Spectrum.open(place)
