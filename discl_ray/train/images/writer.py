@@ -139,7 +139,7 @@ def _read(store: Store, file: str, key: str, places: dict[str, int], remedy: str
                     if image["bytes"] is None and image["path"] is None:
                         # Checked only here, where the bytes are read.
                         where = f"{store.location(file)}: the image of {key} {name}"
-                        raise DataError(f"{where}: {NEITHER}; {remedy}")
+                        raise DataError(f"{where}: {NEITHER}; one of them is needed")
                     yield place, image
     if left:
         gone = len(left)

@@ -41,7 +41,7 @@ def test_an_image_with_neither_bytes_nor_a_path_is_told_with_its_row(spectrum_ru
     target = spectrum_of_run.store.within("t")
     writer = SegmentWriter(samples, spectrum_of_run.store, target, SIDE, "decoded")
     sample_id = table["sample_id"][0].as_py()
-    said = f"the image of sample_id {sample_id}: it has neither bytes nor a path"
+    said = f"image of sample_id {sample_id}: it has neither bytes nor a path; one of them is needed"
     with pytest.raises(DataError, match=said):
         write_segments(rows, writer, None)
 
