@@ -366,7 +366,9 @@ def check_spectrum(subject: Subject) -> str:
     from discl_ray.spectrum.open import Spectrum
 
     spectrum = Spectrum.open(path)
-    return f"{path}: complete, {len(spectrum.classes):,} classes"
+    files = len(spectrum.files)  # compares the sizes of all
+    noun = "file" if files == 1 else "files"
+    return f"{path}: complete, {len(spectrum.classes):,} classes, {files:,} {noun}"
 
 
 def check_disk(subject: Subject) -> str:
@@ -513,9 +515,12 @@ def examine(
 
 def _problem_words(error: Exception) -> str:
     """An error in words; one that nobody foresaw also by its type."""
-    from discl_ray.errors import DisclError
+    from discl_ray.errors import reported
 
-    if isinstance(error, Problem | DisclError):
+    if isinstance(error, Problem):
         return str(error)
+    known = reported(error)
+    if known is not None:
+        return str(known)
     kind = type(error).__name__
     return f"{kind}: {error}"

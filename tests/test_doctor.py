@@ -118,7 +118,16 @@ def test_a_spectrum_that_is_named_and_not_there_is_a_problem(tmp_path, spectrum_
     assert finding.text.startswith(f"spectrum.path = '{tmp_path}/nope': No such file")
     place = spectrum_run[1].store.base
     found = check_spectrum(Subject([CONF], [f"spectrum.path={place}"]))
-    assert found == f"{place}: complete, 10 classes"
+    assert found.startswith(f"{place}: complete, 10 classes, ")
+
+
+def test_a_folder_that_the_system_refuses_is_said_like_a_jobs_error(tmp_path):
+    def refused(subject):
+        text = "Cannot list directory '/data/x'. Detail: [errno 13] Permission denied"
+        raise PermissionError(13, text)
+
+    (finding,) = examine([CONF], [], [("spectrum", refused)])
+    assert finding.text.startswith("/data/x: Permission denied; change its permissions")
 
 
 def test_names_that_are_codes_are_a_problem_unless_forced(folder):
