@@ -45,7 +45,7 @@ def test_a_tier_follows_from_imports_fixtures_and_helpers(file, test, tier):
 
 def test_a_slow_test_that_starts_processes_is_of_jobs():
     file = TESTS / "test_jobs.py"
-    test = "test_a_training_killed_on_the_way_ends_with_the_same_weights"
+    test = "test_submitted_jobs_make_the_bytes_of_local_ones_that_were_killed"
     assert tier_of(file, test, slow=True) == "jobs"
     assert tier_of(file, test, slow=False) == "pure"
 
