@@ -54,7 +54,7 @@ tune: $(STAMP) ## sweep schedules under Ray Tune; best.yaml is then laid over CO
 test: $(STAMP) ## all tests: first what needs neither torch nor Ray, then the rest, slow ones too; fails if either does
 	@pure=0; rest=0; \
 	$(BIN)/python -m pytest $(TOGETHER) -m pure || pure=$$?; \
-	$(BIN)/python -m pytest $(TOGETHER) -m "not pure" || rest=$$?; \
+	$(BIN)/python -m pytest $(TOGETHER) --durations=20 -m "not pure" || rest=$$?; \
 	echo "pure tests: exit $$pure, the rest: exit $$rest"; \
 	test $$pure -eq 0 && test $$rest -eq 0
 
